@@ -1,0 +1,232 @@
+import { z } from 'zod';
+
+import { AppError } from '../errors';
+
+/** `5/15m`: admitted requests and window (`s`, `m`, `h` or `d`). */
+export interface Limit {
+  maxRequests: number;
+  windowMs: number;
+}
+
+const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
+
+const limit = (fallback: string) =>
+  z
+    .string()
+    .regex(/^[1-9]\d{0,8}\/[1-9]\d{0,5}[smhd]$/, 'expected REQUESTS/WINDOW, such as 5/15m')
+    .default(fallback)
+    .transform((text): Limit => {
+      const [count = '', window = ''] = text.split('/');
+      const unit = window.slice(-1) as keyof typeof UNIT_MS;
+      return { maxRequests: Number(count), windowMs: Number(window.slice(0, -1)) * UNIT_MS[unit] };
+    });
+
+const integer = (fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER) =>
+  z.coerce.number().int().min(min).max(max).default(fallback);
+
+const list = z
+  .string()
+  .default('')
+  .transform((text) => text.split(',').flatMap((part) => part.trim() || []));
+
+/** A set of keys with states, as `npm run keys` writes it: one active, any number of next and retired ones. */
+const keySet = (kty: 'OKP' | 'oct') =>
+  z
+    .string()
+    .min(1)
+    .transform((text, context) => {
+      try {
+        return JSON.parse(text) as unknown;
+      } catch {
+        // Not the parser's own message: it quotes the text, which is a secret.
+        context.addIssue('is not JSON (create it with `npm run keys`)');
+        return z.NEVER;
+      }
+    })
+    .pipe(
+      z.object({
+        keys: z
+          .array(
+            z.looseObject({
+              kty: z.literal(kty),
+              kid: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
+              state: z.enum(['next', 'active', 'retired']),
+            }),
+          )
+          .refine((keys) => keys.filter((key) => key.state === 'active').length === 1, 'needs exactly one active key')
+          .refine((keys) => new Set(keys.map((key) => key.kid)).size === keys.length, 'has a kid twice'),
+      }),
+    );
+
+/** Bindings as strings -> settings. Every default of the product's policy stands here. */
+const schema = z.object({
+  ISSUER: z.url(),
+  AUDIENCE: z.string().min(1),
+  SIGNING_KEYS: keySet('OKP'),
+  REFRESH_KEYS: keySet('oct'),
+  UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
+  UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
+  KEY_PREFIX: z
+    .string()
+    .regex(/^[A-Za-z0-9_-]{1,32}$/)
+    .default('app'),
+  CORS_ORIGINS: list,
+  BODY_LIMIT_BYTES: integer(65_536, 1_024, 10_485_760),
+
+  ACCESS_TOKEN_TTL_SECONDS: integer(900, 30, 86_400),
+  REFRESH_IDLE_TTL_SECONDS: integer(7 * 86_400, 60),
+  REFRESH_ABSOLUTE_TTL_SECONDS: integer(30 * 86_400, 60, 366 * 86_400),
+  REFRESH_GRACE_SECONDS: integer(30, 0, 3_600),
+  SESSIONS_PER_USER: integer(10, 1, 100),
+
+  USER_CACHE_TTL_SECONDS: integer(600),
+  LIST_CACHE_TTL_SECONDS: integer(300),
+  LOADER_DEADLINE_MS: integer(10_000, 100, 30_000),
+  TOMBSTONE_SECONDS: integer(60, 1, 3_600),
+
+  LIMIT_LOGIN: limit('5/15m'),
+  LIMIT_LOGIN_ADDRESS: limit('50/15m'),
+  LIMIT_REGISTER: limit('3/1m'),
+  LIMIT_API: limit('100/15m'),
+  LIMIT_REFRESH: limit('30/15m'),
+
+  REDIS_GUARD_DEADLINE_MS: integer(200, 1, 10_000),
+  REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
+  REDIS_CALL_TIMEOUT_MS: integer(2_000, 1, 30_000),
+  DATABASE_DEADLINE_MS: integer(2_000, 1, 30_000),
+
+  BREAKER_WINDOW_MS: integer(10_000, 1_000),
+  BREAKER_MIN_CALLS: integer(10),
+  BREAKER_FAILURE_PERCENT: integer(50, 1, 100),
+  BREAKER_PROBE_MS: integer(1_000, 10),
+  BREAKER_PROBE_MAX_MS: integer(30_000, 10),
+});
+
+export type KeySetConfig = z.infer<ReturnType<typeof keySet>>;
+
+/** The app's settings, checked. Durations carry their unit in the name. */
+export interface Config {
+  issuer: string;
+  audience: string;
+  signingKeys: KeySetConfig;
+  refreshKeys: KeySetConfig;
+  redis: {
+    url: string;
+    token: string;
+    prefix: string;
+    /** What one request may wait for Redis in all, before its handler / on an auth route. */
+    guardDeadlineMs: number;
+    authDeadlineMs: number;
+    /** When a call that nobody waits for any more is given up. */
+    callTimeoutMs: number;
+    breaker: {
+      windowMs: number;
+      minCalls: number;
+      failureRatio: number;
+      probeMs: number;
+      probeMaxMs: number;
+    };
+  };
+  databaseDeadlineMs: number;
+  corsOrigins: readonly string[];
+  bodyLimitBytes: number;
+  tokens: {
+    accessTtlSeconds: number;
+    refreshIdleSeconds: number;
+    refreshAbsoluteSeconds: number;
+    refreshGraceSeconds: number;
+    sessionsPerUser: number;
+  };
+  cache: {
+    userTtlSeconds: number;
+    listTtlSeconds: number;
+    loaderDeadlineMs: number;
+    tombstoneSeconds: number;
+  };
+  limits: { login: Limit; loginAddress: Limit; register: Limit; api: Limit; refresh: Limit };
+}
+
+/**
+ * Checks the bindings.
+ *
+ * @throws {AppError} `CONFIG_INVALID`, whose detail names every setting that is missing or wrong, never a value
+ */
+export function parseConfig(bindings: object): Config {
+  const result = schema.safeParse(bindings);
+  const missing: string[] = 'DB' in bindings ? [] : ['DB (a D1 database)'];
+  const wrong: string[] = [];
+  if (!result.success) {
+    for (const issue of result.error.issues) {
+      const name = String(issue.path[0]);
+      if (!(name in bindings)) missing.push(name);
+      else wrong.push(`${name} (${issue.message})`);
+    }
+  }
+  if (!result.success || missing.length > 0) {
+    const parts = [
+      missing.length > 0 ? `missing: ${missing.join(', ')}` : '',
+      wrong.length > 0 ? `wrong: ${wrong.join(', ')}` : '',
+    ];
+    throw new AppError('CONFIG_INVALID', { detail: `Configuration ${parts.filter(Boolean).join('; ')}` });
+  }
+  return shape(result.data);
+}
+
+function shape(env: z.infer<typeof schema>): Config {
+  return {
+    issuer: env.ISSUER,
+    audience: env.AUDIENCE,
+    signingKeys: env.SIGNING_KEYS,
+    refreshKeys: env.REFRESH_KEYS,
+    redis: {
+      url: env.UPSTASH_REDIS_REST_URL,
+      token: env.UPSTASH_REDIS_REST_TOKEN,
+      prefix: env.KEY_PREFIX,
+      guardDeadlineMs: env.REDIS_GUARD_DEADLINE_MS,
+      authDeadlineMs: env.REDIS_AUTH_DEADLINE_MS,
+      callTimeoutMs: env.REDIS_CALL_TIMEOUT_MS,
+      breaker: {
+        windowMs: env.BREAKER_WINDOW_MS,
+        minCalls: env.BREAKER_MIN_CALLS,
+        failureRatio: env.BREAKER_FAILURE_PERCENT / 100,
+        probeMs: env.BREAKER_PROBE_MS,
+        probeMaxMs: env.BREAKER_PROBE_MAX_MS,
+      },
+    },
+    databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
+    corsOrigins: env.CORS_ORIGINS,
+    bodyLimitBytes: env.BODY_LIMIT_BYTES,
+    tokens: {
+      accessTtlSeconds: env.ACCESS_TOKEN_TTL_SECONDS,
+      refreshIdleSeconds: env.REFRESH_IDLE_TTL_SECONDS,
+      refreshAbsoluteSeconds: env.REFRESH_ABSOLUTE_TTL_SECONDS,
+      refreshGraceSeconds: env.REFRESH_GRACE_SECONDS,
+      sessionsPerUser: env.SESSIONS_PER_USER,
+    },
+    cache: {
+      userTtlSeconds: env.USER_CACHE_TTL_SECONDS,
+      listTtlSeconds: env.LIST_CACHE_TTL_SECONDS,
+      loaderDeadlineMs: env.LOADER_DEADLINE_MS,
+      tombstoneSeconds: env.TOMBSTONE_SECONDS,
+    },
+    limits: {
+      login: env.LIMIT_LOGIN,
+      loginAddress: env.LIMIT_LOGIN_ADDRESS,
+      register: env.LIMIT_REGISTER,
+      api: env.LIMIT_API,
+      refresh: env.LIMIT_REFRESH,
+    },
+  };
+}
+
+const parsed = new WeakMap<object, Config>();
+
+/** {@link parseConfig}, once for each `env` object: workerd hands the same one to every request of an isolate. */
+export function configOf(bindings: object): Config {
+  let config = parsed.get(bindings);
+  if (config === undefined) {
+    config = parseConfig(bindings);
+    parsed.set(bindings, config);
+  }
+  return config;
+}
