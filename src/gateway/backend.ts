@@ -1,0 +1,21 @@
+import type { Command, Outcome, Shape } from './reply.ts';
+
+/** What the gateway puts commands to: one server, a Sentinel group, a cluster, or the embedded engine. */
+export interface Backend {
+  /** For people: `redis://127.0.0.1:6379`, `embedded Valkey 9.1.1`. Holds no password. */
+  readonly description: string;
+  /** Whether commands are accepted at present. */
+  readonly connected: boolean;
+  /** Resolves once the first attempt to connect has succeeded or failed. Never rejects. */
+  readonly firstAttempt: Promise<void>;
+  /**
+   * Runs commands in their order, without atomicity; each has its own outcome, {@link BackendUnavailable} included.
+   * A command is sent at most once, except where Redis itself answered that it did not run it (MOVED, ASK).
+   * Never rejects.
+   */
+  run(commands: readonly Command[], shape: Shape): Promise<Outcome[]>;
+  /** Runs commands as one MULTI/EXEC; a single error when the whole was discarded. Never rejects. */
+  transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error>;
+  /** Refuses new commands, waits `graceMs` at most for the replies that are due, and closes every connection. */
+  close(graceMs?: number): Promise<void>;
+}

@@ -1,0 +1,242 @@
+import { createClient, ErrorReply } from 'redis';
+import { BackendUnavailable } from './errors.ts';
+import type { Command, Outcome, Reply, Shape } from './reply.ts';
+
+/** Where one Redis server listens and how to sign in to it. */
+export interface Endpoint {
+  host: string;
+  port: number;
+  /** TLS server name; absent: plain TCP. */
+  tls?: { servername: string; rejectUnauthorized: boolean } | undefined;
+  username?: string | undefined;
+  password?: string | undefined;
+  /** Logical database. @default 0 */
+  database?: number | undefined;
+}
+
+export interface ConnectionOptions {
+  /** Asked before every attempt, so that an address may change (Sentinel). Rejects when there is none at present. */
+  resolve: () => Promise<Endpoint>;
+  /** Sees a fresh client before it serves anybody; rejects to have it thrown away (wrong role, still loading). */
+  verify?: (client: RedisClient) => Promise<void>;
+  /** The longest that Redis may leave a command unanswered before the connection counts as dead. @default 5000 */
+  replyTimeoutMs?: number;
+  /** @default 2000 */
+  connectTimeoutMs?: number;
+  /** Called with every change between connected and not connected. */
+  onState?: (connected: boolean, cause?: Error) => void;
+}
+
+/** node-redis as the gateway configures it. */
+export type RedisClient = ReturnType<typeof newClient>;
+
+/** The first wait between two attempts, and the longest, in milliseconds. */
+const BACKOFF_MS = { first: 50, longest: 2000 } as const;
+
+/**
+ * Makes a client that never reconnects and never queues while offline. {@link Connection} makes a new one instead:
+ * a command is then either written to one socket once, or refused.
+ */
+export function newClient(endpoint: Endpoint, connectTimeoutMs = 2000) {
+  const { host, port, tls, username, password, database } = endpoint;
+  return createClient({
+    RESP: 2,
+    ...(username !== undefined && { username }),
+    ...(password !== undefined && { password }),
+    ...(database !== undefined && { database }),
+    socket: {
+      host,
+      port,
+      connectTimeout: connectTimeoutMs,
+      reconnectStrategy: false,
+      ...(tls && { tls: true, ...tls }),
+    },
+    disableOfflineQueue: true,
+    disableClientInfo: true,
+    maintNotifications: 'disabled',
+    // A timer and a signal for each command by default, for the time it waits to be WRITTEN; nothing waits here.
+    commandOptions: { timeout: 0 },
+  });
+}
+
+/**
+ * One connection to one Redis server, kept up for ever: it connects in the background, with a growing and jittered
+ * wait between attempts, and refuses commands at once while there is no connection.
+ *
+ * All requests share it. RESP has no request ids: replies come in the order of the commands, and node-redis matches
+ * them in that order. A transaction is written in one turn of the event loop, so nothing can come between its
+ * commands, and needs no connection of its own.
+ */
+export class Connection {
+  readonly #options: ConnectionOptions;
+  readonly #replyTimeoutMs: number;
+  #client: RedisClient | undefined;
+  #unavailable = new BackendUnavailable('Redis is not connected yet');
+  #pending = 0;
+  #progressAt = 0;
+  #watchdog: NodeJS.Timeout;
+  #closed = false;
+  #wake: (() => void) | undefined;
+  readonly #firstAttempt = Promise.withResolvers<void>();
+
+  constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#replyTimeoutMs = options.replyTimeoutMs ?? 5000;
+    this.#watchdog = setInterval(() => this.#dropWhenStalled(), Math.max(20, this.#replyTimeoutMs / 8));
+    this.#watchdog.unref();
+    void this.#keepConnected();
+  }
+
+  get connected(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** Resolves once the first attempt to connect has succeeded or failed. */
+  get firstAttempt(): Promise<void> {
+    return this.#firstAttempt.promise;
+  }
+
+  /** Commands written whose replies are not in yet. */
+  get pending(): number {
+    return this.#pending;
+  }
+
+  /** Sends each command once, all in this turn, and resolves when every one has its outcome. Never rejects. */
+  run(commands: readonly Command[], shape: Shape, chainId?: symbol): Promise<Outcome[]> {
+    const client = this.#client;
+    if (!client) return Promise.resolve(commands.map(() => this.#unavailable));
+    if (this.#pending === 0) this.#progressAt = performance.now();
+    this.#pending += commands.length;
+    const options = chainId ? { typeMapping: shape, chainId } : { typeMapping: shape };
+    return new Promise((resolve) => {
+      const outcomes = new Array<Outcome>(commands.length);
+      let left = commands.length;
+      const settle = (index: number, outcome: Outcome) => {
+        outcomes[index] = outcome;
+        this.#pending -= 1;
+        this.#progressAt = performance.now();
+        if (--left === 0) resolve(outcomes);
+      };
+      for (let index = 0; index < commands.length; index++) {
+        client.sendCommand<Reply>(commands[index]!, options).then(
+          (reply) => settle(index, reply),
+          (error: unknown) => settle(index, error instanceof ErrorReply ? error : lost(error)),
+        );
+      }
+    });
+  }
+
+  /**
+   * Runs MULTI, the commands, EXEC. Resolves to one outcome a command, or to a single error when Redis discarded the
+   * whole (`EXECABORT …`) or could not be asked.
+   */
+  async transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error> {
+    // The chain makes node-redis drop the rest of a transaction when the socket dies half way through writing it.
+    const outcomes = await this.run([['MULTI'], ...commands, ['EXEC']], shape, Symbol('transaction'));
+    const exec = outcomes.at(-1);
+    // EXEC's own error says only "because of previous errors": MOVED, ASK and the like stand in the first of these.
+    if (exec instanceof Error) return redirect(outcomes) ?? exec;
+    return exec as Outcome[];
+  }
+
+  /** Gives the present connection up, for a reason learnt elsewhere, and connects anew. */
+  drop(cause: Error): void {
+    if (this.#client) this.#lose(this.#client, cause);
+  }
+
+  /** Waits for the replies that are due, `graceMs` at most, and closes. Commands are refused from now on. */
+  async close(graceMs = 5000): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#wake?.();
+    const client = this.#client;
+    this.#client = undefined;
+    this.#unavailable = new BackendUnavailable('the gateway is shutting down');
+    const deadline = performance.now() + graceMs;
+    while (client && this.#pending > 0 && performance.now() < deadline) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    clearInterval(this.#watchdog);
+    client?.destroy();
+  }
+
+  async #keepConnected(): Promise<void> {
+    for (let attempt = 0; !this.#closed; attempt++) {
+      try {
+        const client = await this.#connectOnce();
+        attempt = -1;
+        this.#firstAttempt.resolve();
+        await new Promise<void>((resolve) => client.once('gone', resolve));
+      } catch (error) {
+        this.#unavailable = new BackendUnavailable(`Redis is not available: ${describe(error)}`, { cause: error });
+        this.#firstAttempt.resolve();
+      }
+      if (this.#closed) return;
+      const wait = Math.min(BACKOFF_MS.first * 2 ** Math.max(0, attempt), BACKOFF_MS.longest);
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+        setTimeout(resolve, wait * (0.5 + Math.random() / 2)).unref();
+      });
+    }
+  }
+
+  async #connectOnce(): Promise<RedisClient> {
+    const connectTimeoutMs = this.#options.connectTimeoutMs ?? 2000;
+    const client = newClient(await this.#options.resolve(), connectTimeoutMs);
+    let failure: Error | undefined;
+    // Any error ends this client: after a broken reply, for one, it could no longer tell whose reply is whose.
+    client.on('error', (error: Error) => {
+      failure ??= error;
+      this.#lose(client, error);
+    });
+    // A server that accepts the connection and then says nothing must not hold up the next attempt.
+    const timer = setTimeout(() => client.destroy(), connectTimeoutMs);
+    try {
+      await client.connect();
+      await client.sendCommand(['PING']);
+      await this.#options.verify?.(client);
+      if (failure) throw failure;
+      if (this.#closed || !client.isReady) throw new BackendUnavailable('the connection was closed');
+    } catch (error) {
+      client.destroy();
+      throw failure ?? error;
+    } finally {
+      clearTimeout(timer);
+    }
+    this.#client = client;
+    this.#options.onState?.(true);
+    return client;
+  }
+
+  #lose(client: RedisClient, cause: Error): void {
+    if (this.#client === client) {
+      this.#client = undefined;
+      this.#unavailable = new BackendUnavailable(`Redis is not available: ${describe(cause)}`, { cause });
+      this.#options.onState?.(false, cause);
+    }
+    client.destroy();
+    client.emit('gone');
+  }
+
+  #dropWhenStalled(): void {
+    if (this.#pending === 0 || performance.now() - this.#progressAt < this.#replyTimeoutMs) return;
+    this.drop(new BackendUnavailable(`no reply within ${this.#replyTimeoutMs} ms`));
+  }
+}
+
+function lost(error: unknown): BackendUnavailable {
+  return new BackendUnavailable(`the connection to Redis was lost before its reply, the command may have run`, {
+    sent: true,
+    cause: error,
+  });
+}
+
+function redirect(outcomes: readonly Outcome[]): Error | undefined {
+  return outcomes.find((o): o is Error => o instanceof Error && /^(?:MOVED|ASK|TRYAGAIN|CLUSTERDOWN) /.test(o.message));
+}
+
+/** An error's code or message. Node's connection errors hold the address, never a password. */
+function describe(error: unknown): string {
+  if (error instanceof AggregateError && error.errors[0] instanceof Error) return describe(error.errors[0]);
+  return error instanceof Error ? error.message || error.name : String(error);
+}

@@ -1,0 +1,38 @@
+/**
+ * An error that the gateway itself answers: the request was wrong, refused, or too much.
+ * Its message goes to the client, so it must never hold a secret.
+ */
+export class GatewayError extends Error {
+  readonly status: number;
+
+  constructor(status: number, message: string) {
+    super(message);
+    this.name = 'GatewayError';
+    this.status = status;
+  }
+}
+
+/**
+ * Redis cannot be asked, or did not answer. Answered as 503.
+ * `sent` tells whether the command may have run: the gateway never sends it again by itself.
+ */
+export class BackendUnavailable extends Error {
+  readonly sent: boolean;
+
+  constructor(message: string, { sent = false, cause }: { sent?: boolean; cause?: unknown } = {}) {
+    super(message, { cause });
+    this.name = 'BackendUnavailable';
+    this.sent = sent;
+  }
+}
+
+/** A setting that cannot be used. `problems` has one sentence for each wrong setting, without its secret value. */
+export class SettingsError extends Error {
+  readonly problems: readonly string[];
+
+  constructor(problems: readonly string[]) {
+    super(`gateway: ${problems.join('; ')}`);
+    this.name = 'SettingsError';
+    this.problems = problems;
+  }
+}

@@ -1,0 +1,31 @@
+import { type ErrorReply, RESP_TYPES } from 'redis';
+
+/** One argument of a command: text, or bytes as they came from a request's body or path. */
+export type Arg = string | Buffer;
+
+/** A command with its arguments, name first. Never empty. */
+export type Command = readonly [Arg, ...Arg[]];
+
+/**
+ * A RESP2 reply. Integers are decimal text (`string`), because RESP integers have 64 bits and JavaScript numbers 53;
+ * strings are bytes (`Buffer`). In the {@link RESP_SHAPE} simple strings are text as well.
+ */
+export type Reply = Buffer | string | null | ErrorReply | Reply[];
+
+/** What became of one command: its reply, or the error that stands in its place. */
+export type Outcome = Reply | Error;
+
+/** How node-redis maps RESP types to JavaScript for an answer in JSON: `Buffer` is a string, `string` an integer. */
+export const JSON_SHAPE = {
+  [RESP_TYPES.BLOB_STRING]: Buffer,
+  [RESP_TYPES.SIMPLE_STRING]: Buffer,
+  [RESP_TYPES.NUMBER]: String,
+} as const;
+
+/** The same for an answer in raw RESP2, where a simple string (`+OK`) has to be told from a blob (`$2`). */
+export const RESP_SHAPE = {
+  [RESP_TYPES.BLOB_STRING]: Buffer,
+  [RESP_TYPES.NUMBER]: String,
+} as const;
+
+export type Shape = typeof JSON_SHAPE | typeof RESP_SHAPE;

@@ -1,0 +1,84 @@
+import type { IncomingMessage } from 'node:http';
+import { GatewayError } from './errors.ts';
+import type { Arg, Command } from './reply.ts';
+
+/**
+ * Reads a request's body.
+ * @param limitBytes bodies over it are refused, before they are read where their length is announced
+ * @throws {GatewayError} 413 when too large, 400 when the client went away half way
+ */
+export function readBody(request: IncomingMessage, limitBytes: number): Promise<Buffer> {
+  const announced = Number(request.headers['content-length'] ?? 0);
+  if (announced > limitBytes) return Promise.reject(tooLarge(limitBytes));
+  return new Promise((resolve, reject) => {
+    const chunks: Buffer[] = [];
+    let length = 0;
+    request.on('data', (chunk: Buffer) => {
+      length += chunk.length;
+      if (length > limitBytes) {
+        // The rest is thrown away as it comes, so that the client gets to read the answer.
+        request.removeAllListeners('data').resume();
+        reject(tooLarge(limitBytes));
+      } else {
+        chunks.push(chunk);
+      }
+    });
+    request.on('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length)));
+    // Half a body is never run: a command whose end is missing is another command.
+    request.on('error', () => reject(new GatewayError(400, 'ERR the request ended before its body was complete')));
+  });
+}
+
+function tooLarge(limitBytes: number): GatewayError {
+  return new GatewayError(413, `ERR max request size exceeded. Limit: ${limitBytes} bytes`);
+}
+
+/** Reads `["SET","key","value"]`. @throws {GatewayError} 400 */
+export function parseCommand(body: Buffer): Command {
+  return toCommand(parseJson(body));
+}
+
+/** Reads `[["SET","key","value"],["GET","key"]]`. @throws {GatewayError} 400 */
+export function parseCommands(body: Buffer): Command[] {
+  const value = parseJson(body);
+  if (!Array.isArray(value)) throw new GatewayError(400, 'ERR the body must be a JSON array of commands');
+  return value.map((command, index) => toCommand(command, index));
+}
+
+function parseJson(body: Buffer): unknown {
+  const text = body.toString('utf8');
+  try {
+    const value: unknown = JSON.parse(text);
+    if (!hasInexactNumber(value)) return value;
+    // A number that a double cannot hold (9007199254740993, 0.10): take it as it was written, which costs a slower
+    // parse, so only now.
+    return JSON.parse(text, keepNumberText);
+  } catch {
+    throw new GatewayError(400, 'ERR failed to parse the request: the body is not valid JSON');
+  }
+}
+
+function keepNumberText(_key: string, value: unknown, context?: { source?: string }): unknown {
+  return typeof value === 'number' ? (context?.source ?? String(value)) : value;
+}
+
+function hasInexactNumber(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some(hasInexactNumber);
+  return typeof value === 'number' && !Number.isSafeInteger(value);
+}
+
+function toCommand(value: unknown, index?: number): Command {
+  const where = index === undefined ? '' : ` ${index + 1}`;
+  if (!Array.isArray(value) || value.length === 0) {
+    throw new GatewayError(400, `ERR command${where} must be a non-empty JSON array`);
+  }
+  for (let i = 0; i < value.length; i++) {
+    const arg: unknown = value[i];
+    if (typeof arg === 'string') continue;
+    if (typeof arg !== 'number' && typeof arg !== 'boolean') {
+      throw new GatewayError(400, `ERR argument ${i} of command${where} must be a string, a number or a boolean`);
+    }
+    value[i] = String(arg);
+  }
+  return value as [Arg, ...Arg[]];
+}
