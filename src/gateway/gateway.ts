@@ -26,6 +26,8 @@ export interface GatewayOptions {
   maxInFlight?: number;
   /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
   replyTimeoutMs?: number;
+  /** How long `close()` waits for requests in progress, in milliseconds. @default 10_000 */
+  drainTimeoutMs?: number;
 }
 
 /** A running gateway. */
@@ -54,7 +56,7 @@ export interface Gateway {
  */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { redisUrl, token, readOnlyToken, host = '127.0.0.1', port = 8079 } = options;
-  const { maxRequestBytes = 32 * 1024 * 1024, maxInFlight = 10_000, replyTimeoutMs } = options;
+  const { maxRequestBytes = 32 * 1024 * 1024, maxInFlight = 10_000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
   const { backend, stop } = await connectBackend(redisUrl, replyTimeoutMs);
   const server = createGatewayServer({
     backend,
@@ -76,7 +78,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   let closing: Promise<void> | undefined;
   const close = () =>
     (closing ??= (async () => {
-      await closeServer(server);
+      await closeServer(server, drainTimeoutMs);
       await backend.close();
       await stop();
     })());
@@ -100,7 +102,7 @@ async function connectBackend(
   }
   const engine = await startEmbeddedEngine();
   const backend = new DirectBackend(engine.endpoint, `embedded ${engine.version}`, { replyTimeoutMs });
-  return { backend, stop: engine.stop };
+  return { backend, stop: () => engine.stop() };
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
@@ -114,10 +116,12 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
-/** Stops accepting, lets requests in progress end, and closes the connections that wait for a next request. */
-function closeServer(server: Server): Promise<void> {
-  return new Promise((resolve) => {
+/** Stops accepting, lets requests in progress end (`graceMs` at most), and closes the connections that are idle. */
+async function closeServer(server: Server, graceMs: number): Promise<void> {
+  const late = globalThis.setTimeout(() => server.closeAllConnections(), graceMs);
+  await new Promise<void>((resolve) => {
     server.close(() => resolve());
     server.closeIdleConnections();
   });
+  clearTimeout(late);
 }
