@@ -1,3 +1,4 @@
+import type { Endpoint } from './connection.ts';
 import type { Command, Outcome, Shape } from './reply.ts';
 
 /** What the gateway puts commands to: one server, a Sentinel group, a cluster, or the embedded engine. */
@@ -16,6 +17,16 @@ export interface Backend {
   run(commands: readonly Command[], shape: Shape): Promise<Outcome[]>;
   /** Runs commands as one MULTI/EXEC; a single error when the whole was discarded. Never rejects. */
   transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error>;
+  /** The servers that hold the data at present, for subscriptions and MONITOR. Rejects while there is none. */
+  masters(): Promise<Endpoint[]>;
   /** Refuses new commands, waits `graceMs` at most for the replies that are due, and closes every connection. */
   close(graceMs?: number): Promise<void>;
+}
+
+/** What every backend may be told. */
+export interface BackendOptions {
+  /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
+  replyTimeoutMs?: number | undefined;
+  /** Called with every change of a connection. `cause` is why it was lost. */
+  onState?: ((connected: boolean, server: string, cause?: Error) => void) | undefined;
 }

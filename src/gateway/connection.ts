@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { createClient, ErrorReply } from 'redis';
 import { BackendUnavailable } from './errors.ts';
 import type { Command, Outcome, Reply, Shape } from './reply.ts';
@@ -6,8 +7,8 @@ import type { Command, Outcome, Reply, Shape } from './reply.ts';
 export interface Endpoint {
   host: string;
   port: number;
-  /** TLS server name; absent: plain TCP. */
-  tls?: { servername: string; rejectUnauthorized: boolean } | undefined;
+  /** Absent: plain TCP. `ca`: the authority to trust, in PEM; absent: those that Node trusts. */
+  tls?: { ca?: string | undefined } | undefined;
   username?: string | undefined;
   password?: string | undefined;
   /** Logical database. @default 0 */
@@ -23,8 +24,8 @@ export interface ConnectionOptions {
   replyTimeoutMs?: number;
   /** @default 2000 */
   connectTimeoutMs?: number;
-  /** Called with every change between connected and not connected. */
-  onState?: (connected: boolean, cause?: Error) => void;
+  /** Called with every change between connected and not connected; `cause` is why the connection was lost. */
+  onState?: (connected: boolean, endpoint: Endpoint, cause?: Error) => void;
 }
 
 /** node-redis as the gateway configures it. */
@@ -33,11 +34,24 @@ export type RedisClient = ReturnType<typeof newClient>;
 /** The first wait between two attempts, and the longest, in milliseconds. */
 const BACKOFF_MS = { first: 50, longest: 2000 } as const;
 
+/** Times of one client, in milliseconds. */
+export interface ClientTimes {
+  /** @default 2000 */
+  connectTimeoutMs?: number;
+  /** How often to ask for a PING while nothing else is asked. @default never */
+  pingInterval?: number;
+  /** A connection on which nothing is read or written for so long is given up. @default never */
+  socketTimeout?: number;
+}
+
 /**
  * Makes a client that never reconnects and never queues while offline. {@link Connection} makes a new one instead:
  * a command is then either written to one socket once, or refused.
  */
-export function newClient(endpoint: Endpoint, connectTimeoutMs = 2000) {
+export function newClient(
+  endpoint: Endpoint,
+  { connectTimeoutMs = 2000, pingInterval, socketTimeout }: ClientTimes = {},
+) {
   const { host, port, tls, username, password, database } = endpoint;
   return createClient({
     RESP: 2,
@@ -49,8 +63,10 @@ export function newClient(endpoint: Endpoint, connectTimeoutMs = 2000) {
       port,
       connectTimeout: connectTimeoutMs,
       reconnectStrategy: false,
-      ...(tls && { tls: true, ...tls }),
+      ...(socketTimeout !== undefined && { socketTimeout }),
+      ...(tls && { tls: true, ca: tls.ca, ...(isIP(host) === 0 && { servername: host }) }),
     },
+    ...(pingInterval !== undefined && { pingInterval }),
     disableOfflineQueue: true,
     disableClientInfo: true,
     maintNotifications: 'disabled',
@@ -71,6 +87,7 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #replyTimeoutMs: number;
   #client: RedisClient | undefined;
+  #endpoint: Endpoint | undefined;
   #unavailable = new BackendUnavailable('Redis is not connected yet');
   #pending = 0;
   #progressAt = 0;
@@ -89,6 +106,11 @@ export class Connection {
 
   get connected(): boolean {
     return this.#client !== undefined;
+  }
+
+  /** The server that it is connected to, or was last. */
+  get endpoint(): Endpoint | undefined {
+    return this.#endpoint;
   }
 
   /** Resolves once the first attempt to connect has succeeded or failed. */
@@ -128,12 +150,13 @@ export class Connection {
   }
 
   /**
-   * Runs MULTI, the commands, EXEC. Resolves to one outcome a command, or to a single error when Redis discarded the
+   * Runs MULTI, the commands, EXEC (`asking`: for a slot that is being moved to this server). Resolves to one outcome a command, or to a single error when Redis discarded the
    * whole (`EXECABORT …`) or could not be asked.
    */
-  async transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error> {
+  async transaction(commands: readonly Command[], shape: Shape, asking = false): Promise<Outcome[] | Error> {
+    const before: Command[] = asking ? [['ASKING'], ['MULTI']] : [['MULTI']];
     // The chain makes node-redis drop the rest of a transaction when the socket dies half way through writing it.
-    const outcomes = await this.run([['MULTI'], ...commands, ['EXEC']], shape, Symbol('transaction'));
+    const outcomes = await this.run([...before, ...commands, ['EXEC']], shape, Symbol('transaction'));
     const exec = outcomes.at(-1);
     // EXEC's own error says only "because of previous errors": MOVED, ASK and the like stand in the first of these.
     if (exec instanceof Error) return redirect(outcomes) ?? exec;
@@ -183,7 +206,8 @@ export class Connection {
 
   async #connectOnce(): Promise<RedisClient> {
     const connectTimeoutMs = this.#options.connectTimeoutMs ?? 2000;
-    const client = newClient(await this.#options.resolve(), connectTimeoutMs);
+    const endpoint = await this.#options.resolve();
+    const client = newClient(endpoint, { connectTimeoutMs });
     let failure: Error | undefined;
     // Any error ends this client: after a broken reply, for one, it could no longer tell whose reply is whose.
     client.on('error', (error: Error) => {
@@ -205,7 +229,8 @@ export class Connection {
       clearTimeout(timer);
     }
     this.#client = client;
-    this.#options.onState?.(true);
+    this.#endpoint = endpoint;
+    this.#options.onState?.(true, endpoint);
     return client;
   }
 
@@ -213,7 +238,7 @@ export class Connection {
     if (this.#client === client) {
       this.#client = undefined;
       this.#unavailable = new BackendUnavailable(`Redis is not available: ${describe(cause)}`, { cause });
-      this.#options.onState?.(false, cause);
+      this.#options.onState?.(false, this.#endpoint!, cause);
     }
     client.destroy();
     client.emit('gone');
@@ -236,8 +261,10 @@ function redirect(outcomes: readonly Outcome[]): Error | undefined {
   return outcomes.find((o): o is Error => o instanceof Error && /^(?:MOVED|ASK|TRYAGAIN|CLUSTERDOWN) /.test(o.message));
 }
 
-/** An error's code or message. Node's connection errors hold the address, never a password. */
-function describe(error: unknown): string {
+/** An error in words that may be logged and shown: connection errors hold an address, never a password. */
+export function describe(error: unknown): string {
   if (error instanceof AggregateError && error.errors[0] instanceof Error) return describe(error.errors[0]);
-  return error instanceof Error ? error.message || error.name : String(error);
+  const text = error instanceof Error ? error.message || error.name : String(error);
+  // A server that does not know AUTH repeats its arguments.
+  return text.replace(/, with args beginning with:.*/s, '');
 }

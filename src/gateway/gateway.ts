@@ -1,17 +1,25 @@
-import type { Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import { describeAddress, parseAddress } from './address.ts';
 import { createAuthenticate } from './auth.ts';
-import type { Backend } from './backend.ts';
+import type { Backend, BackendOptions } from './backend.ts';
+import { ClusterBackend } from './backends/cluster.ts';
 import { DirectBackend } from './backends/direct.ts';
+import { SentinelBackend } from './backends/sentinel.ts';
+import { describe } from './connection.ts';
 import { startEmbeddedEngine } from './embedded.ts';
+import type { Log } from './log.ts';
+import { Metrics } from './metrics.ts';
 import { createGatewayServer } from './server.ts';
-import { describeEndpoint, parseRedisUrl } from './settings.ts';
 
 /** Options of {@link startGateway}. */
 export interface GatewayOptions {
-  /** `redis://[user:password@]host[:port][/database]`, or `rediss://`. Absent: the embedded engine. */
+  /**
+   * `redis://[user:password@]host[:port][/database]`, `redis+sentinel://sentinel[,sentinel…]/master-name`,
+   * `redis+cluster://node[,node…]`, each also as `rediss…`. Absent: the embedded engine.
+   */
   redisUrl?: string;
+  /** PEM file of the authority that signed the certificates of `rediss` servers. @default Node's own list */
+  tlsCaFile?: string;
   /** Bearer token that allows everything. */
   token: string;
   /** Bearer token that allows reading only. */
@@ -22,12 +30,18 @@ export interface GatewayOptions {
   port?: number;
   /** Largest request body, in bytes. @default 33_554_432 (32 MiB) */
   maxRequestBytes?: number;
-  /** Commands in flight over all clients before further ones are answered 503. @default 10_000 */
+  /** Bytes of request bodies held at a time, over all clients; more is answered 503. @default 268_435_456 (256 MiB) */
+  maxBufferedBytes?: number;
+  /** Commands in flight over all clients; more are answered 503. @default 10_000 */
   maxInFlight?: number;
+  /** Open subscriptions and monitors; more are answered 503. @default 1000 */
+  maxStreams?: number;
   /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
   replyTimeoutMs?: number;
   /** How long `close()` waits for requests in progress, in milliseconds. @default 10_000 */
   drainTimeoutMs?: number;
+  /** Told of connections made and lost, and of errors. @default nothing is logged */
+  log?: Log;
 }
 
 /** A running gateway. */
@@ -55,17 +69,30 @@ export interface Gateway {
  * @throws an Error with the code `EADDRINUSE` or `EACCES`, and one line of text, when the port is not to be had
  */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { redisUrl, token, readOnlyToken, host = '127.0.0.1', port = 8079 } = options;
-  const { maxRequestBytes = 32 * 1024 * 1024, maxInFlight = 10_000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
-  const { backend, stop } = await connectBackend(redisUrl, replyTimeoutMs);
+  const { redisUrl, tlsCaFile, token, readOnlyToken, host = '127.0.0.1', port = 8079, log = () => {} } = options;
+  const { maxRequestBytes = 32 * 1024 * 1024, maxBufferedBytes = 256 * 1024 * 1024 } = options;
+  const { maxInFlight = 10_000, maxStreams = 1000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
+  const metrics = new Metrics();
+  const { backend, stop } = await connectBackend(redisUrl, tlsCaFile, {
+    replyTimeoutMs,
+    onState(connected, redis, cause) {
+      if (!connected) metrics.connectionLost();
+      if (connected) log({ level: 'info', event: 'redis_connected', redis });
+      else log({ level: 'warn', event: 'redis_lost', redis, reason: describe(cause) });
+    },
+  });
   const server = createGatewayServer({
     backend,
     authenticate: createAuthenticate(token, readOnlyToken),
     maxRequestBytes,
+    maxBufferedBytes,
     maxInFlight,
+    maxStreams,
+    metrics,
+    log,
   });
   try {
-    await listen(server, host, port);
+    await server.listen(host, port);
   } catch (error) {
     await backend.close(0);
     await stop();
@@ -74,11 +101,12 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 
   // Where Redis is there, the first request finds it connected; where it is not, the start does not depend on it.
   await Promise.race([backend.firstAttempt, setTimeout(1000, undefined, { ref: false })]);
-  const address = server.address() as AddressInfo;
+  const { address } = server;
   let closing: Promise<void> | undefined;
   const close = () =>
     (closing ??= (async () => {
-      await closeServer(server, drainTimeoutMs);
+      log({ level: 'info', event: 'draining', commandsInFlight: server.inFlight });
+      await server.close(drainTimeoutMs);
       await backend.close();
       await stop();
     })());
@@ -93,35 +121,25 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
 
 async function connectBackend(
   redisUrl: string | undefined,
-  replyTimeoutMs: number | undefined,
+  tlsCaFile: string | undefined,
+  options: BackendOptions,
 ): Promise<{ backend: Backend; stop: () => Promise<void> }> {
-  if (redisUrl !== undefined) {
-    const endpoint = parseRedisUrl(redisUrl);
-    const backend = new DirectBackend(endpoint, describeEndpoint(endpoint), { replyTimeoutMs });
-    return { backend, stop: () => Promise.resolve() };
+  if (redisUrl === undefined) {
+    const engine = await startEmbeddedEngine();
+    const source = { resolve: () => Promise.resolve(engine.endpoint) };
+    const backend = new DirectBackend(source, `embedded ${engine.version}`, options);
+    return { backend, stop: () => engine.stop() };
   }
-  const engine = await startEmbeddedEngine();
-  const backend = new DirectBackend(engine.endpoint, `embedded ${engine.version}`, { replyTimeoutMs });
-  return { backend, stop: () => engine.stop() };
-}
-
-function listen(server: Server, host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', (error: NodeJS.ErrnoException) => {
-      const reason = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be listened on (${error.code})`;
-      const told = new Error(`gateway: ${host}:${port} ${reason}`, { cause: error });
-      reject(Object.assign(told, { code: error.code }));
-    });
-    server.listen(port, host, resolve);
-  });
-}
-
-/** Stops accepting, lets requests in progress end (`graceMs` at most), and closes the connections that are idle. */
-async function closeServer(server: Server, graceMs: number): Promise<void> {
-  const late = globalThis.setTimeout(() => server.closeAllConnections(), graceMs);
-  await new Promise<void>((resolve) => {
-    server.close(() => resolve());
-    server.closeIdleConnections();
-  });
-  clearTimeout(late);
+  const address = parseAddress(redisUrl, tlsCaFile);
+  const description = describeAddress(address);
+  const stop = () => Promise.resolve();
+  if (address.kind === 'direct') {
+    const source = { resolve: () => Promise.resolve(address.endpoint) };
+    return { backend: new DirectBackend(source, description, options), stop };
+  }
+  const backend =
+    address.kind === 'sentinel'
+      ? new SentinelBackend(address, description, options)
+      : new ClusterBackend(address.seeds, description, options);
+  return { backend, stop };
 }

@@ -1,5 +1,6 @@
 import { SettingsError } from './errors.ts';
 import { startGateway } from './gateway.ts';
+import { logToStderr } from './log.ts';
 import { readSettings } from './settings.ts';
 
 /**
@@ -7,7 +8,7 @@ import { readSettings } from './settings.ts';
  * README. Prints one line of JSON once it serves; ends with 1 and one line on stderr when it cannot start.
  */
 try {
-  const gateway = await startGateway(readSettings(process.env));
+  const gateway = await startGateway({ ...readSettings(process.env), log: logToStderr });
   const stop = () => {
     gateway.close().then(
       () => process.exit(0),

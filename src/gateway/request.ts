@@ -2,30 +2,70 @@ import type { IncomingMessage } from 'node:http';
 import { GatewayError } from './errors.ts';
 import type { Arg, Command } from './reply.ts';
 
+/** Bytes of request bodies that are held at a time, over all clients. */
+export class BodyBudget {
+  readonly #limit: number;
+  #used = 0;
+
+  constructor(limitBytes: number) {
+    this.#limit = limitBytes;
+  }
+
+  /** @throws {GatewayError} 503 when there is no room; nothing has been taken then */
+  take(bytes: number): void {
+    if (this.#used + bytes > this.#limit) {
+      throw new GatewayError(503, `ERR the gateway is busy: it holds ${this.#used} bytes of requests`);
+    }
+    this.#used += bytes;
+  }
+
+  release(bytes: number): void {
+    this.#used -= bytes;
+  }
+}
+
 /**
- * Reads a request's body.
+ * Reads a request's body, whose bytes then are on the budget until `released` is called.
  * @param limitBytes bodies over it are refused, before they are read where their length is announced
- * @throws {GatewayError} 413 when too large, 400 when the client went away half way
+ * @throws {GatewayError} 413 when too large, 503 when there is no room, 400 when the client went away half way
  */
-export function readBody(request: IncomingMessage, limitBytes: number): Promise<Buffer> {
+export function readBody(
+  request: IncomingMessage,
+  limitBytes: number,
+  budget: BodyBudget,
+): Promise<{ body: Buffer; release: () => void }> {
   const announced = Number(request.headers['content-length'] ?? 0);
-  if (announced > limitBytes) return Promise.reject(tooLarge(limitBytes));
+  if (announced > limitBytes) {
+    request.resume();
+    return Promise.reject(tooLarge(limitBytes));
+  }
   return new Promise((resolve, reject) => {
     const chunks: Buffer[] = [];
     let length = 0;
+    const release = () => {
+      budget.release(length);
+      length = 0;
+    };
+    const fail = (error: Error) => {
+      release();
+      chunks.length = 0;
+      // The rest is thrown away as it comes, so that the client gets to read the answer.
+      request.removeAllListeners('data').resume();
+      reject(error);
+    };
     request.on('data', (chunk: Buffer) => {
-      length += chunk.length;
-      if (length > limitBytes) {
-        // The rest is thrown away as it comes, so that the client gets to read the answer.
-        request.removeAllListeners('data').resume();
-        reject(tooLarge(limitBytes));
-      } else {
-        chunks.push(chunk);
+      if (length + chunk.length > limitBytes) return fail(tooLarge(limitBytes));
+      try {
+        budget.take(chunk.length);
+      } catch (error) {
+        return fail(error as Error);
       }
+      length += chunk.length;
+      chunks.push(chunk);
     });
-    request.on('end', () => resolve(chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks, length)));
+    request.on('end', () => resolve({ body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks), release }));
     // Half a body is never run: a command whose end is missing is another command.
-    request.on('error', () => reject(new GatewayError(400, 'ERR the request ended before its body was complete')));
+    request.on('error', () => fail(new GatewayError(400, 'ERR the request ended before its body was complete')));
   });
 }
 

@@ -1,109 +1,209 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Authenticate } from './auth.ts';
-import { bearerToken } from './auth.ts';
+import { randomBytes } from 'node:crypto';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { ErrorReply } from 'redis';
+import { type Access, type Authenticate, bearerToken } from './auth.ts';
 import type { Backend } from './backend.ts';
 import { BackendUnavailable, GatewayError } from './errors.ts';
+import { Executor } from './executor.ts';
 import { type Encoding, writeError, writeOutcome, writeOutcomes } from './json.ts';
-import { type Command, JSON_SHAPE, type Outcome } from './reply.ts';
-import { parseCommand, parseCommands, readBody } from './request.ts';
+import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
+import { type Arg, type Command, JSON_SHAPE, type Outcome, RESP_SHAPE } from './reply.ts';
+import { BodyBudget, parseCommand, parseCommands, readBody } from './request.ts';
+import { writeResp } from './resp.ts';
+import { type Route, routeOf } from './route.ts';
+import { Streams } from './streams.ts';
 
 export interface ServerOptions {
   backend: Backend;
   authenticate: Authenticate;
-  /** Largest request body, in bytes. */
   maxRequestBytes: number;
-  /** Commands accepted and not yet answered, over all clients, before further ones get 503. */
+  maxBufferedBytes: number;
   maxInFlight: number;
+  maxStreams: number;
+  metrics: Metrics;
+  log: Log;
+}
+
+export interface GatewayServer {
+  /** Where it listens. */
+  readonly address: AddressInfo;
+  /** Commands accepted and not yet answered. */
+  readonly inFlight: number;
+  /** Rejects with one line of text and Node's error code. */
+  listen(host: string, port: number): Promise<void>;
+  /** Accepts nothing further, ends streams, and waits `graceMs` at most for requests in progress. */
+  close(graceMs: number): Promise<void>;
 }
 
 /** The answer to one request. */
 interface Answer {
   status: number;
-  body: string;
+  type: string;
+  body: string | Buffer;
 }
 
+const JSON_TYPE = 'application/json';
 /** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
 const UNAVAILABLE_REPLY = /^(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 
-/** The HTTP side: routes, authentication, limits, and one JSON body for every answer. */
-export function createGatewayServer(options: ServerOptions): Server {
-  const { backend, authenticate, maxRequestBytes, maxInFlight } = options;
-  let inFlight = 0;
+/** The HTTP side: routes, authentication, limits, and an answer in JSON for everything that goes wrong. */
+export function createGatewayServer(options: ServerOptions): GatewayServer {
+  const { backend, authenticate, maxRequestBytes, maxBufferedBytes, maxInFlight, maxStreams, metrics, log } = options;
+  const executor = new Executor(backend, maxInFlight);
+  const streams = new Streams(backend, maxStreams);
+  const budget = new BodyBudget(maxBufferedBytes);
+  const instance = randomBytes(6).toString('base64url');
+  let responses = 0;
+  let draining = false;
 
-  async function answer(request: IncomingMessage): Promise<Answer> {
-    const path = request.url ?? '/';
-    if (path === '/health' && request.method === 'GET') return health();
-    if (!authenticate(bearerToken(request.headers.authorization))) throw new GatewayError(401, 'Unauthorized');
-    if (request.method !== 'POST') throw new GatewayError(405, 'ERR method not allowed');
-
-    const encoding: Encoding = request.headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
-    switch (path) {
-      case '/':
-        return single(parseCommand(await readBody(request, maxRequestBytes)), encoding);
-      case '/pipeline':
-        return pipeline(parseCommands(await readBody(request, maxRequestBytes)), encoding);
-      case '/multi-exec':
-        return transaction(parseCommands(await readBody(request, maxRequestBytes)), encoding);
-      default:
-        throw new GatewayError(404, 'ERR no such path');
+  /** Answers one request; `undefined`: the answer is a stream, and has begun. */
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<Answer | undefined> {
+    const { route, token } = routeOf(request.method ?? 'GET', request.url ?? '/');
+    if (route.kind === 'health') return health();
+    const access = authenticate(bearerToken(request.headers.authorization) ?? token);
+    if (!access) throw new GatewayError(401, 'Unauthorized');
+    if (route.kind === 'metrics') {
+      const gauges = { inFlight: executor.inFlight, streams: streams.size, connected: backend.connected };
+      return { status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: metrics.write(gauges) };
     }
+    if (route.kind === 'subscribe' || route.kind === 'monitor') {
+      request.resume();
+      if (route.kind === 'subscribe') {
+        await streams.subscribe(response, route.pattern, route.names);
+      } else {
+        // It shows every command of every client.
+        if (access !== 'full') throw new GatewayError(400, "NOPERM this token has no permissions to run 'monitor'");
+        await streams.monitor(response);
+      }
+      return undefined;
+    }
+    const { body, release } = await readBody(request, maxRequestBytes, budget);
+    try {
+      return await run(route, body, access, request.headers);
+    } finally {
+      release();
+    }
+  }
+
+  async function run(
+    route: Exclude<Route, { kind: 'health' | 'metrics' | 'monitor' | 'subscribe' }>,
+    body: Buffer,
+    access: Access,
+    headers: IncomingMessage['headers'],
+  ): Promise<Answer> {
+    const raw = headers['upstash-response-format'] === 'resp2';
+    const shape = raw ? RESP_SHAPE : JSON_SHAPE;
+    const encoding: Encoding = headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
+    if (route.kind === 'command' || route.kind === 'path-command') {
+      const command = route.kind === 'command' ? parseCommand(body) : pathCommand(route, body);
+      const [outcome] = (await executor.run([command], access, shape)) as [Outcome];
+      metrics.commands(1, outcome instanceof Error ? 1 : 0);
+      // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx answer.
+      if (outcome instanceof Error) throw outcome;
+      return raw ? rawAnswer([outcome]) : { status: 200, type: JSON_TYPE, body: writeOutcome(outcome, encoding) };
+    }
+    const commands = parseCommands(body);
+    const outcomes =
+      route.kind === 'transaction'
+        ? await executor.transaction(commands, access, shape)
+        : await executor.run(commands, access, shape);
+    if (outcomes instanceof Error) {
+      metrics.commands(commands.length, commands.length);
+      throw outcomes;
+    }
+    const failed = outcomes.reduce((count: number, outcome) => count + (outcome instanceof Error ? 1 : 0), 0);
+    metrics.commands(outcomes.length, failed);
+    // Nothing of it was answered: that is not a pipeline with errors in it, but Redis being away.
+    if (failed > 0 && outcomes.every((outcome) => outcome instanceof BackendUnavailable)) throw outcomes[0];
+    return raw ? rawAnswer(outcomes) : { status: 200, type: JSON_TYPE, body: writeOutcomes(outcomes, encoding) };
   }
 
   function health(): Answer {
     const { description, connected } = backend;
     const status = connected ? 'ok' : 'degraded';
-    return { status: 200, body: JSON.stringify({ status, backend: description, connected }) };
+    return { status: 200, type: JSON_TYPE, body: JSON.stringify({ status, backend: description, connected }) };
   }
 
-  async function single(command: Command, encoding: Encoding): Promise<Answer> {
-    const [outcome] = await admitted(1, () => backend.run([command], JSON_SHAPE));
-    return { status: statusOf(outcome!), body: writeOutcome(outcome!, encoding) };
-  }
-
-  async function pipeline(commands: Command[], encoding: Encoding): Promise<Answer> {
-    const outcomes = await admitted(commands.length, () => backend.run(commands, JSON_SHAPE));
-    // Nothing of it was answered: that is no pipeline with errors in it, but Redis being away.
-    const failed = outcomes.length > 0 && outcomes.every((outcome) => outcome instanceof BackendUnavailable);
-    if (failed) throw outcomes[0] as BackendUnavailable;
-    return { status: 200, body: writeOutcomes(outcomes, encoding) };
-  }
-
-  async function transaction(commands: Command[], encoding: Encoding): Promise<Answer> {
-    if (commands.length === 0) return { status: 200, body: '[]' };
-    const outcomes = await admitted(commands.length, () => backend.transaction(commands, JSON_SHAPE));
-    if (outcomes instanceof Error) return { status: statusOf(outcomes), body: writeError(outcomes.message) };
-    return { status: 200, body: writeOutcomes(outcomes, encoding) };
-  }
-
-  async function admitted<T>(commands: number, work: () => Promise<T>): Promise<T> {
-    if (inFlight > 0 && inFlight + commands > maxInFlight) {
-      throw new GatewayError(503, `ERR the gateway has ${inFlight} commands in flight, its limit is ${maxInFlight}`);
+  function failure(error: unknown): Answer {
+    const status = statusOf(error);
+    if (status === 500) {
+      log({ level: 'error', event: 'internal_error', error: error instanceof Error ? error.stack : String(error) });
     }
-    inFlight += commands;
-    try {
-      return await work();
-    } finally {
-      inFlight -= commands;
-    }
+    const message = status === 500 ? 'ERR internal error of the gateway' : (error as Error).message;
+    return { status, type: JSON_TYPE, body: writeError(message) };
   }
 
-  return createServer({ keepAliveTimeout: 65_000, requestTimeout: 60_000, noDelay: true }, (request, response) => {
-    answer(request).then(
-      ({ status, body }) => send(response, status, body),
-      (error: unknown) => {
-        const status = error instanceof GatewayError ? error.status : error instanceof BackendUnavailable ? 503 : 500;
-        const message = status === 500 ? 'ERR internal error of the gateway' : (error as Error).message;
-        send(response, status, writeError(message));
-      },
-    );
-  });
+  function send(response: ServerResponse, { status, type, body }: Answer): void {
+    // The client is gone, or its stream had begun; there is nobody to tell.
+    if (response.headersSent || response.destroyed) return void response.end();
+    response.writeHead(status, {
+      'content-type': type,
+      'upstash-sync-token': `${instance}-${(++responses).toString(36)}`,
+      ...(status === 401 && { 'www-authenticate': 'Bearer' }),
+      ...(status === 503 && { 'retry-after': '1' }),
+      ...(draining && { connection: 'close' }),
+    });
+    response.end(body);
+  }
+
+  const server = createServer(
+    // Commands in the path may be long; a body that takes a minute to arrive is not coming.
+    { keepAliveTimeout: 65_000, requestTimeout: 60_000, noDelay: true, maxHeaderSize: 64 * 1024 },
+    (request, response) => {
+      const startedAt = performance.now();
+      answer(request, response)
+        .catch(failure)
+        .then((result) => {
+          if (!result) return;
+          send(response, result);
+          metrics.request(result.status, performance.now() - startedAt);
+        })
+        .catch((error: unknown) => response.destroy(error as Error));
+    },
+  );
+
+  return {
+    get address() {
+      return server.address() as AddressInfo;
+    },
+    get inFlight() {
+      return executor.inFlight;
+    },
+    listen: (host, port) =>
+      new Promise((resolve, reject) => {
+        server.once('error', (error: NodeJS.ErrnoException) => {
+          const reason = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be listened on (${error.code})`;
+          reject(
+            Object.assign(new Error(`gateway: ${host}:${port} ${reason}`, { cause: error }), { code: error.code }),
+          );
+        });
+        server.listen(port, host, resolve);
+      }),
+    async close(graceMs) {
+      draining = true;
+      const late = setTimeout(() => server.closeAllConnections(), graceMs);
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeIdleConnections();
+      await streams.close();
+      await closed;
+      clearTimeout(late);
+    },
+  };
 }
 
-function statusOf(outcome: Outcome): number {
-  if (!(outcome instanceof Error)) return 200;
-  return outcome instanceof BackendUnavailable || UNAVAILABLE_REPLY.test(outcome.message) ? 503 : 400;
+function pathCommand(route: Extract<Route, { kind: 'path-command' }>, body: Buffer): Command {
+  return [...route.args, ...(body.length > 0 ? [body] : []), ...route.options] as [Arg, ...Arg[]];
 }
 
-function send(response: ServerResponse, status: number, body: string): void {
-  response.writeHead(status, { 'content-type': 'application/json' }).end(body);
+function rawAnswer(outcomes: readonly Outcome[]): Answer {
+  return { status: 200, type: 'application/octet-stream', body: writeResp(outcomes) };
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof GatewayError) return error.status;
+  if (error instanceof BackendUnavailable) return 503;
+  if (error instanceof ErrorReply) return UNAVAILABLE_REPLY.test(error.message) ? 503 : 400;
+  return 500;
 }

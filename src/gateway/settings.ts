@@ -1,47 +1,20 @@
+import { parseAddress } from './address.ts';
 import { SettingsError } from './errors.ts';
-import type { Endpoint } from './connection.ts';
+import type { GatewayOptions } from './gateway.ts';
 
-/** Reads `redis://[user:password@]host[:port][/database]`, or the same with `rediss://`. */
-export function parseRedisUrl(text: string): Endpoint {
-  let url: URL;
-  try {
-    url = new URL(text);
-  } catch {
-    throw new SettingsError(['REDIS_URL is not a URL such as redis://127.0.0.1:6379']);
-  }
-  if (url.protocol !== 'redis:' && url.protocol !== 'rediss:') {
-    throw new SettingsError([`REDIS_URL has the scheme ${url.protocol}// instead of redis:// or rediss://`]);
-  }
-  const host = url.hostname.replace(/^\[(.*)\]$/, '$1');
-  const database = Number(url.pathname.slice(1) || 0);
-  const problems: string[] = [];
-  if (host === '') problems.push('REDIS_URL names no host');
-  if (!Number.isInteger(database)) problems.push(`REDIS_URL has the database ${url.pathname}, which is no number`);
-  if (problems.length > 0) throw new SettingsError(problems);
-  return {
-    host,
-    port: Number(url.port || 6379),
-    tls: url.protocol === 'rediss:' ? { servername: host, rejectUnauthorized: true } : undefined,
-    username: decodeURIComponent(url.username) || undefined,
-    password: decodeURIComponent(url.password) || undefined,
-    database: database === 0 ? undefined : database,
-  };
-}
+/** The program's settings, as {@link startGateway} takes them. */
+export type Settings = Omit<GatewayOptions, 'log'>;
 
-/** The same address without user and password, for logs and /health. */
-export function describeEndpoint({ host, port, tls, database }: Endpoint): string {
-  const name = host.includes(':') ? `[${host}]` : host;
-  return `${tls ? 'rediss' : 'redis'}://${name}:${port}${database ? `/${database}` : ''}`;
-}
-
-/** The program's settings. */
-export interface Settings {
-  token: string;
-  readOnlyToken?: string;
-  host: string;
-  port: number;
-  redisUrl?: string;
-}
+/** Settings that are whole numbers: variable, option, lowest, highest. */
+const NUMBERS = [
+  ['GATEWAY_PORT', 'port', 0, 65_535],
+  ['GATEWAY_MAX_REQUEST_BYTES', 'maxRequestBytes', 1024, 512 * 1024 * 1024],
+  ['GATEWAY_MAX_IN_FLIGHT', 'maxInFlight', 1, 1_000_000],
+  ['GATEWAY_MAX_BUFFERED_BYTES', 'maxBufferedBytes', 1024, 16 * 1024 * 1024 * 1024],
+  ['GATEWAY_MAX_STREAMS', 'maxStreams', 0, 100_000],
+  ['GATEWAY_REPLY_TIMEOUT_MS', 'replyTimeoutMs', 50, 600_000],
+  ['GATEWAY_DRAIN_TIMEOUT_MS', 'drainTimeoutMs', 0, 600_000],
+] as const;
 
 /**
  * Reads the settings from environment variables.
@@ -58,16 +31,20 @@ export function readSettings(env: Readonly<Record<string, string | undefined>>):
     problems.push('GATEWAY_READONLY_TOKEN must differ from GATEWAY_TOKEN');
   }
 
-  const portNumber = (name: string, fallback: number, lowest: number): number => {
+  const whole = (name: string, lowest: number, highest: number): number | undefined => {
     const text = read(name);
-    if (text === undefined) return fallback;
-    const port = Number(text);
-    if (/^\d+$/.test(text) && port >= lowest && port <= 65_535) return port;
-    problems.push(`${name} must be a port number from ${lowest} to 65535, not "${text}"`);
-    return fallback;
+    if (text === undefined) return undefined;
+    const value = Number(text);
+    if (/^\d+$/.test(text) && value >= lowest && value <= highest) return value;
+    problems.push(`${name} must be a whole number from ${lowest} to ${highest}, not "${text}"`);
+    return undefined;
   };
-  const port = portNumber('GATEWAY_PORT', 8079, 0);
-  const redisPort = portNumber('REDIS_PORT', 6379, 1);
+  const numbers: Partial<Record<(typeof NUMBERS)[number][1], number>> = {};
+  for (const [name, option, lowest, highest] of NUMBERS) {
+    const value = whole(name, lowest, highest);
+    if (value !== undefined) numbers[option] = value;
+  }
+  const redisPort = whole('REDIS_PORT', 1, 65_535) ?? 6379;
 
   let redisUrl = read('REDIS_URL');
   const redisHost = read('REDIS_HOST');
@@ -77,9 +54,10 @@ export function readSettings(env: Readonly<Record<string, string | undefined>>):
     const user = password ? `:${encodeURIComponent(password)}@` : '';
     redisUrl = `redis://${user}${name.includes(':') ? `[${name}]` : name}:${redisPort}`;
   }
+  const tlsCaFile = read('REDIS_TLS_CA_FILE');
   if (redisUrl !== undefined) {
     try {
-      parseRedisUrl(redisUrl);
+      parseAddress(redisUrl, tlsCaFile);
     } catch (error) {
       if (!(error instanceof SettingsError)) throw error;
       problems.push(...error.problems);
@@ -90,7 +68,9 @@ export function readSettings(env: Readonly<Record<string, string | undefined>>):
     token: token!,
     ...(readOnlyToken !== undefined && { readOnlyToken }),
     host: read('GATEWAY_HOST') ?? '127.0.0.1',
-    port,
+    port: 8079,
+    ...numbers,
     ...(redisUrl !== undefined && { redisUrl }),
+    ...(tlsCaFile !== undefined && { tlsCaFile }),
   };
 }

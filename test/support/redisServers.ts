@@ -73,7 +73,7 @@ export async function startSentinel(name: string, masterPort: number, quorum: nu
 async function start(port: number, directory: string, argv: string[], extra: string[]): Promise<RedisProcess> {
   const password = extra[extra.indexOf('--requirepass') + 1];
   const url = extra.includes('--requirepass')
-    ? `redis://:${encodeURIComponent(password!)}@127.0.0.1:${port}`
+    ? `redis://:${encodeURIComponent(password ?? '')}@127.0.0.1:${port}`
     : `redis://127.0.0.1:${port}`;
   let child: ChildProcess;
   const launch = async () => {
@@ -142,11 +142,11 @@ export async function until(
 
 /** A TCP port of 127.0.0.1 that is free now (and, for a cluster node, whose bus port, 10,000 above, exists). */
 export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = net.createServer();
-    probe.once('error', reject).listen(0, '127.0.0.1', () => {
-      const { port } = probe.address() as net.AddressInfo;
-      probe.close(() => (port > 55_000 ? freePort().then(resolve, reject) : resolve(port)));
-    });
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  const probe = net.createServer();
+  probe.once('error', reject).listen(0, '127.0.0.1', () => {
+    const { port } = probe.address() as net.AddressInfo;
+    probe.close(() => resolve(port > 55_000 ? freePort() : port));
   });
+  return promise;
 }

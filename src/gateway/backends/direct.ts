@@ -1,45 +1,50 @@
-import type { Backend } from '../backend.ts';
-import { Connection, type Endpoint } from '../connection.ts';
+import { place } from '../address.ts';
+import type { Backend, BackendOptions } from '../backend.ts';
+import { Connection, type ConnectionOptions, type Endpoint } from '../connection.ts';
 import type { Command, Outcome, Shape } from '../reply.ts';
 
-/** What every backend may be told. */
-export interface BackendOptions {
-  /** The longest that Redis may leave a command unanswered, in milliseconds. */
-  replyTimeoutMs?: number | undefined;
-  onState?: ((connected: boolean, cause?: Error) => void) | undefined;
-}
-
-/** A single Redis server at a fixed address (`redis://`, `rediss://`, or the embedded engine). */
+/** A backend of one connection: `redis://`, `rediss://`, the embedded engine, or the master that Sentinel names. */
 export class DirectBackend implements Backend {
   readonly description: string;
-  readonly #connection: Connection;
+  protected readonly connection: Connection;
+  readonly #resolve: () => Promise<Endpoint>;
 
-  constructor(endpoint: Endpoint, description: string, { replyTimeoutMs, onState }: BackendOptions = {}) {
+  /** @param source where to connect, and how to tell that it is the right server */
+  constructor(
+    source: Pick<ConnectionOptions, 'resolve' | 'verify'>,
+    description: string,
+    { replyTimeoutMs, onState }: BackendOptions = {},
+  ) {
     this.description = description;
-    this.#connection = new Connection({
-      resolve: () => Promise.resolve(endpoint),
+    this.#resolve = source.resolve;
+    this.connection = new Connection({
+      ...source,
       ...(replyTimeoutMs !== undefined && { replyTimeoutMs }),
-      ...(onState && { onState }),
+      onState: (connected, endpoint, cause) => onState?.(connected, place(endpoint), cause),
     });
   }
 
   get connected(): boolean {
-    return this.#connection.connected;
+    return this.connection.connected;
   }
 
   get firstAttempt(): Promise<void> {
-    return this.#connection.firstAttempt;
+    return this.connection.firstAttempt;
   }
 
   run(commands: readonly Command[], shape: Shape): Promise<Outcome[]> {
-    return this.#connection.run(commands, shape);
+    return this.connection.run(commands, shape);
   }
 
   transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error> {
-    return this.#connection.transaction(commands, shape);
+    return this.connection.transaction(commands, shape);
+  }
+
+  async masters(): Promise<Endpoint[]> {
+    return [await this.#resolve()];
   }
 
   close(graceMs?: number): Promise<void> {
-    return this.#connection.close(graceMs);
+    return this.connection.close(graceMs);
   }
 }

@@ -62,9 +62,9 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
     const gateway = await gatewayTo(server.url);
     let acknowledged = 0;
     let unknown = 0;
-    let running = true;
+    const stop = new AbortController();
     const traffic = Array.from({ length: 8 }, async () => {
-      while (running) {
+      while (!stop.signal.aborted) {
         const { status } = await call(gateway, '/', ['INCR', 'count']);
         if (status === 200) acknowledged++;
         else unknown++;
@@ -81,7 +81,7 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
     await until(answers(gateway), 'the gateway has recovered');
     const before = acknowledged;
     await until(() => acknowledged > before + 200, 'commands are answered again');
-    running = false;
+    stop.abort();
     await Promise.all(traffic);
 
     const { body } = await call(gateway, '/', ['GET', 'count']);

@@ -1,0 +1,143 @@
+import type { Arg, Command } from './reply.ts';
+
+/** Where a command's keys stand. Checked against the servers' own `COMMAND GETKEYS` by a test. */
+type KeyRule = (command: Command) => Arg[];
+
+const words = (list: string) => list.trim().split(/\s+/);
+
+/** Keys from `first` to the end, every `step`-th, `omitted` arguments at the end left out. */
+const from =
+  (first: number, step = 1): KeyRule =>
+  (command) =>
+    command.slice(first).filter((_, index) => index % step === 0);
+/** Exactly `count` keys from `first` on. */
+const fixed =
+  (first: number, count = 1): KeyRule =>
+  (command) =>
+    command.slice(first, first + count);
+/** A count of keys at `at`, followed by them; before it, `extra` keys from 1 on (a destination). */
+const counted =
+  (at: number, extra = 0): KeyRule =>
+  (command) => {
+    const count = Number(String(command[at] ?? 0));
+    return [...command.slice(1, 1 + extra), ...command.slice(at + 1, at + 1 + (count > 0 ? count : 0))];
+  };
+/** The first key, and the one after the word STORE or STOREDIST. */
+const withStore: KeyRule = (command) => {
+  const store = command.findIndex((arg, index) => index > 1 && /^store(?:dist)?$/i.test(String(arg)));
+  return store === -1 ? command.slice(1, 2) : [...command.slice(1, 2), ...command.slice(store + 1, store + 2)];
+};
+/** XREAD … STREAMS key [key …] id [id …] */
+const streams: KeyRule = (command) => {
+  const at = command.findIndex((arg, index) => index > 0 && String(arg).toUpperCase() === 'STREAMS');
+  if (at === -1) return [];
+  return command.slice(at + 1, at + 1 + Math.floor((command.length - at - 1) / 2));
+};
+const none: KeyRule = () => [];
+
+/** Commands whose keys are not simply argument 1. */
+const KEYS = new Map<string, KeyRule>(
+  (
+    [
+      [
+        none,
+        `COMMAND DBSIZE ECHO FLUSHALL FLUSHDB FUNCTION INFO KEYS LASTSAVE LOLWUT PING PUBLISH PUBSUB RANDOMKEY ROLE SCAN
+         SCRIPT TIME`,
+      ],
+      [fixed(2), 'OBJECT MEMORY XINFO XGROUP'],
+      [from(2), 'BITOP'],
+      [from(1), 'DEL EXISTS MGET PFCOUNT PFMERGE SDIFF SDIFFSTORE SINTER SINTERSTORE SUNION SUNIONSTORE TOUCH UNLINK'],
+      [from(1, 2), 'MSET MSETNX'],
+      [fixed(1, 2), 'COPY GEOSEARCHSTORE LCS LMOVE RENAME RENAMENX RPOPLPUSH SMOVE ZRANGESTORE'],
+      [counted(1), 'LMPOP SINTERCARD ZDIFF ZINTER ZINTERCARD ZMPOP ZUNION'],
+      [counted(2), 'EVAL EVALSHA EVALSHA_RO EVAL_RO FCALL FCALL_RO'],
+      [counted(2, 1), 'ZDIFFSTORE ZINTERSTORE ZUNIONSTORE'],
+      [withStore, 'GEORADIUS GEORADIUSBYMEMBER SORT'],
+      [streams, 'XREAD XREADGROUP'],
+    ] as [KeyRule, string][]
+  ).flatMap(([rule, names]) => words(names).map((name) => [name, rule])),
+);
+
+/** What a read-only token may run: what Redis flags `readonly`, and what touches no data. */
+const READ_ONLY = new Set(
+  words(`
+  BITCOUNT BITFIELD_RO BITPOS COMMAND DBSIZE DUMP ECHO EVALSHA_RO EVAL_RO EXISTS EXPIRETIME FCALL_RO GEODIST GEOHASH
+  GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GET GETBIT GETRANGE HEXISTS HGET HGETALL HKEYS HLEN HMGET
+  HRANDFIELD HSCAN HSTRLEN HVALS INFO KEYS LASTSAVE LCS LINDEX LLEN LOLWUT LPOS LRANGE MEMORY MGET OBJECT PEXPIRETIME
+  PFCOUNT PING PTTL PUBSUB RANDOMKEY ROLE SCAN SCARD SDIFF SINTER SINTERCARD SISMEMBER SMEMBERS SMISMEMBER SORT_RO
+  SRANDMEMBER SSCAN STRLEN SUBSTR SUNION TIME TOUCH TTL TYPE XINFO XLEN XPENDING XRANGE XREAD XREVRANGE ZCARD ZCOUNT
+  ZDIFF ZINTER ZINTERCARD ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE
+  ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION`),
+);
+
+/** Why a command cannot be had through the gateway. All requests share a few connections. */
+const REFUSED = new Map<string, string>(
+  (
+    [
+      [
+        'it blocks, and would hold up every other request',
+        'BLMOVE BLMPOP BLPOP BRPOP BRPOPLPUSH BZMPOP BZPOPMAX BZPOPMIN WAIT WAITAOF',
+      ],
+      ['it changes the connection, which all requests share: use /multi-exec', 'DISCARD EXEC MULTI UNWATCH WATCH'],
+      ['use /subscribe or /psubscribe', 'PSUBSCRIBE PUNSUBSCRIBE SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE UNSUBSCRIBE'],
+      ['use /monitor', 'MONITOR'],
+      [
+        'it changes the connection, which all requests share',
+        'ASKING AUTH CLIENT HELLO QUIT READONLY READWRITE RESET SELECT',
+      ],
+      [
+        'it administers the server',
+        `ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER LATENCY MIGRATE MODULE PFDEBUG PFSELFTEST PSYNC REPLCONF
+         REPLICAOF RESTORE-ASKING SAVE SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC`,
+      ],
+    ] as const
+  ).flatMap(([reason, names]) => words(names).map((name) => [name, reason] as const)),
+);
+
+/** Of these containers only the subcommands named here are let through. */
+const SUBCOMMANDS = new Map<string, ReadonlySet<string>>([
+  ['FUNCTION', new Set(words('DELETE DUMP FLUSH LIST LOAD RESTORE STATS'))],
+  ['MEMORY', new Set(['USAGE'])],
+  ['SCRIPT', new Set(words('EXISTS FLUSH LOAD'))],
+]);
+
+/** The command's name in capitals. */
+export function nameOf(command: Command): string {
+  return String(command[0]).toUpperCase();
+}
+
+/** The command's keys. Commands that are not known (of modules) are taken to have their key as first argument. */
+export function keysOf(name: string, command: Command): Arg[] {
+  return (KEYS.get(name) ?? fixed(1))(command);
+}
+
+/** Whether the read-only token may run it. Unknown commands may write. */
+export function isReadOnly(name: string): boolean {
+  return READ_ONLY.has(name);
+}
+
+/** The error for a command that is not available over the gateway, else `undefined`. */
+export function refusal(name: string, command: Command): string | undefined {
+  const reason = REFUSED.get(name);
+  if (reason !== undefined) return `ERR Command is not available: '${name}', ${reason}`;
+  const allowed = SUBCOMMANDS.get(name);
+  if (allowed && command[1] !== undefined && !allowed.has(String(command[1]).toUpperCase())) {
+    return `ERR Command is not available: '${name} ${String(command[1]).toUpperCase().slice(0, 32)}', it administers the server`;
+  }
+  if ((name === 'XREAD' || name === 'XREADGROUP') && blocks(command)) {
+    return `ERR Command is not available: '${name}' with BLOCK, it would hold up every other request`;
+  }
+  return undefined;
+}
+
+/** BLOCK stands among the options; after STREAMS it is the name of a key, after GROUP that of a group. */
+function blocks(command: Command): boolean {
+  for (let i = 1; i < command.length; i++) {
+    const word = String(command[i]).toUpperCase();
+    if (word === 'STREAMS') return false;
+    if (word === 'BLOCK') return true;
+    if (word === 'GROUP') i += 2;
+    else if (word === 'COUNT') i += 1;
+  }
+  return false;
+}

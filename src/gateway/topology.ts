@@ -1,0 +1,71 @@
+import { place } from './address.ts';
+import { describe, type Endpoint, newClient } from './connection.ts';
+import { BackendUnavailable } from './errors.ts';
+
+/** One shard of a cluster: the slots of a master, and where its replicas are. */
+export interface Shard {
+  master: Endpoint;
+  replicas: Endpoint[];
+  /** Ranges of slots, both ends included. */
+  ranges: [first: number, last: number][];
+}
+
+/** How long one node may take to tell the topology, in milliseconds. */
+const ANSWER_MS = 1000;
+
+/**
+ * Asks the nodes, in turn, for the cluster's topology (`CLUSTER SLOTS`), until one answers.
+ * @param login how to sign in to every node
+ * @returns the shards that have slots, by their lowest slot
+ * @throws {BackendUnavailable} when no node answers
+ */
+export async function readTopology(
+  nodes: readonly Endpoint[],
+  login: Omit<Endpoint, 'host' | 'port'>,
+): Promise<Shard[]> {
+  const reasons: string[] = [];
+  for (const node of nodes) {
+    try {
+      const shards = toShards(await clusterSlots(node), node, login);
+      if (shards.length > 0) return shards;
+      reasons.push(`${place(node)}: knows of no slots`);
+    } catch (error) {
+      reasons.push(`${place(node)}: ${describe(error)}`);
+    }
+  }
+  throw new BackendUnavailable(`no node tells the cluster's topology (${reasons.slice(0, 3).join('; ')})`);
+}
+
+type Node = [host: string | null, port: number, ...rest: unknown[]];
+type SlotRange = [first: number, last: number, ...nodes: Node[]];
+
+async function clusterSlots(node: Endpoint): Promise<SlotRange[]> {
+  const client = newClient(node, { connectTimeoutMs: ANSWER_MS });
+  client.on('error', () => {}); // connect() and sendCommand() reject with the same error
+  const timer = setTimeout(() => client.destroy(), ANSWER_MS);
+  try {
+    await client.connect();
+    return await client.sendCommand<SlotRange[]>(['CLUSTER', 'SLOTS']);
+  } finally {
+    clearTimeout(timer);
+    client.destroy();
+  }
+}
+
+function toShards(ranges: SlotRange[], asked: Endpoint, login: Omit<Endpoint, 'host' | 'port'>): Shard[] {
+  // A node that does not know its own address leaves it out, or says "?": it is the one that was asked.
+  const endpoint = ([host, port]: Node): Endpoint => ({
+    ...login,
+    host: host === null || host === '' || host === '?' ? asked.host : host,
+    port,
+  });
+  const shards = new Map<string, Shard>();
+  for (const [first, last, masterNode, ...replicaNodes] of ranges.toSorted((a, b) => a[0] - b[0])) {
+    if (!masterNode) continue;
+    const master = endpoint(masterNode);
+    const shard = shards.get(place(master)) ?? { master, replicas: replicaNodes.map(endpoint), ranges: [] };
+    shard.ranges.push([first, last]);
+    shards.set(place(master), shard);
+  }
+  return [...shards.values()];
+}
