@@ -50,6 +50,10 @@ export const sessions = sqliteTable(
     expiresAtMs: integer('expires_at_ms').notNull(),
     /** User epoch that its newest tokens carry. */
     epoch: integer('epoch').notNull(),
+    /** Newest refresh generation that D1 was told of: a lower bound, written after the answer. */
+    generation: integer('generation').notNull().default(1),
+    /** JSON of the app's own session data. */
+    data: text('data').notNull().default('{}'),
     endedAtMs: integer('ended_at_ms'),
     endedReason: text('ended_reason', {
       enum: ['logout', 'logout-all', 'revoked', 'evicted', 'reuse', 'password', 'disabled', 'deleted'],

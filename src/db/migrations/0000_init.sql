@@ -17,6 +17,8 @@ CREATE TABLE `sessions` (
 	`last_seen_at_ms` integer NOT NULL,
 	`expires_at_ms` integer NOT NULL,
 	`epoch` integer NOT NULL,
+	`generation` integer DEFAULT 1 NOT NULL,
+	`data` text DEFAULT '{}' NOT NULL,
 	`ended_at_ms` integer,
 	`ended_reason` text
 );

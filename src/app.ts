@@ -1,0 +1,67 @@
+import { Hono } from 'hono';
+import { cors } from 'hono/cors';
+import { secureHeaders } from 'hono/secure-headers';
+
+import { configOf } from './config/env';
+import { AppError } from './errors';
+import { jsonBody } from './middlewares/body.middleware';
+import { onError, problem } from './middlewares/error.middleware';
+import { requestId } from './middlewares/requestId.middleware';
+import { services } from './middlewares/services.middleware';
+import type { AppEnv, ServicesOptions } from './middlewares/services.middleware';
+import { authRoutes } from './routes/auth.routes';
+import { healthRoutes } from './routes/health.routes';
+import { sessionRoutes } from './routes/sessions.routes';
+import { userRoutes } from './routes/users.routes';
+import { wellKnownRoutes } from './routes/wellKnown.routes';
+
+/**
+ * The application. Your own routes go where `/v1/users` is.
+ *
+ * @param options what tests put in place of the isolate's own
+ */
+export function createApp(options: ServicesOptions = {}) {
+  const app = new Hono<AppEnv>()
+    .use(requestId())
+    .use(
+      secureHeaders({
+        contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
+        // A native app's requests have no origin; a browser app's is listed in CORS_ORIGINS.
+        crossOriginResourcePolicy: false,
+      }),
+    )
+    .use(
+      cors({
+        origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
+        allowHeaders: ['Authorization', 'Content-Type', 'X-Request-Id'],
+        exposeHeaders: ['RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+        maxAge: 600,
+      }),
+    )
+    .use(services(options))
+    .use(jsonBody())
+    .route('/', healthRoutes)
+    .route('/.well-known', wellKnownRoutes)
+    .route('/v1/auth', authRoutes)
+    .route('/v1/sessions', sessionRoutes)
+    .route('/v1/users', userRoutes);
+
+  app.onError(onError);
+  app.notFound((c) => {
+    const allowed = methodsOf(app, c.req.path);
+    return allowed.length > 0
+      ? problem(c, new AppError('METHOD_NOT_ALLOWED', { headers: { Allow: allowed.join(', ') } }))
+      : problem(c, new AppError('NOT_FOUND'));
+  });
+  return app;
+}
+
+/** The methods that this path is served by. */
+function methodsOf(app: Pick<Hono<AppEnv>, 'router'>, path: string): string[] {
+  return ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'].filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
+  );
+}
+
+/** For Hono's typed client: `hc<AppType>('https://…')`. */
+export type AppType = ReturnType<typeof createApp>;

@@ -1,0 +1,19 @@
+/**
+ * Structured logs: one JSON object a line, for Workers Logs. Callers pass names and numbers, never tokens, passwords,
+ * e-mail addresses or request bodies.
+ */
+export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
+
+export function log(level: LogLevel, event: string, fields: LogFields = {}): void {
+  // oxlint-disable-next-line no-console -- the one place that writes logs
+  console[level](JSON.stringify({ level, event, ...fields }));
+}
+
+/** What may be said of an unknown error: its class and code. Messages of drivers quote values and commands. */
+export function describeError(error: unknown): LogFields {
+  if (!(error instanceof Error)) return { error: typeof error };
+  const { code } = error as { code?: unknown };
+  return { error: error.name, code: typeof code === 'string' ? code : undefined };
+}

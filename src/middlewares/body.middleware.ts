@@ -1,0 +1,105 @@
+import { zValidator } from '@hono/zod-validator';
+import { createMiddleware } from 'hono/factory';
+import type { ZodType } from 'zod';
+
+import { configOf } from '../config/env';
+import { AppError } from '../errors';
+import type { FieldError } from '../errors';
+import type { AppEnv } from './services.middleware';
+
+/**
+ * Reads a request's body once, within the limit, as the UTF-8 JSON that it must be. What is acceptable in it is the
+ * validators' business.
+ */
+export function jsonBody() {
+  return createMiddleware<AppEnv>(async function jsonBody(c, next) {
+    const { body } = c.req.raw;
+    if (body === null) return next();
+    const limit = configOf(c.env).bodyLimitBytes;
+    if (Number(c.req.header('Content-Length') ?? 0) > limit) throw tooLarge(limit);
+    const text = decode(await readUpTo(body, limit));
+    const type = c.req.header('Content-Type')?.split(';')[0]?.trim().toLowerCase();
+    if (text !== '' && type !== 'application/json') throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+    // Hono's request reads its text from here; what it keeps is a promise, whatever its type says.
+    (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(text);
+    return next();
+  });
+}
+
+function tooLarge(limit: number): AppError {
+  return new AppError('BODY_TOO_LARGE', { detail: `The limit is ${limit} bytes.` });
+}
+
+async function readUpTo(body: ReadableStream<Uint8Array>, limit: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  for await (const chunk of body) {
+    length += chunk.byteLength;
+    // Leaving the loop cancels the stream.
+    if (length > limit) throw tooLarge(limit);
+    chunks.push(chunk);
+  }
+  return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder('utf-8', { fatal: true, ignoreBOM: false }).decode(bytes);
+  } catch {
+    throw new AppError('INVALID_ENCODING');
+  }
+}
+
+interface Issue {
+  path: PropertyKey[];
+  message: string;
+  code?: string | undefined;
+  keys?: string[];
+}
+
+/** A validator's complaints, each with the place in the input that it is about. */
+function fieldErrors(issues: readonly Issue[], target: 'json' | 'query' | 'param'): FieldError[] {
+  return issues.flatMap(({ path, message, code, keys }): FieldError[] => {
+    // Zod names unknown members in one issue of their parent.
+    const places = code === 'unrecognized_keys' && keys ? keys.map((key) => [...path, key]) : [path];
+    return places.slice(0, 20).map((place) => {
+      const detail = code === 'unrecognized_keys' ? 'is not known here' : message;
+      if (target !== 'json') return { parameter: place.join('.').slice(0, 128), detail };
+      return { pointer: place.map((part) => `/${escapePointer(String(part).slice(0, 128))}`).join(''), detail };
+    });
+  });
+}
+
+/** RFC 6901, section 3. */
+function escapePointer(part: string): string {
+  return part.replaceAll('~', '~0').replaceAll('/', '~1');
+}
+
+/** Validates the JSON body, the query or the path; complaints become `VALIDATION_FAILED` with the fields at fault. */
+function validated<T extends ZodType, Target extends 'json' | 'query' | 'param'>(target: Target, schema: T) {
+  return zValidator(target, schema, (result) => {
+    if (!result.success) {
+      throw new AppError('VALIDATION_FAILED', { errors: fieldErrors(result.error.issues, target) });
+    }
+  });
+}
+
+/** Answers 415 when there is no JSON body at all, where one is needed. */
+const requireJson = createMiddleware(async function requireJson(c, next) {
+  const text = await c.req.text();
+  if (text === '') {
+    throw c.req.header('Content-Type')?.includes('json') === false
+      ? new AppError('UNSUPPORTED_MEDIA_TYPE')
+      : new AppError('MALFORMED_JSON', { detail: 'A JSON body is required.' });
+  }
+  try {
+    JSON.parse(text);
+  } catch {
+    throw new AppError('MALFORMED_JSON');
+  }
+  await next();
+});
+
+export const validQuery = <T extends ZodType>(schema: T) => validated('query', schema);
+export const validParam = <T extends ZodType>(schema: T) => validated('param', schema);
+export const validJson = <T extends ZodType>(schema: T) => [requireJson, validated('json', schema)] as const;

@@ -1,0 +1,101 @@
+import type { Context, MiddlewareHandler } from 'hono';
+
+import type { AppEnv } from './services.middleware';
+
+/** What a check's last word takes: it throws an `AppError` to refuse. */
+export type Decide = () => void | Promise<void>;
+
+/**
+ * A check in its phases. `guard` runs each phase for all checks before the next, so that what they all need from Redis
+ * travels together.
+ */
+export interface CheckPlan {
+  readonly name: string;
+  /** Of which earlier check's result it makes use; `guard` refuses at start to be built without it. */
+  readonly requires?: 'auth';
+  readonly provides?: 'auth';
+  /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
+  local?(c: Context<AppEnv>): void | Promise<void>;
+  /**
+   * Issues commands (they are held until every check has) and returns what decides once their replies are in. Throwing
+   * refuses at once, and nothing is sent at all.
+   */
+  prepare?(c: Context<AppEnv>): Decide | undefined;
+  /** Takes back what `prepare` consumed, because another check has refused the request. */
+  undo?(c: Context<AppEnv>): void;
+}
+
+const PLAN = Symbol('plan');
+
+/** Anything that `guard` can merge; `V` is what it adds to the context's variables. */
+export interface Mergeable<V extends object = object> {
+  readonly [PLAN]: CheckPlan;
+  /** Only a type: carries `V`. */
+  readonly adds?: V;
+}
+
+/** A middleware that works alone and in `guard`. */
+// oxlint-disable-next-line typescript/no-empty-object-type -- adds nothing by default
+export type Check<V extends object = {}> = Mergeable<V> &
+  MiddlewareHandler<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & V }>;
+
+/** `undefined` for a middleware that is no check. */
+export function planOf(check: Mergeable): CheckPlan | undefined {
+  return check[PLAN];
+}
+
+/** Makes a middleware that works alone, as `guard(check)` would. */
+// oxlint-disable-next-line typescript/no-empty-object-type -- adds nothing by default
+export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
+  const handler: MiddlewareHandler<AppEnv> = async function check(c, next) {
+    await runChecks(c, [plan]);
+    await next();
+  };
+  return Object.assign(handler, { [PLAN]: plan }) as unknown as Check<V>;
+}
+
+/**
+ * Local work first, then one pipeline for what all checks need, then each decides in the order written.
+ *
+ * @throws {AppError} the first refusal, in the order written
+ */
+export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[]): Promise<void> {
+  // A check that refuses locally ends the list: what comes after it is not even asked, what comes before still counts.
+  let refusal: { error: unknown } | undefined;
+  let active = plans;
+  for (const [index, plan] of plans.entries()) {
+    try {
+      const work = plan.local?.(c);
+      if (work !== undefined) await work;
+    } catch (error) {
+      refusal = { error };
+      active = plans.slice(0, index);
+      break;
+    }
+  }
+
+  const { batch } = c.var.request;
+  const release = batch.hold();
+  const decisions: (Decide | undefined)[] = [];
+  try {
+    for (const plan of active) decisions.push(plan.prepare?.(c));
+  } catch (error) {
+    // Whoever is known to be refused costs no round trip, and consumes nothing.
+    release(false);
+    await Promise.allSettled(decisions.map((decide) => decide?.()));
+    throw error;
+  }
+  release();
+
+  for (const [index, decide] of decisions.entries()) {
+    try {
+      await decide?.();
+    } catch (error) {
+      // Replies of the later ones are in as well: what they consumed goes back.
+      await Promise.allSettled(decisions.slice(index + 1).map((later) => later?.()));
+      for (const [other, plan] of active.entries()) if (other !== index) plan.undo?.(c);
+      throw error;
+    }
+  }
+  if (refusal !== undefined) throw refusal.error;
+}

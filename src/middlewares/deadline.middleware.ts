@@ -1,0 +1,12 @@
+import { createMiddleware } from 'hono/factory';
+
+import { configOf } from '../config/env';
+import type { AppEnv } from './services.middleware';
+
+/** Routes that write sessions may wait for Redis a little longer than a guard. */
+export function authDeadline() {
+  return createMiddleware<AppEnv>(async function authDeadline(c, next) {
+    c.var.request.batch.setDeadline(configOf(c.env).redis.authDeadlineMs);
+    await next();
+  });
+}

@@ -1,0 +1,64 @@
+import type { Context, ErrorHandler } from 'hono';
+import { HTTPException } from 'hono/http-exception';
+
+import { describeError, log } from '../config/log';
+import { DatabaseUnavailable } from '../services/errors';
+import { AppError, ERRORS, unavailable } from '../errors';
+import type { ErrorCode } from '../errors';
+import { RedisUnavailable } from '../services/errors';
+
+/** A problem document (RFC 9457). `type` identifies the code; `code` repeats it for clients that switch on it. */
+export function problem(c: Context, error: AppError): Response {
+  const { status, title } = ERRORS[error.code];
+  const { detail, errors, headers = {}, extensions = {} } = error.options;
+  const body = {
+    type: `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
+    title,
+    status,
+    code: error.code,
+    ...(detail !== undefined && { detail }),
+    ...(errors !== undefined && { errors }),
+    ...extensions,
+    requestId: (c.get as (name: string) => unknown)('requestId'),
+  };
+  return c.body(JSON.stringify(body), status, {
+    'Content-Type': 'application/problem+json',
+    'Cache-Control': 'no-store',
+    ...(status === 401 && { 'WWW-Authenticate': challenge(error.code) }),
+    ...headers,
+  });
+}
+
+/** RFC 6750, section 3. */
+function challenge(code: ErrorCode): string {
+  return code === 'AUTHENTICATION_REQUIRED' || code === 'INVALID_CREDENTIALS'
+    ? 'Bearer'
+    : 'Bearer error="invalid_token"';
+}
+
+/** Turns whatever was thrown into a problem document. What is not meant for the client is logged, and not told. */
+export const onError: ErrorHandler = (error, c) => {
+  if (error instanceof AppError) {
+    if (error.code === 'CONFIG_INVALID') log('error', 'config.invalid', { detail: error.message });
+    return problem(c, error);
+  }
+  if (error instanceof DatabaseUnavailable) {
+    log('error', 'database.unavailable', { reason: error.message });
+    return problem(c, unavailable('The database', 5));
+  }
+  if (error instanceof RedisUnavailable) {
+    log('error', 'redis.unavailable', { reason: error.reason });
+    return problem(c, unavailable('A part of the service', 5));
+  }
+  // Hono's own, such as a body that is no JSON.
+  if (error instanceof HTTPException && error.status < 500) {
+    return problem(c, new AppError(error.status === 413 ? 'BODY_TOO_LARGE' : 'MALFORMED_REQUEST'));
+  }
+  log('error', 'request.failed', {
+    ...describeError(error),
+    path: c.req.path,
+    // Where, without the message: it may quote what it failed on.
+    at: error.stack?.split('\n').slice(1, 4).join(' | '),
+  });
+  return problem(c, new AppError('INTERNAL'));
+};

@@ -1,0 +1,42 @@
+import type { Context } from 'hono';
+
+import { TokenService } from '../services/token.service';
+import { normalizeEmail } from '../services/user.service';
+import { clientAddress } from './clientAddress';
+import type { ConfiguredLimit } from './rateLimiter.middleware';
+import type { AppEnv } from './services.middleware';
+
+const address = (c: Context<AppEnv>) => `address:${clientAddress(c)}`;
+
+/** The account that a validated JSON body names. */
+async function account(c: Context<AppEnv>): Promise<string> {
+  const body: unknown = await c.req.json();
+  const email = typeof body === 'object' && body !== null && 'email' in body ? body.email : '';
+  return normalizeEmail(String(email));
+}
+
+/** The product's limits; their numbers are settings (`LIMIT_…`). */
+export const policy = {
+  /** Authenticated callers by user, others by address. */
+  api: { name: 'api', limit: (limits) => limits.api },
+  register: { name: 'register', limit: (limits) => limits.register, identity: address },
+  /** By address and account together: one phone must not lock out all that share its address. */
+  login: {
+    name: 'login',
+    limit: (limits) => limits.login,
+    identity: async (c) => `${address(c)} account:${await account(c)}`,
+    message: 'Too many attempts for this account.',
+  },
+  loginAddress: { name: 'login-address', limit: (limits) => limits.loginAddress, identity: address },
+  /** Guesses of the current password, by user. */
+  password: { name: 'password', limit: (limits) => limits.login },
+  /** By session, known from a token whose MAC was checked: garbage costs no call. */
+  refresh: {
+    name: 'refresh',
+    limit: (limits) => limits.refresh,
+    identity: async (c) => {
+      const body = (await c.req.json()) as { refresh_token: string };
+      return `session:${TokenService.readRefresh(body.refresh_token).sessionId}`;
+    },
+  },
+} as const satisfies Record<string, ConfiguredLimit>;

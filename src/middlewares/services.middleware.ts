@@ -1,0 +1,39 @@
+import { createMiddleware } from 'hono/factory';
+
+import { configOf } from '../config/env';
+import { createServices } from '../services';
+import type { RequestServices } from '../services';
+import { isolateOf } from '../services/isolate';
+import type { Isolate } from '../services/isolate';
+import { runWithServices } from '../services/scope';
+
+/** What every handler finds in its context. */
+export interface AppEnv {
+  Bindings: Env;
+  Variables: { requestId: string; request: RequestServices };
+}
+
+export interface ServicesOptions {
+  /** In place of the isolate's own, for tests. */
+  isolate?: Isolate;
+  now?: () => number;
+}
+
+/** Composes a request's services, runs the request with them, and sends what was left for after the answer. */
+export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
+  return createMiddleware<AppEnv>(async function services(c, next) {
+    const waitUntil = (promise: Promise<unknown>) => c.executionCtx.waitUntil(promise);
+    const request = createServices({
+      isolate: isolate ?? isolateOf(configOf(c.env)),
+      db: c.env.DB,
+      waitUntil,
+      now,
+    });
+    c.set('request', request);
+    await runWithServices(request.services, next);
+    const { batch, degraded } = request;
+    if (degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...degraded].join(', '));
+    // What is deferred fails silently by design: each such write is repeated by whoever misses it.
+    waitUntil(batch.settle().catch(() => undefined));
+  });
+}

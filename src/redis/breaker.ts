@@ -1,0 +1,106 @@
+import { setRedisAvailable } from '../config/redis';
+
+export interface BreakerOptions {
+  /** Over which calls are counted, in milliseconds. */
+  windowMs: number;
+  /** Fewer calls than this in the window never open it. */
+  minCalls: number;
+  /** Share of failed calls at which it opens, 0 to 1. */
+  failureRatio: number;
+  /** Wait before the first probe; doubles after each failed one, up to `probeMaxMs`. */
+  probeMs: number;
+  probeMaxMs: number;
+  now?: () => number;
+  random?: () => number;
+}
+
+export type BreakerState = 'closed' | 'open' | 'half-open';
+
+/**
+ * A circuit breaker for one isolate (Nygard, Release It!, 2nd ed., ch. 5). While it is not closed no request spends
+ * time on Redis; one probe at a time finds out, beside the requests, whether Redis is back.
+ */
+export interface Breaker {
+  readonly state: BreakerState;
+  /** Scores the real outcome of a call, even when its request has stopped waiting. */
+  record(ok: boolean): void;
+  /** True for exactly one caller when a probe is due: that caller must call {@link probed}. */
+  claimProbe(): boolean;
+  probed(ok: boolean): void;
+}
+
+const BUCKETS = 10;
+
+export function createBreaker({
+  windowMs,
+  minCalls,
+  failureRatio,
+  probeMs,
+  probeMaxMs,
+  now = Date.now,
+  random = Math.random,
+}: BreakerOptions): Breaker {
+  const bucketMs = windowMs / BUCKETS;
+  /** Ring of counts; `stamp` tells which interval a slot holds. */
+  const buckets = Array.from({ length: BUCKETS }, () => ({ stamp: -1, calls: 0, failures: 0 }));
+  let state: BreakerState = 'closed';
+  let backoffMs = probeMs;
+  let probeAtMs = 0;
+  /** A probe whose request died never reports; after this it is somebody else's. */
+  let probeLostAtMs = 0;
+
+  const schedule = () => {
+    // Jitter of a quarter either way keeps the isolates of a colo from probing in step.
+    probeAtMs = now() + backoffMs * (0.75 + random() * 0.5);
+  };
+
+  const open = () => {
+    state = 'open';
+    setRedisAvailable(false);
+    schedule();
+  };
+
+  return {
+    get state() {
+      return state;
+    },
+    record(ok) {
+      if (state !== 'closed') return;
+      const stamp = Math.floor(now() / bucketMs);
+      const bucket = buckets[stamp % BUCKETS];
+      if (bucket === undefined) return;
+      if (bucket.stamp !== stamp) Object.assign(bucket, { stamp, calls: 0, failures: 0 });
+      bucket.calls += 1;
+      if (ok) return;
+      bucket.failures += 1;
+      let calls = 0;
+      let failures = 0;
+      for (const other of buckets) {
+        if (other.stamp <= stamp - BUCKETS) continue;
+        calls += other.calls;
+        failures += other.failures;
+      }
+      if (calls >= minCalls && failures >= calls * failureRatio) open();
+    },
+    claimProbe() {
+      const at = now();
+      const due = (state === 'open' && at >= probeAtMs) || (state === 'half-open' && at >= probeLostAtMs);
+      if (!due) return false;
+      state = 'half-open';
+      probeLostAtMs = at + probeMaxMs;
+      return true;
+    },
+    probed(ok) {
+      if (state !== 'half-open') return;
+      if (ok) {
+        state = 'closed';
+        backoffMs = probeMs;
+        for (const bucket of buckets) bucket.stamp = -1;
+        setRedisAvailable(true);
+        return;
+      }
+      backoffMs = Math.min(backoffMs * 2, probeMaxMs);
+      open();
+    },
+  };
+}

@@ -1,0 +1,70 @@
+import { createHash } from 'node:crypto';
+
+/** The app's namespaces. Calls accept any string; these are the ones that it uses itself. */
+export const RedisNamespace = {
+  AUTH: 'auth',
+  CACHE: 'cache',
+  RATELIMIT: 'ratelimit',
+  SESSION: 'session',
+  USER: 'user',
+} as const;
+
+export type RedisNamespace = (typeof RedisNamespace)[keyof typeof RedisNamespace];
+
+/** TTL of a key whose writer gave none, in seconds. Nothing is written without one. */
+export const DEFAULT_TTL_SECONDS: Readonly<Record<string, number>> = {
+  [RedisNamespace.AUTH]: 7 * 86_400,
+  [RedisNamespace.CACHE]: 300,
+  [RedisNamespace.RATELIMIT]: 900,
+  [RedisNamespace.SESSION]: 7 * 86_400,
+  [RedisNamespace.USER]: 600,
+};
+
+export const FALLBACK_TTL_SECONDS = 3_600;
+
+/** The user that a session id belongs to: what stands before its first dot. */
+export function userOfSession(sessionId: string): string {
+  const dot = sessionId.indexOf('.');
+  return dot === -1 ? sessionId : sessionId.slice(0, dot);
+}
+
+/** 128 bits of SHA-256, for parts of keys that are long or personal. */
+export function digest(text: string): string {
+  return createHash('sha256').update(text).digest('base64url').slice(0, 22);
+}
+
+/**
+ * Every key of the app. Keys that one script touches share a hash tag (`{…}`), so they live in one slot of a cluster.
+ */
+export function createKeys(prefix: string) {
+  return {
+    /** A key of an app developer's own. */
+    plain: (namespace: string, key: string) => `${prefix}:${namespace}:${key}`,
+
+    /** Hash, one a user: epochs and denied sessions and tokens. */
+    blacklist: (userId: string) => `${prefix}:auth:blacklist:{${userId}}`,
+
+    /** Hash, one a session, in the slot of its user's blacklist. */
+    session: (sessionId: string) => {
+      const userId = userOfSession(sessionId);
+      return `${prefix}:session:{${userId}}${sessionId.slice(userId.length)}`;
+    },
+
+    /** String, one a policy and identity. The identity is hashed: it may be an address. */
+    rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${digest(identity)}}`,
+
+    /** String: the cached user, in one slot with the user's nonce. */
+    user: (userId: string) => `${prefix}:user:{${userId}}`,
+    userNonce: (userId: string) => `${prefix}:user:{${userId}}:nonce`,
+
+    /** String: one cached query of a user's data, likewise. */
+    userEntry: (namespace: string, userId: string, hash: string) => `${prefix}:user:{${userId}}:${namespace}:${hash}`,
+
+    /** String: one cached query. */
+    cacheEntry: (namespace: string, hash: string) => `${prefix}:cache:${namespace}:{${hash}}`,
+    namespaceNonce: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
+    tagNonce: (tag: string) => `${prefix}:cache:tag:${digest(tag)}`,
+  };
+}
+
+export type Keys = ReturnType<typeof createKeys>;

@@ -1,0 +1,35 @@
+import { defineScript } from '../script';
+
+/**
+ * Tells Redis of revocations. Idempotent and monotone: a value only grows, a field is only added, the TTL only gets
+ * longer, so deliveries may repeat and overtake each other.
+ *
+ * KEYS[1] blacklist hash of a user
+ * ARGV[1] TTL (ms), longer than any token lives
+ * ARGV[2…] field and value in turn: `ep` and `av` are versions; `s:<sid>` and `j:<jti>` hold the end of what they deny
+ *          (ms since the epoch), by which a large hash is pruned
+ * -> 1
+ */
+export const blacklistMerge = defineScript(`
+for i = 2, #ARGV, 2 do
+  local current = tonumber(redis.call('HGET', KEYS[1], ARGV[i]) or '')
+  if not current or current < tonumber(ARGV[i + 1]) then
+    redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  end
+end
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
+  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+end
+if redis.call('HLEN', KEYS[1]) > 256 then
+  local time = redis.call('TIME')
+  local now = tonumber(time[1]) * 1000
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local kind = string.sub(all[i], 1, 2)
+    if (kind == 's:' or kind == 'j:') and tonumber(all[i + 1]) < now - 60000 then
+      redis.call('HDEL', KEYS[1], all[i])
+    end
+  end
+end
+return 1
+`);

@@ -1,0 +1,50 @@
+import { defineScript } from '../script';
+
+/**
+ * Rotates a session's refresh token. Only generations that were issued arrive here (their MAC was checked), so a
+ * generation ahead of the record means that Redis lost a rotation, and is adopted.
+ *
+ * Confirmation by use: presenting the current generation rotates it. Presenting the one before gives the same successor
+ * again as long as nobody has shown a token of that successor, and for the grace after somebody did. Anything older is
+ * reuse, and ends the session.
+ *
+ * KEYS[1] session hash   KEYS[2] blacklist hash of its user
+ * ARGV[1] sid   ARGV[2] generation presented   ARGV[3] epoch of the token   ARGV[4] grace (ms)   ARGV[5] idle TTL (ms)
+ * ARGV[6] time to its absolute end (ms)   ARGV[7] its absolute end (ms since the epoch)   ARGV[8] blacklist TTL (ms)
+ * -> {'ok', generation, epoch, access version, role}
+ *    {'stale', access version} the record's role is older than the user's access version: read it from D1
+ *    {'unknown'} Redis has lost the record or the user's epoch: ask D1   {'revoked'}   {'reuse'}
+ */
+export const sessionRefresh = defineScript(`
+local denied = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
+local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'ct', 'ep', 'av', 'ro', 'dead')
+if denied[3] or record[7] then return {'revoked'} end
+if denied[1] and tonumber(denied[1]) > tonumber(ARGV[3]) then return {'revoked'} end
+if not denied[1] or not record[1] then return {'unknown'} end
+if tonumber(denied[2] or '0') > tonumber(record[5]) then return {'stale', tonumber(denied[2])} end
+
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local presented = tonumber(ARGV[2])
+local current = tonumber(record[1])
+local confirmed = tonumber(record[2])
+local confirmedAt = tonumber(record[3])
+
+if presented >= current then
+  if presented > confirmed then redis.call('HSET', KEYS[1], 'c', presented, 'ct', now) end
+  current = presented + 1
+  redis.call('HSET', KEYS[1], 'g', current, 'ls', now)
+elseif presented == current - 1 and (confirmed < current or now - confirmedAt <= tonumber(ARGV[4])) then
+  redis.call('HSET', KEYS[1], 'ls', now)
+else
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[1], 'dead', 'reuse')
+  redis.call('PEXPIRE', KEYS[1], ARGV[6])
+  redis.call('HSET', KEYS[2], 's:' .. ARGV[1], ARGV[7])
+  if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[2], ARGV[8]) end
+  return {'reuse'}
+end
+local ttl = math.min(tonumber(ARGV[5]), tonumber(ARGV[6]))
+if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
+return {'ok', current, tonumber(record[4]), tonumber(record[5]), record[6]}
+`);

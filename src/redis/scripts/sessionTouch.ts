@@ -1,0 +1,20 @@
+import { defineScript } from '../script';
+
+/**
+ * Last seen, and confirmation of the generation that an access token carries: whoever shows it has received it, so the
+ * refresh token before it is no longer a lost answer's.
+ *
+ * KEYS[1] session hash   ARGV[1] generation
+ * -> 1 touched, 0 nothing there (Redis lost it, or it is dead)
+ */
+export const sessionTouch = defineScript(`
+local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'dead')
+if not record[1] or record[3] then return 0 end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local shown = tonumber(ARGV[1])
+redis.call('HSET', KEYS[1], 'ls', now)
+if shown > tonumber(record[2]) then redis.call('HSET', KEYS[1], 'c', shown, 'ct', now) end
+if shown > tonumber(record[1]) then redis.call('HSET', KEYS[1], 'g', shown) end
+return 1
+`);

@@ -1,0 +1,40 @@
+import { defineScript } from '../script';
+
+/**
+ * Writes a session's record from what D1 says: when it begins, and again after Redis lost it. Refuses a session that is
+ * denied, dead or older than its user's epoch, so a restore that races a revocation never brings it back. A generation
+ * that is larger than the recorded one is adopted (a failover lost a rotation); a smaller one changes nothing. A role
+ * goes with the access version that it was read with, never with a newer one.
+ *
+ * KEYS[1] session hash   KEYS[2] blacklist hash of its user
+ * ARGV[1] sid   ARGV[2] data (JSON)   ARGV[3] generation   ARGV[4] confirmed generation   ARGV[5] epoch of the session
+ * ARGV[6] role   ARGV[7] epoch of the user   ARGV[8] access version of the user
+ * ARGV[9] idle TTL (ms)   ARGV[10] time to its absolute end (ms)   ARGV[11] TTL of the blacklist (ms)
+ * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
+ * (ms), dead reason
+ * -> 1 written or already there, 0 refused
+ */
+export const sessionWrite = defineScript(`
+local state = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
+local epoch = math.max(tonumber(state[1] or '0'), tonumber(ARGV[7]))
+redis.call('HSET', KEYS[2], 'ep', epoch, 'av', math.max(tonumber(state[2] or '0'), tonumber(ARGV[8])))
+if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[11]) then
+  redis.call('PEXPIRE', KEYS[2], ARGV[11])
+end
+if state[3] or epoch > tonumber(ARGV[5]) then return 0 end
+local record = redis.call('HMGET', KEYS[1], 'g', 'av', 'dead')
+if record[3] then return 0 end
+local time = redis.call('TIME')
+local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+if not record[1] or tonumber(record[1]) < tonumber(ARGV[3]) then
+  redis.call('HSET', KEYS[1], 'g', ARGV[3], 'c', ARGV[4], 'ct', now)
+end
+if not record[1] then redis.call('HSET', KEYS[1], 'ls', now) end
+if not record[2] or tonumber(record[2]) <= tonumber(ARGV[8]) then
+  redis.call('HSET', KEYS[1], 'd', ARGV[2], 'av', ARGV[8], 'ro', ARGV[6])
+end
+redis.call('HSET', KEYS[1], 'ep', ARGV[5])
+local ttl = math.min(tonumber(ARGV[9]), tonumber(ARGV[10]))
+if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
+return 1
+`);

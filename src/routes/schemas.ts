@@ -1,0 +1,57 @@
+import { z } from 'zod';
+
+/** Text without control characters, trimmed, in NFC. */
+const line = (max: number) =>
+  z
+    .string()
+    .max(max)
+    .trim()
+    .min(1)
+    .normalize('NFC')
+    .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
+
+const email = z
+  .string()
+  .max(254)
+  .trim()
+  .pipe(z.email({ pattern: z.regexes.html5Email }));
+
+/** Length only: composition rules make passwords worse (NIST SP 800-63B, section 3.1.1.2). */
+const newPassword = z.string().min(8).max(256);
+const anyPassword = z.string().min(1).max(256);
+
+const device = line(100);
+
+export const registerSchema = z.strictObject({ email, password: newPassword, name: line(100), device: device.optional() });
+export const loginSchema = z.strictObject({ email, password: anyPassword, device: device.optional() });
+export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
+export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });
+
+export const profileSchema = z
+  .strictObject({ name: line(100).optional() })
+  .refine((change) => Object.keys(change).length > 0, 'names nothing to change');
+
+export const userChangeSchema = z
+  .strictObject({
+    name: line(100).optional(),
+    role: z.enum(['user', 'admin']).optional(),
+    status: z.enum(['active', 'disabled']).optional(),
+  })
+  .refine((change) => Object.keys(change).length > 0, 'names nothing to change');
+
+const count = (fallback: number, max: number) =>
+  z
+    .string()
+    .regex(/^[1-9]\d{0,6}$/, `must be a whole number from 1 to ${max}`)
+    .transform(Number)
+    .pipe(z.number().max(max, `must be a whole number from 1 to ${max}`))
+    .default(fallback);
+
+export const listSchema = z.strictObject({
+  page: count(1, 100_000),
+  limit: count(20, 100),
+  q: line(100).optional(),
+});
+
+export const userParam = z.strictObject({ id: z.string().max(64) });
+export const sessionParam = z.strictObject({ id: z.string().max(128) });

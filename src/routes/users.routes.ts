@@ -1,0 +1,41 @@
+import { Hono } from 'hono';
+
+import { authenticate, requireRole } from '../middlewares/auth.middleware';
+import { validJson, validParam, validQuery } from '../middlewares/body.middleware';
+import { reads } from '../middlewares/cache.middleware';
+import { guard } from '../middlewares/guard.middleware';
+import { policy } from '../middlewares/policy';
+import { rateLimiter } from '../middlewares/rateLimiter.middleware';
+import type { AppEnv } from '../middlewares/services.middleware';
+import { UserService } from '../services/user.service';
+import { listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
+
+const signedIn = () => guard(rateLimiter(policy.api), authenticate());
+const adminOnly = () => guard(rateLimiter(policy.api), authenticate(), requireRole('admin'));
+
+export const userRoutes = new Hono<AppEnv>()
+  .get(
+    '/me',
+    guard(
+      rateLimiter(policy.api),
+      authenticate(),
+      reads((c) => UserService.keyOf(c.var.auth.userId)),
+    ),
+    async (c) => c.json(await UserService.getUser(c.var.auth.userId), 200),
+  )
+  .patch('/me', ...validJson(profileSchema), signedIn(), async (c) =>
+    c.json(await UserService.updateUser(c.var.auth.userId, c.req.valid('json')), 200),
+  )
+  .delete('/me', signedIn(), async (c) => {
+    await UserService.deleteUser(c.var.auth.userId);
+    return c.body(null, 204);
+  })
+  .get('/', validQuery(listSchema), adminOnly(), async (c) =>
+    c.json(await UserService.getUsers(c.req.valid('query')), 200),
+  )
+  .get('/:id', validParam(userParam), adminOnly(), async (c) =>
+    c.json(await UserService.getUser(c.req.valid('param').id), 200),
+  )
+  .patch('/:id', validParam(userParam), ...validJson(userChangeSchema), adminOnly(), async (c) =>
+    c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json')), 200),
+  );

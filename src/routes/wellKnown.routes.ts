@@ -1,0 +1,12 @@
+import { Hono } from 'hono';
+
+import type { AppEnv } from '../middlewares/services.middleware';
+import { TokenService } from '../services/token.service';
+
+/** A verifier may keep the keys this long; a rotation publishes the next key for longer before it signs. */
+const MAX_AGE_SECONDS = 300;
+
+export const wellKnownRoutes = new Hono<AppEnv>().get('/jwks.json', (c) => {
+  c.header('Cache-Control', `public, max-age=${MAX_AGE_SECONDS}, stale-while-revalidate=${MAX_AGE_SECONDS}`);
+  return c.json(TokenService.jwks(), 200);
+});

@@ -1,0 +1,210 @@
+import { and, eq, sql } from 'drizzle-orm';
+
+import { describeError, log } from '../config/log';
+import { isUniqueViolation } from '../db/client';
+import type { Database, Statement } from '../db/client';
+import { sessions, users } from '../db/schema';
+import type { UserRow } from '../db/schema';
+import { AppError } from '../errors';
+import type { OutboxService } from './outbox.service';
+import { hashPassword, verifyPassword } from './password';
+import { endOthers } from './session.service';
+import type { Device, SessionService } from './session.service';
+import type { AccessClaims, TokenPair, TokenService } from './token.service';
+import { normalizeEmail, presentUser, userInvalidation } from './user.service';
+import type { User } from './user.service';
+import { facade } from './scope';
+
+export interface Registration {
+  email: string;
+  password: string;
+  name: string;
+}
+
+export interface Credentials {
+  email: string;
+  password: string;
+}
+
+export type SignedIn = { user: User } & TokenPair;
+
+/** Accounts' way in and out. Everything that it refuses is an `AppError`. */
+export interface AuthService {
+  /** @throws {AppError} `EMAIL_TAKEN` */
+  register(registration: Registration, device: Device): Promise<SignedIn>;
+  /** @throws {AppError} `INVALID_CREDENTIALS` or, to who knows the password, `ACCOUNT_DISABLED` */
+  login(credentials: Credentials, device: Device): Promise<SignedIn>;
+  /** @throws {AppError} `INVALID_TOKEN`, `TOKEN_EXPIRED`, `TOKEN_REVOKED`, `TOKEN_REUSED` */
+  refresh(refreshToken: string): Promise<TokenPair>;
+  logout(claims: AccessClaims): Promise<void>;
+  /** Ends every session of the user. */
+  logoutAll(claims: AccessClaims): Promise<void>;
+  /** Ends every other session; this one gets new tokens. @throws {AppError} `INVALID_CREDENTIALS` */
+  changePassword(claims: AccessClaims, current: string, next: string): Promise<TokenPair>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    auth: AuthService;
+  }
+}
+
+export const AuthService: AuthService = facade('auth');
+
+export interface AuthDeps {
+  database: Database;
+  session: SessionService;
+  token: TokenService;
+  outbox: OutboxService;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+}
+
+export function createAuthService({ database, session, token, outbox, waitUntil, now }: AuthDeps): AuthService {
+  const byEmail = async (email: string) => {
+    const [row] = await database.run((db) => db.select().from(users).where(eq(users.email, email)));
+    return row;
+  };
+
+  const taken = () =>
+    new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
+
+  /** Begins a session together with `statements`, and answers its tokens. */
+  async function signIn(user: UserRow, device: Device, extra: Statements = () => []): Promise<SignedIn> {
+    const start = await session.prepareStart(user, device);
+    await database.batch((db) => [...extra(db), ...start.statements(db)]);
+    const [tokens] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
+    return { user: presentUser(user), ...tokens };
+  }
+
+  return {
+    async register({ email: given, password, name }, device) {
+      const email = normalizeEmail(given);
+      // Before the hash, which is dear; the unique index decides.
+      if ((await byEmail(email)) !== undefined) throw taken();
+      const at = now();
+      const user: UserRow = {
+        id: crypto.randomUUID(),
+        email,
+        name,
+        role: 'user',
+        status: 'active',
+        passwordHash: await hashPassword(password),
+        epoch: 1,
+        accessVersion: 1,
+        createdAtMs: at,
+        updatedAtMs: at,
+      };
+      const entry = outbox.prepare([userInvalidation(user.id)]);
+      let signedIn: SignedIn;
+      try {
+        signedIn = await signIn(user, device, (db) => [db.insert(users).values(user), ...entry.statements(db)]);
+      } catch (error) {
+        throw isUniqueViolation(error) ? taken() : error;
+      }
+      // Nobody waits for a list to show the newcomer.
+      waitUntil(entry.deliver());
+      log('info', 'auth.registered', { userId: user.id });
+      return signedIn;
+    },
+
+    async login({ email, password }, device) {
+      const user = await byEmail(normalizeEmail(email));
+      const { valid, rehash } = await verifyPassword(user?.passwordHash, password);
+      if (user === undefined || !valid) {
+        log('info', 'auth.login_failed', { userId: user?.id });
+        throw new AppError('INVALID_CREDENTIALS');
+      }
+      if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
+      const signedIn = await signIn(user, device);
+      if (rehash) {
+        const stored = hashPassword(password).then((passwordHash) =>
+          database.run((db) =>
+            db
+              .update(users)
+              .set({ passwordHash })
+              // Unless the password was changed meanwhile.
+              .where(and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash))),
+          ),
+        );
+        waitUntil(stored.catch((error: unknown) => log('warn', 'auth.rehash_failed', describeError(error))));
+      }
+      log('info', 'auth.login', { userId: user.id });
+      return signedIn;
+    },
+
+    async refresh(refreshToken) {
+      const outcome = await session.refresh(token.readRefresh(refreshToken));
+      if (outcome.status === 'revoked') throw new AppError('TOKEN_REVOKED');
+      if (outcome.status === 'reuse') throw new AppError('TOKEN_REUSED');
+      const tokens = await token.issue(outcome.subject, outcome.grant);
+      return outcome.rotated ? tokens : { ...tokens, refresh_token: refreshToken };
+    },
+
+    async logout({ userId, sessionId }) {
+      await session.deleteSession(sessionId, 'logout');
+      log('info', 'auth.logout', { userId });
+    },
+
+    async logoutAll({ userId }) {
+      const versions = outbox.prepareVersions(userId);
+      const [rows] = await database.batch((db) => [
+        db
+          .update(users)
+          .set({ epoch: sql`${users.epoch} + 1` })
+          .where(eq(users.id, userId))
+          .returning(),
+        endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
+        ...versions.statements(db),
+      ]);
+      const [user] = rows as UserRow[];
+      if (user !== undefined) await versions.deliver(user);
+      log('info', 'auth.logout_all', { userId });
+    },
+
+    async changePassword({ userId, sessionId, generation }, current, next) {
+      const [[user], [row]] = await database.run((db) =>
+        db.batch([
+          db.select().from(users).where(eq(users.id, userId)),
+          db.select().from(sessions).where(eq(sessions.id, sessionId)),
+        ]),
+      );
+      if (user === undefined || row === undefined) throw new AppError('TOKEN_REVOKED');
+      const { valid } = await verifyPassword(user.passwordHash, current);
+      if (!valid) {
+        throw new AppError('INVALID_CREDENTIALS', {
+          detail: 'The current password is wrong.',
+          errors: [{ pointer: '/currentPassword', detail: 'is not the password of this account' }],
+        });
+      }
+      const passwordHash = await hashPassword(next);
+      const versions = outbox.prepareVersions(userId);
+      const renewal = session.prepareRenewal(row, generation);
+      const [changed, renewed] = await database.batch((db) => [
+        db
+          .update(users)
+          .set({ passwordHash, epoch: sql`${users.epoch} + 1`, updatedAtMs: now() })
+          .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
+          .returning(),
+        renewal.statement(db),
+        endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now() }),
+        ...versions.statements(db),
+      ]);
+      const [owner] = changed as UserRow[];
+      if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
+      const goesOn = (renewed as unknown[]).length > 0;
+      const [tokens] = await Promise.all([
+        token.issue(subjectOf(owner), renewal.grant(owner)),
+        versions.deliver(owner),
+        goesOn && renewal.publish(owner),
+      ]);
+      log('info', 'auth.password_changed', { userId });
+      if (!goesOn) throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
+      return tokens;
+    },
+  };
+}
+
+type Statements = (db: Parameters<Parameters<Database['batch']>[0]>[0]) => Statement[];
+
+const subjectOf = ({ id, role, accessVersion }: UserRow) => ({ userId: id, role, accessVersion });

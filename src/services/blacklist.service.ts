@@ -1,0 +1,174 @@
+import { and, desc, eq, gt, isNotNull } from 'drizzle-orm';
+
+import type { Config } from '../config/env';
+import { describeError, log } from '../config/log';
+import type { Database } from '../db/client';
+import { DatabaseUnavailable } from '../db/client';
+import { sessions, users } from '../db/schema';
+import { unavailable } from '../errors';
+import type { RedisBatch } from '../redis/batch';
+import type { RedisValue } from '../redis/client';
+import { RedisError } from '../redis/errors';
+import type { Keys } from '../redis/keys';
+import { blacklistMerge } from '../redis/scripts/blacklistMerge';
+import type { BoundedMap } from './rateLimit/local';
+import type { AccessClaims } from './token.service';
+import { facade } from './scope';
+
+/** What decides while Redis is away: the database, everybody passes until the token expires, or nobody (503). */
+export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
+
+/** `superseded`: the session lives, but its access tokens must be refreshed (a role has changed). */
+export type Verdict = 'valid' | 'revoked' | 'superseded';
+
+/** A user's versions as D1 has them, and whether the session asked about is alive. `null`: there is no such user. */
+export interface RevocationFacts {
+  epoch: number;
+  accessVersion: number;
+  sessionEnded: boolean;
+}
+
+/**
+ * Which tokens are revoked. Redis holds one hash a user: `ep` ends sessions issued before it, `av` access tokens,
+ * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost it: D1 knows.
+ */
+export interface BlacklistService {
+  /** Asks in the request's next pipeline; @throws {AppError} `SERVICE_UNAVAILABLE` when nobody can tell. */
+  check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy): Promise<Verdict>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    blacklist: BlacklistService;
+  }
+}
+
+export const BlacklistService: BlacklistService = facade('blacklist');
+
+/** The hash outlives the longest refresh token: while it is there, what it does not deny is allowed. */
+export function blacklistTtlMs(config: Config): number {
+  return (config.tokens.refreshAbsoluteSeconds + 86_400) * 1_000;
+}
+
+/** While Redis is away an isolate asks D1 for a session at most this often. */
+const MEMO_MS = 1_000;
+/** Sessions that a seeded hash denies; older ones have no record in Redis and are asked of D1 when they refresh. */
+const SEEDED_SESSIONS = 200;
+
+export type RevocationMemo = BoundedMap<string, { facts: RevocationFacts | null; atMs: number }>;
+
+export interface BlacklistDeps {
+  batch: RedisBatch;
+  database: Database;
+  keys: Keys;
+  config: Config;
+  memo: RevocationMemo;
+  /** Lookups under way, by session: plain data, shared between the requests of the isolate. */
+  lookups: Map<string, Promise<RevocationFacts | null>>;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+  degraded: (what: string) => void;
+}
+
+export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
+  const { batch, database, keys, config, memo, lookups, waitUntil, now, degraded } = deps;
+
+  async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
+    const [user, session] = await database.run((db) =>
+      db.batch([
+        db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
+        db.select({ endedAtMs: sessions.endedAtMs }).from(sessions).where(eq(sessions.id, sessionId)),
+      ]),
+    );
+    if (user[0] === undefined) return null;
+    return { ...user[0], sessionEnded: session[0] === undefined || session[0].endedAtMs !== null };
+  }
+
+  /** One lookup at a time a session and isolate; a follower whose leader died asks for itself. */
+  async function sharedFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
+    const known = memo.get(sessionId);
+    if (known !== undefined && now() - known.atMs < MEMO_MS) return known.facts;
+    const underWay = lookups.get(sessionId);
+    if (underWay !== undefined) {
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<'late'>((resolve) => {
+        timer = setTimeout(() => resolve('late'), config.databaseDeadlineMs);
+      });
+      const facts = await Promise.race([underWay, late]).finally(() => clearTimeout(timer));
+      if (facts !== 'late') return facts;
+    }
+    const lookup = readFacts(userId, sessionId)
+      .then((facts) => {
+        memo.set(sessionId, { facts, atMs: now() });
+        return facts;
+      })
+      .finally(() => {
+        if (lookups.get(sessionId) === lookup) lookups.delete(sessionId);
+      });
+    lookups.set(sessionId, lookup);
+    waitUntil(lookup.catch(() => undefined));
+    return lookup;
+  }
+
+  async function fromDatabase(claims: AccessClaims): Promise<Verdict> {
+    try {
+      return judge(claims, await sharedFacts(claims.userId, claims.sessionId));
+    } catch (error) {
+      if (error instanceof DatabaseUnavailable) throw unavailable('The check for revoked tokens', 5, error);
+      throw error;
+    }
+  }
+
+  /** Redis answers but has lost this user's hash: it gets it back after the answer, with every session denied in D1. */
+  async function seed(userId: string): Promise<void> {
+    const [user, ended] = await database.run((db) =>
+      db.batch([
+        db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
+        db
+          .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
+          .from(sessions)
+          .where(and(eq(sessions.userId, userId), isNotNull(sessions.endedAtMs), gt(sessions.expiresAtMs, now())))
+          .orderBy(desc(sessions.endedAtMs))
+          .limit(SEEDED_SESSIONS),
+      ]),
+    );
+    if (user[0] === undefined) return;
+    const denied = ended.flatMap(({ id, expiresAtMs }) => [`s:${id}`, expiresAtMs]);
+    batch.deferRun(
+      blacklistMerge,
+      [keys.blacklist(userId)],
+      [blacklistTtlMs(config), ...denied, 'av', user[0].accessVersion, 'ep', user[0].epoch],
+    );
+  }
+
+  return {
+    async check(claims, whenUnavailable = 'd1') {
+      const { userId, sessionId, tokenId } = claims;
+      let reply: RedisValue;
+      try {
+        reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        degraded(`revocation=${whenUnavailable}`);
+        if (whenUnavailable === 'open') return 'valid';
+        if (whenUnavailable === 'closed') throw unavailable('The check for revoked tokens', 5, error);
+        return fromDatabase(claims);
+      }
+
+      const [epoch, accessVersion, sessionDenied, tokenDenied] = Array.isArray(reply) ? reply : [];
+      if (sessionDenied != null || tokenDenied != null) return 'revoked';
+      if (epoch != null && Number.isSafeInteger(Number(epoch))) {
+        const version = Number(accessVersion ?? 0);
+        return judge(claims, { epoch: Number(epoch), accessVersion: version, sessionEnded: false });
+      }
+      degraded('revocation=unknown');
+      waitUntil(seed(userId).catch((error: unknown) => log('warn', 'blacklist.seed_failed', describeError(error))));
+      return fromDatabase(claims);
+    },
+  };
+}
+
+function judge(claims: AccessClaims, facts: RevocationFacts | null): Verdict {
+  if (facts === null || facts.sessionEnded || claims.epoch < facts.epoch) return 'revoked';
+  return claims.accessVersion < facts.accessVersion ? 'superseded' : 'valid';
+}

@@ -1,0 +1,76 @@
+import { sql } from 'drizzle-orm';
+
+import type { Database } from '../db/client';
+import type { RedisBatch } from '../redis/batch';
+import type { Breaker } from '../redis/breaker';
+import { RedisError } from '../redis/errors';
+import { facade } from './scope';
+
+export interface DependencyState {
+  status: 'up' | 'down' | 'degraded';
+  detail?: string;
+}
+
+export interface Readiness {
+  /** `degraded`: it serves, by the failure policies. */
+  status: 'ready' | 'degraded' | 'unready';
+  dependencies: { redis: DependencyState & { breaker: Breaker['state'] }; database: DependencyState };
+}
+
+export interface HealthService {
+  /** Asks each dependency. Without Redis the app still serves; without the database it serves existing sessions. */
+  readiness(): Promise<Readiness>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    health: HealthService;
+  }
+}
+
+export const HealthService: HealthService = facade('health');
+
+export interface HealthDeps {
+  batch: RedisBatch;
+  database: Database;
+  breaker: Breaker;
+}
+
+export function createHealthService({ batch, database, breaker }: HealthDeps): HealthService {
+  async function redis(): Promise<DependencyState> {
+    try {
+      const [, policy] = await Promise.all([
+        batch.send('PING'),
+        // Hosted Redis may refuse to tell its configuration.
+        batch.send('CONFIG', 'GET', 'maxmemory-policy').catch(() => null),
+      ]);
+      const evicts = Array.isArray(policy) && typeof policy[1] === 'string' && policy[1] !== 'noeviction';
+      return evicts
+        ? { status: 'degraded', detail: `maxmemory-policy is ${String(policy[1])}; it should be noeviction` }
+        : { status: 'up' };
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      return { status: 'down', detail: error.message };
+    }
+  }
+
+  async function db(): Promise<DependencyState> {
+    try {
+      await database.run((drizzle) => drizzle.run(sql`select 1`));
+      return { status: 'up' };
+    } catch (error) {
+      return { status: 'down', detail: error instanceof Error ? error.message : 'unknown' };
+    }
+  }
+
+  return {
+    async readiness() {
+      const [redisState, databaseState] = await Promise.all([redis(), db()]);
+      const dependencies = { redis: { ...redisState, breaker: breaker.state }, database: databaseState };
+      const states = [redisState.status, databaseState.status];
+      if (states.every((status) => status === 'up')) return { status: 'ready', dependencies };
+      // With one of the two, existing sessions work; with neither, nothing does.
+      return { status: states.every((status) => status === 'down') ? 'unready' : 'degraded', dependencies };
+    },
+  };
+}

@@ -1,0 +1,101 @@
+import { describeError, log } from '../config/log';
+import { createDatabase } from '../db/client';
+import { RedisBatch } from '../redis/batch';
+import type { Breaker } from '../redis/breaker';
+import { createAuthService } from './auth.service';
+import { createBlacklistService } from './blacklist.service';
+import { createCacheService } from './cache.service';
+import { createHealthService } from './health.service';
+import type { Isolate } from './isolate';
+import { createOutboxService } from './outbox.service';
+import { createRateLimitService } from './rateLimit.service';
+import { createRedisService } from './redis.service';
+import type { ServiceMap } from './scope';
+import { createSessionService } from './session.service';
+import { createTokenService } from './token.service';
+import { createUserService } from './user.service';
+
+export interface RequestContext {
+  isolate: Isolate;
+  /** The D1 binding. */
+  db: D1Database;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now?: () => number;
+}
+
+/** One request's services and what stands behind them. */
+export interface RequestServices {
+  services: ServiceMap;
+  batch: RedisBatch;
+  /** What did not work as it should have, such as `limiter=local`: for the answer's header and the log. */
+  degraded: ReadonlySet<string>;
+}
+
+/** The composition root: everything that the app can do, for one request. Services are made when first used. */
+export function createServices({ isolate, db, waitUntil, now = Date.now }: RequestContext): RequestServices {
+  const { config, keys, client, breaker } = isolate;
+  const degraded = new Set<string>();
+  const note = (what: string) => void degraded.add(what);
+  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs: config.redis.guardDeadlineMs, now });
+  const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
+  const common = { batch, keys, config, database, waitUntil, now, degraded: note };
+
+  const services: ServiceMap = lazy<ServiceMap>({
+    redis: () => createRedisService(common),
+    cache: () => createCacheService({ ...common, flights: isolate.flights, settings: config.cache }),
+    rateLimit: () =>
+      createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
+    blacklist: () =>
+      createBlacklistService({ ...common, memo: isolate.revocationMemo, lookups: isolate.revocationLookups }),
+    token: () => createTokenService({ ...isolate, accessTtlSeconds: config.tokens.accessTtlSeconds }),
+    outbox: () => createOutboxService(common),
+    session: () => createSessionService({ ...common, outbox: services.outbox, touched: isolate.touched }),
+    user: () =>
+      createUserService({ ...common, cache: services.cache, outbox: services.outbox, settings: config.cache }),
+    auth: () =>
+      createAuthService({ ...common, session: services.session, token: services.token, outbox: services.outbox }),
+    health: () => createHealthService({ ...common, breaker }),
+  });
+
+  if (breaker.claimProbe()) waitUntil(probe({ isolate, services, waitUntil, now }));
+  return { services, batch, degraded };
+}
+
+/** Each service is built on first use and kept. */
+function lazy<T extends object>(factories: { [K in keyof T]: () => T[K] }): T {
+  const made = {} as T;
+  for (const name of Object.keys(factories) as (keyof T)[]) {
+    let value: T[typeof name] | undefined;
+    Object.defineProperty(made, name, { enumerable: true, get: () => (value ??= factories[name]()) });
+  }
+  return made;
+}
+
+/** Always closed, scores nothing: for the one caller that finds out whether Redis is back. */
+const UNGUARDED: Breaker = { state: 'closed', record: () => undefined, claimProbe: () => false, probed: () => undefined };
+
+/** Asks Redis whether it is there, and tells it what it missed before anybody relies on it again. */
+async function probe({
+  isolate,
+  services,
+  waitUntil,
+  now,
+}: Pick<Required<RequestContext>, 'isolate' | 'waitUntil' | 'now'> & { services: ServiceMap }): Promise<void> {
+  const { client, breaker, config } = isolate;
+  const batch = new RedisBatch({
+    client,
+    breaker: UNGUARDED,
+    waitUntil,
+    deadlineMs: config.redis.callTimeoutMs * 2,
+    now,
+  });
+  try {
+    await batch.send('PING');
+    while ((await services.outbox.deliverDue(batch)) > 0);
+    breaker.probed(true);
+    log('info', 'redis.available');
+  } catch (error) {
+    breaker.probed(false);
+    log('warn', 'redis.probe_failed', describeError(error));
+  }
+}

@@ -1,0 +1,72 @@
+import type { Config } from '../config/env';
+import { createBreaker } from '../redis/breaker';
+import type { Breaker } from '../redis/breaker';
+import { createRedisClient } from '../redis/client';
+import type { RedisClient } from '../redis/client';
+import { createKeys } from '../redis/keys';
+import type { Keys } from '../redis/keys';
+import type { RevocationFacts, RevocationMemo } from './blacklist.service';
+import { Flights } from './cache/flights';
+import { createBlockList } from './rateLimit.service';
+import type { BlockList } from './rateLimit.service';
+import { BoundedMap, LocalLimiter } from './rateLimit/local';
+import type { TouchMemo } from './session.service';
+import { createAccessTokens } from './token/accessToken';
+import type { AccessTokens } from './token/accessToken';
+import { createRefreshTokens } from './token/refreshToken';
+import type { RefreshTokens } from './token/refreshToken';
+
+/**
+ * What outlives a request: settings, imported keys, counters and bounded maps of plain data. No request, connection or
+ * stream: workerd forbids to share those.
+ */
+export interface Isolate {
+  config: Config;
+  keys: Keys;
+  client: RedisClient;
+  breaker: Breaker;
+  access: AccessTokens;
+  refresh: RefreshTokens;
+  flights: Flights;
+  localLimiter: LocalLimiter;
+  blocked: BlockList;
+  revocationMemo: RevocationMemo;
+  revocationLookups: Map<string, Promise<RevocationFacts | null>>;
+  touched: TouchMemo;
+}
+
+export interface IsolateOptions {
+  now?: () => number;
+  /** In place of the one that the settings describe. */
+  client?: RedisClient;
+}
+
+export function createIsolate(config: Config, { now = Date.now, client }: IsolateOptions = {}): Isolate {
+  const { url, token, callTimeoutMs, prefix, breaker } = config.redis;
+  return {
+    config,
+    keys: createKeys(prefix),
+    client: client ?? createRedisClient({ url, token, callTimeoutMs }),
+    breaker: createBreaker({ ...breaker, now }),
+    access: createAccessTokens(config, now),
+    refresh: createRefreshTokens(config.refreshKeys, now),
+    flights: new Flights(),
+    localLimiter: new LocalLimiter(),
+    blocked: createBlockList(),
+    revocationMemo: new BoundedMap(5_000),
+    revocationLookups: new Map(),
+    touched: new BoundedMap(10_000),
+  };
+}
+
+const isolates = new WeakMap<Config, Isolate>();
+
+/** The one of these settings in this isolate. */
+export function isolateOf(config: Config): Isolate {
+  let isolate = isolates.get(config);
+  if (isolate === undefined) {
+    isolate = createIsolate(config);
+    isolates.set(config, isolate);
+  }
+  return isolate;
+}

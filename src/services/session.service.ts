@@ -1,0 +1,492 @@
+import { and, desc, eq, gt, inArray, isNull, lt, ne, sql } from 'drizzle-orm';
+
+import type { Config } from '../config/env';
+import { describeError, log } from '../config/log';
+import type { Database, Drizzle, Statement } from '../db/client';
+import { sessions, users } from '../db/schema';
+import type { SessionEndReason, SessionRow } from '../db/schema';
+import { AppError, unavailable } from '../errors';
+import type { RedisBatch } from '../redis/batch';
+import type { Argument, RedisValue } from '../redis/client';
+import { RedisError } from '../redis/errors';
+import { userOfSession } from '../redis/keys';
+import type { Keys } from '../redis/keys';
+import { sessionRefresh } from '../redis/scripts/sessionRefresh';
+import { sessionTouch } from '../redis/scripts/sessionTouch';
+import { sessionWrite } from '../redis/scripts/sessionWrite';
+import { blacklistTtlMs } from './blacklist.service';
+import type { OutboxMessage, OutboxService } from './outbox.service';
+import type { BoundedMap } from './rateLimit/local';
+import type { AccessClaims, RefreshGrant, TokenSubject } from './token.service';
+import { facade } from './scope';
+
+/** An app's own session data; `userId` is required. */
+export interface SessionData {
+  userId: string;
+  email?: string;
+  role?: string;
+  [name: string]: unknown;
+}
+
+/** Where a session was begun. */
+export interface Device {
+  /** What the client calls itself, or its User-Agent. */
+  device: string;
+  address: string;
+}
+
+/** One line of a user's list of devices. Times in milliseconds since the epoch. */
+export interface DeviceSession extends Device {
+  id: string;
+  createdAtMs: number;
+  lastSeenAtMs: number;
+  expiresAtMs: number;
+}
+
+/** A user's row, as far as sessions depend on it. */
+export interface SessionOwner {
+  id: string;
+  email: string;
+  role: 'user' | 'admin';
+  epoch: number;
+  accessVersion: number;
+}
+
+/** A session that is about to begin: its statements go into the batch that causes it. */
+export interface SessionStart {
+  grant: RefreshGrant;
+  statements(db: Drizzle): Statement[];
+  /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
+  publish(): Promise<void>;
+}
+
+/** A session that goes on while all others of its user end. */
+export interface SessionRenewal {
+  /** Returns the session's id unless it ended meanwhile; goes after the statement that raises the epoch. */
+  statement(db: Drizzle): Statement;
+  grant(owner: SessionOwner): RefreshGrant;
+  /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
+  publish(owner: SessionOwner): Promise<void>;
+}
+
+/** What a refresh leads to. `rotated: false`: Redis is away, the presented token stays good. */
+export type RefreshOutcome =
+  | { status: 'ok'; rotated: boolean; grant: RefreshGrant; subject: TokenSubject }
+  | { status: 'revoked' }
+  | { status: 'reuse' };
+
+/**
+ * Device sessions. D1 is the truth; Redis has a copy with the state of the refresh token. A session that Redis does not
+ * know is not an ended one.
+ */
+export interface SessionService {
+  /**
+   * Stores a session under an id of the app's own, `<userId>.<random>`.
+   *
+   * @throws {AppError} `CONFLICT` for the id of a session that has ended
+   */
+  createSession(sessionId: string, data: SessionData, ttlSeconds?: number): Promise<void>;
+  /** `null` for a session that does not exist, has ended or has expired. */
+  getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
+  /** Ends a session: its tokens are refused from now on. False when there was no live one. */
+  deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;
+
+  prepareStart(owner: SessionOwner, device: Device): Promise<SessionStart>;
+  refresh(grant: RefreshGrant): Promise<RefreshOutcome>;
+  /** Live sessions, last seen first. */
+  list(userId: string): Promise<DeviceSession[]>;
+  /** Forgets sessions whose every token has expired. */
+  purge(): Promise<void>;
+  /** Notes, after the answer, that a token of this session was shown. */
+  touch(claims: AccessClaims): void;
+  /** For the batch that raises the owner's epoch: this session goes on under the new one. */
+  prepareRenewal(session: SessionRow, shownGeneration: number): SessionRenewal;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    session: SessionService;
+  }
+}
+
+export const SessionService: SessionService = facade('session');
+
+/** Last seen is written at most this often by an isolate. */
+const TOUCH_MS = 60_000;
+
+export type TouchMemo = BoundedMap<string, { generation: number; atMs: number }>;
+
+export interface SessionDeps {
+  batch: RedisBatch;
+  database: Database;
+  outbox: OutboxService;
+  keys: Keys;
+  config: Config;
+  touched: TouchMemo;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+  degraded: (what: string) => void;
+}
+
+/** The user that a session id belongs to. */
+export { userOfSession as sessionOwner } from '../redis/keys';
+
+export function newSessionId(userId: string): string {
+  return `${userId}.${Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')}`;
+}
+
+export function createSessionService(deps: SessionDeps): SessionService {
+  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded } = deps;
+  const { refreshIdleSeconds, refreshAbsoluteSeconds, refreshGraceSeconds, sessionsPerUser } = config.tokens;
+  const idleMs = refreshIdleSeconds * 1_000;
+  const lifeMs = blacklistTtlMs(config);
+
+  const slot = (sessionId: string) => [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
+
+  /** What a session is until, by its use. */
+  const endsAt = sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
+  const alive = (userId: string) =>
+    and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt, now()));
+
+  function writeArguments(
+    session: Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>,
+    owner: Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>,
+    generation: number,
+    confirmed: number,
+  ): [string[], Argument[]] {
+    const restMs = Math.max(1, session.expiresAtMs - now());
+    return [
+      slot(session.id),
+      [
+        session.id,
+        session.data,
+        generation,
+        confirmed,
+        session.epoch,
+        owner.role,
+        owner.epoch,
+        owner.accessVersion,
+        Math.min(idleMs, restMs),
+        restMs,
+        lifeMs,
+      ],
+    ];
+  }
+
+  /** Redis's copy can wait: a session it does not know is read from D1. */
+  async function publish(calls: Promise<unknown>[]): Promise<void> {
+    try {
+      await Promise.all(calls);
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded('session=d1');
+    }
+  }
+
+  async function rowAndOwner(sessionId: string) {
+    const [row] = await database.run((db) =>
+      db
+        .select({ session: sessions, owner: users })
+        .from(sessions)
+        .leftJoin(users, eq(users.id, sessions.userId))
+        .where(eq(sessions.id, sessionId)),
+    );
+    return row;
+  }
+
+  const isAlive = (session: SessionRow) =>
+    session.endedAtMs === null && Math.min(session.lastSeenAtMs + idleMs, session.expiresAtMs) > now();
+
+  function runRefresh({ sessionId, generation, epoch, expiresAtMs }: RefreshGrant): Promise<RedisValue> {
+    const restMs = Math.max(1, expiresAtMs - now());
+    const graceMs = refreshGraceSeconds * 1_000;
+    return batch.run(sessionRefresh, slot(sessionId), [
+      sessionId,
+      generation,
+      epoch,
+      graceMs,
+      Math.min(idleMs, restMs),
+      restMs,
+      expiresAtMs,
+      lifeMs,
+    ]);
+  }
+
+  /** D1's answer to a refresh: the session and its owner, when the grant still counts. */
+  async function fromDatabase({ sessionId, epoch }: RefreshGrant) {
+    const row = await rowAndOwner(sessionId);
+    if (row?.owner == null || row.owner.status !== 'active' || !isAlive(row.session)) return undefined;
+    const { session, owner } = row;
+    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner };
+  }
+
+  async function withoutRedis(grant: RefreshGrant): Promise<RefreshOutcome> {
+    const found = await fromDatabase(grant);
+    if (found === undefined) return { status: 'revoked' };
+    const { session, owner } = found;
+    // D1 lags one generation at most: two behind it means that the one between was used.
+    if (grant.generation < session.generation - 1) return { status: 'reuse' };
+    const subject = { userId: owner.id, role: owner.role, accessVersion: owner.accessVersion };
+    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject };
+  }
+
+  /** Redis answers but does not know: it is told what D1 knows, and asked again, in one trip. */
+  async function restored(grant: RefreshGrant): Promise<RedisValue> {
+    const found = await fromDatabase(grant);
+    if (found === undefined) return ['revoked'];
+    const { session, owner } = found;
+    const generation = Math.max(grant.generation, session.generation);
+    const [, reply] = await Promise.all([
+      batch.run(sessionWrite, ...writeArguments(session, owner, generation, grant.generation)),
+      runRefresh(grant),
+    ]);
+    return reply;
+  }
+
+  function parseRefresh(grant: RefreshGrant, reply: RedisValue): RefreshOutcome | undefined {
+    const [status, generation, epoch, accessVersion, role] = Array.isArray(reply) ? reply : [];
+    if (status === 'revoked' || status === 'reuse') return { status };
+    if (status !== 'ok') return undefined;
+    return {
+      status,
+      rotated: true,
+      grant: { ...grant, generation: Number(generation), epoch: Number(epoch) },
+      subject: {
+        userId: userOfSession(grant.sessionId),
+        role: role === 'admin' ? 'admin' : 'user',
+        accessVersion: Number(accessVersion),
+      },
+    };
+  }
+
+  /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction. */
+  function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason) {
+    const messages = ended.map(
+      ({ id, expiresAtMs }): OutboxMessage => ({ kind: 'session-end', sessionId: id, reason, expiresAtMs }),
+    );
+    const entry = outbox.prepare(messages);
+    const statements = (db: Drizzle): Statement[] => [
+      db
+        .update(sessions)
+        .set({ endedAtMs: now(), endedReason: reason })
+        .where(
+          and(
+            inArray(
+              sessions.id,
+              ended.map(({ id }) => id),
+            ),
+            isNull(sessions.endedAtMs),
+          ),
+        ),
+      ...entry.statements(db),
+    ];
+    return { entry, statements };
+  }
+
+  async function end(session: Pick<SessionRow, 'id' | 'expiresAtMs'>, reason: SessionEndReason): Promise<void> {
+    const { entry, statements } = ending([session], reason);
+    // Together: the answer waits for both, and counts on D1 alone.
+    await Promise.all([database.batch(statements), entry.deliver()]);
+  }
+
+  const service: SessionService = {
+    async createSession(sessionId, data, ttlSeconds = refreshAbsoluteSeconds) {
+      const createdAtMs = now();
+      const text = JSON.stringify(data);
+      const [owner] = await database.run((db) => db.select().from(users).where(eq(users.id, data.userId)));
+      const epoch = owner?.epoch ?? 1;
+      const session = { id: sessionId, data: text, epoch, expiresAtMs: createdAtMs + ttlSeconds * 1_000 };
+      const written = await database.run((db) =>
+        db
+          .insert(sessions)
+          .values({
+            ...session,
+            userId: data.userId,
+            device: '',
+            address: '',
+            createdAtMs,
+            lastSeenAtMs: createdAtMs,
+          })
+          .onConflictDoUpdate({
+            target: sessions.id,
+            set: { data: text, epoch, lastSeenAtMs: createdAtMs, expiresAtMs: session.expiresAtMs },
+            setWhere: isNull(sessions.endedAtMs),
+          })
+          .returning({ id: sessions.id }),
+      );
+      if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
+      const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
+      await publish([batch.run(sessionWrite, ...writeArguments(session, versions, 1, 0))]);
+    },
+
+    async getSession<T extends object = SessionData>(sessionId: string) {
+      const [key = '', blacklist = ''] = slot(sessionId);
+      try {
+        const [record, denied] = await Promise.all([
+          batch.send('HMGET', key, 'd', 'dead', 'ep'),
+          batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep'),
+        ]);
+        const [data, dead, epoch] = Array.isArray(record) ? record : [];
+        const [ended, userEpoch] = Array.isArray(denied) ? denied : [];
+        if (dead != null || ended != null || Number(epoch ?? Infinity) < Number(userEpoch ?? 0)) return null;
+        if (typeof data === 'string' && userEpoch != null) return JSON.parse(data) as T;
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        degraded('session=d1');
+      }
+      const row = await rowAndOwner(sessionId);
+      if (row === undefined || !isAlive(row.session)) return null;
+      const { session, owner } = row;
+      if (owner !== null && session.epoch < owner.epoch) return null;
+      const versions = owner ?? { role: 'user' as const, epoch: session.epoch, accessVersion: 1 };
+      batch.deferRun(sessionWrite, ...writeArguments(session, versions, session.generation, session.generation - 1));
+      return JSON.parse(session.data) as T;
+    },
+
+    async deleteSession(sessionId, reason = 'revoked') {
+      const row = await rowAndOwner(sessionId);
+      if (row === undefined || !isAlive(row.session)) return false;
+      await end(row.session, reason);
+      return true;
+    },
+
+    async prepareStart(owner, { device, address }) {
+      const createdAtMs = now();
+      const active = await database.run((db) =>
+        db
+          .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
+          .from(sessions)
+          .where(alive(owner.id))
+          .orderBy(desc(endsAt))
+          .limit(1_000),
+      );
+      // Those that would expire first leave.
+      const evicted = ending(active.slice(sessionsPerUser - 1), 'evicted');
+      const session = {
+        id: newSessionId(owner.id),
+        userId: owner.id,
+        device,
+        address,
+        createdAtMs,
+        lastSeenAtMs: createdAtMs,
+        expiresAtMs: createdAtMs + refreshAbsoluteSeconds * 1_000,
+        epoch: owner.epoch,
+        data: JSON.stringify({ userId: owner.id, email: owner.email, role: owner.role }),
+      };
+      const { id: sessionId, expiresAtMs, epoch } = session;
+      return {
+        grant: { sessionId, generation: 1, epoch, expiresAtMs },
+        statements: (db) => [
+          db.insert(sessions).values(session),
+          ...(active.length < sessionsPerUser ? [] : evicted.statements(db)),
+        ],
+        publish: () =>
+          publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]),
+      };
+    },
+
+    async refresh(grant) {
+      let outcome: RefreshOutcome | undefined;
+      try {
+        const reply = await runRefresh(grant);
+        outcome = parseRefresh(grant, reply) ?? parseRefresh(grant, await restored(grant));
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        degraded('refresh=d1');
+        outcome = await withoutRedis(grant);
+      }
+      if (outcome === undefined) throw unavailable('The session store');
+
+      const { sessionId, expiresAtMs } = grant;
+      if (outcome.status === 'reuse') {
+        log('warn', 'security.refresh_reuse', { sessionId, generation: grant.generation });
+        await end({ id: sessionId, expiresAtMs }, 'reuse');
+      } else if (outcome.status === 'ok') {
+        const { generation } = outcome.grant;
+        const seen = database.run((db) =>
+          db
+            .update(sessions)
+            .set({ lastSeenAtMs: now(), generation: sql`max(${sessions.generation}, ${generation})` })
+            .where(eq(sessions.id, sessionId)),
+        );
+        waitUntil(seen.catch((error: unknown) => log('warn', 'session.seen_failed', describeError(error))));
+      }
+      return outcome;
+    },
+
+    async list(userId) {
+      const rows = await database.run((db) => db.select().from(sessions).where(alive(userId)).limit(1_000));
+      const seen = new Map<string, number>();
+      try {
+        await Promise.all(
+          rows.map(async ({ id }) => {
+            const at = Number(await batch.send('HGET', keys.session(id), 'ls'));
+            if (Number.isSafeInteger(at)) seen.set(id, at);
+          }),
+        );
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        degraded('session=d1');
+      }
+      return rows
+        .map(({ id, device, address, createdAtMs, lastSeenAtMs, expiresAtMs }) => ({
+          id,
+          device,
+          address,
+          createdAtMs,
+          lastSeenAtMs: Math.max(lastSeenAtMs, seen.get(id) ?? 0),
+          expiresAtMs,
+        }))
+        .sort((a, b) => b.lastSeenAtMs - a.lastSeenAtMs);
+    },
+
+    async purge() {
+      await database.run((db) => db.delete(sessions).where(lt(sessions.expiresAtMs, now() - 3_600_000)));
+    },
+
+    touch({ sessionId, generation }) {
+      const known = touched.get(sessionId);
+      if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
+      touched.set(sessionId, { generation, atMs: now() });
+      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]);
+    },
+
+    prepareRenewal(session, shownGeneration) {
+      const { id, userId, expiresAtMs } = session;
+      // Ahead of anything that Redis may know, so that it is adopted wherever it is shown first.
+      const generation = Math.max(session.generation, shownGeneration) + 2;
+      return {
+        statement: (db) =>
+          db
+            .update(sessions)
+            .set({ epoch: sql`(select ${users.epoch} from ${users} where ${users.id} = ${userId})`, generation })
+            .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs)))
+            .returning({ id: sessions.id }),
+        grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
+        publish: (owner) => {
+          const renewed = { ...session, epoch: owner.epoch };
+          return publish([batch.run(sessionWrite, ...writeArguments(renewed, owner, generation, generation - 1))]);
+        },
+      };
+    },
+  };
+  return service;
+}
+
+/** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
+export function endOthers(
+  db: Drizzle,
+  { userId, except, reason, atMs }: { userId: string; except?: string; reason: SessionEndReason; atMs: number },
+): Statement {
+  return db
+    .update(sessions)
+    .set({ endedAtMs: atMs, endedReason: reason })
+    .where(
+      and(
+        eq(sessions.userId, userId),
+        isNull(sessions.endedAtMs),
+        except === undefined ? undefined : ne(sessions.id, except),
+      ),
+    );
+}
+

@@ -1,0 +1,67 @@
+import type { AccessClaims, AccessTokens } from './token/accessToken';
+import type { RefreshGrant, RefreshTokens } from './token/refreshToken';
+import { facade } from './scope';
+
+export type { AccessClaims } from './token/accessToken';
+export type { RefreshGrant } from './token/refreshToken';
+
+/** A token answer (RFC 6749, section 5.1). */
+export interface TokenPair {
+  access_token: string;
+  refresh_token: string;
+  token_type: 'Bearer';
+  /** Life of the access token, in seconds. */
+  expires_in: number;
+}
+
+/** What both tokens of a pair are minted from. */
+export interface TokenSubject {
+  userId: string;
+  role: 'user' | 'admin';
+  accessVersion: number;
+}
+
+export interface TokenService {
+  issue(subject: TokenSubject, grant: RefreshGrant): Promise<TokenPair>;
+  verifyAccess: AccessTokens['verify'];
+  readRefresh: RefreshTokens['read'];
+  jwks: AccessTokens['jwks'];
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    token: TokenService;
+  }
+}
+
+export const TokenService: TokenService = facade('token');
+
+export interface TokenDeps {
+  access: AccessTokens;
+  refresh: RefreshTokens;
+  accessTtlSeconds: number;
+}
+
+export function createTokenService({ access, refresh, accessTtlSeconds }: TokenDeps): TokenService {
+  return {
+    async issue({ userId, role, accessVersion }, grant) {
+      const claims: Omit<AccessClaims, 'expiresAt' | 'tokenId'> = {
+        userId,
+        role,
+        accessVersion,
+        sessionId: grant.sessionId,
+        epoch: grant.epoch,
+        generation: grant.generation,
+      };
+      return {
+        access_token: await access.sign(claims),
+        refresh_token: refresh.mint(grant),
+        token_type: 'Bearer',
+        expires_in: accessTtlSeconds,
+      };
+    },
+    verifyAccess: (token) => access.verify(token),
+    readRefresh: (token) => refresh.read(token),
+    jwks: () => access.jwks(),
+  };
+}

@@ -1,0 +1,181 @@
+import { SignJWT, errors, importJWK, jwtVerify } from 'jose';
+import type { CryptoKey, JWK, JWTPayload } from 'jose';
+import { z } from 'zod';
+
+import type { Config, KeySetConfig } from '../../config/env';
+import { AppError } from '../../errors';
+import { BoundedMap } from '../rateLimit/local';
+
+/** What an access token says (RFC 9068), beside issuer, audience and times. */
+export interface AccessClaims {
+  userId: string;
+  sessionId: string;
+  tokenId: string;
+  role: 'user' | 'admin';
+  /** Versions of the user when it was issued: see `blacklist.service`. */
+  epoch: number;
+  accessVersion: number;
+  /** Generation of the refresh token that came with it. */
+  generation: number;
+  /** Seconds since the epoch. */
+  expiresAt: number;
+}
+
+const claimsSchema = z.object({
+  sub: z.string().min(1).max(64),
+  sid: z.string().min(1).max(128),
+  jti: z.string().min(1).max(64),
+  role: z.enum(['user', 'admin']),
+  ep: z.number().int().min(0),
+  av: z.number().int().min(0),
+  gen: z.number().int().min(1),
+  exp: z.number().int(),
+});
+
+/** RFC 9068 section 2.1. */
+const TYPE = 'at+jwt';
+const ALGORITHMS = ['Ed25519'];
+/** Ours are about 500 bytes. */
+const MAX_LENGTH = 2_048;
+const CLOCK_TOLERANCE_SECONDS = 5;
+
+interface Keyring {
+  active: { kid: string; key: CryptoKey };
+  verification: ReadonlyMap<string, CryptoKey>;
+}
+
+/**
+ * Signs and verifies access tokens. Plain data and imported keys only, so one instance serves an isolate.
+ */
+export interface AccessTokens {
+  sign(claims: Omit<AccessClaims, 'expiresAt' | 'tokenId'>): Promise<string>;
+  /** @throws {AppError} `INVALID_TOKEN` or `TOKEN_EXPIRED`; it does not know of revocations */
+  verify(token: string): Promise<AccessClaims>;
+  /** The public keys (RFC 7517): those that verify now or will. */
+  jwks(): { keys: JWK[] };
+}
+
+export function createAccessTokens(config: Config, now: () => number): AccessTokens {
+  const { issuer, audience } = config;
+  const ttlSeconds = config.tokens.accessTtlSeconds;
+  let keyring: Promise<Keyring> | undefined;
+  /** A token's signature is checked once an isolate, its times and its revocation on every request. */
+  const verified = new BoundedMap<string, AccessClaims>(2_000);
+
+  // Imported on first use: crypto does not run while the module is being evaluated.
+  const keys = () => (keyring ??= importKeys(config.signingKeys));
+
+  return {
+    async sign(claims) {
+      const { active } = await keys();
+      const issuedAt = Math.floor(now() / 1_000);
+      return new SignJWT({
+        sid: claims.sessionId,
+        role: claims.role,
+        ep: claims.epoch,
+        av: claims.accessVersion,
+        gen: claims.generation,
+      })
+        .setProtectedHeader({ alg: 'Ed25519', typ: TYPE, kid: active.kid })
+        .setIssuer(issuer)
+        .setAudience(audience)
+        .setSubject(claims.userId)
+        .setJti(crypto.randomUUID())
+        .setIssuedAt(issuedAt)
+        .setExpirationTime(issuedAt + ttlSeconds)
+        .sign(active.key);
+    },
+
+    async verify(token) {
+      const known = verified.get(token);
+      if (known !== undefined) {
+        if (known.expiresAt + CLOCK_TOLERANCE_SECONDS <= Math.floor(now() / 1_000)) throw new AppError('TOKEN_EXPIRED');
+        return known;
+      }
+      if (!isCanonical(token)) throw new AppError('INVALID_TOKEN');
+      const { verification } = await keys();
+      const payload = await checked(token, {
+        verification,
+        issuer,
+        audience,
+        maxAgeSeconds: ttlSeconds + CLOCK_TOLERANCE_SECONDS,
+        at: new Date(now()),
+      });
+      const parsed = claimsSchema.safeParse(payload);
+      if (!parsed.success) throw new AppError('INVALID_TOKEN');
+      const { sub, sid, jti, role, ep, av, gen, exp } = parsed.data;
+      const claims: AccessClaims = {
+        userId: sub,
+        sessionId: sid,
+        tokenId: jti,
+        role,
+        epoch: ep,
+        accessVersion: av,
+        generation: gen,
+        expiresAt: exp,
+      };
+      verified.set(token, claims);
+      return claims;
+    },
+
+    jwks: () => ({ keys: config.signingKeys.keys.map(publicPart) }),
+  };
+}
+
+interface CheckOptions {
+  verification: ReadonlyMap<string, CryptoKey>;
+  issuer: string;
+  audience: string;
+  maxAgeSeconds: number;
+  at: Date;
+}
+
+async function checked(token: string, options: CheckOptions): Promise<JWTPayload> {
+  try {
+    const { payload } = await jwtVerify(
+      token,
+      ({ kid }) => {
+        const key = kid === undefined ? undefined : options.verification.get(kid);
+        if (key === undefined) throw new errors.JWKSNoMatchingKey();
+        return key;
+      },
+      {
+        typ: TYPE,
+        algorithms: ALGORITHMS,
+        issuer: options.issuer,
+        audience: options.audience,
+        requiredClaims: ['exp', 'iat', 'sub', 'jti', 'sid'],
+        maxTokenAge: options.maxAgeSeconds,
+        clockTolerance: CLOCK_TOLERANCE_SECONDS,
+        currentDate: options.at,
+      },
+    );
+    return payload;
+  } catch (error) {
+    if (error instanceof errors.JWTExpired) throw new AppError('TOKEN_EXPIRED');
+    throw new AppError('INVALID_TOKEN');
+  }
+}
+
+/** Compact form, and each part the only base64url text of its bytes: else one token has many spellings. */
+function isCanonical(token: string): boolean {
+  if (token.length > MAX_LENGTH || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return false;
+  return token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
+}
+
+async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
+  const verification = new Map<string, CryptoKey>();
+  let active: Keyring['active'] | undefined;
+  for (const key of keys) {
+    verification.set(key.kid, (await importJWK(publicPart(key), 'Ed25519')) as CryptoKey);
+    if (key.state === 'active') active = { kid: key.kid, key: (await importJWK(key as JWK, 'Ed25519')) as CryptoKey };
+  }
+  if (active === undefined) throw new AppError('CONFIG_INVALID', { detail: 'SIGNING_KEYS has no active key' });
+  return { active, verification };
+}
+
+/** Nothing but what may be published. */
+function publicPart(key: KeySetConfig['keys'][number]): JWK {
+  const { kty, kid, crv, x } = key as JWK & { kty: string; kid: string };
+  return { kty, kid, alg: 'Ed25519', use: 'sig', ...(crv !== undefined && { crv }), ...(x !== undefined && { x }) };
+}

@@ -1,0 +1,189 @@
+import { and, asc, count, eq, like, or, sql } from 'drizzle-orm';
+
+import type { Config } from '../config/env';
+import type { Database } from '../db/client';
+import { sessions, users } from '../db/schema';
+import type { UserRow } from '../db/schema';
+import { AppError } from '../errors';
+import type { CacheKey, CacheService } from './cache.service';
+import type { OutboxMessage, OutboxService } from './outbox.service';
+import { endOthers } from './session.service';
+import { facade } from './scope';
+
+/** An account as the API shows it. Times are RFC 3339 in UTC. */
+export interface User {
+  id: string;
+  email: string;
+  name: string;
+  role: 'user' | 'admin';
+  status: 'active' | 'disabled';
+  createdAt: string;
+  updatedAt: string;
+}
+
+export interface UserQuery {
+  /** From 1. */
+  page: number;
+  limit: number;
+  /** Part of the name or the e-mail address. */
+  q?: string | undefined;
+}
+
+export interface Page<T> {
+  items: T[];
+  page: number;
+  limit: number;
+  total: number;
+}
+
+export interface UserChange {
+  name?: string | undefined;
+  role?: 'user' | 'admin' | undefined;
+  status?: 'active' | 'disabled' | undefined;
+}
+
+/** Accounts, read through the cache and invalidated on every change. */
+export interface UserService {
+  /** The cache entry of a user, for `reads(…)`. */
+  keyOf(userId: string): CacheKey;
+  /** @throws {AppError} `NOT_FOUND` */
+  getUser(userId: string): Promise<User>;
+  getUsers(query: UserQuery): Promise<Page<User>>;
+  /** @throws {AppError} `NOT_FOUND` */
+  updateUser(userId: string, change: UserChange): Promise<User>;
+  deleteUser(userId: string): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    user: UserService;
+  }
+}
+
+export const UserService: UserService = facade('user');
+
+/** The namespace of every list of users. */
+const LISTS = 'users';
+
+/** What a change of a user makes wrong. */
+export function userInvalidation(userId: string): OutboxMessage {
+  return { kind: 'invalidate', users: [userId], namespaces: [LISTS] };
+}
+
+/** Trimmed, NFC, lower case: what two spellings of one address have in common. */
+export function normalizeEmail(email: string): string {
+  return email.trim().normalize('NFC').toLowerCase();
+}
+
+export function presentUser(row: UserRow): User {
+  const { id, email, name, role, status, createdAtMs, updatedAtMs } = row;
+  const [createdAt, updatedAt] = [createdAtMs, updatedAtMs].map((ms) => new Date(ms).toISOString()) as [string, string];
+  return { id, email, name, role, status, createdAt, updatedAt };
+}
+
+export interface UserDeps {
+  database: Database;
+  cache: CacheService;
+  outbox: OutboxService;
+  settings: Config['cache'];
+  now: () => number;
+}
+
+export function createUserService({ database, cache, outbox, settings, now }: UserDeps): UserService {
+  const load = async (userId: string) => {
+    const [row] = await database.run((db) => db.select().from(users).where(eq(users.id, userId)));
+    return row;
+  };
+
+  return {
+    keyOf: (userId) => cache.userKey(userId),
+
+    async getUser(userId) {
+      const user = await cache.user(userId, settings.userTtlSeconds, async () => {
+        const row = await load(userId);
+        return row === undefined ? null : presentUser(row);
+      });
+      if (user === null) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
+      return user;
+    },
+
+    async getUsers({ page, limit, q }) {
+      const args = { page, limit, q: q === undefined ? undefined : q.toLowerCase() };
+      const list = await cache.query({ namespace: LISTS, args, ttlSeconds: settings.listTtlSeconds }, () =>
+        database.run(async (db) => {
+          const where = q === undefined ? undefined : or(contains(users.email, q), contains(users.name, q));
+          const [items, [found]] = await db.batch([
+            db
+              .select()
+              .from(users)
+              .where(where)
+              .orderBy(asc(users.createdAtMs), asc(users.id))
+              .limit(limit)
+              .offset((page - 1) * limit),
+            db.select({ total: count() }).from(users).where(where),
+          ]);
+          return { items: items.map(presentUser), page, limit, total: found?.total ?? 0 };
+        }),
+      );
+      return list ?? { items: [], page, limit, total: 0 };
+    },
+
+    async updateUser(userId, { name, role, status }) {
+      const before = await load(userId);
+      if (before === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
+      // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions.
+      const roleChanges = role !== undefined && role !== before.role;
+      const disabled = status === 'disabled' && before.status !== 'disabled';
+      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const versions = roleChanges || disabled ? outbox.prepareVersions(userId) : undefined;
+      const updatedAtMs = now();
+      const [rows] = await database.batch((db) => [
+        db
+          .update(users)
+          .set({
+            ...(name !== undefined && { name }),
+            ...(role !== undefined && { role }),
+            ...(status !== undefined && { status }),
+            ...(roleChanges && { accessVersion: sql`${users.accessVersion} + 1` }),
+            ...(disabled && { epoch: sql`${users.epoch} + 1` }),
+            updatedAtMs,
+          })
+          .where(eq(users.id, userId))
+          .returning(),
+        ...(disabled ? [endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs })] : []),
+        ...invalidation.statements(db),
+        ...(versions?.statements(db) ?? []),
+      ]);
+      const [after] = rows as UserRow[];
+      if (after === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
+      await Promise.all([invalidation.deliver(), versions?.deliver(after)]);
+      return presentUser(after);
+    },
+
+    async deleteUser(userId) {
+      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const versions = outbox.prepareVersions(userId);
+      const [rows] = await database.batch((db) => [
+        // Raised before it goes, so that the message outdates every token.
+        db
+          .update(users)
+          .set({ epoch: sql`${users.epoch} + 1` })
+          .where(eq(users.id, userId))
+          .returning(),
+        ...versions.statements(db),
+        ...invalidation.statements(db),
+        endOthers(db, { userId, reason: 'deleted', atMs: now() }),
+        // What remains until the tokens have expired says nothing about the person.
+        db.update(sessions).set({ device: '', address: '', data: '{}' }).where(eq(sessions.userId, userId)),
+        db.delete(users).where(eq(users.id, userId)),
+      ]);
+      const [gone] = rows as UserRow[];
+      await Promise.all([invalidation.deliver(), gone && versions.deliver(gone)]);
+    },
+  };
+}
+
+function contains(column: typeof users.email | typeof users.name, text: string) {
+  const pattern = `%${text.replaceAll(/[\\%_]/g, String.raw`\$&`)}%`;
+  return and(like(column, sql`${pattern} escape '\\'`));
+}
