@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import net from 'node:net';
@@ -149,4 +150,102 @@ export function freePort(): Promise<number> {
     probe.close(() => resolve(port > 55_000 ? freePort() : port));
   });
   return promise;
+}
+
+/** A master with two replicas, watched by three Sentinels under the name `mymaster`. */
+export interface SentinelGroup {
+  readonly url: string;
+  /** The master at present, as the Sentinels name it. */
+  master(): Promise<RedisProcess>;
+  stop(): Promise<void>;
+}
+
+export async function startSentinelGroup(): Promise<SentinelGroup> {
+  const name = 'mymaster';
+  const first = await startRedis();
+  const replicas = await Promise.all([1, 2].map(() => startRedis('--replicaof', '127.0.0.1', String(first.port))));
+  const servers = [first, ...replicas];
+  await until(async () => {
+    const states = await Promise.all(replicas.map((replica) => replica.command('INFO', 'replication')));
+    return states.every((info) => String(info).includes('master_link_status:up'));
+  }, 'the replicas are in sync');
+  const sentinels = await Promise.all([1, 2, 3].map(() => startSentinel(name, first.port, 2)));
+  await until(async () => {
+    const states = await Promise.all(sentinels.map((sentinel) => sentinel.command('SENTINEL', 'master', name)));
+    return states.every((state) => {
+      const fields = state as string[];
+      const of = (field: string) => fields[fields.indexOf(field) + 1];
+      return of('num-slaves') === '2' && of('num-other-sentinels') === '2';
+    });
+  }, 'the Sentinels know each other');
+  return {
+    url: `redis+sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')}/${name}`,
+    async master() {
+      const [, port] = (await sentinels[0]!.command('SENTINEL', 'get-master-addr-by-name', name)) as [string, string];
+      return servers.find((server) => server.port === Number(port))!;
+    },
+    async stop() {
+      await Promise.all([...sentinels, ...servers].map((server) => server.stop()));
+    },
+  };
+}
+
+/** A cluster of three masters, each with one replica. */
+export interface Cluster {
+  readonly url: string;
+  readonly nodes: readonly RedisProcess[];
+  /** The master of a slot at present, as another running node names it. */
+  masterOf(slot: number): Promise<RedisProcess>;
+  /** The node's id in the cluster. */
+  idOf(node: RedisProcess): string;
+  stop(): Promise<void>;
+}
+
+export async function startCluster(): Promise<Cluster> {
+  const plan = await Promise.all(
+    Array.from({ length: 6 }, async (_, i) => ({
+      port: await freePort(),
+      id: randomBytes(20).toString('hex'),
+      slots: [' 0-5460', ' 5461-10922', ' 10923-16383'][i] ?? '',
+      directory: await mkdtemp(join(tmpdir(), 'gatehouse-cluster-')),
+    })),
+  );
+  // Written by hand: nodes that are told of each other (CLUSTER MEET) take ten seconds to become a cluster.
+  const line = (i: number, self: number) => {
+    const { id, port, slots } = plan[i]!;
+    const role = i < 3 ? 'master -' : `slave ${plan[i - 3]!.id}`;
+    const epoch = (i % 3) + 1;
+    return `${id} 127.0.0.1:${port}@${port + 10_000} ${i === self ? 'myself,' : ''}${role} 0 0 ${epoch} connected${slots}`;
+  };
+  const nodes = await Promise.all(
+    plan.map(async ({ port, directory }, self) => {
+      const table = plan.map((_, i) => line(i, self)).join('\n');
+      await writeFile(join(directory, 'nodes.conf'), `${table}\nvars currentEpoch 3 lastVoteEpoch 0\n`);
+      const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000'];
+      const argv = ['--port', String(port), '--dir', directory, ...BASE, ...cluster];
+      return start(port, directory, [...argv, '--cluster-replica-validity-factor', '0'], []);
+    }),
+  );
+  await until(async () => {
+    const states = await Promise.all(nodes.map((node) => node.command('CLUSTER', 'INFO')));
+    const links = await Promise.all(nodes.slice(3).map((node) => node.command('INFO', 'replication')));
+    return (
+      states.every((state) => String(state).includes('cluster_state:ok')) &&
+      links.every((link) => String(link).includes('master_link_status:up'))
+    );
+  }, 'the cluster is ready');
+  return {
+    url: `redis+cluster://${nodes.map(({ port }) => `127.0.0.1:${port}`).join(',')}`,
+    nodes,
+    idOf: (node) => plan[nodes.indexOf(node)]!.id,
+    async masterOf(slot) {
+      const witness = nodes.find((node) => node.running)!;
+      const ranges = (await witness.command('CLUSTER', 'SLOTS')) as [number, number, [string, number]][];
+      const range = ranges.find(([first, last]) => slot >= first && slot <= last)!;
+      return nodes.find((node) => node.port === range[2][1])!;
+    },
+    async stop() {
+      await Promise.all(nodes.map((node) => node.stop()));
+    },
+  };
 }

@@ -1,0 +1,75 @@
+import { readFile, readdir } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import { Miniflare } from 'miniflare';
+
+import { testBindings } from './bindings.ts';
+
+const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
+
+/** The numbers of the default policy get in the way of tests that are about something else. */
+export const UNLIMITED = { LIMIT_REGISTER: '10000/1m', LIMIT_LOGIN: '10000/1m', LIMIT_LOGIN_ADDRESS: '10000/1m', LIMIT_API: '10000/1m', LIMIT_REFRESH: '10000/1m' };
+
+export interface RunningApp extends AsyncDisposable {
+  url: string;
+  /** The app's own database, to look behind its back. */
+  sql(query: string, ...values: unknown[]): Promise<Record<string, unknown>[]>;
+  /** Runs the cron trigger. */
+  scheduled(): Promise<void>;
+  logs: string[];
+}
+
+/** Starts the built Worker in workerd with a fresh local D1. */
+export async function startApp(options: {
+  bundle: string;
+  redis: { url: string; token: string };
+  settings?: Record<string, string>;
+}): Promise<RunningApp> {
+  const bindings = { ...testBindings(options.redis), ...options.settings };
+  const logs: string[] = [];
+  const miniflare = new Miniflare({
+    host: '127.0.0.1',
+    port: 0,
+    handleStructuredLogs: ({ message }) => logs.push(message),
+    workers: [
+      {
+        config: {
+          name: 'gatehouse',
+          compatibilityDate: '2026-10-20',
+          manifest: {
+            mainModule: 'index.js',
+            modules: { 'index.js': { type: 'esm', contents: await readFile(options.bundle, 'utf8') } },
+          },
+          env: {
+            DB: { type: 'd1', id: 'gatehouse' },
+            ...Object.fromEntries(Object.entries(bindings).map(([name, value]) => [name, { type: 'text', value }])),
+          },
+        },
+      },
+    ],
+  });
+  const url = String(await miniflare.ready).replace(/\/$/, '');
+  const db = await miniflare.getD1Database('DB');
+  for (const file of (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort()) {
+    const text = await readFile(`${migrations}/${file}`, 'utf8');
+    for (const statement of text.split('--> statement-breakpoint')) await db.prepare(statement).run();
+  }
+  return {
+    url,
+    logs,
+    async sql(query, ...values) {
+      const { results } = await db
+        .prepare(query)
+        .bind(...values)
+        .all<Record<string, unknown>>();
+      return results;
+    },
+    async scheduled() {
+      const worker = await miniflare.getWorker();
+      const { outcome } = await worker.scheduled({ cron: '* * * * *' });
+      if (outcome !== 'ok') throw new Error(`scheduled: ${outcome}`);
+    },
+    async [Symbol.asyncDispose]() {
+      await miniflare.dispose();
+    },
+  };
+}
