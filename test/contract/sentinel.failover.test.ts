@@ -1,0 +1,58 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { Gateway } from '../../src/gateway/gateway.ts';
+import {
+  hasRedisServer,
+  REDIS_MISSING,
+  type SentinelGroup,
+  startSentinelGroup,
+  until,
+} from '../support/redisServers.ts';
+import { gatewayFor, post } from './suite.ts';
+import { startTraffic } from './traffic.ts';
+
+describe.skipIf(!hasRedisServer)(`Sentinel failover${hasRedisServer ? '' : ` (${REDIS_MISSING})`}`, () => {
+  let group: SentinelGroup;
+  let gateway: Gateway;
+  beforeAll(async () => {
+    group = await startSentinelGroup();
+    gateway = await gatewayFor({ redisUrl: group.url, replyTimeoutMs: 1000 });
+  });
+  afterAll(async () => {
+    await gateway?.close();
+    await group?.stop();
+  });
+
+  it.each([
+    ['crashes', async (group: SentinelGroup) => (await group.master()).kill()],
+    ['hangs', async (group: SentinelGroup) => (await group.master()).freeze()],
+  ])('follows to the new master when the old one %s, without running anything twice', async (how, fail) => {
+    const keys = Array.from({ length: 8 }, (_, i) => `${how}:${i}`);
+    const traffic = startTraffic(gateway, keys, { lossless: false });
+    await until(() => traffic.tally.acknowledged > 300, 'traffic flows');
+    const old = await group.master();
+    await fail(group);
+    await until(() => traffic.tally.refused > 0, 'commands are refused');
+    const away = performance.now();
+    expect(await post(gateway, '/', ['PING'])).toMatchObject({ status: 503 });
+    expect(performance.now() - away).toBeLessThan(250);
+    await until(async () => (await group.master()) !== old, 'Sentinel names another master');
+    await until(async () => (await post(gateway, '/', ['PING'])).status === 200, 'the gateway follows');
+
+    const { refused, uncertain, acknowledged } = traffic.tally;
+    await until(() => traffic.tally.acknowledged > acknowledged + 300, 'traffic flows again');
+    await traffic.stop();
+    expect(traffic.tally.wrong).toEqual([]);
+    // Those that were being answered when the gateway had recovered may still be counted; nothing after them.
+    expect(traffic.tally.refused - refused + traffic.tally.uncertain - uncertain).toBeLessThanOrEqual(keys.length);
+    const counts = await traffic.counts();
+    traffic.perKey.forEach(({ key, acknowledged: known, uncertain: maybe }, i) => {
+      expect(counts[i], key).toBeLessThanOrEqual(known + maybe);
+    });
+    expect(counts.reduce((sum, n) => sum + n, 0)).toBeGreaterThan(300);
+    if (old.running) old.resume();
+    else await old.restart();
+    // The old master comes back as a replica; the gateway must not go to it.
+    await until(async () => String(await old.command('INFO', 'replication')).includes('role:slave'), 'it is a replica');
+    expect(await post(gateway, '/', ['SET', keys[0]!, '0'])).toMatchObject({ status: 200 });
+  });
+});
