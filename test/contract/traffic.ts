@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import { onTestFinished } from 'vitest';
 import type { Gateway } from '../../src/gateway/gateway.ts';
 import { post } from './suite.ts';
 
@@ -32,7 +33,7 @@ const UNAVAILABLE =
 type Slot = { result?: unknown; error?: string };
 
 /**
- * Keeps sending, per key and one after the other: INCR and GET in a pipeline, alone, and in a transaction in turn.
+ * Keeps sending until the test ends, per key and one after the other: INCR and GET in a pipeline, alone, and in a transaction in turn.
  * @param lossless whether an acknowledged INCR must still be there later: a failover may lose the newest ones
  */
 export function startTraffic(gateway: Gateway, keys: readonly string[], { lossless }: { lossless: boolean }): Traffic {
@@ -81,6 +82,10 @@ export function startTraffic(gateway: Gateway, keys: readonly string[], { lossle
   }
 
   const workers = perKey.map((state) => worker(state));
+  onTestFinished(async () => {
+    stopping.abort();
+    await Promise.all(workers);
+  });
   return {
     tally,
     perKey,
