@@ -46,7 +46,10 @@ export const Delete = route('DELETE');
  * @Guard(authenticate())
  */
 export function Guard(...checks: Mergeable[]) {
-  return (target: ControllerClass | RouteHandler, _context: ClassDecoratorContext | ClassMethodDecoratorContext): void => {
+  return (
+    target: ControllerClass | RouteHandler,
+    _context: ClassDecoratorContext | ClassMethodDecoratorContext,
+  ): void => {
     decorationOf(target).guards.push(...checks);
   };
 }

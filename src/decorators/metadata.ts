@@ -6,8 +6,8 @@ import type { RateLimiterOptions } from '../middlewares/rateLimiter.middleware';
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
 
 /** A controller's method that serves a route. */
-// oxlint-disable-next-line typescript/no-explicit-any -- the context's type is the method's own choice
-export type RouteHandler = (this: any, c: Context<any>) => Response | Promise<Response>;
+// oxlint-disable-next-line typescript/no-explicit-any -- `this` and the context's type are the method's own choice
+export type RouteHandler = (this: any, c: Context) => Response | Promise<Response>;
 
 // oxlint-disable-next-line typescript/no-explicit-any -- any constructor may be decorated
 export type ControllerClass = abstract new (...args: any[]) => object;

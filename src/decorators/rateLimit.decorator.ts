@@ -11,7 +11,10 @@ import type { ControllerClass, RouteHandler } from './metadata';
  * startExport(c: Context) { … }
  */
 export function RateLimit(options: RateLimiterOptions) {
-  return (target: ControllerClass | RouteHandler, _context: ClassDecoratorContext | ClassMethodDecoratorContext): void => {
+  return (
+    target: ControllerClass | RouteHandler,
+    _context: ClassDecoratorContext | ClassMethodDecoratorContext,
+  ): void => {
     decorationOf(target).limits.push(options);
   };
 }

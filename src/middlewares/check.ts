@@ -82,7 +82,7 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
   } catch (error) {
     // Whoever is known to be refused costs no round trip, and consumes nothing.
     release(false);
-    await Promise.allSettled(decisions.map((decide) => decide?.()));
+    await Promise.allSettled(decisions.map(async (decide) => decide?.()));
     throw error;
   }
   release();
@@ -92,7 +92,7 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
       await decide?.();
     } catch (error) {
       // Replies of the later ones are in as well: what they consumed goes back.
-      await Promise.allSettled(decisions.slice(index + 1).map((later) => later?.()));
+      await Promise.allSettled(decisions.slice(index + 1).map(async (later) => later?.()));
       for (const [other, plan] of active.entries()) if (other !== index) plan.undo?.(c);
       throw error;
     }

@@ -5,7 +5,10 @@ import type { CheckPlan, Mergeable } from './check';
 import type { AppEnv } from './services.middleware';
 
 /** What all the checks together add to the context. */
-type Added<T extends readonly Mergeable[]> = T extends readonly [infer First, ...infer Rest extends readonly Mergeable[]]
+type Added<T extends readonly Mergeable[]> = T extends readonly [
+  infer First,
+  ...infer Rest extends readonly Mergeable[],
+]
   ? (First extends Mergeable<infer V> ? V : object) & Added<Rest>
   : object;
 

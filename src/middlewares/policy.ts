@@ -35,7 +35,7 @@ export const policy = {
     name: 'refresh',
     limit: (limits) => limits.refresh,
     identity: async (c) => {
-      const body = (await c.req.json()) as { refresh_token: string };
+      const body = await c.req.json<{ refresh_token: string }>();
       return `session:${TokenService.readRefresh(body.refresh_token).sessionId}`;
     },
   },

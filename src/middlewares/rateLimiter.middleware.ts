@@ -95,7 +95,9 @@ function assertLimit(maxRequests: number, windowMs: number): void {
 /** Headers of draft-ietf-httpapi-ratelimit-headers (structured fields, RFC 9651); throws for whoever is refused. */
 function announce(c: Context, policy: RateLimitPolicy, decision: RateLimitDecision, message: string | undefined): void {
   if (!decision.allowed) {
-    throw decision.reason === 'unavailable' ? unavailable('The rate limiter') : refusal(policy, decision.retryAfterMs, message);
+    throw decision.reason === 'unavailable'
+      ? unavailable('The rate limiter')
+      : refusal(policy, decision.retryAfterMs, message);
   }
   // No quota for a decision that nobody made.
   if (decision.source === 'none') return;
@@ -129,5 +131,10 @@ function refusal(policy: RateLimitPolicy, waitMs: number, message: string | unde
 
 /** A route's pattern as part of a name: `/v1/users/:id` -> `v1-users-id`. */
 function slug(path: string): string {
-  return path.replaceAll(/[^A-Za-z0-9]+/g, '-').replaceAll(/^-|-$/g, '').slice(0, 64) || 'all';
+  return (
+    path
+      .replaceAll(/[^A-Za-z0-9]+/g, '-')
+      .replaceAll(/^-|-$/g, '')
+      .slice(0, 64) || 'all'
+  );
 }

@@ -95,6 +95,9 @@ function parseReplies(body: unknown, expected: number): Reply[] {
 
 function isRedisValue(value: unknown): value is RedisValue {
   return (
-    value === null || typeof value === 'string' || typeof value === 'number' || (Array.isArray(value) && value.every(isRedisValue))
+    value === null ||
+    typeof value === 'string' ||
+    typeof value === 'number' ||
+    (Array.isArray(value) && value.every(isRedisValue))
   );
 }

@@ -22,7 +22,12 @@ const anyPassword = z.string().min(1).max(256);
 
 const device = line(100);
 
-export const registerSchema = z.strictObject({ email, password: newPassword, name: line(100), device: device.optional() });
+export const registerSchema = z.strictObject({
+  email,
+  password: newPassword,
+  name: line(100),
+  device: device.optional(),
+});
 export const loginSchema = z.strictObject({ email, password: anyPassword, device: device.optional() });
 export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
 export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });

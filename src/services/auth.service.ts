@@ -66,8 +66,7 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
     return row;
   };
 
-  const taken = () =>
-    new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
+  const taken = () => new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
 
   /** Begins a session together with `statements`, and answers its tokens. */
   async function signIn(user: UserRow, device: Device, extra: Statements = () => []): Promise<SignedIn> {

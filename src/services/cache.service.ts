@@ -107,7 +107,15 @@ export function invalidationCommands(
   ];
 }
 
-export function createCacheService({ batch, keys, flights, settings, waitUntil, now, degraded }: CacheDeps): CacheService {
+export function createCacheService({
+  batch,
+  keys,
+  flights,
+  settings,
+  waitUntil,
+  now,
+  degraded,
+}: CacheDeps): CacheService {
   /** Reads that are under way or done, by entry: a handler finds what its guard asked for. */
   const reads = new Map<string, Promise<Snapshot>>();
 
@@ -173,7 +181,14 @@ export function createCacheService({ batch, keys, flights, settings, waitUntil, 
     }
   }
 
-  function fillArguments(key: CacheKey, writeId: string, nonces: string[], json: string, ttlMs: number, costMs: number) {
+  function fillArguments(
+    key: CacheKey,
+    writeId: string,
+    nonces: string[],
+    json: string,
+    ttlMs: number,
+    costMs: number,
+  ) {
     // Up to a tenth shorter, so that entries written together do not expire together.
     const lifeMs = Math.ceil(ttlMs * (0.9 + Math.random() * 0.1));
     const createdAtMs = now();
@@ -224,7 +239,11 @@ export function createCacheService({ batch, keys, flights, settings, waitUntil, 
       const nonceKeys = [keys.namespaceNonce(namespace), ...tags.map((tag) => keys.tagNonce(tag))];
       return user === undefined
         ? { entryKey: keys.cacheEntry(namespace, hash), canonical, nonceKeys }
-        : { entryKey: keys.userEntry(namespace, user, hash), canonical, nonceKeys: [keys.userNonce(user), ...nonceKeys] };
+        : {
+            entryKey: keys.userEntry(namespace, user, hash),
+            canonical,
+            nonceKeys: [keys.userNonce(user), ...nonceKeys],
+          };
     },
 
     prefetch(key) {

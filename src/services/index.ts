@@ -43,8 +43,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const services: ServiceMap = lazy<ServiceMap>({
     redis: () => createRedisService(common),
     cache: () => createCacheService({ ...common, flights: isolate.flights, settings: config.cache }),
-    rateLimit: () =>
-      createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
+    rateLimit: () => createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
     blacklist: () =>
       createBlacklistService({ ...common, memo: isolate.revocationMemo, lookups: isolate.revocationLookups }),
     token: () => createTokenService({ ...isolate, accessTtlSeconds: config.tokens.accessTtlSeconds }),
@@ -72,7 +71,12 @@ function lazy<T extends object>(factories: { [K in keyof T]: () => T[K] }): T {
 }
 
 /** Always closed, scores nothing: for the one caller that finds out whether Redis is back. */
-const UNGUARDED: Breaker = { state: 'closed', record: () => undefined, claimProbe: () => false, probed: () => undefined };
+const UNGUARDED: Breaker = {
+  state: 'closed',
+  record: () => undefined,
+  claimProbe: () => false,
+  probed: () => undefined,
+};
 
 /** Asks Redis whether it is there, and tells it what it missed before anybody relies on it again. */
 async function probe({

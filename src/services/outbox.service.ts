@@ -188,7 +188,12 @@ export function createOutboxService({ database, batch, keys, config, waitUntil, 
           .where(
             inArray(
               outbox.id,
-              db.select({ id: outbox.id }).from(outbox).where(lte(outbox.dueAtMs, at)).orderBy(outbox.dueAtMs).limit(CLAIM),
+              db
+                .select({ id: outbox.id })
+                .from(outbox)
+                .where(lte(outbox.dueAtMs, at))
+                .orderBy(outbox.dueAtMs)
+                .limit(CLAIM),
             ),
           )
           .returning(),

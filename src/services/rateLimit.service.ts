@@ -94,7 +94,14 @@ async function ask(batch: RedisBatch, key: string, limit: WindowLimit, cost: num
   return { allowed: allowed === 1, state };
 }
 
-export function createRateLimitService({ batch, keys, local, blocked, now, degraded }: RateLimitDeps): RateLimitService {
+export function createRateLimitService({
+  batch,
+  keys,
+  local,
+  blocked,
+  now,
+  degraded,
+}: RateLimitDeps): RateLimitService {
   return {
     blockedMs(policy, identity) {
       const block = blocked.get(keys.rateLimit(policy.name, identity));
@@ -178,7 +185,10 @@ export function exactSlidingWindow(policy: RateLimitPolicy): RatelimitOptions['l
       return { success: false, limit, remaining: 0, reset: Date.now() + waitsMs, pending };
     },
     async getRemaining({ prefix }, identifier) {
-      const { remaining: left, resetMs } = await currentServices().rateLimit.peek(policy, identityOf(prefix, identifier));
+      const { remaining: left, resetMs } = await currentServices().rateLimit.peek(
+        policy,
+        identityOf(prefix, identifier),
+      );
       return { remaining: left, reset: Date.now() + resetMs, limit };
     },
     async resetTokens({ prefix }, identifier) {

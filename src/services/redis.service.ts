@@ -24,13 +24,7 @@ export interface RedisCallOptions {
 export interface RedisService {
   get(namespace: string, key: string, options?: RedisCallOptions): Promise<string | null>;
   /** @param ttlSeconds the namespace's default when left out: no key lives for ever */
-  set(
-    namespace: string,
-    key: string,
-    value: string,
-    ttlSeconds?: number,
-    options?: RedisCallOptions,
-  ): Promise<boolean>;
+  set(namespace: string, key: string, value: string, ttlSeconds?: number, options?: RedisCallOptions): Promise<boolean>;
   /** `null` also for a value that is not JSON. */
   getJSON<T>(namespace: string, key: string, options?: RedisCallOptions): Promise<T | null>;
   setJSON(

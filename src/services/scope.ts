@@ -31,6 +31,6 @@ export function currentServices(): ServiceMap {
  */
 export function facade<K extends keyof ServiceMap>(name: K): ServiceMap[K] {
   return new Proxy(Object.freeze({}) as unknown as ServiceMap[K] & object, {
-    get: (_, property) => Reflect.get(currentServices()[name] as object, property) as unknown,
+    get: (_, property) => Reflect.get(currentServices()[name], property) as unknown,
   });
 }

@@ -145,8 +145,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
   /** What a session is until, by its use. */
   const endsAt = sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
-  const alive = (userId: string) =>
-    and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt, now()));
+  const alive = (userId: string) => and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt, now()));
 
   function writeArguments(
     session: Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>,
@@ -261,9 +260,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
   /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction. */
   function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason) {
-    const messages = ended.map(
-      ({ id, expiresAtMs }): OutboxMessage => ({ kind: 'session-end', sessionId: id, reason, expiresAtMs }),
-    );
+    const messages = ended.map(({ id, expiresAtMs }): OutboxMessage => ({
+      kind: 'session-end',
+      sessionId: id,
+      reason,
+      expiresAtMs,
+    }));
     const entry = outbox.prepare(messages);
     const statements = (db: Drizzle): Statement[] => [
       db
@@ -489,4 +491,3 @@ export function endOthers(
       ),
     );
 }
-

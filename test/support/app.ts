@@ -7,7 +7,13 @@ import { testBindings } from './bindings.ts';
 const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
 
 /** The numbers of the default policy get in the way of tests that are about something else. */
-export const UNLIMITED = { LIMIT_REGISTER: '10000/1m', LIMIT_LOGIN: '10000/1m', LIMIT_LOGIN_ADDRESS: '10000/1m', LIMIT_API: '10000/1m', LIMIT_REFRESH: '10000/1m' };
+export const UNLIMITED = {
+  LIMIT_REGISTER: '10000/1m',
+  LIMIT_LOGIN: '10000/1m',
+  LIMIT_LOGIN_ADDRESS: '10000/1m',
+  LIMIT_API: '10000/1m',
+  LIMIT_REFRESH: '10000/1m',
+};
 
 export interface RunningApp extends AsyncDisposable {
   url: string;
@@ -64,7 +70,9 @@ export async function startApp(options: {
       return results;
     },
     async scheduled() {
-      const worker = await miniflare.getWorker();
+      const worker = (await miniflare.getWorker()) as unknown as {
+        scheduled(options: { cron: string }): Promise<{ outcome: string }>;
+      };
       const { outcome } = await worker.scheduled({ cron: '* * * * *' });
       if (outcome !== 'ok') throw new Error(`scheduled: ${outcome}`);
     },

@@ -3,7 +3,13 @@ import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 /** A set of settings that the Worker accepts, with keys of its own. */
 export function testBindings(redis: { url: string; token: string }): Record<string, string> {
   const { privateKey } = generateKeyPairSync('ed25519');
-  const signing = { ...privateKey.export({ format: 'jwk' }), kid: 'test-1', alg: 'Ed25519', use: 'sig', state: 'active' };
+  const signing = {
+    ...privateKey.export({ format: 'jwk' }),
+    kid: 'test-1',
+    alg: 'Ed25519',
+    use: 'sig',
+    state: 'active',
+  };
   const refresh = {
     kty: 'oct',
     k: randomBytes(32).toString('base64url'),

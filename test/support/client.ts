@@ -40,5 +40,9 @@ let counter = 0;
 /** Somebody new. */
 export function newcomer() {
   counter += 1;
-  return { email: `user${counter}.${Date.now().toString(36)}@example.com`, password: 'correct horse battery', name: `User ${counter}` };
+  return {
+    email: `user${counter}.${Date.now().toString(36)}@example.com`,
+    password: 'correct horse battery',
+    name: `User ${counter}`,
+  };
 }

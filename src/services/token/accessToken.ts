@@ -152,7 +152,7 @@ async function checked(token: string, options: CheckOptions): Promise<JWTPayload
     );
     return payload;
   } catch (error) {
-    if (error instanceof errors.JWTExpired) throw new AppError('TOKEN_EXPIRED');
+    if (error instanceof errors.JWTExpired && error.claim === 'exp') throw new AppError('TOKEN_EXPIRED');
     throw new AppError('INVALID_TOKEN');
   }
 }

@@ -23,7 +23,8 @@ export interface RefreshTokens {
   read(token: string): RefreshGrant;
 }
 
-const FORM = /^grt1\.([\w-]{1,64})\.([\w-]{1,64})\.([\w-]{1,64})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.[\w-]{43}$/;
+const FORM =
+  /^grt1\.([\w-]{1,64})\.([\w-]{1,64})\.([\w-]{1,64})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.[\w-]{43}$/;
 
 export function createRefreshTokens({ keys }: KeySetConfig, now: () => number): RefreshTokens {
   const secrets = new Map(keys.map((key) => [key.kid, Buffer.from(String(key['k']), 'base64url')]));
@@ -32,7 +33,9 @@ export function createRefreshTokens({ keys }: KeySetConfig, now: () => number): 
   function mintWith(kid: string, { sessionId, generation, epoch, expiresAtMs }: RefreshGrant): string | undefined {
     const secret = secrets.get(kid);
     if (secret === undefined) return undefined;
-    const body = ['grt1', kid, sessionId, ...[generation, epoch, expiresAtMs].map((part) => part.toString(36))].join('.');
+    const body = ['grt1', kid, sessionId, ...[generation, epoch, expiresAtMs].map((part) => part.toString(36))].join(
+      '.',
+    );
     return `${body}.${createHmac('sha256', secret).update(body).digest('base64url')}`;
   }
 
