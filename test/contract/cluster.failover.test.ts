@@ -96,8 +96,9 @@ describe.skipIf(!hasRedisServer)(`Redis Cluster under change${hasRedisServer ? '
     expect(traffic.tally.refused - refused + traffic.tally.uncertain - uncertain).toBeLessThanOrEqual(keys.length);
     const counts = await traffic.counts();
     traffic.perKey.forEach(({ key, acknowledged: known, uncertain: maybe }, i) => {
-      expect(counts[i], key).toBeLessThanOrEqual(known + maybe);
-      if (spared.includes(key)) expect(counts[i], key).toBeGreaterThanOrEqual(known);
+      expect(counts[i]).toBeLessThanOrEqual(known + maybe);
+      // A failover may lose the newest writes of its own shard, not those of the others.
+      expect(counts[i]).toBeGreaterThanOrEqual(spared.includes(key) ? known : 1);
     });
   });
 

@@ -143,7 +143,7 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
 
     it('bitmaps, HyperLogLog, geo', async () => {
       expect(await redis.setbit('bits', 7, 1)).toBe(0);
-      expect(await redis.bitcount('bits')).toBe(1);
+      expect(await redis.bitcount('bits', 0, -1)).toBe(1);
       expect(await redis.pfadd('pf', 'a', 'b', 'a')).toBe(1);
       expect(await redis.pfcount('pf')).toBe(2);
       await redis.geoadd('geo', { longitude: 13.361389, latitude: 38.115556, member: 'Palermo' });
@@ -280,7 +280,7 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       do {
         const [next, keys] = await redis.scan(cursor, { match: 'scan:*', count: 50 });
         for (const key of keys) seen.add(key);
-        cursor = String(next);
+        cursor = next;
         pages++;
       } while (cursor !== '0');
       expect(seen.size).toBe(500);
@@ -333,8 +333,8 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(await limiter.limit('{someone}')).toMatchObject({ success: false });
       await limiter.resetUsedTokens('{someone}');
       expect(await limiter.limit('{someone}')).toMatchObject({ success: true });
-      // the cached algorithm answers this one from its cache, which resetting has emptied
-      if (!name.startsWith('cached')) expect((await limiter.getRemaining('{someone}')).remaining).toBe(4);
+      // the cached algorithm answers this from its cache, which resetting has emptied
+      expect((await limiter.getRemaining('{someone}')).remaining).toBe(name.startsWith('cached') ? 0 : 4);
     });
   });
 }
