@@ -1,0 +1,29 @@
+import { fileURLToPath } from 'node:url';
+
+/** The repository, wherever npm was called from. */
+export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
+
+/** A fault that the caller can mend: told in one line, without a stack, and the exit code is 1. */
+export class UserError extends Error {
+  override readonly name = 'UserError';
+}
+
+/**
+ * Runs a command line program and turns its outcome into the exit code.
+ *
+ * Only a {@link UserError}, or what `util.parseArgs` says of wrong arguments, is told without a stack: anything else is
+ * a bug, and its stack is what helps.
+ */
+export async function runProgram(program: () => Promise<void>): Promise<void> {
+  try {
+    await program();
+  } catch (error) {
+    process.exitCode = 1;
+    console.error(isUsers(error) ? error.message : error);
+  }
+}
+
+function isUsers(error: unknown): error is Error {
+  if (error instanceof UserError) return true;
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS');
+}

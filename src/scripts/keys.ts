@@ -1,0 +1,178 @@
+import { join } from 'node:path';
+import { text as readAll } from 'node:stream/consumers';
+import { parseArgs } from 'node:util';
+
+import { ROOT, runProgram, UserError } from './cli.ts';
+import { assignment, parseVars, readText, setVars, writeSecrets } from './devVars.ts';
+import { createKey, createKeySet, dropRetired, KeySetError, parseKeySet, rotate, SET_NAMES } from './keySets.ts';
+import type { KeySet, SetKind, SigningAlg, Step } from './keySets.ts';
+
+const HELP = `npm run -s keys [-- [rotate] [options]]
+
+Creates the key sets of the tokens, or rotates them by one step. The sets go to stdout, what to do with them to stderr.
+
+  npm run -s keys                                  new sets, as NAME='…' lines
+  npm run -s keys | npx wrangler secret bulk       … straight to Cloudflare (keep a copy: they cannot be read back)
+  npm run -s keys -- --set signing                 one set, its JSON only, for: npx wrangler secret put SIGNING_KEYS
+  npm run -s keys -- rotate                        the next step for the sets in .dev.vars
+  npm run -s keys -- rotate --from FILE            … for those in FILE (NAME='…' lines, or with --set the JSON); - is stdin
+
+A rotation takes three steps, each deployed before the next:
+  1. rotate                   publishes a next key, which signs nothing yet
+  2. rotate                   the next key becomes active, the active one retired: it still verifies what it signed
+  3. rotate --drop-retired    drops the retired keys: tokens signed by them are refused from then on
+
+Options:
+  --set signing|refresh   only SIGNING_KEYS or only REFRESH_KEYS
+  --alg Ed25519|ES256     algorithm of a new signing key (Ed25519; rotating, that of the active key)
+  --from FILE             where rotate reads the sets
+  --write                 also write the sets to .dev.vars, or to the FILE of --from
+  --drop-retired          the third step
+`;
+
+/** When a step may follow: what an older key signed, or a cached key list, must have run out. */
+const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
+  published: {
+    signing:
+      'Deploy it; rotate again once every cache of /.well-known/jwks.json has had time to expire (an hour is plenty).',
+    refresh: 'Deploy it; rotate again once the deployment is everywhere (a few minutes).',
+  },
+  promoted: {
+    signing: 'Deploy it; --drop-retired once the access tokens that it signed have expired (15 minutes by default).',
+    refresh: 'Deploy it; --drop-retired once the sessions that it signed for have ended (30 days by default).',
+  },
+  dropped: { signing: 'Deploy it.', refresh: 'Deploy it.' },
+};
+
+interface Options {
+  kinds: SetKind[];
+  alg: SigningAlg | undefined;
+  from: string | undefined;
+  write: boolean;
+  dropRetired: boolean;
+}
+
+await runProgram(async () => {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      help: { type: 'boolean', short: 'h' },
+      set: { type: 'string' },
+      alg: { type: 'string' },
+      from: { type: 'string' },
+      write: { type: 'boolean', default: false },
+      'drop-retired': { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    process.stdout.write(HELP);
+    return;
+  }
+
+  const [command = 'create', ...more] = positionals;
+  if (more.length > 0 || (command !== 'create' && command !== 'rotate')) {
+    throw new UserError(
+      `There is no command "${positionals.join(' ')}": leave it out, or give rotate (--help explains).`,
+    );
+  }
+  const options: Options = {
+    kinds: values.set === undefined ? ['signing', 'refresh'] : [oneOf('--set', values.set, ['signing', 'refresh'])],
+    alg: values.alg === undefined ? undefined : oneOf('--alg', values.alg, ['Ed25519', 'ES256']),
+    from: values.from,
+    write: values.write,
+    dropRetired: values['drop-retired'],
+  };
+  if (command === 'create' && (options.from !== undefined || options.dropRetired)) {
+    throw new UserError('--from and --drop-retired belong to rotate.');
+  }
+  await (command === 'create' ? create(options) : rotateSets(options));
+});
+
+async function create({ kinds, alg, write }: Options): Promise<void> {
+  const sets: Sets = {};
+  for (const kind of kinds) sets[kind] = await createKeySet(kind, alg);
+  print(sets, kinds);
+  if (write) {
+    const path = join(ROOT, '.dev.vars');
+    writeSecrets(path, setVars(readText(path) ?? '', namedValues(sets)));
+    console.error('Written to .dev.vars. Tokens of the former keys are refused from now on.');
+    return;
+  }
+  console.error(
+    kinds.length === 1
+      ? `# New ${SET_NAMES[kinds[0]!]}. Set it with: npx wrangler secret put ${SET_NAMES[kinds[0]!]}`
+      : '# New key sets. Set both with `npx wrangler secret bulk`, or what stands between the quotes with `npx wrangler secret put NAME`.',
+  );
+  console.error('# Keep a copy where secrets are kept: Cloudflare does not give them back, and a rotation needs them.');
+}
+
+async function rotateSets(options: Options): Promise<void> {
+  const { kinds, alg, from, write, dropRetired: dropping } = options;
+  const source = await readSource(from);
+  const bare = source.text.trimStart().startsWith('{');
+  if (bare && kinds.length > 1)
+    throw new UserError('That is one key set: say which with --set signing or --set refresh.');
+
+  const vars = parseVars(source.text);
+  const sets: Sets = {};
+  for (const kind of kinds) {
+    const present = parseSet(kind, bare ? source.text : vars.get(SET_NAMES[kind]), source.name);
+    const active = present.keys.find((key) => key.state === 'active')!;
+    const algorithm = alg ?? (active.alg === 'ES256' ? 'ES256' : 'Ed25519');
+    const { set, step } = dropping
+      ? dropRetired(present)
+      : await rotate(present, () => createKey(kind, 'next', algorithm));
+    sets[kind] = set;
+    console.error(`# ${SET_NAMES[kind]}: ${describe(step)} ${AFTER[step.kind][kind]}`);
+  }
+  print(sets, kinds);
+  if (!write) return;
+  if (source.path === undefined) throw new UserError('--write cannot write to stdin: give a file with --from.');
+  writeSecrets(source.path, bare ? `${JSON.stringify(sets[kinds[0]!])}\n` : setVars(source.text, namedValues(sets)));
+  console.error(`# Written to ${source.name}.`);
+}
+
+type Sets = Partial<Record<SetKind, KeySet>>;
+
+async function readSource(from: string | undefined): Promise<{ name: string; path?: string; text: string }> {
+  if (from === '-') return { name: 'stdin', text: await readAll(process.stdin) };
+  const [name, path] = from === undefined ? ['.dev.vars', join(ROOT, '.dev.vars')] : [from, from];
+  const text = readText(path);
+  if (text === undefined) throw new UserError(`There is no ${name}. Give the file that holds the sets with --from.`);
+  return { name, path, text };
+}
+
+function parseSet(kind: SetKind, text: string | undefined, where: string): KeySet {
+  if (text === undefined) throw new UserError(`${where} has no ${SET_NAMES[kind]}.`);
+  try {
+    return parseKeySet(kind, text);
+  } catch (error) {
+    if (!(error instanceof KeySetError)) throw error;
+    throw new UserError(`${SET_NAMES[kind]} in ${where} ${error.message}.`);
+  }
+}
+
+function namedValues(sets: Sets): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(sets).map(([kind, set]) => [SET_NAMES[kind as SetKind], JSON.stringify(set)]),
+  );
+}
+
+function print(sets: Sets, kinds: readonly SetKind[]): void {
+  const lines = Object.entries(namedValues(sets)).map(([name, value]) =>
+    kinds.length === 1 ? value : assignment(name, value),
+  );
+  process.stdout.write(`${lines.join('\n')}\n`);
+}
+
+function describe(step: Step): string {
+  if (step.kind === 'published') return `${step.next} is published as the next key.`;
+  if (step.kind === 'promoted') return `${step.active} is active now, ${step.retired} retired.`;
+  return step.kids.length === 0 ? 'there was no retired key.' : `dropped ${step.kids.join(', ')}.`;
+}
+
+function oneOf<const Value extends string>(option: string, given: string, allowed: readonly Value[]): Value {
+  const found = allowed.find((value) => value === given);
+  if (found === undefined) throw new UserError(`${option} must be ${allowed.join(' or ')}, not "${given}".`);
+  return found;
+}

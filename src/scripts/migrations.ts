@@ -1,0 +1,57 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+import { ROOT, UserError } from './cli.ts';
+import { runWrangler, wranglerError } from './wrangler.ts';
+
+export const DATABASE = 'gatehouse';
+
+const LOCAL_STATE = join(ROOT, '.wrangler/state/v3/d1');
+
+/**
+ * Brings the local D1 database up to date.
+ *
+ * Asking wrangler costs two seconds, so a stamp beside the database remembers which migrations it has; deleting
+ * `.wrangler` starts afresh.
+ *
+ * @throws {UserError} with what wrangler says
+ */
+export async function applyMigrations(signal: AbortSignal): Promise<void> {
+  const stamp = join(LOCAL_STATE, 'migrations.sha256');
+  const wanted = fingerprint(ROOT);
+  if (hasDatabase(LOCAL_STATE) && readIfThere(stamp) === wanted) return;
+
+  const result = await runWrangler(['d1', 'migrations', 'apply', DATABASE, '--local'], signal);
+  if (result.code !== 0) throw new UserError(`The local database could not be migrated: ${wranglerError(result)}`);
+  mkdirSync(dirname(stamp), { recursive: true });
+  writeFileSync(stamp, wanted);
+}
+
+/** Changes with the migrations, and with wrangler.toml: another database id is another, empty database. */
+export function fingerprint(root: string): string {
+  const hash = createHash('sha256').update(readFileSync(join(root, 'wrangler.toml')));
+  const directory = join(root, 'src/db/migrations');
+  const names = readdirSync(directory).filter((name) => name.endsWith('.sql'));
+  for (const name of names.sort()) hash.update(`\n${name}\n`).update(readFileSync(join(directory, name)));
+  return hash.digest('hex');
+}
+
+function hasDatabase(state: string): boolean {
+  try {
+    const files = readdirSync(join(state, 'miniflare-D1DatabaseObject'));
+    return files.some((name) => name.endsWith('.sqlite') && name !== 'metadata.sqlite');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
+
+function readIfThere(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}

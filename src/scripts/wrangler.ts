@@ -1,0 +1,108 @@
+import { spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { stripVTControlCharacters } from 'node:util';
+
+import { ROOT } from './cli.ts';
+
+const BIN = join(createRequire(import.meta.url).resolve('wrangler'), '../../bin/wrangler.js');
+const EXIT_WITH_PARENT = new URL('exitWithParent.ts', import.meta.url).href;
+
+/** How long wrangler may take to end by itself, in milliseconds. It takes about 200. */
+const GRACE_MS = 4_000;
+
+/**
+ * Starts wrangler with its output on pipes, in a process group of its own: Ctrl-C in a terminal then reaches only us,
+ * who stop it in order, and {@link stopWrangler} finds workerd and esbuild too.
+ */
+export function startWrangler(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
+  return spawn(process.execPath, ['--import', EXIT_WITH_PARENT, BIN, ...args], {
+    cwd: ROOT,
+    detached: process.platform !== 'win32',
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    env: {
+      ...process.env,
+      WRANGLER_SEND_METRICS: 'false',
+      WRANGLER_HIDE_BANNER: 'true',
+      // It only fills Request.cf, and asks the internet for it at every start.
+      CLOUDFLARE_CF_FETCH_ENABLED: process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ?? 'false',
+      ...env,
+    },
+  });
+}
+
+/** Ends wrangler and all that it started. */
+export async function stopWrangler(child: ChildProcess, graceMs = GRACE_MS): Promise<void> {
+  if (isRunning(child)) {
+    const exited = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+    child.kill('SIGTERM');
+    await Promise.race([exited, delay(graceMs, undefined, { ref: false })]);
+  }
+  killGroup(child);
+}
+
+/** Ends at once whatever is left of the process group. */
+export function killGroup({ pid }: ChildProcess): void {
+  if (pid === undefined) return;
+  try {
+    process.kill(process.platform === 'win32' ? pid : -pid, 'SIGKILL');
+  } catch (error) {
+    // Nobody is left, as it should be. macOS answers EPERM when only zombies are.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ESRCH' && code !== 'EPERM') throw error;
+  }
+}
+
+export function isRunning(child: ChildProcess): boolean {
+  return child.pid !== undefined && child.exitCode === null && child.signalCode === null;
+}
+
+export interface WranglerResult {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs a wrangler command to its end. It cannot ask anything: its standard input is closed. */
+export async function runWrangler(args: readonly string[], signal?: AbortSignal): Promise<WranglerResult> {
+  signal?.throwIfAborted();
+  const child = startWrangler(args, { NO_COLOR: '1', FORCE_COLOR: '0' });
+  const output = { stdout: '', stderr: '' };
+  for (const name of ['stdout', 'stderr'] as const) {
+    child[name]!.setEncoding('utf8').on('data', (text: string) => (output[name] += text));
+  }
+  const closed = new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject).once('close', resolve);
+  });
+  const abort = () => child.kill('SIGTERM');
+  signal?.addEventListener('abort', abort, { once: true });
+  try {
+    const code = await closed;
+    signal?.throwIfAborted();
+    return { code, ...output };
+  } finally {
+    signal?.removeEventListener('abort', abort);
+    killGroup(child);
+  }
+}
+
+/** What wrangler said went wrong, on one line: in `--json` mode it says so on stdout. */
+export function wranglerError({ code, stdout, stderr }: WranglerResult): string {
+  try {
+    const { error } = JSON.parse(stdout) as { error?: { text?: string } };
+    if (error?.text) return oneLine(error.text);
+  } catch {
+    // Not JSON: the text below says it.
+  }
+  const lines = stripVTControlCharacters(`${stderr}\n${stdout}`)
+    .split('\n')
+    .filter((line) => line.trim() !== '' && !line.includes('🪵'));
+  const start = lines.findIndex((line) => line.includes('[ERROR]'));
+  return oneLine(lines.slice(Math.max(start, 0), Math.max(start, 0) + 4).join(' ')) || `wrangler ended with ${code}`;
+}
+
+function oneLine(text: string): string {
+  return text.replace('✘ [ERROR]', '').replace(/\s+/g, ' ').trim();
+}
