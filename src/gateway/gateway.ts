@@ -106,8 +106,10 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const close = () =>
     (closing ??= (async () => {
       log({ level: 'info', event: 'draining', commandsInFlight: server.inFlight });
+      const deadline = performance.now() + drainTimeoutMs;
       await server.close(drainTimeoutMs);
-      await backend.close();
+      // What is still due now belongs to clients that have gone away.
+      await backend.close(Math.max(0, deadline - performance.now()));
       await stop();
     })());
   return {

@@ -185,9 +185,12 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
       draining = true;
       const late = setTimeout(() => server.closeAllConnections(), graceMs);
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeIdleConnections();
       await streams.close();
+      // Connections become idle when their answer is through; those whose headers were out before cannot be told.
+      server.closeIdleConnections();
+      const idle = setInterval(() => server.closeIdleConnections(), 20);
       await closed;
+      clearInterval(idle);
       clearTimeout(late);
     },
   };
