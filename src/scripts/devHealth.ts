@@ -32,7 +32,8 @@ export async function untilHealthy(url: string, { notice, signal, everyMs = 50, 
         if (!failed) notice(`The Worker answers ${answer.status} to /health. Its log is above; waiting for a change …`);
         failed = true;
       }
-      await delay(failed ? everyMs * 10 : everyMs, undefined, { signal });
+      // A failing Worker logs each attempt.
+      await delay(failed ? everyMs * 40 : everyMs, undefined, { signal });
     }
   } finally {
     clearTimeout(slow);

@@ -1,0 +1,62 @@
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { stripVTControlCharacters } from 'node:util';
+
+import { ROOT, UserError } from './cli.ts';
+import type { DevSettings } from './devSettings.ts';
+import { readText } from './devVars.ts';
+import { startWrangler, stopWrangler } from './wrangler.ts';
+import { WranglerLog } from './wranglerLog.ts';
+
+/** wrangler dev, and the Worker in it. */
+export interface DevWorker {
+  /** Rejects when wrangler ends without having been told to; never resolves. */
+  died: Promise<never>;
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts the Worker, and passes its log on until `stop`.
+ *
+ * @param redisUrl what the Worker is to reach Redis by
+ */
+export function startWorker(settings: DevSettings, redisUrl: string, stop: AbortSignal): DevWorker {
+  const { host, port } = settings;
+  const child = startWrangler([
+    'dev',
+    `--ip=${host}`,
+    `--port=${port}`,
+    '--test-scheduled',
+    '--show-interactive-dev-session=false',
+    ...overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]),
+  ]);
+  const log = new WranglerLog();
+  for (const name of ['stdout', 'stderr'] as const) {
+    createInterface({ input: child[name]! }).on('line', (line) => {
+      const shown = log[name](line);
+      if (shown !== undefined && !stop.aborted)
+        process[name].write(`${process[name].isTTY ? shown : stripVTControlCharacters(shown)}\n`);
+    });
+  }
+  const died = new Promise<never>((_, reject) => {
+    child.once('error', reject);
+    // 'close', not 'exit': its last words have been read by then.
+    child.once('close', (code, signal) => {
+      const how = `wrangler ended unexpectedly (${signal ?? `exit code ${code}`})`;
+      const last = log.hidden.length > 0 ? ['. Its last lines:', ...log.hidden].join('\n') : '.';
+      reject(new UserError(`${how}${log.shownAny ? ', see above.' : last}`));
+    });
+  });
+  // When it is stopped on purpose nobody waits for this.
+  died.catch(() => {});
+  return { died, stop: () => stopWrangler(child) };
+}
+
+/** Settings that the Worker would not see, or would see wrongly, if wrangler read .dev.vars alone. */
+function overrides({ vars }: DevSettings, redisUrl: string): [name: string, value: string][] {
+  // With required secrets declared, wrangler silently drops every other name of .dev.vars that wrangler.toml lacks.
+  const declared = new Set(readText(join(ROOT, 'wrangler.toml'))?.match(/\w+/g));
+  const merged = new Map([...vars].filter(([name]) => !declared.has(name)));
+  if (redisUrl !== vars.get('UPSTASH_REDIS_REST_URL')) merged.set('UPSTASH_REDIS_REST_URL', redisUrl);
+  return [...merged];
+}
