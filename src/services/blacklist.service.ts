@@ -11,7 +11,7 @@ import type { RedisValue } from '../redis/client';
 import { RedisError } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
-import type { BoundedMap } from './rateLimit/local';
+import type { RevocationFacts, RevocationMemo } from './blacklist/memo';
 import type { AccessClaims } from './token.service';
 import { facade } from './scope';
 
@@ -20,13 +20,6 @@ export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
 
 /** `superseded`: the session lives, but its access tokens must be refreshed (a role has changed). */
 export type Verdict = 'valid' | 'revoked' | 'superseded';
-
-/** A user's versions as D1 has them, and whether the session asked about is alive. `null`: there is no such user. */
-export interface RevocationFacts {
-  epoch: number;
-  accessVersion: number;
-  sessionEnded: boolean;
-}
 
 /**
  * Which tokens are revoked. Redis holds one hash a user: `ep` ends sessions issued before it, `av` access tokens,
@@ -50,12 +43,8 @@ export function blacklistTtlMs(config: Config): number {
   return (config.tokens.refreshAbsoluteSeconds + 86_400) * 1_000;
 }
 
-/** While Redis is away an isolate asks D1 for a session at most this often. */
-const MEMO_MS = 1_000;
 /** Sessions that a seeded hash denies; older ones have no record in Redis and are asked of D1 when they refresh. */
 const SEEDED_SESSIONS = 200;
-
-export type RevocationMemo = BoundedMap<string, { facts: RevocationFacts | null; atMs: number }>;
 
 export interface BlacklistDeps {
   batch: RedisBatch;
@@ -63,15 +52,13 @@ export interface BlacklistDeps {
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
-  /** Lookups under way, by session: plain data, shared between the requests of the isolate. */
-  lookups: Map<string, Promise<RevocationFacts | null>>;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
 }
 
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
-  const { batch, database, keys, config, memo, lookups, waitUntil, now, degraded } = deps;
+  const { batch, database, keys, config, memo, waitUntil, now, degraded } = deps;
 
   async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
     const [user, session] = await database.run((db) =>
@@ -86,9 +73,9 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
 
   /** One lookup at a time a session and isolate; a follower whose leader died asks for itself. */
   async function sharedFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
-    const known = memo.get(sessionId);
-    if (known !== undefined && now() - known.atMs < MEMO_MS) return known.facts;
-    const underWay = lookups.get(sessionId);
+    const known = memo.get(sessionId, now());
+    if (known !== undefined) return known.facts;
+    const underWay = memo.underWay(sessionId);
     if (underWay !== undefined) {
       let timer: ReturnType<typeof setTimeout> | undefined;
       const late = new Promise<'late'>((resolve) => {
@@ -97,15 +84,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
       const facts = await Promise.race([underWay, late]).finally(() => clearTimeout(timer));
       if (facts !== 'late') return facts;
     }
-    const lookup = readFacts(userId, sessionId)
-      .then((facts) => {
-        memo.set(sessionId, { facts, atMs: now() });
-        return facts;
-      })
-      .finally(() => {
-        if (lookups.get(sessionId) === lookup) lookups.delete(sessionId);
-      });
-    lookups.set(sessionId, lookup);
+    const lookup = memo.track(sessionId, readFacts(userId, sessionId), now);
     waitUntil(lookup.catch(() => undefined));
     return lookup;
   }

@@ -38,14 +38,14 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const note = (what: string) => void degraded.add(what);
   const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs: config.redis.guardDeadlineMs, now });
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
-  const common = { batch, keys, config, database, waitUntil, now, degraded: note };
+  const forgetVerdicts = () => isolate.revocationMemo.forget();
+  const common = { batch, keys, config, database, waitUntil, now, degraded: note, forgetVerdicts };
 
   const services: ServiceMap = lazy<ServiceMap>({
     redis: () => createRedisService(common),
     cache: () => createCacheService({ ...common, flights: isolate.flights, settings: config.cache }),
     rateLimit: () => createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
-    blacklist: () =>
-      createBlacklistService({ ...common, memo: isolate.revocationMemo, lookups: isolate.revocationLookups }),
+    blacklist: () => createBlacklistService({ ...common, memo: isolate.revocationMemo }),
     token: () => createTokenService({ ...isolate, accessTtlSeconds: config.tokens.accessTtlSeconds }),
     outbox: () => createOutboxService(common),
     session: () => createSessionService({ ...common, outbox: services.outbox, touched: isolate.touched }),

@@ -5,7 +5,7 @@ import { createRedisClient } from '../redis/client';
 import type { RedisClient } from '../redis/client';
 import { createKeys } from '../redis/keys';
 import type { Keys } from '../redis/keys';
-import type { RevocationFacts, RevocationMemo } from './blacklist.service';
+import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
@@ -31,7 +31,6 @@ export interface Isolate {
   localLimiter: LocalLimiter;
   blocked: BlockList;
   revocationMemo: RevocationMemo;
-  revocationLookups: Map<string, Promise<RevocationFacts | null>>;
   touched: TouchMemo;
 }
 
@@ -53,8 +52,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     flights: new Flights(),
     localLimiter: new LocalLimiter(),
     blocked: createBlockList(),
-    revocationMemo: new BoundedMap(5_000),
-    revocationLookups: new Map(),
+    revocationMemo: new RevocationMemo(),
     touched: new BoundedMap(10_000),
   };
 }

@@ -87,9 +87,19 @@ export interface OutboxDeps {
   config: Config;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
+  /** Drops what this isolate remembers of sessions that are alive. */
+  forgetVerdicts: () => void;
 }
 
-export function createOutboxService({ database, batch, keys, config, waitUntil, now }: OutboxDeps): OutboxService {
+export function createOutboxService({
+  database,
+  batch,
+  keys,
+  config,
+  waitUntil,
+  now,
+  forgetVerdicts,
+}: OutboxDeps): OutboxService {
   const lifeMs = blacklistTtlMs(config);
 
   function tell(message: OutboxMessage, through: RedisBatch): Promise<unknown> {
@@ -175,7 +185,10 @@ export function createOutboxService({ database, batch, keys, config, waitUntil, 
               .where(eq(users.id, userId)),
           ),
         ],
-        deliver: ({ epoch, accessVersion }) => deliver([row.id], [{ kind: 'epoch', userId, epoch, accessVersion }]),
+        deliver: ({ epoch, accessVersion }) => {
+          forgetVerdicts();
+          return deliver([row.id], [{ kind: 'epoch', userId, epoch, accessVersion }]);
+        },
       };
     },
 

@@ -126,6 +126,8 @@ export interface SessionDeps {
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
+  /** Drops what this isolate remembers of sessions that are alive. */
+  forgetVerdicts: () => void;
 }
 
 /** The user that a session id belongs to. */
@@ -136,7 +138,7 @@ export function newSessionId(userId: string): string {
 }
 
 export function createSessionService(deps: SessionDeps): SessionService {
-  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded } = deps;
+  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded, forgetVerdicts } = deps;
   const { refreshIdleSeconds, refreshAbsoluteSeconds, refreshGraceSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
   const lifeMs = blacklistTtlMs(config);
@@ -289,6 +291,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     const { entry, statements } = ending([session], reason);
     // Together: the answer waits for both, and counts on D1 alone.
     await Promise.all([database.batch(statements), entry.deliver()]);
+    forgetVerdicts();
   }
 
   const service: SessionService = {
@@ -382,8 +385,10 @@ export function createSessionService(deps: SessionDeps): SessionService {
           db.insert(sessions).values(session),
           ...(active.length < sessionsPerUser ? [] : evicted.statements(db)),
         ],
-        publish: () =>
-          publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]),
+        publish: () => {
+          forgetVerdicts();
+          return publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]);
+        },
       };
     },
 

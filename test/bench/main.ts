@@ -1,0 +1,65 @@
+import { parseArgs } from 'node:util';
+
+import { QUESTIONS } from './questions/index.ts';
+import type { Question, Report } from './question.ts';
+import { tableOf } from './support/table.ts';
+
+const NAMES = QUESTIONS.map(({ name }) => name).join(', ');
+
+const HELP = `npm run bench [-- QUESTION… [--json]]
+
+Asks the questions named, or all of them, and prints a table for each. Progress goes to stderr.
+
+Questions:
+${QUESTIONS.map(({ name, asks }) => `  ${name}  ${asks}`).join('\n')}
+
+Options:
+  --json   prints only the figures, one question a line (use npm run -s bench)
+  --help   prints this
+
+Environment:
+  BENCH_REDIS_URL   a Redis of your own behind the gateway, such as redis://127.0.0.1:6379, in place of the embedded engine
+`;
+
+async function main(argv: string[]): Promise<number> {
+  let json: boolean;
+  let asked: readonly Question[];
+  try {
+    const { values, positionals } = parseArgs({
+      args: argv,
+      allowPositionals: true,
+      options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', default: false, short: 'h' } },
+    });
+    if (values.help) {
+      process.stdout.write(HELP);
+      return 0;
+    }
+    ({ json } = values);
+    asked = positionals.length === 0 ? QUESTIONS : positionals.map(questionOf);
+  } catch (error) {
+    process.stderr.write(`bench: ${(error as Error).message.split('\n')[0]}\n`);
+    return 2;
+  }
+
+  for (const question of asked) {
+    const startMs = performance.now();
+    const seconds = () => ((performance.now() - startMs) / 1_000).toFixed(0).padStart(3);
+    let report: Report;
+    try {
+      report = await question.run((line) => process.stderr.write(`${question.name} ${seconds()} s  ${line}\n`));
+    } catch (error) {
+      process.stderr.write(`bench: ${question.name}: ${(error as Error).message}\n`);
+      return 1;
+    }
+    process.stdout.write(json ? `${JSON.stringify(report)}\n` : `\n${question.asks}\n${tableOf(report)}\n${question.setUp}\n\n`);
+  }
+  return 0;
+}
+
+function questionOf(name: string): Question {
+  const question = QUESTIONS.find((candidate) => candidate.name === name);
+  if (question === undefined) throw new Error(`there is no question "${name}" (there is: ${NAMES})`);
+  return question;
+}
+
+process.exitCode = await main(process.argv.slice(2));

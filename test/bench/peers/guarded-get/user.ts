@@ -1,0 +1,57 @@
+import { importJWK, jwtVerify } from 'jose';
+import type { CryptoKey, JWK } from 'jose';
+
+/** The bindings of every peer. */
+export interface Bindings {
+  DB: D1Database;
+  UPSTASH_REDIS_REST_URL: string;
+  UPSTASH_REDIS_REST_TOKEN: string;
+  ISSUER: string;
+  AUDIENCE: string;
+  PUBLIC_KEY: string;
+  PREFIX: string;
+}
+
+/** The answer of every case. */
+export interface User {
+  id: string;
+  email: string;
+  name: string;
+  role: string;
+  status: string;
+  createdAt: string;
+  updatedAt: string;
+}
+
+export async function loadUser(db: D1Database, id: string): Promise<User | null> {
+  const row = await db.prepare('SELECT * FROM users WHERE id = ?').bind(id).first<Record<string, unknown>>();
+  if (row === null) return null;
+  return {
+    id: String(row['id']),
+    email: String(row['email']),
+    name: String(row['name']),
+    role: String(row['role']),
+    status: String(row['status']),
+    createdAt: new Date(Number(row['created_at_ms'])).toISOString(),
+    updatedAt: new Date(Number(row['updated_at_ms'])).toISOString(),
+  };
+}
+
+let key: Promise<CryptoKey | Uint8Array> | undefined;
+
+/** Who is asking, by jose as its documentation shows it; the key is imported once. */
+export async function verify(env: Bindings, header: string | undefined): Promise<{ sub: string; jti: string } | null> {
+  if (!header?.startsWith('Bearer ')) return null;
+  try {
+    key ??= importJWK(JSON.parse(env.PUBLIC_KEY) as JWK, 'Ed25519');
+    const { payload } = await jwtVerify(header.slice(7), await key, {
+      issuer: env.ISSUER,
+      audience: env.AUDIENCE,
+      algorithms: ['Ed25519'],
+      typ: 'at+jwt',
+    });
+    return payload.sub === undefined || payload.jti === undefined ? null : { sub: payload.sub, jti: payload.jti };
+  } catch {
+    return null;
+  }
+}

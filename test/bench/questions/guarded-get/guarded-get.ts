@@ -1,0 +1,210 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
+
+import { testBindings } from '../../../support/bindings.ts';
+import type { CaseResult, Question } from '../../question.ts';
+import { runLoad } from '../../support/load.ts';
+import type { Target } from '../../support/load.ts';
+import { startBenchRedis } from '../../support/redis.ts';
+import type { BenchRedis } from '../../support/redis.ts';
+import { quantile } from '../../support/statistics.ts';
+import { bundleApp, bundlePeer, startWorkers } from '../../support/workers.ts';
+import type { WorkerOptions } from '../../support/workers.ts';
+
+const CASES = ['gatehouse', 'documented-stack', 'hono-rate-limiter', 'bare-hono'] as const;
+type CaseName = (typeof CASES)[number];
+
+const PATH = '/v1/users/me';
+const DELAY_MS = 20;
+const LATENCY = { connections: 8, requests: 240, rounds: 3 };
+const THROUGHPUT = { connections: 32, durationMs: 1_000, rounds: 5 };
+const COUNTED_REQUESTS = 300;
+
+/**
+ * What does a guarded, cached GET cost? The same endpoint, answering the same body to the same bearer token, as
+ *
+ * - `gatehouse`: the app as wrangler deploys it, with its rate limit raised;
+ * - `documented-stack`: Hono, @upstash/ratelimit's sliding window, jose, `redis.get` on a blacklist and `redis.get`/`set`
+ *   around D1, each as its documentation shows it, clients made once an isolate;
+ * - `hono-rate-limiter`: the same with its Redis store as the limiter;
+ * - `bare-hono`: a route that only answers.
+ *
+ * All run in one plain workerd and speak to one gateway and engine in another process. Each case runs twice: once behind
+ * a proxy that counts round trips and delays them, once on the gateway itself, where requests a second are measured. The
+ * entry is cached, the scripts are loaded and the isolates are warm before anything is measured. Rounds of the cases
+ * alternate, so that a drift of the machine meets all of them; requests a second are the median round's.
+ *
+ * Load generator, workerd and gateway share the machine: ratios say more than the figures themselves.
+ */
+export const guardedGet: Question = {
+  name: 'guarded-get',
+  asks: 'What does a rate-limited, authenticated, cached GET cost?',
+  setUp:
+    `p50 to p99: ${LATENCY.connections} connections, ${DELAY_MS} ms added to each round trip to Redis. ` +
+    `req/s: ${THROUGHPUT.connections} connections, nothing added. Ratios are to gatehouse.`,
+
+  async run(progress) {
+    progress('bundling the Workers');
+    await using redis = await startBenchRedis();
+    await using setUp = await start(redis);
+    progress(`Redis: ${redis.backend}; checking and warming each case`);
+    const { counted, direct } = setUp;
+    for (const name of CASES) {
+      await runLoad(counted[name], 4, { requests: 200 });
+      await runLoad(direct[name], 16, { requests: 2_000 });
+    }
+
+    const counts = {} as Record<CaseName, { roundTrips: number; commands: number }>;
+    for (const name of CASES) {
+      counts[name] = await countTrips(redis, counted[name]);
+      progress(`${name}: ${counts[name].roundTrips} round trips, ${counts[name].commands} commands a request`);
+    }
+
+    const latenciesMs = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
+    await redis.setDelay(DELAY_MS);
+    for (let round = 1; round <= LATENCY.rounds; round += 1) {
+      for (const name of CASES) {
+        const { connections, requests } = LATENCY;
+        latenciesMs[name].push(...(await runLoad(counted[name], connections, { requests })).latenciesMs);
+      }
+      progress(`latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`);
+    }
+
+    const rates = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
+    for (let round = 1; round <= THROUGHPUT.rounds; round += 1) {
+      for (const name of CASES) {
+        const { connections, durationMs } = THROUGHPUT;
+        const { requests, elapsedMs } = await runLoad(direct[name], connections, { durationMs });
+        rates[name].push((requests * 1_000) / elapsedMs);
+      }
+      progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
+    }
+
+    const cases = CASES.map(
+      (name): CaseResult => ({
+        name,
+        ...counts[name],
+        p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
+        p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
+        p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
+        requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
+      }),
+    );
+    return { question: 'guarded-get', cases };
+  },
+};
+
+function line(value: (name: CaseName) => number, digits: number): string {
+  return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
+}
+
+function rounded(value: number): number {
+  return Number(value.toFixed(2));
+}
+
+/** Round trips and commands a request, those after the answer included. */
+async function countTrips(redis: BenchRedis, target: Target): Promise<{ roundTrips: number; commands: number }> {
+  const before = await redis.counts();
+  await runLoad(target, 4, { requests: COUNTED_REQUESTS });
+  await setTimeout(100);
+  const after = await redis.counts();
+  return {
+    roundTrips: rounded((after.trips - before.trips) / COUNTED_REQUESTS),
+    commands: rounded((after.commands - before.commands) / COUNTED_REQUESTS),
+  };
+}
+
+interface SetUp extends AsyncDisposable {
+  /** Each case behind the counting, delaying proxy. */
+  counted: Record<CaseName, Target>;
+  /** Each case on the gateway itself. */
+  direct: Record<CaseName, Target>;
+}
+
+/** Starts every case and makes sure that all of them give the same answer. */
+async function start(redis: BenchRedis): Promise<SetUp> {
+  const [ours, ...peers] = await Promise.all([
+    bundleApp(),
+    ...CASES.slice(1).map((name) => bundlePeer(`guarded-get/${name}.ts`)),
+  ]);
+  const settings = testBindings({ url: redis.url, token: redis.token });
+  const scripts = [ours, ...peers];
+  const workers = CASES.flatMap((name, index): WorkerOptions[] => {
+    const script = scripts[index] ?? '';
+    const bindings = {
+      ...settings,
+      LIMIT_API: '100000000/1h',
+      PREFIX: `bench-${randomUUID().slice(0, 8)}`,
+      PUBLIC_KEY: publicKeyOf(settings['SIGNING_KEYS'] ?? ''),
+    };
+    return [
+      { name: `${name}-direct`, script, bindings },
+      { name: `${name}-counted`, script, bindings: { ...bindings, UPSTASH_REDIS_REST_URL: redis.delayedUrl } },
+    ];
+  });
+
+  const running = await startWorkers(workers);
+  const urlOf = (name: string) => running.urls.get(name) ?? '';
+  try {
+    const { token, body } = await signUp(urlOf('gatehouse-direct'));
+    const targets = async (kind: 'direct' | 'counted') =>
+      Object.fromEntries(
+        await Promise.all(
+          CASES.map(async (name): Promise<[CaseName, Target]> => {
+            const target = targetOf(urlOf(`${name}-${kind}`), token);
+            await assertAnswer(name, target, body);
+            return [name, target];
+          }),
+        ),
+      ) as Record<CaseName, Target>;
+    return {
+      direct: await targets('direct'),
+      counted: await targets('counted'),
+      [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
+    };
+  } catch (error) {
+    await running[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function targetOf(url: string, token: string): Target {
+  return {
+    url: `${url}${PATH}`,
+    headers: { Authorization: `Bearer ${token}`, 'CF-Connecting-IP': '203.0.113.7' },
+    // An answer that went without Redis would be a quick one.
+    forbiddenHeader: 'Gatehouse-Degraded',
+  };
+}
+
+/** A user of the app, a token of theirs, and what the endpoint answers to it. */
+async function signUp(url: string): Promise<{ token: string; body: string }> {
+  const registered = await fetch(`${url}/v1/auth/register`, {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json', 'CF-Connecting-IP': '203.0.113.7' },
+    body: JSON.stringify({ email: 'bench@example.com', password: 'correct horse battery', name: 'Bench' }),
+  });
+  if (registered.status !== 201) throw new Error(`the app answered ${registered.status} to a registration`);
+  const { access_token: token } = (await registered.json()) as { access_token: string };
+  const { url: address, headers = {} } = targetOf(url, token);
+  const answer = await fetch(address, { headers });
+  if (answer.status !== 200) throw new Error(`gatehouse answered ${answer.status}`);
+  return { token, body: await answer.text() };
+}
+
+/** Asks twice: what fills the cache and what reads it must answer alike. */
+async function assertAnswer(name: CaseName, { url, headers = {} }: Target, expected: string): Promise<void> {
+  for (const state of ['cold', 'warm']) {
+    const answer = await fetch(url, { headers });
+    const body = await answer.text();
+    if (answer.status !== 200 || body !== expected) {
+      throw new Error(`${name} (${state}) answered ${answer.status} ${body.slice(0, 200)} instead of ${expected}`);
+    }
+  }
+}
+
+function publicKeyOf(signingKeys: string): string {
+  const { keys } = JSON.parse(signingKeys) as { keys: Record<string, string>[] };
+  const { kty, crv, x } = keys[0] ?? {};
+  return JSON.stringify({ kty, crv, x });
+}

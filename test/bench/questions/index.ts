@@ -1,0 +1,5 @@
+import type { Question } from '../question.ts';
+import { guardedGet } from './guarded-get/guarded-get.ts';
+
+/** Every question, in the order in which `npm run bench` asks them. */
+export const QUESTIONS: readonly Question[] = [guardedGet];

@@ -1,0 +1,160 @@
+import { execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { build } from 'esbuild';
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+const bin = (name: string) => join(root, 'node_modules/.bin', name);
+
+const COMPATIBILITY_DATE = '2026-10-20';
+
+/** The app's Worker as wrangler deploys it. */
+export async function bundleApp(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'bench-'));
+  try {
+    await promisify(execFile)(bin('wrangler'), ['deploy', '--dry-run', '--outdir', folder], {
+      cwd: root,
+      env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CI: '1' },
+    });
+    return await readFile(join(folder, 'index.js'), 'utf8');
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+/** A Worker of the benchmark's own, bundled as wrangler does it. @param file under test/bench/peers */
+export async function bundlePeer(file: string): Promise<string> {
+  const { outputFiles } = await build({
+    entryPoints: [join(root, 'test/bench/peers', file)],
+    bundle: true,
+    write: false,
+    format: 'esm',
+    target: 'es2024',
+    conditions: ['workerd', 'worker', 'browser'],
+    external: ['node:*', 'cloudflare:*'],
+    logLevel: 'error',
+  });
+  const [output] = outputFiles;
+  if (output === undefined) throw new Error(`${file} was not built`);
+  return output.text;
+}
+
+export interface WorkerOptions {
+  name: string;
+  script: string;
+  bindings: Readonly<Record<string, string>>;
+}
+
+export interface RunningWorkers extends AsyncDisposable {
+  /** Where each Worker listens, by its name. */
+  urls: ReadonlyMap<string, string>;
+}
+
+/**
+ * Starts Workers in one plain `workerd serve`, each on a socket of its own, with one database `DB` that has the app's
+ * schema. Nothing stands between a socket and its Worker, nor between a Worker's `fetch` and the network: wrangler dev
+ * and Miniflare put Workers of their own in both places, which costs a Worker that makes more round trips more.
+ */
+export async function startWorkers(workers: readonly WorkerOptions[]): Promise<RunningWorkers> {
+  const folder = await mkdtemp(join(tmpdir(), 'bench-'));
+  try {
+    await Promise.all(workers.map(({ name, script }) => writeFile(join(folder, `${name}.js`), script)));
+    await writeFile(join(folder, 'd1.js'), await bundlePeer('database/d1.ts'));
+    await writeFile(join(folder, 'config.capnp'), configOf(workers, await migrations()));
+    return await serve(folder, workers.length);
+  } catch (error) {
+    await rm(folder, { recursive: true });
+    throw error;
+  }
+}
+
+async function migrations(): Promise<string[]> {
+  const folder = join(root, 'src/db/migrations');
+  const files = (await readdir(folder)).filter((name) => name.endsWith('.sql')).toSorted();
+  const texts = await Promise.all(files.map((file) => readFile(join(folder, file), 'utf8')));
+  return texts.flatMap((text) => text.split('--> statement-breakpoint'));
+}
+
+/** Cap'n Proto text escapes strings as JSON does, as far as ASCII goes. */
+const quote = (text: string) => JSON.stringify(text);
+
+function configOf(workers: readonly WorkerOptions[], schema: readonly string[]): string {
+  const services = workers.map(
+    ({ name, bindings }) => `    (name = ${quote(name)}, worker = (
+      compatibilityDate = "${COMPATIBILITY_DATE}",
+      modules = [(name = "index.js", esModule = embed ${quote(`${name}.js`)})],
+      bindings = [
+        (name = "DB", wrapped = (
+          moduleName = "cloudflare-internal:d1-api",
+          innerBindings = [(name = "fetcher", service = "d1")])),
+${Object.entries(bindings)
+  .map(([key, value]) => `        (name = ${quote(key)}, text = ${quote(value)}),`)
+  .join('\n')}
+      ])),`,
+  );
+  const sockets = workers.map(
+    ({ name }) => `    (name = ${quote(name)}, address = "127.0.0.1:0", http = (), service = ${quote(name)}),`,
+  );
+  return `using Workerd = import "/workerd/workerd.capnp";
+
+const config :Workerd.Config = (
+  services = [
+    (name = "internet", network = (allow = ["public", "private"])),
+    (name = "d1", worker = (
+      compatibilityDate = "${COMPATIBILITY_DATE}",
+      modules = [(name = "index.js", esModule = embed "d1.js")],
+      durableObjectNamespaces = [(className = "Database", uniqueKey = "bench", enableSql = true)],
+      durableObjectStorage = (inMemory = void),
+      bindings = [
+        (name = "DATABASE", durableObjectNamespace = "Database"),
+        (name = "MIGRATIONS", text = ${quote(JSON.stringify(schema))}),
+      ])),
+${services.join('\n')}
+  ],
+  sockets = [
+${sockets.join('\n')}
+  ],
+);
+`;
+}
+
+async function serve(folder: string, sockets: number): Promise<RunningWorkers> {
+  const child = spawn(bin('workerd'), ['serve', '--control-fd=3', '--experimental', 'config.capnp'], {
+    cwd: folder,
+    // Its stdout is the Workers' log.
+    stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+  });
+  const exited = once(child, 'exit');
+  let complaint = '';
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    complaint = (complaint + text).slice(-2_000);
+  });
+  const stop = async () => {
+    child.kill();
+    await exited;
+    await rm(folder, { recursive: true, force: true });
+  };
+  // A benchmark that is interrupted leaves no workerd behind.
+  process.once('exit', () => child.kill());
+
+  const urls = new Map<string, string>();
+  const listening = (async () => {
+    for await (const text of createInterface({ input: child.stdio[3] as Readable })) {
+      const message = JSON.parse(text) as { event: string; socket: string; port: number };
+      if (message.event === 'listen') urls.set(message.socket, `http://127.0.0.1:${message.port}`);
+      if (urls.size === sockets) return;
+    }
+  })();
+  await Promise.race([listening, exited]);
+  if (urls.size < sockets) {
+    await stop();
+    throw new Error(`workerd did not start: ${complaint.trim()}`);
+  }
+  return { urls, [Symbol.asyncDispose]: stop };
+}

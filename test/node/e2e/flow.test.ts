@@ -1,0 +1,280 @@
+import { describe, expect, inject, test } from 'vitest';
+
+import { startGateway } from '../../../src/gateway/gateway.ts';
+import { UNLIMITED, startApp } from '../../support/app.ts';
+import type { RunningApp } from '../../support/app.ts';
+import { clientOf, newcomer } from '../../support/client.ts';
+import type { Answer, Call } from '../../support/client.ts';
+import { REDIS_MISSING, freePort, hasRedisServer, startRedis } from '../../support/redisServers.ts';
+
+const TOKEN = 'e2e-token';
+const THREE_SESSIONS = { SESSIONS_PER_USER: '3' };
+
+function expectTokens(answer: Answer, status: number): { access: string; refresh: string } {
+  expect(answer.body).toMatchObject({
+    access_token: expect.any(String),
+    refresh_token: expect.any(String),
+    token_type: 'Bearer',
+    expires_in: 900,
+  });
+  expect(answer.status).toBe(status);
+  expect(answer.headers.get('Cache-Control')).toBe('no-store');
+  return { access: answer.body.access_token, refresh: answer.body.refresh_token };
+}
+
+const login = (call: Call, { email, password }: { email: string; password: string }, device?: string) =>
+  call('POST', '/v1/auth/login', { body: { email, password, ...(device !== undefined && { device }) } });
+
+/** A redis-server that ends with its test. */
+async function redisServer() {
+  const redis = await startRedis();
+  return { redis, redisUrl: redis.url, [Symbol.asyncDispose]: () => redis.stop() };
+}
+
+const makeAdmin = (app: RunningApp, userId: string) =>
+  app.sql(`update users set role = 'admin', access_version = access_version + 1 where id = ?`, userId);
+
+/** What a mobile client does, from the first start to the last. */
+async function wholeFlow(app: RunningApp): Promise<void> {
+  const call = clientOf(app.url);
+  const person = newcomer();
+
+  const registered = await call('POST', '/v1/auth/register', { body: person });
+  expectTokens(registered, 201);
+  expect(registered.body.user).toMatchObject({ email: person.email, name: person.name, role: 'user', status: 'active' });
+  expect(registered.body.user.createdAt).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+  expect(JSON.stringify(registered.body)).not.toContain('scrypt');
+
+  expect((await login(call, { ...person, password: 'wrong password' })).body.code).toBe('INVALID_CREDENTIALS');
+  const phone = expectTokens(await login(call, person, 'Phone'), 200);
+  const tablet = expectTokens(await login(call, { ...person, email: person.email.toUpperCase() }, 'Tablet'), 200);
+
+  const sessions = await call('GET', '/v1/sessions', { token: phone.access });
+  expect(sessions.body).toMatchObject({ page: 1, total: 3 });
+  const names = sessions.body.items.map(({ device }: { device: string }) => device);
+  expect(names).toEqual(expect.arrayContaining(['Phone', 'Tablet']));
+  const current = sessions.body.items.filter((session: { current: boolean }) => session.current);
+  expect(current).toMatchObject([{ device: 'Phone', address: '203.0.113.7' }]);
+
+  const renamed = await call('PATCH', '/v1/users/me', { token: phone.access, body: { name: 'Renamed' } });
+  expect(renamed.body).toMatchObject({ name: 'Renamed' });
+  expect((await call('GET', '/v1/users/me', { token: tablet.access })).body).toMatchObject({ name: 'Renamed' });
+
+  // A retry after a lost answer gets the same successor.
+  const rotated = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } }), 200);
+  const again = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } }), 200);
+  expect(again.refresh).toBe(rotated.refresh);
+  expect((await call('GET', '/v1/users/me', { token: rotated.access })).status).toBe(200);
+
+  const tabletId = sessions.body.items.find(({ device }: { device: string }) => device === 'Tablet').id;
+  expect((await call('DELETE', `/v1/sessions/${tabletId}`, { token: rotated.access })).status).toBe(204);
+  expect((await call('GET', '/v1/users/me', { token: tablet.access })).body.code).toBe('TOKEN_REVOKED');
+  const ended = await call('POST', '/v1/auth/refresh', { body: { refresh_token: tablet.refresh } });
+  expect(ended.body.code).toBe('TOKEN_REVOKED');
+
+  expect((await call('POST', '/v1/auth/logout', { token: rotated.access })).status).toBe(204);
+  expect((await call('GET', '/v1/users/me', { token: rotated.access })).body.code).toBe('TOKEN_REVOKED');
+
+  const last = expectTokens(await login(call, person), 200);
+  const other = expectTokens(await login(call, person), 200);
+  const changed = await call('POST', '/v1/auth/password', {
+    token: last.access,
+    body: { currentPassword: person.password, newPassword: 'another horse battery' },
+  });
+  const fresh = expectTokens(changed, 200);
+  expect((await call('GET', '/v1/users/me', { token: other.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await call('GET', '/v1/users/me', { token: last.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await call('GET', '/v1/users/me', { token: fresh.access })).status).toBe(200);
+  expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: fresh.refresh } }), 200);
+  expect((await login(call, person)).status).toBe(401);
+  const anew = { ...person, password: 'another horse battery' };
+
+  const [one, two] = [expectTokens(await login(call, anew), 200), expectTokens(await login(call, anew), 200)];
+  expect((await call('POST', '/v1/auth/logout-all', { token: one.access })).status).toBe(204);
+  for (const { access, refresh } of [one, two]) {
+    expect((await call('GET', '/v1/users/me', { token: access })).body.code).toBe('TOKEN_REVOKED');
+    expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: refresh } })).body.code).toBe('TOKEN_REVOKED');
+  }
+
+  const final = expectTokens(await login(call, anew), 200);
+  expect((await call('DELETE', '/v1/users/me', { token: final.access })).status).toBe(204);
+  expect((await call('GET', '/v1/users/me', { token: final.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await login(call, anew)).body.code).toBe('INVALID_CREDENTIALS');
+}
+
+describe.each([
+  ['the embedded engine', async () => undefined],
+  ['redis-server', redisServer],
+] as const)('on %s', (name, start) => {
+  const real = name === 'redis-server';
+
+  test.skipIf(real && !hasRedisServer)(`a client's whole life${real && !hasRedisServer ? `: ${REDIS_MISSING}` : ''}`, async () => {
+    await using redis = await start();
+    await using gateway = await startGateway({ token: TOKEN, port: 0, ...(redis && { redisUrl: redis.redisUrl }) });
+    const server = { url: gateway.url, token: TOKEN };
+    await using app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
+    await wholeFlow(app);
+    expect(app.logs.join('\n')).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ/);
+  });
+
+  test.skipIf(real && !hasRedisServer)('reads come from the cache, changes reach every reader', async () => {
+    await using redis = await start();
+    await using gateway = await startGateway({ token: TOKEN, port: 0, ...(redis && { redisUrl: redis.redisUrl }) });
+    const server = { url: gateway.url, token: TOKEN };
+    await using app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: UNLIMITED });
+    const call = clientOf(app.url);
+    const person = newcomer();
+    const { body } = await call('POST', '/v1/auth/register', { body: person });
+    const { id } = body.user;
+    await makeAdmin(app, id);
+    const admin = expectTokens(await login(call, person), 200).access;
+
+    const me = () => call('GET', '/v1/users/me', { token: admin });
+    const list = () => call('GET', '/v1/users?limit=5', { token: admin });
+    expect((await me()).body.name).toBe(person.name);
+    expect((await list()).body).toMatchObject({ page: 1, limit: 5, total: 1, items: [{ name: person.name }] });
+
+    // Behind the app's back: whoever still sees the old name did not ask D1.
+    await app.sql('update users set name = ? where id = ?', 'Behind', id);
+    expect((await me()).body.name).toBe(person.name);
+    expect((await list()).body.items[0].name).toBe(person.name);
+
+    const patched = await call('PATCH', `/v1/users/${id}`, { token: admin, body: { name: 'Official' } });
+    expect(patched.body.name).toBe('Official');
+    expect((await me()).body.name).toBe('Official');
+    expect((await list()).body.items[0].name).toBe('Official');
+    expect((await call('GET', '/v1/users?q=offic', { token: admin })).body.total).toBe(1);
+    expect((await call('GET', '/v1/users?q=%25', { token: admin })).body.total).toBe(0);
+  });
+
+  test.skipIf(real && !hasRedisServer)('limits: the sixth login is refused, with the time to wait', async () => {
+    await using redis = await start();
+    await using gateway = await startGateway({ token: TOKEN, port: 0, ...(redis && { redisUrl: redis.redisUrl }) });
+    await using app = await startApp({ bundle: inject('workerBundle'), redis: { url: gateway.url, token: TOKEN } });
+    const call = clientOf(app.url);
+    const person = newcomer();
+    expect((await call('POST', '/v1/auth/register', { body: person })).status).toBe(201);
+
+    for (let attempt = 1; attempt <= 5; attempt += 1) {
+      expect((await login(call, { ...person, password: 'a wrong guess' })).status).toBe(401);
+    }
+    const sixth = await login(call, person);
+    expect(sixth.status).toBe(429);
+    expect(sixth.body).toMatchObject({ code: 'RATE_LIMITED', 'violated-policies': ['login'] });
+    const wait = Number(sixth.headers.get('Retry-After'));
+    expect(wait).toBeGreaterThan(0);
+    expect(wait).toBeLessThanOrEqual(1_800);
+    // Neither another phone at that address nor the account at another address is locked out.
+    const neighbour = newcomer();
+    await call('POST', '/v1/auth/register', { body: neighbour });
+    expect((await login(call, neighbour)).status).toBe(200);
+    expect((await login(clientOf(app.url, '198.51.100.1'), person)).status).toBe(200);
+    // A header that any client can set is nobody's identity.
+    const spoofed = await call('POST', '/v1/auth/login', {
+      body: { email: person.email, password: person.password },
+      headers: { 'X-Forwarded-For': '192.0.2.55' },
+    });
+    expect(spoofed.status).toBe(429);
+    // The third registration of this minute is the last.
+    expect((await call('POST', '/v1/auth/register', { body: newcomer() })).status).toBe(201);
+    expect((await call('POST', '/v1/auth/register', { body: newcomer() })).status).toBe(429);
+  });
+});
+
+test('a user has so many sessions: the one that would expire first leaves', async () => {
+  await using gateway = await startGateway({ token: TOKEN, port: 0 });
+  const server = { url: gateway.url, token: TOKEN };
+  await using app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
+  const call = clientOf(app.url);
+  const person = newcomer();
+  const first = expectTokens(await call('POST', '/v1/auth/register', { body: person }), 201);
+  for (let i = 0; i < 3; i += 1) await login(call, person, `Device ${i}`);
+  expect((await call('GET', '/v1/users/me', { token: first.access })).body.code).toBe('TOKEN_REVOKED');
+  const rows = await app.sql(`select ended_reason from sessions where ended_at_ms is not null`);
+  expect(rows).toEqual([{ ended_reason: 'evicted' }]);
+});
+
+test('a role changes: the access token is out of date, a refresh brings the new role', async () => {
+  await using gateway = await startGateway({ token: TOKEN, port: 0 });
+  await using app = await startApp({ bundle: inject('workerBundle'), redis: { url: gateway.url, token: TOKEN }, settings: UNLIMITED });
+  const call = clientOf(app.url);
+  const [boss, other] = [newcomer(), newcomer()];
+  const { body: bossBody } = await call('POST', '/v1/auth/register', { body: boss });
+  await makeAdmin(app, bossBody.user.id);
+  const admin = expectTokens(await login(call, boss), 200).access;
+  const { body } = await call('POST', '/v1/auth/register', { body: other });
+
+  expect((await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { role: 'admin' } })).status).toBe(200);
+  expect((await call('GET', '/v1/users/me', { token: body.access_token })).body.code).toBe('TOKEN_SUPERSEDED');
+  const next = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: body.refresh_token } }), 200);
+  expect((await call('GET', '/v1/users', { token: next.access })).status).toBe(200);
+
+  expect((await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { status: 'disabled' } })).status).toBe(200);
+  expect((await call('GET', '/v1/users/me', { token: next.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: next.refresh } })).body.code).toBe('TOKEN_REVOKED');
+  expect((await login(call, other)).body.code).toBe('ACCOUNT_DISABLED');
+});
+
+test('without Redis from the start, everything works', async () => {
+  const nowhere = { url: `http://127.0.0.1:${await freePort()}`, token: TOKEN };
+  await using app = await startApp({ bundle: inject('workerBundle'), redis: nowhere, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
+  await wholeFlowWithoutRotation(app);
+});
+
+test.skipIf(!hasRedisServer)('with Redis killed half way, everything goes on', async () => {
+  await using server = await redisServer();
+  const { redis, redisUrl } = server;
+  await using gateway = await startGateway({ token: TOKEN, port: 0, redisUrl });
+  await using app = await startApp({
+    bundle: inject('workerBundle'),
+    redis: { url: gateway.url, token: TOKEN },
+    settings: { ...UNLIMITED, ...THREE_SESSIONS },
+  });
+  const call = clientOf(app.url);
+  const person = newcomer();
+  const before = expectTokens(await call('POST', '/v1/auth/register', { body: person }), 201);
+  const gone = expectTokens(await login(call, person, 'gone'), 200);
+  expect((await call('POST', '/v1/auth/logout', { token: gone.access })).status).toBe(204);
+
+  await redis.kill();
+  expect((await call('GET', '/v1/users/me', { token: before.access })).status).toBe(200);
+  expect((await call('GET', '/v1/users/me', { token: gone.access })).body.code).toBe('TOKEN_REVOKED');
+  expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: before.refresh } }), 200);
+  await wholeFlowWithoutRotation(app);
+});
+
+/** {@link wholeFlow} as far as it does not depend on rotation, which waits for Redis. */
+async function wholeFlowWithoutRotation(app: RunningApp): Promise<void> {
+  const call = clientOf(app.url);
+  const person = newcomer();
+  const statuses: number[] = [];
+  const watched: Call = async (...request) => {
+    const answer = await call(...request);
+    statuses.push(answer.status);
+    return answer;
+  };
+  const first = expectTokens(await watched('POST', '/v1/auth/register', { body: person }), 201);
+  const second = expectTokens(await login(watched, person, 'Second'), 200);
+  const me = await watched('GET', '/v1/users/me', { token: first.access });
+  expect(me.body.email).toBe(person.email);
+  expect(me.headers.get('Gatehouse-Degraded')).toContain('revocation=d1');
+  expect((await watched('PATCH', '/v1/users/me', { token: first.access, body: { name: 'Changed' } })).status).toBe(200);
+  expect((await watched('GET', '/v1/users/me', { token: second.access })).body.name).toBe('Changed');
+  expect((await watched('GET', '/v1/sessions', { token: first.access })).body.total).toBe(2);
+
+  const same = expectTokens(await watched('POST', '/v1/auth/refresh', { body: { refresh_token: first.refresh } }), 200);
+  expect(same.refresh).toBe(first.refresh);
+  expect((await watched('GET', '/v1/users/me', { token: same.access })).status).toBe(200);
+
+  expect((await watched('POST', '/v1/auth/logout', { token: second.access })).status).toBe(204);
+  expect((await watched('GET', '/v1/users/me', { token: second.access })).body.code).toBe('TOKEN_REVOKED');
+  const refused = await watched('POST', '/v1/auth/refresh', { body: { refresh_token: second.refresh } });
+  expect(refused.body.code).toBe('TOKEN_REVOKED');
+  expect((await watched('POST', '/v1/auth/logout-all', { token: first.access })).status).toBe(204);
+  expect((await watched('GET', '/v1/users/me', { token: first.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await watched('GET', '/health')).status).toBe(200);
+  const ready = await watched('GET', '/ready');
+  expect(ready.status).toBe(200);
+  expect(ready.body).toMatchObject({ status: 'degraded', dependencies: { redis: { status: 'down' } } });
+  expect(statuses.filter((status) => status >= 500)).toEqual([]);
+}
