@@ -92,7 +92,7 @@ describe('the fault kit itself', () => {
     ['429', 429, /^\{"error":"ERR max/],
     ['401', 401, /^\{"error":"WRONGPASS/],
     ['null', 200, /^null$/],
-    ['truncated JSON', 200, /^\[\{"result":"OK"$/],
+    ['truncated JSON', 200, /^\[\{"result":"OK"\}$/],
     ['one object for all results', 200, /^\{"result":"OK"\}$/],
     ['results that are no objects', 200, /^\[1,1\]$/],
     ['too few results', 200, /^\[\{"result":"OK"\}\]$/],
