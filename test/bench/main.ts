@@ -51,7 +51,9 @@ async function main(argv: string[]): Promise<number> {
       process.stderr.write(`bench: ${question.name}: ${(error as Error).message}\n`);
       return 1;
     }
-    process.stdout.write(json ? `${JSON.stringify(report)}\n` : `\n${question.asks}\n${tableOf(report)}\n${question.setUp}\n\n`);
+    process.stdout.write(
+      json ? `${JSON.stringify(report)}\n` : `\n${question.asks}\n${tableOf(report)}\n${question.setUp}\n\n`,
+    );
   }
   return 0;
 }

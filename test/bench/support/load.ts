@@ -31,7 +31,9 @@ export async function runLoad(target: Target, connections: number, amount: Amoun
   const request = Buffer.from(`GET ${pathname} HTTP/1.1\r\n${lines.join('')}\r\n`);
   const forbidden = target.forbiddenHeader === undefined ? undefined : `\r\n${target.forbiddenHeader.toLowerCase()}:`;
 
-  const sockets = Array.from({ length: connections }, () => net.connect({ host: hostname, port: Number(port), noDelay: true }));
+  const sockets = Array.from({ length: connections }, () =>
+    net.connect({ host: hostname, port: Number(port), noDelay: true }),
+  );
   try {
     await Promise.all(sockets.map((socket) => once(socket, 'connect')));
     const latenciesMs: number[] = [];

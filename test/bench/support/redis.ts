@@ -34,7 +34,9 @@ export async function startBenchRedis(redisUrl = process.env['BENCH_REDIS_URL'])
   const exited = once(child, 'exit');
   const [first] = (await Promise.race([once(child, 'message'), exited])) as [RedisAnswer | number];
   if (typeof first !== 'object' || !('ready' in first)) {
-    throw new Error(`the gateway did not start${typeof first === 'object' && 'failed' in first ? `: ${first.failed}` : ''}`);
+    throw new Error(
+      `the gateway did not start${typeof first === 'object' && 'failed' in first ? `: ${first.failed}` : ''}`,
+    );
   }
 
   const waiting = new Map<number, (counts: Counts) => void>();

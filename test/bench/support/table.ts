@@ -24,6 +24,8 @@ export function tableOf({ cases }: Report): string {
   const rows = [columns.map(({ title }) => title), ...cases.map((result) => columns.map(({ value }) => value(result)))];
   const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
   const line = (row: string[]) =>
-    row.map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0))).join('  ');
+    row
+      .map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0)))
+      .join('  ');
   return rows.map(line).join('\n');
 }

@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -65,6 +65,7 @@ export async function startWorkers(workers: readonly WorkerOptions[]): Promise<R
   const folder = await mkdtemp(join(tmpdir(), 'bench-'));
   try {
     await Promise.all(workers.map(({ name, script }) => writeFile(join(folder, `${name}.js`), script)));
+    await mkdir(join(folder, 'd1'));
     await writeFile(join(folder, 'd1.js'), await bundlePeer('database/d1.ts'));
     await writeFile(join(folder, 'config.capnp'), configOf(workers, await migrations()));
     return await serve(folder, workers.length);
@@ -106,11 +107,12 @@ ${Object.entries(bindings)
 const config :Workerd.Config = (
   services = [
     (name = "internet", network = (allow = ["public", "private"])),
+    (name = "disk", disk = (path = "d1", writable = true)),
     (name = "d1", worker = (
       compatibilityDate = "${COMPATIBILITY_DATE}",
       modules = [(name = "index.js", esModule = embed "d1.js")],
       durableObjectNamespaces = [(className = "Database", uniqueKey = "bench", enableSql = true)],
-      durableObjectStorage = (inMemory = void),
+      durableObjectStorage = (localDisk = "disk"),
       bindings = [
         (name = "DATABASE", durableObjectNamespace = "Database"),
         (name = "MIGRATIONS", text = ${quote(JSON.stringify(schema))}),

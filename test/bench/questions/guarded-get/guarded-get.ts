@@ -67,7 +67,9 @@ export const guardedGet: Question = {
         const { connections, requests } = LATENCY;
         latenciesMs[name].push(...(await runLoad(counted[name], connections, { requests })).latenciesMs);
       }
-      progress(`latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`);
+      progress(
+        `latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`,
+      );
     }
 
     const rates = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
@@ -80,16 +82,14 @@ export const guardedGet: Question = {
       progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
     }
 
-    const cases = CASES.map(
-      (name): CaseResult => ({
-        name,
-        ...counts[name],
-        p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
-        p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
-        p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
-        requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
-      }),
-    );
+    const cases = CASES.map((name): CaseResult => ({
+      name,
+      ...counts[name],
+      p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
+      p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
+      p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
+      requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
+    }));
     return { question: 'guarded-get', cases };
   },
 };
