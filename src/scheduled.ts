@@ -16,13 +16,17 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
   });
   batch.setDeadline(MAX_REDIS_MS);
   await runWithServices(services, async () => {
-    try {
-      while ((await services.outbox.deliverDue()) > 0);
-    } catch (error) {
-      // The rows stay: the next minute tries again.
-      log('warn', 'outbox.delivery_failed', describeError(error));
-    }
-    await services.session.purge();
+    await attempt('outbox', () => services.outbox.deliverDue());
+    await attempt('sessions', () => services.session.purge());
     await batch.settle();
   });
 };
+
+/** One job's failure is not the other's; the next minute tries again. */
+async function attempt(job: string, work: () => Promise<unknown>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    log('warn', 'scheduled.failed', { job, ...describeError(error) });
+  }
+}

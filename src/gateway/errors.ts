@@ -26,6 +26,14 @@ export class BackendUnavailable extends Error {
   }
 }
 
+/**
+ * The text of an error as clients get it. What the gateway says in Redis's place begins with a word of its own, as
+ * Redis's errors do: a pipeline may hold it beside the replies of a shard that is up.
+ */
+export function wireText(error: Error): string {
+  return error instanceof BackendUnavailable ? `UNAVAILABLE ${error.message}` : error.message;
+}
+
 /** A setting that cannot be used. `problems` has one sentence for each wrong setting, without its secret value. */
 export class SettingsError extends Error {
   readonly problems: readonly string[];

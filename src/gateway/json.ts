@@ -1,4 +1,5 @@
 import { ErrorReply } from 'redis';
+import { wireText } from './errors.ts';
 import type { Outcome, Reply } from './reply.ts';
 
 /** How strings are written: as UTF-8 text, or as base64 of their bytes (`Upstash-Encoding: base64`). */
@@ -8,7 +9,7 @@ const OK = Buffer.from('OK');
 
 /** One command's answer: `{"result":…}` or `{"error":"…"}`. */
 export function writeOutcome(outcome: Outcome, encoding: Encoding): string {
-  if (outcome instanceof Error) return writeError(outcome.message);
+  if (outcome instanceof Error) return writeError(wireText(outcome));
   // Clients take a bare OK as it stands, and decode everything else.
   if (encoding === 'base64' && Buffer.isBuffer(outcome) && outcome.equals(OK)) return '{"result":"OK"}';
   return `{"result":${writeReply(outcome, encoding)}}`;

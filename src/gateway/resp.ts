@@ -1,3 +1,4 @@
+import { wireText } from './errors.ts';
 import type { Outcome } from './reply.ts';
 
 const CRLF = Buffer.from('\r\n');
@@ -22,7 +23,7 @@ function append(parts: Buffer[], outcome: Outcome): void {
     parts.push(Buffer.from(`${/^-?\d+$/.test(outcome) ? ':' : '+'}${outcome}\r\n`));
   } else if (outcome instanceof Error) {
     // A line break would end the error early and leave its rest to be read as the next reply.
-    parts.push(Buffer.from(`-${outcome.message.replaceAll(/[\r\n]+/g, ' ')}\r\n`));
+    parts.push(Buffer.from(`-${wireText(outcome).replaceAll(/[\r\n]+/g, ' ')}\r\n`));
   } else {
     parts.push(Buffer.from(`*${outcome.length}\r\n`));
     for (const reply of outcome) append(parts, reply);

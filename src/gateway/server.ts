@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net';
 import { ErrorReply } from 'redis';
 import { type Access, type Authenticate, bearerToken } from './auth.ts';
 import type { Backend } from './backend.ts';
-import { BackendUnavailable, GatewayError } from './errors.ts';
+import { BackendUnavailable, GatewayError, wireText } from './errors.ts';
 import { Executor } from './executor.ts';
 import { type Encoding, writeError, writeOutcome, writeOutcomes } from './json.ts';
 import type { Log } from './log.ts';
@@ -45,6 +45,11 @@ interface Answer {
 }
 
 const JSON_TYPE = 'application/json';
+/** Node's codes for requests that it gives up, and what they are called in HTTP. */
+const CLIENT_ERRORS = new Map([
+  ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
+  ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
+]);
 /** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
 const UNAVAILABLE_REPLY = /^(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 
@@ -131,7 +136,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     if (status === 500) {
       log({ level: 'error', event: 'internal_error', error: error instanceof Error ? error.stack : String(error) });
     }
-    const message = status === 500 ? 'ERR internal error of the gateway' : (error as Error).message;
+    const message = status === 500 ? 'ERR internal error of the gateway' : wireText(error as Error);
     return { status, type: JSON_TYPE, body: writeError(message) };
   }
 
@@ -163,6 +168,17 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
         .catch((error: unknown) => response.destroy(error as Error));
     },
   );
+
+  // A client that neither reads its answer nor goes away is cut off.
+  server.timeout = 120_000;
+  // What is not HTTP, too large in its head, or too slow never becomes a request; its answer is JSON all the same.
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request';
+    const body = writeError(`ERR the request is not acceptable HTTP: ${status.slice(4)}`);
+    const head = `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: ${JSON_TYPE}\r\n`;
+    socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  });
 
   return {
     get address() {

@@ -32,7 +32,9 @@ export function authenticate({ whenUnavailable = 'd1' }: AuthenticateOptions = {
     name: 'authenticate()',
     provides: 'auth',
     async local(c) {
-      setAuth(c, await TokenService.verifyAccess(bearerOf(c)));
+      const claims = await TokenService.verifyAccess(bearerOf(c));
+      refuse(BlacklistService.known(claims));
+      setAuth(c, claims);
     },
     prepare(c) {
       const auth = authOf(c);

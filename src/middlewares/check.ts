@@ -1,5 +1,6 @@
 import type { Context, MiddlewareHandler } from 'hono';
 
+import { AppError } from '../errors';
 import type { AppEnv } from './services.middleware';
 
 /** What a check's last word takes: it throws an `AppError` to refuse. */
@@ -16,12 +17,11 @@ export interface CheckPlan {
   readonly provides?: 'auth';
   /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
   local?(c: Context<AppEnv>): void | Promise<void>;
-  /**
-   * Issues commands (they are held until every check has) and returns what decides once their replies are in. Throwing
-   * refuses at once, and nothing is sent at all.
-   */
+  /** Throws for whoever is known here to be refused: no check asks Redis then, and nothing is consumed. */
+  known?(c: Context<AppEnv>): void;
+  /** Issues commands (they are held until every check has) and returns what decides once their replies are in. */
   prepare?(c: Context<AppEnv>): Decide | undefined;
-  /** Takes back what `prepare` consumed, because another check has refused the request. */
+  /** Takes back what this check consumed for a request that was refused before it counted. */
   undo?(c: Context<AppEnv>): void;
 }
 
@@ -74,26 +74,26 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
+  for (const plan of active) plan.known?.(c);
+
   const { batch } = c.var.request;
   const release = batch.hold();
   const decisions: (Decide | undefined)[] = [];
   try {
     for (const plan of active) decisions.push(plan.prepare?.(c));
-  } catch (error) {
-    // Whoever is known to be refused costs no round trip, and consumes nothing.
-    release(false);
-    await Promise.allSettled(decisions.map(async (decide) => decide?.()));
-    throw error;
+  } finally {
+    release();
   }
-  release();
 
   for (const [index, decide] of decisions.entries()) {
     try {
       await decide?.();
     } catch (error) {
-      // Replies of the later ones are in as well: what they consumed goes back.
+      // Replies of the later ones are in as well. What they consumed goes back; what stood before the refusing check
+      // counts, unless that one is a limit itself: a request that a limit refuses consumes nothing anywhere.
       await Promise.allSettled(decisions.slice(index + 1).map(async (later) => later?.()));
-      for (const [other, plan] of active.entries()) if (other !== index) plan.undo?.(c);
+      const limited = error instanceof AppError && error.code === 'RATE_LIMITED';
+      for (const [other, plan] of active.entries()) if (other > index || (limited && other < index)) plan.undo?.(c);
       throw error;
     }
   }

@@ -2,10 +2,9 @@ import type { Context, ErrorHandler } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 
 import { describeError, log } from '../config/log';
-import { DatabaseUnavailable } from '../services/errors';
 import { AppError, ERRORS, unavailable } from '../errors';
 import type { ErrorCode } from '../errors';
-import { RedisUnavailable } from '../services/errors';
+import { DatabaseUnavailable, RedisError } from '../services/errors';
 
 /** A problem document (RFC 9457). `type` identifies the code; `code` repeats it for clients that switch on it. */
 export function problem(c: Context, error: AppError): Response {
@@ -46,8 +45,8 @@ export const onError: ErrorHandler = (error, c) => {
     log('error', 'database.unavailable', { reason: error.message });
     return problem(c, unavailable('The database', 5));
   }
-  if (error instanceof RedisUnavailable) {
-    log('error', 'redis.unavailable', { reason: error.reason });
+  if (error instanceof RedisError) {
+    log('error', 'redis.failed', { reason: error.message });
     return problem(c, unavailable('A part of the service', 5));
   }
   // Hono's own, such as a body that is no JSON.

@@ -62,17 +62,21 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
     return { name: name ?? `${maxRequests}-${windowMs}-${slug(routePath(c))}`, maxRequests, windowMs };
   };
 
+  const identityOf = (c: Context<AppEnv>) => identities.get(c) ?? callerIdentity(c);
+
   return check({
     name: 'rateLimiter()',
     async local(c) {
       if (options.identity !== undefined) identities.set(c, await identity(c));
     },
+    known(c) {
+      const policy = policyOf(c);
+      const blockedMs = RateLimitService.blockedMs(policy, identityOf(c));
+      if (blockedMs > 0) throw refusal(policy, blockedMs, message);
+    },
     prepare(c) {
       const policy = policyOf(c);
-      const who = identities.get(c) ?? callerIdentity(c);
-      const blockedMs = RateLimitService.blockedMs(policy, who);
-      if (blockedMs > 0) throw refusal(policy, blockedMs, message);
-      const decision = RateLimitService.consume({ policy, identity: who, whenUnavailable });
+      const decision = RateLimitService.consume({ policy, identity: identityOf(c), whenUnavailable });
       return async () => {
         const made = await decision;
         if (made.allowed) consumed.set(c, made.refund);

@@ -1,31 +1,16 @@
-import { blockedMs } from './busy';
-import type { Breaker } from './breaker';
-import type { Argument, Command, RedisClient, RedisValue, Reply } from './client';
+import type { Argument, Command, RedisValue, Reply } from './client';
 import { RedisReplyError, RedisUnavailable } from './errors';
 import type { Script } from './script';
+import { Trips } from './trip';
+import type { TripOptions } from './trip';
 
-export interface RedisBatchOptions {
-  client: RedisClient;
-  breaker: Breaker;
-  /** Keeps a call alive after the answer. */
-  waitUntil: (promise: Promise<unknown>) => void;
-  /** What this request may wait for Redis in all, in milliseconds. */
-  deadlineMs: number;
-  now?: () => number;
-}
+export type RedisBatchOptions = TripOptions;
 
 interface Slot {
   command: Command;
   script: Script | undefined;
   resolve: (value: RedisValue) => void;
   reject: (error: unknown) => void;
-}
-
-/** Blocking round trips and commands of one request, for the benchmark and for tests. */
-export interface BatchCounts {
-  blockingTrips: number;
-  deferredTrips: number;
-  commands: number;
 }
 
 /**
@@ -36,25 +21,22 @@ export interface BatchCounts {
  * const [name, visits] = await Promise.all([batch.send('GET', key), batch.send('INCR', counter)]); // one HTTP request
  */
 export class RedisBatch {
-  readonly counts: BatchCounts = { blockingTrips: 0, deferredTrips: 0, commands: 0 };
-  readonly #options: RedisBatchOptions;
-  readonly #now: () => number;
+  readonly #trips: Trips;
+  readonly #waitUntil: RedisBatchOptions['waitUntil'];
   #slots: Slot[] = [];
-  #deferred: { command: Command; script: Script | undefined }[] = [];
+  #deferred: Slot[] = [];
   #held = 0;
   #scheduled = false;
   #answered = false;
-  #remainingMs: number;
 
   constructor(options: RedisBatchOptions) {
-    this.#options = options;
-    this.#now = options.now ?? Date.now;
-    this.#remainingMs = options.deadlineMs;
+    this.#trips = new Trips(options);
+    this.#waitUntil = options.waitUntil;
   }
 
   /** Gives the request another deadline for the Redis work that it has yet to do (auth routes have a longer one). */
   setDeadline(deadlineMs: number): void {
-    this.#remainingMs = deadlineMs;
+    this.#trips.deadlineMs = deadlineMs;
   }
 
   /** @throws {RedisUnavailable | RedisReplyError} */
@@ -64,17 +46,21 @@ export class RedisBatch {
 
   /** Runs a script by its SHA; a server that does not know it yet gets its text, in one more trip. */
   run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
-    return this.#enqueue(['EVALSHA', script.sha, keys.length, ...keys, ...args], script);
+    return this.#enqueue(shaCommand(script, keys, args), script);
   }
 
-  /** Sends a command after the answer, together with the others of its kind. Its outcome is only logged. */
-  defer(...command: Command): void {
-    this.#later(command, undefined);
-  }
-
-  /** {@link run}, after the answer. */
-  deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): void {
-    this.#later(['EVALSHA', script.sha, keys.length, ...keys, ...args], script);
+  /**
+   * {@link run}, after the answer, together with everything else that can wait. The promise may be ignored: nothing is
+   * rejected that nobody looks at.
+   */
+  deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
+    const outcome = new Promise<RedisValue>((resolve, reject) => {
+      this.#deferred.push({ command: shaCommand(script, keys, args), script, resolve, reject });
+    });
+    outcome.catch(() => undefined);
+    // A load that outlived its request still fills the cache.
+    if (this.#answered && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.settle()));
+    return outcome;
   }
 
   /**
@@ -88,7 +74,7 @@ export class RedisBatch {
       if (released) return;
       released = true;
       this.#held -= 1;
-      if (!send) for (const slot of this.#slots.splice(0)) slot.reject(new RedisUnavailable('breaker'));
+      if (!send) rejectAll(this.#slots.splice(0), new RedisUnavailable('breaker'));
       else if (this.#held === 0) this.#flush();
     };
   }
@@ -97,21 +83,14 @@ export class RedisBatch {
   async settle(): Promise<void> {
     this.#answered = true;
     const deferred = this.#deferred.splice(0);
-    if (deferred.length === 0 || this.#options.breaker.state !== 'closed') return;
-    this.counts.deferredTrips += 1;
-    this.counts.commands += deferred.length;
-    const replies = await this.#call(deferred.map(({ command }) => command));
-    const unknown = deferred.filter((_, index) => isNoScript(replies[index]));
-    if (unknown.length > 0) await this.#call(unknown.map(({ command, script }) => withText(command, script)));
-  }
-
-  #later(command: Command, script: Script | undefined): void {
-    this.#deferred.push({ command, script });
-    // A load that outlived its request still fills the cache.
-    if (!this.#answered || this.#deferred.length > 1) return;
-    queueMicrotask(() => {
-      this.#options.waitUntil(this.settle().catch(() => undefined));
-    });
+    if (deferred.length === 0) return;
+    try {
+      const { refused } = this.#trips;
+      if (refused?.reason === 'breaker') throw refused;
+      await this.#dispatch(deferred, (commands) => this.#trips.call(commands));
+    } catch (error) {
+      rejectAll(deferred, error);
+    }
   }
 
   #enqueue(command: Command, script: Script | undefined): Promise<RedisValue> {
@@ -129,14 +108,12 @@ export class RedisBatch {
   #flush(): void {
     const slots = this.#slots.splice(0);
     if (slots.length === 0) return;
-    this.#dispatch(slots).catch((error: unknown) => {
-      for (const slot of slots) slot.reject(error);
-    });
+    this.#dispatch(slots, (commands) => this.#trips.wait(commands)).catch((error: unknown) => rejectAll(slots, error));
   }
 
   /** Settles every slot, or throws what they all fail with. */
-  async #dispatch(slots: readonly Slot[]): Promise<void> {
-    const replies = await this.#wait(slots.map((slot) => slot.command));
+  async #dispatch(slots: readonly Slot[], trip: (commands: Command[]) => Promise<Reply[]>): Promise<void> {
+    const replies = await trip(slots.map((slot) => slot.command));
     const unknown: Slot[] = [];
     slots.forEach((slot, index) => {
       const reply = replies[index];
@@ -144,67 +121,22 @@ export class RedisBatch {
       else settleSlot(slot, reply);
     });
     if (unknown.length === 0) return;
-    const healed = await this.#wait(unknown.map((slot) => withText(slot.command, slot.script)));
+    const healed = await trip(unknown.map((slot) => withText(slot.command, slot.script)));
     unknown.forEach((slot, index) => settleSlot(slot, healed[index]));
-  }
-
-  /** One trip that the request waits for, within what is left of its deadline. */
-  async #wait(commands: readonly Command[]): Promise<Reply[]> {
-    if (this.#options.breaker.state !== 'closed') throw new RedisUnavailable('breaker');
-    if (this.#remainingMs <= 0) throw new RedisUnavailable('deadline');
-    this.counts.blockingTrips += 1;
-    this.counts.commands += commands.length;
-
-    const startMs = this.#now();
-    const blockedAtStart = blockedMs();
-    let settled = false;
-    const call = this.#call(commands).finally(() => {
-      settled = true;
-    });
-    // The request may stop waiting; the call goes on, so that a slow first connection warms up and the breaker learns.
-    this.#options.waitUntil(call.catch(() => undefined));
-
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        void lookAgain(() => settled).then(() => reject(new RedisUnavailable('deadline')));
-      }, this.#remainingMs);
-    });
-    try {
-      return await Promise.race([call, deadline]);
-    } finally {
-      clearTimeout(timer);
-      this.#remainingMs -= this.#now() - startMs - (blockedMs() - blockedAtStart);
-    }
-  }
-
-  /** One trip, scored. */
-  async #call(commands: readonly Command[]): Promise<Reply[]> {
-    const { client, breaker } = this.#options;
-    const blockedAtStart = blockedMs();
-    try {
-      const replies = await client.execute(commands);
-      breaker.record(!replies.some((reply) => reply.error instanceof RedisUnavailable));
-      return replies;
-    } catch (error) {
-      // A timeout while this isolate computed says nothing about Redis.
-      const ours = error instanceof RedisUnavailable && error.reason === 'timeout' && blockedMs() > blockedAtStart;
-      if (!ours) breaker.record(false);
-      throw error;
-    }
   }
 }
 
-/**
- * A timer that fires late (the isolate was busy) must not beat an answer that has already arrived: lets the event loop
- * take in what is there. Head and body of a response need a turn each.
- */
-async function lookAgain(done: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 4 && !done(); turn += 1) {
-    await new Promise<void>((resolve) => {
-      setTimeout(resolve, 0);
-    });
-  }
+function shaCommand(script: Script, keys: readonly string[], args: readonly Argument[]): Command {
+  return ['EVALSHA', script.sha, keys.length, ...keys, ...args];
+}
+
+/** The EVALSHA command as the EVAL that means the same. */
+function withText([, , ...rest]: Command, script: Script | undefined): Command {
+  return ['EVAL', script?.text ?? '', ...rest];
+}
+
+function isNoScript(reply: Reply | undefined): boolean {
+  return reply?.error instanceof RedisReplyError && reply.error.code === 'NOSCRIPT';
 }
 
 function settleSlot(slot: Slot, reply: Reply | undefined): void {
@@ -213,11 +145,7 @@ function settleSlot(slot: Slot, reply: Reply | undefined): void {
   else slot.reject(reply.error);
 }
 
-function isNoScript(reply: Reply | undefined): boolean {
-  return reply?.error instanceof RedisReplyError && reply.error.code === 'NOSCRIPT';
-}
-
-/** The EVALSHA command as the EVAL that means the same. */
-function withText([, , ...rest]: Command, script: Script | undefined): Command {
-  return ['EVAL', script?.text ?? '', ...rest];
+/** Those that are settled already stay as they are. */
+function rejectAll(slots: readonly Slot[], error: unknown): void {
+  for (const slot of slots) slot.reject(error);
 }

@@ -22,8 +22,13 @@ export type BreakerState = 'closed' | 'open' | 'half-open';
  */
 export interface Breaker {
   readonly state: BreakerState;
-  /** Scores the real outcome of a call, even when its request has stopped waiting. */
-  record(ok: boolean): void;
+  /** Taken when a call begins, and shown with its outcome. */
+  ticket(): number;
+  /**
+   * Scores the real outcome of a call, even when its request has stopped waiting. What began before the breaker last
+   * closed says nothing about now.
+   */
+  record(ok: boolean, ticket: number): void;
   /** True for exactly one caller when a probe is due: that caller must call {@link probed}. */
   claimProbe(): boolean;
   probed(ok: boolean): void;
@@ -44,6 +49,7 @@ export function createBreaker({
   /** Ring of counts; `stamp` tells which interval a slot holds. */
   const buckets = Array.from({ length: BUCKETS }, () => ({ stamp: -1, calls: 0, failures: 0 }));
   let state: BreakerState = 'closed';
+  let closings = 0;
   let backoffMs = probeMs;
   let probeAtMs = 0;
   /** A probe whose request died never reports; after this it is somebody else's. */
@@ -64,8 +70,9 @@ export function createBreaker({
     get state() {
       return state;
     },
-    record(ok) {
-      if (state !== 'closed') return;
+    ticket: () => closings,
+    record(ok, ticket) {
+      if (state !== 'closed' || ticket !== closings) return;
       const stamp = Math.floor(now() / bucketMs);
       const bucket = buckets[stamp % BUCKETS];
       if (bucket === undefined) return;
@@ -94,6 +101,7 @@ export function createBreaker({
       if (state !== 'half-open') return;
       if (ok) {
         state = 'closed';
+        closings += 1;
         backoffMs = probeMs;
         for (const bucket of buckets) bucket.stamp = -1;
         setRedisAvailable(true);

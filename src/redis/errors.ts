@@ -51,6 +51,8 @@ const STATE_CODES = new Set([
 
 /** The error that a reply's text stands for. The text itself quotes arguments and is dropped. */
 export function replyError(text: string): RedisError {
+  // Upstash's quotas have no code of their own.
+  if (/^ERR (?:max .*exceeded|DB capacity)/i.test(text)) return new RedisUnavailable('state');
   const code = /^[A-Z][A-Z0-9_]*/.exec(text)?.[0] ?? 'ERR';
   return STATE_CODES.has(code) ? new RedisUnavailable('state') : new RedisReplyError(code);
 }

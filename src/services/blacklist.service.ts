@@ -11,21 +11,24 @@ import type { RedisValue } from '../redis/client';
 import { RedisError } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
+import { judgeVersions } from './blacklist/denials';
+import type { LocalDenials, Verdict } from './blacklist/denials';
 import type { RevocationFacts, RevocationMemo } from './blacklist/memo';
 import type { AccessClaims } from './token.service';
 import { facade } from './scope';
 
+export type { Verdict } from './blacklist/denials';
+
 /** What decides while Redis is away: the database, everybody passes until the token expires, or nobody (503). */
 export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
-
-/** `superseded`: the session lives, but its access tokens must be refreshed (a role has changed). */
-export type Verdict = 'valid' | 'revoked' | 'superseded';
 
 /**
  * Which tokens are revoked. Redis holds one hash a user: `ep` ends sessions issued before it, `av` access tokens,
  * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost it: D1 knows.
  */
 export interface BlacklistService {
+  /** What this isolate knows without asking: it never accepts what it has revoked itself. */
+  known(claims: AccessClaims): Verdict;
   /** Asks in the request's next pipeline; @throws {AppError} `SERVICE_UNAVAILABLE` when nobody can tell. */
   check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy): Promise<Verdict>;
 }
@@ -52,15 +55,16 @@ export interface BlacklistDeps {
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
+  denials: LocalDenials;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
 }
 
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
-  const { batch, database, keys, config, memo, waitUntil, now, degraded } = deps;
+  const { batch, database, keys, config, memo, denials, waitUntil, now, degraded } = deps;
 
-  async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
+  async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts> {
     const [user, session] = await database.run((db) =>
       db.batch([
         db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
@@ -72,9 +76,9 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   }
 
   /** One lookup at a time a session and isolate; a follower whose leader died asks for itself. */
-  async function sharedFacts(userId: string, sessionId: string): Promise<RevocationFacts | null> {
+  async function sharedFacts(userId: string, sessionId: string): Promise<RevocationFacts> {
     const known = memo.get(sessionId, now());
-    if (known !== undefined) return known.facts;
+    if (known !== undefined) return known;
     const underWay = memo.underWay(sessionId);
     if (underWay !== undefined) {
       let timer: ReturnType<typeof setTimeout> | undefined;
@@ -120,34 +124,40 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     );
   }
 
-  return {
-    async check(claims, whenUnavailable = 'd1') {
-      const { userId, sessionId, tokenId } = claims;
-      let reply: RedisValue;
-      try {
-        reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
-      } catch (error) {
-        if (!(error instanceof RedisError)) throw error;
-        degraded(`revocation=${whenUnavailable}`);
-        if (whenUnavailable === 'open') return 'valid';
-        if (whenUnavailable === 'closed') throw unavailable('The check for revoked tokens', 5, error);
-        return fromDatabase(claims);
-      }
-
-      const [epoch, accessVersion, sessionDenied, tokenDenied] = Array.isArray(reply) ? reply : [];
-      if (sessionDenied != null || tokenDenied != null) return 'revoked';
-      if (epoch != null && Number.isSafeInteger(Number(epoch))) {
-        const version = Number(accessVersion ?? 0);
-        return judge(claims, { epoch: Number(epoch), accessVersion: version, sessionEnded: false });
-      }
-      degraded('revocation=unknown');
-      waitUntil(seed(userId).catch((error: unknown) => log('warn', 'blacklist.seed_failed', describeError(error))));
+  async function ask(claims: AccessClaims, whenUnavailable: RevocationFailurePolicy): Promise<Verdict> {
+    const { userId, sessionId, tokenId } = claims;
+    let reply: RedisValue;
+    try {
+      reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded(`revocation=${whenUnavailable}`);
+      if (whenUnavailable === 'open') return 'valid';
+      if (whenUnavailable === 'closed') throw unavailable('The check for revoked tokens', 5, error);
       return fromDatabase(claims);
+    }
+
+    const [epoch, accessVersion, sessionDenied, tokenDenied] = Array.isArray(reply) ? reply : [];
+    if (sessionDenied != null || tokenDenied != null) return 'revoked';
+    if (epoch != null && Number.isSafeInteger(Number(epoch))) {
+      return judgeVersions(claims, { epoch: Number(epoch), accessVersion: Number(accessVersion ?? 0) });
+    }
+    degraded('revocation=unknown');
+    waitUntil(seed(userId).catch((error: unknown) => log('warn', 'blacklist.seed_failed', describeError(error))));
+    return fromDatabase(claims);
+  }
+
+  return {
+    known: (claims) => denials.verdict(claims),
+
+    async check(claims, whenUnavailable = 'd1') {
+      const verdict = await ask(claims, whenUnavailable);
+      // Something may have been revoked here while the question was on its way.
+      return verdict === 'valid' ? denials.verdict(claims) : verdict;
     },
   };
 }
 
-function judge(claims: AccessClaims, facts: RevocationFacts | null): Verdict {
-  if (facts === null || facts.sessionEnded || claims.epoch < facts.epoch) return 'revoked';
-  return claims.accessVersion < facts.accessVersion ? 'superseded' : 'valid';
+function judge(claims: AccessClaims, facts: RevocationFacts): Verdict {
+  return facts === null || facts.sessionEnded ? 'revoked' : judgeVersions(claims, facts);
 }

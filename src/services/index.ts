@@ -1,5 +1,5 @@
 import { describeError, log } from '../config/log';
-import { createDatabase } from '../db/client';
+import { DatabaseUnavailable, createDatabase } from '../db/client';
 import { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import { createAuthService } from './auth.service';
@@ -8,6 +8,7 @@ import { createCacheService } from './cache.service';
 import { createHealthService } from './health.service';
 import type { Isolate } from './isolate';
 import { createOutboxService } from './outbox.service';
+import type { OutboxService } from './outbox.service';
 import { createRateLimitService } from './rateLimit.service';
 import { createRedisService } from './redis.service';
 import type { ServiceMap } from './scope';
@@ -36,10 +37,13 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
   const note = (what: string) => void degraded.add(what);
-  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs: config.redis.guardDeadlineMs, now });
+  const { callTimeoutMs, guardDeadlineMs } = config.redis;
+  const batchOf = (deadlineMs: number, guardedBy = breaker) =>
+    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, now });
+  const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
-  const forgetVerdicts = () => isolate.revocationMemo.forget();
-  const common = { batch, keys, config, database, waitUntil, now, degraded: note, forgetVerdicts };
+  const { denials } = isolate;
+  const common = { batch, keys, config, database, denials, waitUntil, now, degraded: note };
 
   const services: ServiceMap = lazy<ServiceMap>({
     redis: () => createRedisService(common),
@@ -47,7 +51,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
     rateLimit: () => createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
     blacklist: () => createBlacklistService({ ...common, memo: isolate.revocationMemo }),
     token: () => createTokenService({ ...isolate, accessTtlSeconds: config.tokens.accessTtlSeconds }),
-    outbox: () => createOutboxService(common),
+    outbox: () => createOutboxService({ ...common, breaker, freshBatch: () => batchOf(callTimeoutMs) }),
     session: () => createSessionService({ ...common, outbox: services.outbox, touched: isolate.touched }),
     user: () =>
       createUserService({ ...common, cache: services.cache, outbox: services.outbox, settings: config.cache }),
@@ -56,7 +60,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
     health: () => createHealthService({ ...common, breaker }),
   });
 
-  if (breaker.claimProbe()) waitUntil(probe({ isolate, services, waitUntil, now }));
+  if (breaker.claimProbe()) waitUntil(probe(breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
   return { services, batch, degraded };
 }
 
@@ -73,33 +77,27 @@ function lazy<T extends object>(factories: { [K in keyof T]: () => T[K] }): T {
 /** Always closed, scores nothing: for the one caller that finds out whether Redis is back. */
 const UNGUARDED: Breaker = {
   state: 'closed',
+  ticket: () => 0,
   record: () => undefined,
   claimProbe: () => false,
   probed: () => undefined,
 };
 
 /** Asks Redis whether it is there, and tells it what it missed before anybody relies on it again. */
-async function probe({
-  isolate,
-  services,
-  waitUntil,
-  now,
-}: Pick<Required<RequestContext>, 'isolate' | 'waitUntil' | 'now'> & { services: ServiceMap }): Promise<void> {
-  const { client, breaker, config } = isolate;
-  const batch = new RedisBatch({
-    client,
-    breaker: UNGUARDED,
-    waitUntil,
-    deadlineMs: config.redis.callTimeoutMs * 2,
-    now,
-  });
+async function probe(breaker: Breaker, batch: RedisBatch, outbox: OutboxService): Promise<void> {
   try {
     await batch.send('PING');
-    while ((await services.outbox.deliverDue(batch)) > 0);
-    breaker.probed(true);
-    log('info', 'redis.available');
+    await outbox.deliverPending(batch);
   } catch (error) {
-    breaker.probed(false);
-    log('warn', 'redis.probe_failed', describeError(error));
+    // With the database away as well, an open breaker would leave nobody to ask. What this isolate has revoked it
+    // refuses by itself; the rest is delivered once the database is back.
+    if (!(error instanceof DatabaseUnavailable)) {
+      breaker.probed(false);
+      log('warn', 'redis.probe_failed', describeError(error));
+      return;
+    }
+    log('warn', 'redis.available_undelivered', describeError(error));
   }
+  breaker.probed(true);
+  log('info', 'redis.available');
 }

@@ -5,6 +5,7 @@ import { createRedisClient } from '../redis/client';
 import type { RedisClient } from '../redis/client';
 import { createKeys } from '../redis/keys';
 import type { Keys } from '../redis/keys';
+import { LocalDenials } from './blacklist/denials';
 import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
 import { createBlockList } from './rateLimit.service';
@@ -31,6 +32,7 @@ export interface Isolate {
   localLimiter: LocalLimiter;
   blocked: BlockList;
   revocationMemo: RevocationMemo;
+  denials: LocalDenials;
   touched: TouchMemo;
 }
 
@@ -53,6 +55,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     localLimiter: new LocalLimiter(),
     blocked: createBlockList(),
     revocationMemo: new RevocationMemo(),
+    denials: new LocalDenials(),
     touched: new BoundedMap(10_000),
   };
 }

@@ -1,25 +1,22 @@
-import { and, eq, inArray, lte, sql } from 'drizzle-orm';
+import { and, eq, inArray, lt, lte, or, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
+import { chunks } from '../db/client';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { outbox, users } from '../db/schema';
-import type { OutboxRow, SessionEndReason } from '../db/schema';
+import type { OutboxRow } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
-import { RedisError } from '../redis/errors';
-import { userOfSession } from '../redis/keys';
+import type { Breaker } from '../redis/breaker';
+import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
-import { blacklistMerge } from '../redis/scripts/blacklistMerge';
-import { sessionEnd } from '../redis/scripts/sessionEnd';
 import { blacklistTtlMs } from './blacklist.service';
-import { invalidationCommands } from './cache.service';
+import type { LocalDenials, Versions } from './blacklist/denials';
+import { parseMessage, tell } from './outbox/message';
+import type { OutboxMessage } from './outbox/message';
 import { facade } from './scope';
 
-/** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
-export type OutboxMessage =
-  | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
-  | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
-  | { kind: 'invalidate'; users?: readonly string[]; namespaces?: readonly string[]; tags?: readonly string[] };
+export type { OutboxMessage } from './outbox/message';
 
 /** What a change and its messages have in common. */
 export interface OutboxEntry {
@@ -28,15 +25,10 @@ export interface OutboxEntry {
   /**
    * Tells Redis, in the request's next pipeline. Never rejects because of Redis: what it missed is in D1.
    *
+   * @param committed when the rows are in D1, for a message that need not wait for that
    * @returns `pending: true` when Redis is still to be told
    */
-  deliver(): Promise<{ pending: boolean }>;
-}
-
-/** A user's versions, as the change left them. */
-export interface Versions {
-  epoch: number;
-  accessVersion: number;
+  deliver(committed?: Promise<unknown>): Promise<{ pending: boolean }>;
 }
 
 /** {@link OutboxEntry} of a change to a user's versions, which only the database knows once it has counted. */
@@ -54,14 +46,19 @@ export interface OutboxService {
   prepare(messages: readonly OutboxMessage[]): OutboxEntry;
   prepareVersions(userId: string): VersionsEntry;
   /**
-   * Delivers what is due, oldest first. Called by the scheduled handler each minute and by an isolate before it closes
-   * its breaker.
+   * Delivers what is due, oldest first. For the scheduled handler.
    *
-   * @param batch how to reach Redis, when not by the request's own batch
    * @returns how many messages were delivered
-   * @throws {RedisError | DatabaseUnavailable}
+   * @throws {RedisUnavailable | DatabaseUnavailable}
    */
-  deliverDue(batch?: RedisBatch): Promise<number>;
+  deliverDue(): Promise<number>;
+  /**
+   * Delivers everything that Redis has not been told, due or not, through a batch of the caller's own: before a breaker
+   * closes.
+   *
+   * @throws {RedisUnavailable | DatabaseUnavailable}
+   */
+  deliverPending(batch: RedisBatch): Promise<void>;
 }
 
 declare module './scope' {
@@ -78,69 +75,76 @@ const FIRST_DELIVERY_MS = 5_000;
 const SECOND_DELIVERY_MS = 60_000;
 /** Whoever claimed a row and died loses it after this. */
 const LEASE_MS = 30_000;
+/** Redis's complaint about one message does not go away within seconds. */
+const REFUSED_RETRY_MS = 10 * 60_000;
 const CLAIM = 50;
+/** What a request does itself, in `waitUntil`, before it leaves its messages to the cron. */
+const RETRIES_MS = [250, 1_000, 4_000];
+/** D1 binds at most 100 values a statement; a row has six. */
+const ROWS_A_STATEMENT = 16;
 
 export interface OutboxDeps {
   database: Database;
   batch: RedisBatch;
+  breaker: Breaker;
+  /** A batch with a deadline of its own, for work after the answer. */
+  freshBatch: () => RedisBatch;
   keys: Keys;
   config: Config;
+  denials: LocalDenials;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
-  /** Drops what this isolate remembers of sessions that are alive. */
-  forgetVerdicts: () => void;
 }
 
-export function createOutboxService({
-  database,
-  batch,
-  keys,
-  config,
-  waitUntil,
-  now,
-  forgetVerdicts,
-}: OutboxDeps): OutboxService {
+export function createOutboxService(deps: OutboxDeps): OutboxService {
+  const { database, batch, breaker, freshBatch, config, waitUntil, now } = deps;
   const lifeMs = blacklistTtlMs(config);
 
-  function tell(message: OutboxMessage, through: RedisBatch): Promise<unknown> {
-    switch (message.kind) {
-      case 'session-end': {
-        const { sessionId, reason, expiresAtMs } = message;
-        const restMs = Math.max(1, expiresAtMs - now());
-        const touched = [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
-        return through.run(sessionEnd, touched, [sessionId, reason, restMs, expiresAtMs, lifeMs]);
+  async function markDelivered(ids: readonly string[]): Promise<void> {
+    await database.batch((db) => chunks(ids, 90).map((chunk) => delivered(db, chunk)));
+  }
+
+  const delivered = (db: Drizzle, ids: readonly string[]): Statement =>
+    db
+      .update(outbox)
+      .set({ state: 'delivered', dueAtMs: now() + SECOND_DELIVERY_MS })
+      .where(and(inArray(outbox.id, [...ids]), eq(outbox.state, 'pending')));
+
+  async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
+    for (const waitMs of RETRIES_MS) {
+      await sleep(waitMs);
+      // Whoever closes the breaker delivers first.
+      if (breaker.state !== 'closed') return;
+      const fresh = freshBatch();
+      try {
+        await Promise.all(messages.map((message) => tell(message, fresh, deps)));
+        await markDelivered(ids);
+        return;
+      } catch (error) {
+        log('warn', 'outbox.retry_failed', describeError(error));
       }
-      case 'epoch': {
-        const { userId, epoch, accessVersion } = message;
-        return through.run(blacklistMerge, [keys.blacklist(userId)], [lifeMs, 'ep', epoch, 'av', accessVersion]);
-      }
-      case 'invalidate':
-        return Promise.all(
-          invalidationCommands(keys, message, config.cache.tombstoneSeconds).map((command) => through.send(...command)),
-        );
     }
   }
 
-  async function markDelivered(ids: readonly string[]): Promise<void> {
-    await database.run((db) =>
-      db
-        .update(outbox)
-        .set({ state: 'delivered', dueAtMs: now() + SECOND_DELIVERY_MS })
-        .where(and(inArray(outbox.id, [...ids]), eq(outbox.state, 'pending'))),
-    );
-  }
-
-  /** Tells Redis now, for a request that has just written these rows. */
-  async function deliver(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<{ pending: boolean }> {
+  /** Tells Redis now, for a request that writes these rows. */
+  async function deliver(ids: readonly string[], messages: readonly OutboxMessage[], committed?: Promise<unknown>) {
+    const later = (work: () => Promise<unknown>) => {
+      const run = async () => {
+        await committed;
+        await work();
+      };
+      waitUntil(run().catch((error: unknown) => log('warn', 'outbox.mark_failed', describeError(error))));
+    };
     try {
-      await Promise.all(messages.map((message) => tell(message, batch)));
+      await Promise.all(messages.map((message) => tell(message, batch, deps)));
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       log('warn', 'outbox.pending', { messages: messages.length, ...describeError(error) });
+      later(() => retry(ids, messages));
       return { pending: true };
     }
     // When this is lost the rows are merely delivered once more.
-    waitUntil(markDelivered(ids).catch((error: unknown) => log('warn', 'outbox.mark_failed', describeError(error))));
+    later(() => markDelivered(ids));
     return { pending: false };
   }
 
@@ -155,13 +159,78 @@ export function createOutboxService({
     };
   }
 
+  /** Delivers claimed rows, each for itself: one that Redis refuses does not hold up the others. */
+  async function deliverRows(rows: readonly OutboxRow[], through: RedisBatch): Promise<number> {
+    const at = now();
+    const told: OutboxRow[] = [];
+    const refused: OutboxRow[] = [];
+    let failure: unknown;
+    await Promise.all(
+      rows.map(async (row) => {
+        const message = parseMessage(row);
+        if (message === undefined) {
+          refused.push(row);
+          return;
+        }
+        try {
+          // Of an expired one nobody needs to know any more.
+          if (row.expiresAtMs > at) await tell(message, through, deps);
+          told.push(row);
+        } catch (error) {
+          if (error instanceof RedisError && !(error instanceof RedisUnavailable)) {
+            log('error', 'outbox.refused', { id: row.id, ...describeError(error) });
+            refused.push(row);
+          } else failure ??= error;
+        }
+      }),
+    );
+
+    const ids = (list: readonly OutboxRow[]) => list.map((row) => row.id);
+    const first = ids(told.filter((row) => row.state === 'pending'));
+    const second = ids(told.filter((row) => row.state === 'delivered'));
+    const setDue = (db: Drizzle, list: readonly OutboxRow[], dueAtMs: number) =>
+      db
+        .update(outbox)
+        .set({ dueAtMs })
+        .where(inArray(outbox.id, ids(list)));
+    await database.batch((db) => [
+      delivered(db, first),
+      db.delete(outbox).where(inArray(outbox.id, second)),
+      setDue(db, refused, at + REFUSED_RETRY_MS),
+      // What was claimed in vain goes back at once: another isolate may reach Redis.
+      setDue(
+        db,
+        rows.filter((row) => !told.some(({ id }) => id === row.id) && !refused.includes(row)),
+        at,
+      ),
+    ]);
+    if (told.length > 0) log('info', 'outbox.delivered', { messages: told.length, first: first.length });
+    if (failure !== undefined) throw failure;
+    return told.length;
+  }
+
+  /** Takes up to {@link CLAIM} rows for a while, so that two isolates do not deliver the same ones side by side. */
+  function claim(at: number, everythingPending: boolean): Promise<OutboxRow[]> {
+    return database.run((db) => {
+      const due = everythingPending
+        ? or(lte(outbox.dueAtMs, at), and(eq(outbox.state, 'pending'), lt(outbox.createdAtMs, at)))
+        : lte(outbox.dueAtMs, at);
+      const rows = db.select({ id: outbox.id }).from(outbox).where(due).orderBy(outbox.dueAtMs).limit(CLAIM);
+      return db
+        .update(outbox)
+        .set({ dueAtMs: at + LEASE_MS })
+        .where(inArray(outbox.id, rows))
+        .returning();
+    });
+  }
+
   return {
     prepare(messages) {
       const rows = messages.map((message) => ({ ...newRow(), message: JSON.stringify(message) }));
       const ids = rows.map((row) => row.id);
       return {
-        statements: (db) => (rows.length === 0 ? [] : [db.insert(outbox).values(rows)]),
-        deliver: async () => (rows.length === 0 ? { pending: false } : deliver(ids, messages)),
+        statements: (db) => chunks(rows, ROWS_A_STATEMENT).map((chunk) => db.insert(outbox).values(chunk)),
+        deliver: async (committed) => (rows.length === 0 ? { pending: false } : deliver(ids, messages, committed)),
       };
     },
 
@@ -185,61 +254,31 @@ export function createOutboxService({
               .where(eq(users.id, userId)),
           ),
         ],
-        deliver: ({ epoch, accessVersion }) => {
-          forgetVerdicts();
-          return deliver([row.id], [{ kind: 'epoch', userId, epoch, accessVersion }]);
-        },
+        deliver: ({ epoch, accessVersion }) => deliver([row.id], [{ kind: 'epoch', userId, epoch, accessVersion }]),
       };
     },
 
-    async deliverDue(through = batch) {
+    async deliverDue() {
+      if (breaker.state !== 'closed') return 0;
+      let total = 0;
+      for (let rows = await claim(now(), false); rows.length > 0; rows = await claim(now(), false)) {
+        total += await deliverRows(rows, batch);
+      }
+      return total;
+    },
+
+    async deliverPending(through) {
       const at = now();
-      const due = await database.run((db) =>
-        db
-          .update(outbox)
-          .set({ dueAtMs: at + LEASE_MS })
-          .where(
-            inArray(
-              outbox.id,
-              db
-                .select({ id: outbox.id })
-                .from(outbox)
-                .where(lte(outbox.dueAtMs, at))
-                .orderBy(outbox.dueAtMs)
-                .limit(CLAIM),
-            ),
-          )
-          .returning(),
-      );
-      if (due.length === 0) return 0;
-
-      const live = due.filter((row) => row.expiresAtMs > at);
-      const messages = live.map(parseMessage);
-      await Promise.all(messages.flatMap((message) => (message === undefined ? [] : [tell(message, through)])));
-
-      const pending = live.filter((row) => row.state === 'pending').map((row) => row.id);
-      const done = due.filter((row) => row.state === 'delivered' || row.expiresAtMs <= at).map((row) => row.id);
-      await database.batch((db) => [
-        db
-          .update(outbox)
-          .set({ state: 'delivered', dueAtMs: sql`${now() + SECOND_DELIVERY_MS}` })
-          .where(inArray(outbox.id, pending)),
-        db.delete(outbox).where(inArray(outbox.id, done)),
-      ]);
-      log('info', 'outbox.delivered', { messages: live.length, first: pending.length });
-      return live.length;
+      for (let rows = await claim(at, true); rows.length > 0; rows = await claim(at, true)) {
+        // Rows that nothing could be done about come back with every claim.
+        if ((await deliverRows(rows, through)) === 0) return;
+      }
     },
   };
 }
 
-/** `undefined` for a row that this version cannot read; it is logged, and not lost before it expires. */
-function parseMessage(row: OutboxRow): OutboxMessage | undefined {
-  try {
-    const message = JSON.parse(row.message) as OutboxMessage;
-    if (['session-end', 'epoch', 'invalidate'].includes(message.kind)) return message;
-  } catch {
-    // Falls through to the log.
-  }
-  log('error', 'outbox.unreadable', { id: row.id });
-  return undefined;
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
 }

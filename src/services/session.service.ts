@@ -2,13 +2,14 @@ import { and, desc, eq, gt, inArray, isNull, lt, ne, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
+import { chunks } from '../db/client';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { sessions, users } from '../db/schema';
 import type { SessionEndReason, SessionRow } from '../db/schema';
-import { AppError, unavailable } from '../errors';
+import { AppError } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import type { Argument, RedisValue } from '../redis/client';
-import { RedisError } from '../redis/errors';
+import { RedisError, RedisUnavailable } from '../redis/errors';
 import { userOfSession } from '../redis/keys';
 import type { Keys } from '../redis/keys';
 import { sessionRefresh } from '../redis/scripts/sessionRefresh';
@@ -111,6 +112,9 @@ declare module './scope' {
 
 export const SessionService: SessionService = facade('session');
 
+/** D1 binds at most 100 values a statement. */
+const IDS_A_STATEMENT = 90;
+
 /** Last seen is written at most this often by an isolate. */
 const TOUCH_MS = 60_000;
 
@@ -126,8 +130,6 @@ export interface SessionDeps {
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
-  /** Drops what this isolate remembers of sessions that are alive. */
-  forgetVerdicts: () => void;
 }
 
 /** The user that a session id belongs to. */
@@ -138,7 +140,7 @@ export function newSessionId(userId: string): string {
 }
 
 export function createSessionService(deps: SessionDeps): SessionService {
-  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded, forgetVerdicts } = deps;
+  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded } = deps;
   const { refreshIdleSeconds, refreshAbsoluteSeconds, refreshGraceSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
   const lifeMs = blacklistTtlMs(config);
@@ -269,19 +271,14 @@ export function createSessionService(deps: SessionDeps): SessionService {
       expiresAtMs,
     }));
     const entry = outbox.prepare(messages);
+    const ids = ended.map(({ id }) => id);
     const statements = (db: Drizzle): Statement[] => [
-      db
-        .update(sessions)
-        .set({ endedAtMs: now(), endedReason: reason })
-        .where(
-          and(
-            inArray(
-              sessions.id,
-              ended.map(({ id }) => id),
-            ),
-            isNull(sessions.endedAtMs),
-          ),
-        ),
+      ...chunks(ids, IDS_A_STATEMENT).map((chunk) =>
+        db
+          .update(sessions)
+          .set({ endedAtMs: now(), endedReason: reason })
+          .where(and(inArray(sessions.id, chunk), isNull(sessions.endedAtMs))),
+      ),
       ...entry.statements(db),
     ];
     return { entry, statements };
@@ -290,8 +287,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
   async function end(session: Pick<SessionRow, 'id' | 'expiresAtMs'>, reason: SessionEndReason): Promise<void> {
     const { entry, statements } = ending([session], reason);
     // Together: the answer waits for both, and counts on D1 alone.
-    await Promise.all([database.batch(statements), entry.deliver()]);
-    forgetVerdicts();
+    const committed = database.batch(statements);
+    await Promise.all([committed, entry.deliver(committed)]);
   }
 
   const service: SessionService = {
@@ -381,14 +378,9 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const { id: sessionId, expiresAtMs, epoch } = session;
       return {
         grant: { sessionId, generation: 1, epoch, expiresAtMs },
-        statements: (db) => [
-          db.insert(sessions).values(session),
-          ...(active.length < sessionsPerUser ? [] : evicted.statements(db)),
-        ],
-        publish: () => {
-          forgetVerdicts();
-          return publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]);
-        },
+        statements: (db) => [db.insert(sessions).values(session), ...evicted.statements(db)],
+        publish: () =>
+          publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]),
       };
     },
 
@@ -397,13 +389,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
       try {
         const reply = await runRefresh(grant);
         outcome = parseRefresh(grant, reply) ?? parseRefresh(grant, await restored(grant));
+        if (outcome === undefined) throw new RedisUnavailable('garbage');
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('refresh=d1');
         outcome = await withoutRedis(grant);
       }
-      if (outcome === undefined) throw unavailable('The session store');
-
       const { sessionId, expiresAtMs } = grant;
       if (outcome.status === 'reuse') {
         log('warn', 'security.refresh_reuse', { sessionId, generation: grant.generation });
@@ -455,7 +446,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const known = touched.get(sessionId);
       if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
       touched.set(sessionId, { generation, atMs: now() });
-      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]);
+      // What did not arrive is tried again with the next request: it confirms the generation.
+      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]).catch(() => touched.delete(sessionId));
     },
 
     prepareRenewal(session, shownGeneration) {

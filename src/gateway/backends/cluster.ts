@@ -89,7 +89,7 @@ export class ClusterBackend implements Backend {
       const plan = planFor(name, command, this.#shards.length);
       if (!plan) {
         const key = keysOf(name, command)[0];
-        const target = key === undefined ? this.#anyMaster() : this.#slots[slotOf(key)];
+        const target = key === undefined ? this.#masterWithoutKey(name) : this.#slots[slotOf(key)];
         steps.push({ index, command, target, asking: false });
         continue;
       }
@@ -230,6 +230,11 @@ export class ClusterBackend implements Backend {
   #masterOf(shard: number): Connection | undefined {
     const master = this.#shards[shard]?.master;
     return master && this.#nodes.get(place(master));
+  }
+
+  /** Scripts without keys always go to the same master, or their SHA would be known on one and not on the next. */
+  #masterWithoutKey(name: string): Connection | undefined {
+    return name.startsWith('EVAL') || name.startsWith('FCALL') ? this.#masterOf(0) : this.#anyMaster();
   }
 
   #anyMaster(): Connection | undefined {

@@ -41,7 +41,7 @@ export class DirectBackend implements Backend {
   }
 
   async masters(): Promise<Endpoint[]> {
-    return [await this.#resolve()];
+    return [this.connected && this.connection.endpoint ? this.connection.endpoint : await this.#resolve()];
   }
 
   close(graceMs?: number): Promise<void> {

@@ -1,0 +1,66 @@
+import type { Config } from '../../config/env';
+import { log } from '../../config/log';
+import type { OutboxRow, SessionEndReason } from '../../db/schema';
+import type { RedisBatch } from '../../redis/batch';
+import { userOfSession } from '../../redis/keys';
+import type { Keys } from '../../redis/keys';
+import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
+import { sessionEnd } from '../../redis/scripts/sessionEnd';
+import { blacklistTtlMs } from '../blacklist.service';
+import type { LocalDenials } from '../blacklist/denials';
+import { invalidationCommands } from '../cache.service';
+
+/** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
+export type OutboxMessage =
+  | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
+  | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
+  | { kind: 'invalidate'; users?: readonly string[]; namespaces?: readonly string[]; tags?: readonly string[] };
+
+export interface TellOptions {
+  keys: Keys;
+  config: Config;
+  denials: LocalDenials;
+  now: () => number;
+}
+
+/** Tells this isolate, and Redis. @throws {RedisError} */
+export async function tell(
+  message: OutboxMessage,
+  batch: RedisBatch,
+  { keys, config, denials, now }: TellOptions,
+): Promise<void> {
+  const lifeMs = blacklistTtlMs(config);
+  switch (message.kind) {
+    case 'session-end': {
+      const { sessionId, reason, expiresAtMs } = message;
+      denials.endSession(sessionId);
+      const restMs = Math.max(1, expiresAtMs - now());
+      const touched = [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
+      await batch.run(sessionEnd, touched, [sessionId, reason, restMs, expiresAtMs, lifeMs]);
+      return;
+    }
+    case 'epoch': {
+      const { userId, epoch, accessVersion } = message;
+      denials.raise(userId, message);
+      await batch.run(blacklistMerge, [keys.blacklist(userId)], [lifeMs, 'ep', epoch, 'av', accessVersion]);
+      return;
+    }
+    case 'invalidate': {
+      const commands = invalidationCommands(keys, message, config.cache.tombstoneSeconds);
+      await Promise.all(commands.map((command) => batch.send(...command)));
+    }
+  }
+}
+
+/** `undefined` for a row that this version cannot read: it is left to one that can. */
+export function parseMessage(row: OutboxRow): OutboxMessage | undefined {
+  let message: OutboxMessage | undefined;
+  try {
+    message = JSON.parse(row.message) as OutboxMessage;
+  } catch {
+    message = undefined;
+  }
+  if (message !== undefined && ['session-end', 'epoch', 'invalidate'].includes(message.kind)) return message;
+  log('error', 'outbox.unreadable', { id: row.id });
+  return undefined;
+}
