@@ -27,8 +27,7 @@ export interface Traffic {
 }
 
 /** The words of Redis, and of the gateway, for "not at present". */
-const UNAVAILABLE =
-  /^(?:Redis is not available|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY|the connection to Redis was lost)/;
+const UNAVAILABLE = /^(?:UNAVAILABLE|CLUSTERDOWN|LOADING|MASTERDOWN|READONLY) /;
 
 type Slot = { result?: unknown; error?: string };
 

@@ -1,4 +1,5 @@
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Gateway, startGateway } from '../../../src/gateway/gateway.ts';
 
@@ -211,6 +212,21 @@ describe('authentication', () => {
       expect(await response.json()).toEqual({ error: 'Unauthorized' });
     }
     expect(await post('/', ['EXISTS', 'intruder'])).toMatchObject({ body: { result: 0 } });
+  });
+});
+
+describe('what is not a request', () => {
+  it.each([
+    ['not HTTP', 'HELLO\r\n\r\n', 400],
+    ['a head that is too large', `GET /get/${'x'.repeat(100_000)} HTTP/1.1\r\nhost: x\r\n\r\n`, 431],
+    ['two lengths', 'POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n[]', 400],
+  ])('%s gets an answer in JSON', async (_what, text, status) => {
+    const socket = connect(gateway.port, '127.0.0.1');
+    socket.end(text);
+    let answer = '';
+    for await (const chunk of socket) answer += String(chunk);
+    expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+    expect(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')))).toEqual({ error: expect.stringMatching(/^ERR /) });
   });
 });
 

@@ -48,7 +48,10 @@ describe('without its Redis', () => {
       ['/multi-exec', [['PING']]],
     ] as const) {
       const reply = await call(gateway, path, body);
-      expect(reply).toMatchObject({ status: 503, body: { error: expect.stringContaining('Redis is not available') } });
+      expect(reply).toMatchObject({
+        status: 503,
+        body: { error: expect.stringMatching(/^UNAVAILABLE Redis is not available/) },
+      });
       expect(reply.tookMs).toBeLessThan(250);
     }
     const health = await fetch(`${gateway.url}/health`);
