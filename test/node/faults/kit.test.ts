@@ -88,9 +88,9 @@ describe('the fault kit itself', () => {
   });
 
   it.each([
-    ['502 with HTML', 502, /^<html>/],
-    ['429', 429, /^\{"error":"ERR max/],
-    ['401', 401, /^\{"error":"WRONGPASS/],
+    ['status 502 with HTML', 502, /^<html>/],
+    ['status 429', 429, /^\{"error":"ERR max/],
+    ['status 401', 401, /^\{"error":"WRONGPASS/],
     ['null', 200, /^null$/],
     ['truncated JSON', 200, /^\[\{"result":"OK"\}$/],
     ['one object for all results', 200, /^\{"result":"OK"\}$/],

@@ -1,0 +1,154 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { newcomer } from '../../support/client.ts';
+import type { Answer } from '../../support/client.ts';
+import { FAULTS } from '../../support/faults.ts';
+import type { FaultName } from '../../support/faults.ts';
+import { SETTINGS, degraded, denialOf, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
+import type { Account, Scene, SignedIn } from './scene.ts';
+
+/**
+ * What a request may take with Redis broken: its deadline, and generously for the rest of its work on a small machine
+ * that is busy with other tests. A call that waits for a hanging Redis, or asks it twice, takes longer.
+ */
+const GUARD_MS = Number(SETTINGS.REDIS_GUARD_DEADLINE_MS) + 1_500;
+const AUTH_MS = Number(SETTINGS.REDIS_AUTH_DEADLINE_MS) + 1_500;
+/** Two password hashes, one after the other, come on top. */
+const HASHING_MS = AUTH_MS + 1_000;
+/** The longest pause between two probes with its jitter, and the same generosity. */
+const RECOVERY_MS = Number(SETTINGS.BREAKER_PROBE_MAX_MS) * 1.25 + 2_000;
+
+/** With these Redis still does what it is asked, sooner or later or by another way. */
+const HARMLESS: readonly FaultName[] = ['NOSCRIPT'];
+
+let scene: Scene;
+/** Signed in throughout. */
+let owner: Account & SignedIn;
+/** Signed out before anything broke. */
+let revoked: SignedIn;
+/** Signed in, to be signed out while Redis is broken. */
+let leaving: SignedIn;
+const slowest: Record<string, number> = {};
+
+beforeAll(async () => {
+  scene = await startScene();
+  owner = await scene.newAccount();
+  revoked = await scene.signIn(owner);
+  leaving = await scene.signIn(owner);
+  for (const { access } of [owner, leaving, revoked]) await me(access);
+  expect((await scene.call('POST', '/v1/auth/logout', { token: revoked.access })).status).toBe(204);
+});
+afterAll(async () => {
+  await scene[Symbol.asyncDispose]();
+  console.info(`slowest with Redis broken (ms): ${JSON.stringify(slowest)}`);
+});
+
+const me = (token: string) => scene.call('GET', '/v1/users/me', { token });
+
+/** Measures a request and holds it to its time. */
+async function within(name: string, limitMs: number, send: () => Promise<Answer>): Promise<Answer> {
+  const { result, ms } = await timed(send);
+  slowest[name] = Math.max(slowest[name] ?? 0, Math.round(ms));
+  expect.soft(ms, `${name} took ${Math.round(ms)} ms (${result.status})`).toBeLessThan(limitMs);
+  return result;
+}
+
+describe('with Redis broken, every endpoint serves, and no revoked token passes', () => {
+  it.each(Object.keys(FAULTS) as FaultName[])('%s', { timeout: 30_000 }, async (name) => {
+    const { call, redis } = scene;
+    redis.mode = FAULTS[name];
+
+    const [profile, sessions, refused, refreshed] = await Promise.all([
+      within('me', GUARD_MS, () => me(owner.access)),
+      within('sessions', GUARD_MS, () => call('GET', '/v1/sessions', { token: owner.access })),
+      within('me, revoked', GUARD_MS, () => me(revoked.access)),
+      within('refresh', AUTH_MS, () =>
+        call('POST', '/v1/auth/refresh', { body: { refresh_token: owner.refresh } }),
+      ),
+    ]);
+    expect.soft(profile, 'me').toMatchObject({ status: 200, body: { id: owner.id } });
+    expect.soft(sessions, 'sessions').toMatchObject({ status: 200 });
+    const ids = (sessions.body.items as { id: string }[] | undefined)?.map(({ id }) => id);
+    expect.soft(ids, 'sessions').toEqual(expect.arrayContaining([owner.sessionId, leaving.sessionId]));
+    expect.soft(ids, 'sessions').not.toContain(revoked.sessionId);
+    expect.soft(refused, 'a token revoked before').toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+    expect.soft(refreshed, 'refresh').toMatchObject({ status: 200 });
+    if (refreshed.status === 200) Object.assign(owner, signedIn(refreshed));
+    if (!HARMLESS.includes(name)) expect.soft(degraded(profile), 'it says so').not.toBe('');
+
+    // A revocation while Redis is broken counts at once.
+    expect
+      .soft(
+        await within('logout', AUTH_MS, () => call('POST', '/v1/auth/logout', { token: leaving.access })),
+        'logout',
+      )
+      .toMatchObject({ status: 204 });
+    expect
+      .soft(await within('me, just revoked', GUARD_MS, () => me(leaving.access)), 'a token just revoked')
+      .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+
+    const somebody = newcomer();
+    const { email, password } = owner;
+    const [registered, loggedIn] = await Promise.all([
+      within('register', HASHING_MS, () => call('POST', '/v1/auth/register', { body: somebody })),
+      within('login', HASHING_MS, () => call('POST', '/v1/auth/login', { body: { email, password } })),
+    ]);
+    expect.soft(registered, 'register').toMatchObject({ status: 201, body: { user: { email: somebody.email } } });
+    expect.soft(loggedIn, 'login').toMatchObject({ status: 200 });
+    const left = leaving;
+    leaving = signedIn(loggedIn);
+
+    await redis.clear();
+    const recoveredMs = Math.round(await untilRecovered(scene, owner.access));
+    slowest['recovery'] = Math.max(slowest['recovery'] ?? 0, recoveredMs);
+    expect.soft(recoveredMs, 'back within a probe interval').toBeLessThan(RECOVERY_MS);
+
+    // From the moment that Redis is relied upon again, it knows.
+    expect
+      .soft(await me(left.access), 'a token revoked meanwhile')
+      .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+    const toldMs = await until('told', async () => (await denialOf(scene, left)) !== null, { withinMs: 6_000 }).catch(
+      () => Infinity,
+    );
+    expect.soft(toldMs, 'Redis is told of the revocation that it missed').toBeLessThan(6_000);
+    slowest['told'] = Math.max(slowest['told'] ?? 0, Math.round(toldMs));
+    expect
+      .soft(await me(left.access), 'a token revoked meanwhile, later')
+      .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+
+    // Whoever signed in meanwhile is signed in, and everybody can refresh.
+    for (const tokens of [signedIn(registered), leaving, owner]) {
+      const answer = await call('POST', '/v1/auth/refresh', { body: { refresh_token: tokens.refresh } });
+      expect.soft(answer, 'refresh afterwards').toMatchObject({ status: 200 });
+      expect.soft(degraded(answer), 'refresh afterwards').toBe('');
+      Object.assign(tokens, signedIn(answer));
+      expect.soft(await me(tokens.access), 'me afterwards').toMatchObject({ status: 200 });
+    }
+  });
+
+  it('and after all this no key in Redis is without an end', async () => {
+    await scene.redis.clear();
+    await scene.redis.idle();
+    const endless: string[] = [];
+    let cursor = '0';
+    let seen = 0;
+    do {
+      const [next, keys] = (await scene.redis.engine('SCAN', cursor, 'COUNT', 1_000)) as [string, string[]];
+      cursor = next;
+      for (const key of keys) {
+        seen += 1;
+        if (Number(await scene.redis.engine('PTTL', key)) === -1) endless.push(key);
+      }
+    } while (cursor !== '0');
+    expect(endless).toEqual([]);
+    expect(seen).toBeGreaterThan(20);
+  });
+
+  it('and nothing of a secret, and no error of ours, is in the log', () => {
+    const text = scene.app.logs.join('\n');
+    expect(text).not.toContain(owner.access);
+    expect(text).not.toContain(owner.refresh);
+    expect(text).not.toContain(owner.email);
+    expect(text).not.toContain('request.failed');
+  });
+});
