@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import { ErrorReply } from 'redis';
 import { type Access, type Authenticate, bearerToken } from './auth.ts';
 import type { Backend } from './backend.ts';
@@ -169,6 +169,11 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     },
   );
 
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
   // A client that neither reads its answer nor goes away is cut off.
   server.timeout = 120_000;
   // What is not HTTP, too large in its head, or too slow never becomes a request; its answer is JSON all the same.
@@ -203,8 +208,13 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       await streams.close();
       // Connections become idle when their answer is through; those whose headers were out before cannot be told.
-      server.closeIdleConnections();
-      const idle = setInterval(() => server.closeIdleConnections(), 20);
+      const closeIdle = () => {
+        server.closeIdleConnections();
+        // Node takes a connection for busy that has never said anything: clients open some for later.
+        for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+      };
+      closeIdle();
+      const idle = setInterval(closeIdle, 20);
       await closed;
       clearInterval(idle);
       clearTimeout(late);

@@ -8,18 +8,15 @@ import { sessions, users } from '../db/schema';
 import type { SessionEndReason, SessionRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { RedisBatch } from '../redis/batch';
-import type { Argument, RedisValue } from '../redis/client';
-import { RedisError, RedisUnavailable } from '../redis/errors';
-import { userOfSession } from '../redis/keys';
+import { RedisError } from '../redis/errors';
 import type { Keys } from '../redis/keys';
-import { sessionRefresh } from '../redis/scripts/sessionRefresh';
-import { sessionTouch } from '../redis/scripts/sessionTouch';
-import { sessionWrite } from '../redis/scripts/sessionWrite';
-import { blacklistTtlMs } from './blacklist.service';
 import type { OutboxMessage, OutboxService } from './outbox.service';
-import type { BoundedMap } from './rateLimit/local';
-import type { AccessClaims, RefreshGrant, TokenSubject } from './token.service';
 import { facade } from './scope';
+import { createSessionRecords } from './session/record';
+import type { SessionOwner, TouchMemo } from './session/record';
+import { createRefresh } from './session/refresh';
+import type { RefreshOutcome } from './session/refresh';
+import type { AccessClaims, RefreshGrant } from './token.service';
 
 /** An app's own session data; `userId` is required. */
 export interface SessionData {
@@ -44,15 +41,6 @@ export interface DeviceSession extends Device {
   expiresAtMs: number;
 }
 
-/** A user's row, as far as sessions depend on it. */
-export interface SessionOwner {
-  id: string;
-  email: string;
-  role: 'user' | 'admin';
-  epoch: number;
-  accessVersion: number;
-}
-
 /** A session that is about to begin: its statements go into the batch that causes it. */
 export interface SessionStart {
   grant: RefreshGrant;
@@ -69,12 +57,6 @@ export interface SessionRenewal {
   /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
   publish(owner: SessionOwner): Promise<void>;
 }
-
-/** What a refresh leads to. `rotated: false`: Redis is away, the presented token stays good. */
-export type RefreshOutcome =
-  | { status: 'ok'; rotated: boolean; grant: RefreshGrant; subject: TokenSubject }
-  | { status: 'revoked' }
-  | { status: 'reuse' };
 
 /**
  * Device sessions. D1 is the truth; Redis has a copy with the state of the refresh token. A session that Redis does not
@@ -115,11 +97,6 @@ export const SessionService: SessionService = facade('session');
 /** D1 binds at most 100 values a statement. */
 const IDS_A_STATEMENT = 90;
 
-/** Last seen is written at most this often by an isolate. */
-const TOUCH_MS = 60_000;
-
-export type TouchMemo = BoundedMap<string, { generation: number; atMs: number }>;
-
 export interface SessionDeps {
   batch: RedisBatch;
   database: Database;
@@ -140,41 +117,14 @@ export function newSessionId(userId: string): string {
 }
 
 export function createSessionService(deps: SessionDeps): SessionService {
-  const { batch, database, outbox, keys, config, touched, waitUntil, now, degraded } = deps;
-  const { refreshIdleSeconds, refreshAbsoluteSeconds, refreshGraceSeconds, sessionsPerUser } = config.tokens;
+  const { database, outbox, config, waitUntil, now, degraded } = deps;
+  const { refreshIdleSeconds, refreshAbsoluteSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
-  const lifeMs = blacklistTtlMs(config);
-
-  const slot = (sessionId: string) => [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
+  const records = createSessionRecords(deps);
 
   /** What a session is until, by its use. */
   const endsAt = sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
   const alive = (userId: string) => and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt, now()));
-
-  function writeArguments(
-    session: Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>,
-    owner: Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>,
-    generation: number,
-    confirmed: number,
-  ): [string[], Argument[]] {
-    const restMs = Math.max(1, session.expiresAtMs - now());
-    return [
-      slot(session.id),
-      [
-        session.id,
-        session.data,
-        generation,
-        confirmed,
-        session.epoch,
-        owner.role,
-        owner.epoch,
-        owner.accessVersion,
-        Math.min(idleMs, restMs),
-        restMs,
-        lifeMs,
-      ],
-    ];
-  }
 
   /** Redis's copy can wait: a session it does not know is read from D1. */
   async function publish(calls: Promise<unknown>[]): Promise<void> {
@@ -200,67 +150,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
   const isAlive = (session: SessionRow) =>
     session.endedAtMs === null && Math.min(session.lastSeenAtMs + idleMs, session.expiresAtMs) > now();
 
-  function runRefresh({ sessionId, generation, epoch, expiresAtMs }: RefreshGrant): Promise<RedisValue> {
-    const restMs = Math.max(1, expiresAtMs - now());
-    const graceMs = refreshGraceSeconds * 1_000;
-    return batch.run(sessionRefresh, slot(sessionId), [
-      sessionId,
-      generation,
-      epoch,
-      graceMs,
-      Math.min(idleMs, restMs),
-      restMs,
-      expiresAtMs,
-      lifeMs,
-    ]);
-  }
-
-  /** D1's answer to a refresh: the session and its owner, when the grant still counts. */
-  async function fromDatabase({ sessionId, epoch }: RefreshGrant) {
-    const row = await rowAndOwner(sessionId);
-    if (row?.owner == null || row.owner.status !== 'active' || !isAlive(row.session)) return undefined;
-    const { session, owner } = row;
-    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner };
-  }
-
-  async function withoutRedis(grant: RefreshGrant): Promise<RefreshOutcome> {
-    const found = await fromDatabase(grant);
-    if (found === undefined) return { status: 'revoked' };
-    const { session, owner } = found;
-    // D1 lags one generation at most: two behind it means that the one between was used.
-    if (grant.generation < session.generation - 1) return { status: 'reuse' };
-    const subject = { userId: owner.id, role: owner.role, accessVersion: owner.accessVersion };
-    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject };
-  }
-
-  /** Redis answers but does not know: it is told what D1 knows, and asked again, in one trip. */
-  async function restored(grant: RefreshGrant): Promise<RedisValue> {
-    const found = await fromDatabase(grant);
-    if (found === undefined) return ['revoked'];
-    const { session, owner } = found;
-    const generation = Math.max(grant.generation, session.generation);
-    const [, reply] = await Promise.all([
-      batch.run(sessionWrite, ...writeArguments(session, owner, generation, grant.generation)),
-      runRefresh(grant),
-    ]);
-    return reply;
-  }
-
-  function parseRefresh(grant: RefreshGrant, reply: RedisValue): RefreshOutcome | undefined {
-    const [status, generation, epoch, accessVersion, role] = Array.isArray(reply) ? reply : [];
-    if (status === 'revoked' || status === 'reuse') return { status };
-    if (status !== 'ok') return undefined;
-    return {
-      status,
-      rotated: true,
-      grant: { ...grant, generation: Number(generation), epoch: Number(epoch) },
-      subject: {
-        userId: userOfSession(grant.sessionId),
-        role: role === 'admin' ? 'admin' : 'user',
-        accessVersion: Number(accessVersion),
-      },
-    };
-  }
+  const refresh = createRefresh({ records, find: rowAndOwner, isAlive, degraded });
 
   /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction. */
   function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason) {
@@ -292,46 +182,34 @@ export function createSessionService(deps: SessionDeps): SessionService {
   }
 
   const service: SessionService = {
-    async createSession(sessionId, data, ttlSeconds = refreshAbsoluteSeconds) {
+    async createSession(sessionId, data, ttlSeconds = refreshIdleSeconds) {
       const createdAtMs = now();
       const text = JSON.stringify(data);
       const [owner] = await database.run((db) => db.select().from(users).where(eq(users.id, data.userId)));
       const epoch = owner?.epoch ?? 1;
       const session = { id: sessionId, data: text, epoch, expiresAtMs: createdAtMs + ttlSeconds * 1_000 };
+      // Its life is its TTL: nothing refreshes it, so it must not count as idle before.
+      const lastSeenAtMs = Math.max(createdAtMs, session.expiresAtMs - idleMs);
       const written = await database.run((db) =>
         db
           .insert(sessions)
-          .values({
-            ...session,
-            userId: data.userId,
-            device: '',
-            address: '',
-            createdAtMs,
-            lastSeenAtMs: createdAtMs,
-          })
+          .values({ ...session, userId: data.userId, device: '', address: '', createdAtMs, lastSeenAtMs })
           .onConflictDoUpdate({
             target: sessions.id,
-            set: { data: text, epoch, lastSeenAtMs: createdAtMs, expiresAtMs: session.expiresAtMs },
+            set: { data: text, epoch, lastSeenAtMs, expiresAtMs: session.expiresAtMs },
             setWhere: isNull(sessions.endedAtMs),
           })
           .returning({ id: sessions.id }),
       );
       if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
       const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
-      await publish([batch.run(sessionWrite, ...writeArguments(session, versions, 1, 0))]);
+      await publish([records.write(session, versions, 1, 0)]);
     },
 
     async getSession<T extends object = SessionData>(sessionId: string) {
-      const [key = '', blacklist = ''] = slot(sessionId);
       try {
-        const [record, denied] = await Promise.all([
-          batch.send('HMGET', key, 'd', 'dead', 'ep'),
-          batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep'),
-        ]);
-        const [data, dead, epoch] = Array.isArray(record) ? record : [];
-        const [ended, userEpoch] = Array.isArray(denied) ? denied : [];
-        if (dead != null || ended != null || Number(epoch ?? Infinity) < Number(userEpoch ?? 0)) return null;
-        if (typeof data === 'string' && userEpoch != null) return JSON.parse(data) as T;
+        const data = await records.data(sessionId);
+        if (data !== undefined) return data === null ? null : (JSON.parse(data) as T);
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('session=d1');
@@ -341,7 +219,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const { session, owner } = row;
       if (owner !== null && session.epoch < owner.epoch) return null;
       const versions = owner ?? { role: 'user' as const, epoch: session.epoch, accessVersion: 1 };
-      batch.deferRun(sessionWrite, ...writeArguments(session, versions, session.generation, session.generation - 1));
+      records.writeLater(session, versions, session.generation, session.generation - 1);
       return JSON.parse(session.data) as T;
     },
 
@@ -379,22 +257,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
       return {
         grant: { sessionId, generation: 1, epoch, expiresAtMs },
         statements: (db) => [db.insert(sessions).values(session), ...evicted.statements(db)],
-        publish: () =>
-          publish([batch.run(sessionWrite, ...writeArguments(session, owner, 1, 0)), evicted.entry.deliver()]),
+        publish: () => publish([records.write(session, owner, 1, 0), evicted.entry.deliver()]),
       };
     },
 
     async refresh(grant) {
-      let outcome: RefreshOutcome | undefined;
-      try {
-        const reply = await runRefresh(grant);
-        outcome = parseRefresh(grant, reply) ?? parseRefresh(grant, await restored(grant));
-        if (outcome === undefined) throw new RedisUnavailable('garbage');
-      } catch (error) {
-        if (!(error instanceof RedisError)) throw error;
-        degraded('refresh=d1');
-        outcome = await withoutRedis(grant);
-      }
+      const outcome = await refresh(grant);
       const { sessionId, expiresAtMs } = grant;
       if (outcome.status === 'reuse') {
         log('warn', 'security.refresh_reuse', { sessionId, generation: grant.generation });
@@ -414,14 +282,9 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
     async list(userId) {
       const rows = await database.run((db) => db.select().from(sessions).where(alive(userId)).limit(1_000));
-      const seen = new Map<string, number>();
+      let seen = new Map<string, number>();
       try {
-        await Promise.all(
-          rows.map(async ({ id }) => {
-            const at = Number(await batch.send('HGET', keys.session(id), 'ls'));
-            if (Number.isSafeInteger(at)) seen.set(id, at);
-          }),
-        );
+        seen = await records.lastSeen(rows.map(({ id }) => id));
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('session=d1');
@@ -432,7 +295,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
           device,
           address,
           createdAtMs,
-          lastSeenAtMs: Math.max(lastSeenAtMs, seen.get(id) ?? 0),
+          lastSeenAtMs: Math.min(now(), Math.max(lastSeenAtMs, seen.get(id) ?? 0)),
           expiresAtMs,
         }))
         .sort((a, b) => b.lastSeenAtMs - a.lastSeenAtMs);
@@ -442,13 +305,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       await database.run((db) => db.delete(sessions).where(lt(sessions.expiresAtMs, now() - 3_600_000)));
     },
 
-    touch({ sessionId, generation }) {
-      const known = touched.get(sessionId);
-      if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
-      touched.set(sessionId, { generation, atMs: now() });
-      // What did not arrive is tried again with the next request: it confirms the generation.
-      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]).catch(() => touched.delete(sessionId));
-    },
+    touch: (claims) => records.touch(claims),
 
     prepareRenewal(session, shownGeneration) {
       const { id, userId, expiresAtMs } = session;
@@ -462,10 +319,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
             .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs)))
             .returning({ id: sessions.id }),
         grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
-        publish: (owner) => {
-          const renewed = { ...session, epoch: owner.epoch };
-          return publish([batch.run(sessionWrite, ...writeArguments(renewed, owner, generation, generation - 1))]);
-        },
+        publish: (owner) =>
+          publish([records.write({ ...session, epoch: owner.epoch }, owner, generation, generation - 1)]),
       };
     },
   };

@@ -1,4 +1,4 @@
-import { BoundedMap } from '../rateLimit/local';
+import { BoundedMap } from '../boundedMap';
 import type { AccessClaims } from '../token/accessToken';
 
 /** A user's versions: tokens issued under an older one are refused. */

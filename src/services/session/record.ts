@@ -1,0 +1,140 @@
+import type { Config } from '../../config/env';
+import type { SessionRow } from '../../db/schema';
+import type { RedisBatch } from '../../redis/batch';
+import type { Argument, RedisValue } from '../../redis/client';
+import { userOfSession } from '../../redis/keys';
+import type { Keys } from '../../redis/keys';
+import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
+import { sessionTouch } from '../../redis/scripts/sessionTouch';
+import { sessionWrite } from '../../redis/scripts/sessionWrite';
+import { blacklistTtlMs } from '../blacklist.service';
+import type { BoundedMap } from '../boundedMap';
+import type { AccessClaims } from '../token/accessToken';
+import type { RefreshGrant } from '../token/refreshToken';
+
+/** A user's row, as far as sessions depend on it. */
+export interface SessionOwner {
+  id: string;
+  email: string;
+  role: 'user' | 'admin';
+  epoch: number;
+  accessVersion: number;
+}
+
+type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
+type Versions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
+
+/** When an isolate last told Redis that a session is in use, by session. */
+export type TouchMemo = BoundedMap<string, { generation: number; atMs: number }>;
+
+/** Last seen is written at most this often by an isolate. */
+const TOUCH_MS = 60_000;
+
+/** What Redis says to a refresh; `unknown` when D1 has to be asked. */
+export type RefreshReply =
+  | { status: 'ok'; generation: number; epoch: number; accessVersion: number; role: 'user' | 'admin' }
+  | { status: 'revoked' | 'reuse' | 'unknown' };
+
+/** Redis's copy of the sessions. Every method rejects with a `RedisError`; commands of one turn share a round trip. */
+export interface SessionRecords {
+  /**
+   * Writes the copy, unless Redis knows better (see the script).
+   *
+   * @param confirmed the newest generation of which a token is known to have arrived
+   */
+  write(session: StoredSession, owner: Versions, generation: number, confirmed: number): Promise<unknown>;
+  /** {@link write}, after the answer. */
+  writeLater(session: StoredSession, owner: Versions, generation: number, confirmed: number): void;
+  refresh(grant: RefreshGrant): Promise<RefreshReply>;
+  /** The app's data; `null` for a session that has ended, `undefined` when Redis does not know. */
+  data(sessionId: string): Promise<string | null | undefined>;
+  /** Last seen (ms) of those that Redis knows. */
+  lastSeen(sessionIds: readonly string[]): Promise<Map<string, number>>;
+  /** Notes, after the answer, that a token of this session was shown. */
+  touch(claims: AccessClaims): void;
+}
+
+export interface SessionRecordDeps {
+  batch: RedisBatch;
+  keys: Keys;
+  config: Config;
+  touched: TouchMemo;
+  now: () => number;
+}
+
+export function createSessionRecords({ batch, keys, config, touched, now }: SessionRecordDeps): SessionRecords {
+  const idleMs = config.tokens.refreshIdleSeconds * 1_000;
+  const graceMs = config.tokens.refreshGraceSeconds * 1_000;
+  const lifeMs = blacklistTtlMs(config);
+
+  const slot = (sessionId: string) => [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
+
+  function writeArguments(
+    session: StoredSession,
+    { role, epoch, accessVersion }: Versions,
+    generation: number,
+    confirmed: number,
+  ): [string[], Argument[]] {
+    const { id, data, expiresAtMs } = session;
+    const restMs = Math.max(1, expiresAtMs - now());
+    const ttlMs = Math.min(idleMs, restMs);
+    const versions = [session.epoch, role, epoch, accessVersion];
+    return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs]];
+  }
+
+  return {
+    write: (...session) => batch.run(sessionWrite, ...writeArguments(...session)),
+    writeLater: (...session) => void batch.deferRun(sessionWrite, ...writeArguments(...session)),
+
+    async refresh({ sessionId, generation, epoch, expiresAtMs }) {
+      const restMs = Math.max(1, expiresAtMs - now());
+      const ttlMs = Math.min(idleMs, restMs);
+      const presented = [sessionId, generation, epoch];
+      return parseRefresh(
+        await batch.run(sessionRefresh, slot(sessionId), [...presented, graceMs, ttlMs, restMs, expiresAtMs, lifeMs]),
+      );
+    },
+
+    async data(sessionId) {
+      const [key = '', blacklist = ''] = slot(sessionId);
+      const [record, denied] = await Promise.all([
+        batch.send('HMGET', key, 'd', 'dead', 'ep'),
+        batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep'),
+      ]);
+      const [data, dead, epoch] = Array.isArray(record) ? record : [];
+      const [ended, userEpoch] = Array.isArray(denied) ? denied : [];
+      if (dead != null || ended != null) return null;
+      if (typeof data !== 'string' || epoch == null || userEpoch == null) return undefined;
+      return Number(epoch) < Number(userEpoch) ? null : data;
+    },
+
+    async lastSeen(sessionIds) {
+      const seen = new Map<string, number>();
+      await Promise.all(
+        sessionIds.map(async (id) => {
+          const at = await batch.send('HGET', keys.session(id), 'ls');
+          if (at !== null && Number.isSafeInteger(Number(at))) seen.set(id, Number(at));
+        }),
+      );
+      return seen;
+    },
+
+    touch({ sessionId, generation }) {
+      const known = touched.get(sessionId);
+      if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
+      touched.set(sessionId, { generation, atMs: now() });
+      // What did not arrive is tried again with the next request: it confirms the generation.
+      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]).catch(() => touched.delete(sessionId));
+    },
+  };
+}
+
+function parseRefresh(reply: RedisValue): RefreshReply {
+  const [status, ...rest] = Array.isArray(reply) ? reply : [];
+  if (status === 'revoked' || status === 'reuse') return { status };
+  const [generation, epoch, accessVersion] = rest.map(Number);
+  if (status !== 'ok' || generation === undefined || epoch === undefined || accessVersion === undefined) {
+    return { status: 'unknown' };
+  }
+  return { status, generation, epoch, accessVersion, role: rest[3] === 'admin' ? 'admin' : 'user' };
+}
