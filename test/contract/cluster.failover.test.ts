@@ -80,7 +80,7 @@ describe.skipIf(!hasRedisServer)(`Redis Cluster under change${hasRedisServer ? '
   });
 
   it.each([
-    ['hangs', (victim: RedisProcess) => victim.freeze()],
+    ['hangs', async (victim: RedisProcess) => victim.freeze()],
     ['is dead', (victim: RedisProcess) => victim.kill()],
   ])('serves the other shards while a master %s, follows to its replica, and runs nothing twice', async (how, fail) => {
     const keys = Array.from({ length: 12 }, (_, i) => `${how}:${i}`);

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { Ratelimit } from '@upstash/ratelimit';
+import { MultiRegionRatelimit, Ratelimit } from '@upstash/ratelimit';
 import { Redis } from '@upstash/redis';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Gateway, type GatewayOptions, startGateway } from '../../src/gateway/gateway.ts';
@@ -253,6 +253,20 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       await expect(redis.evalsha(sha, ['script:0'], [])).rejects.toThrow(/NOSCRIPT/);
     });
 
+    it('functions, on whichever shard a key is', async () => {
+      const library =
+        "#!lua name=contract\nredis.register_function('add', function(keys, args) return redis.call('INCRBY', keys[1], args[1]) end)";
+      expect(await post(gateway, '/', ['FUNCTION', 'LOAD', 'REPLACE', library])).toMatchObject({
+        body: { result: 'contract' },
+      });
+      for (let i = 0; i < 8; i++) {
+        expect(await post(gateway, '/', ['FCALL', 'add', 1, `function:${i}`, i])).toMatchObject({
+          body: { result: i },
+        });
+      }
+      expect(await post(gateway, '/', ['FUNCTION', 'DELETE', 'contract'])).toMatchObject({ body: { result: 'OK' } });
+    });
+
     it('scripts that ask for key locking, by either name', async () => {
       const script = "#!lua flags=allow-key-locking\nreturn redis.call('INCRBY', KEYS[1], ARGV[1])";
       const { body } = await post(gateway, '/', ['SCRIPT', 'LOAD', script]);
@@ -335,6 +349,21 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(await limiter.limit('{someone}')).toMatchObject({ success: true });
       // the cached algorithm answers this from its cache, which resetting has emptied
       expect((await limiter.getRemaining('{someone}')).remaining).toBe(name.startsWith('cached') ? 0 : 4);
+    });
+
+    it.each([
+      ['fixed window', () => MultiRegionRatelimit.fixedWindow(5, '60 s')],
+      ['sliding window', () => MultiRegionRatelimit.slidingWindow(5, '60 s')],
+    ])('%s over regions admits the limit and no more', async (name, algorithm) => {
+      const options = { redis: [redis], prefix: `rl:regions:${name}`, ephemeralCache: false } as const;
+      const limiter = new MultiRegionRatelimit({ ...options, redis: [redis], limiter: algorithm() });
+      const outcomes: boolean[] = [];
+      for (let i = 0; i < 8; i++) {
+        const { success, pending } = await limiter.limit('{someone}');
+        outcomes.push(success);
+        await pending;
+      }
+      expect(outcomes).toEqual([true, true, true, true, true, false, false, false]);
     });
   });
 }
