@@ -45,7 +45,6 @@ const STATE_CODES = new Set([
   'BUSY',
   'NOAUTH',
   'WRONGPASS',
-  'NOPERM',
   'UNAVAILABLE',
 ]);
 

@@ -113,8 +113,8 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
     for (const waitMs of RETRIES_MS) {
       await sleep(waitMs);
-      // Whoever closes the breaker delivers first.
-      if (breaker.state !== 'closed') return;
+      // Whoever closes the breaker delivers, but for what came while it was at it.
+      if (breaker.state !== 'closed') continue;
       const fresh = freshBatch();
       try {
         await Promise.all(messages.map((message) => tell(message, fresh, deps)));

@@ -10,6 +10,7 @@ import { AppError } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
 import type { Keys } from '../redis/keys';
+import type { LocalDenials } from './blacklist/denials';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
@@ -104,6 +105,7 @@ export interface SessionDeps {
   keys: Keys;
   config: Config;
   touched: TouchMemo;
+  denials: LocalDenials;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
@@ -117,7 +119,7 @@ export function newSessionId(userId: string): string {
 }
 
 export function createSessionService(deps: SessionDeps): SessionService {
-  const { database, outbox, config, waitUntil, now, degraded } = deps;
+  const { database, outbox, config, denials, waitUntil, now, degraded } = deps;
   const { refreshIdleSeconds, refreshAbsoluteSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
   const records = createSessionRecords(deps);
@@ -207,6 +209,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     },
 
     async getSession<T extends object = SessionData>(sessionId: string) {
+      if (denials.ends(sessionId)) return null;
       try {
         const data = await records.data(sessionId);
         if (data !== undefined) return data === null ? null : (JSON.parse(data) as T);
@@ -262,6 +265,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     },
 
     async refresh(grant) {
+      if (denials.ends(grant.sessionId, grant.epoch)) return { status: 'revoked' };
       const outcome = await refresh(grant);
       const { sessionId, expiresAtMs } = grant;
       if (outcome.status === 'reuse') {

@@ -1,3 +1,4 @@
+import { userOfSession } from '../../redis/keys';
 import { BoundedMap } from '../boundedMap';
 import type { AccessClaims } from '../token/accessToken';
 
@@ -30,6 +31,12 @@ export class LocalDenials {
       epoch: Math.max(epoch, known?.epoch ?? 0),
       accessVersion: Math.max(accessVersion, known?.accessVersion ?? 0),
     });
+  }
+
+  /** Whether a session that carries this epoch has ended. */
+  ends(sessionId: string, epoch = Infinity): boolean {
+    if (this.#sessions.get(sessionId) !== undefined) return true;
+    return epoch < (this.#versions.get(userOfSession(sessionId))?.epoch ?? 0);
   }
 
   verdict(claims: AccessClaims): Verdict {

@@ -6,6 +6,11 @@
 export class Flights {
   readonly #flights = new Map<string, Promise<string | undefined>>();
 
+  /** Loads under way. */
+  get size(): number {
+    return this.#flights.size;
+  }
+
   /**
    * @param key names the value and the state of the cache that it was missed in, so that nobody joins a load that began
    *   before an invalidation they have seen

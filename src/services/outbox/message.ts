@@ -2,6 +2,8 @@ import type { Config } from '../../config/env';
 import { log } from '../../config/log';
 import type { OutboxRow, SessionEndReason } from '../../db/schema';
 import type { RedisBatch } from '../../redis/batch';
+import type { RedisValue } from '../../redis/client';
+import { RedisUnavailable } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
 import type { Keys } from '../../redis/keys';
 import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
@@ -36,20 +38,26 @@ export async function tell(
       denials.endSession(sessionId);
       const restMs = Math.max(1, expiresAtMs - now());
       const touched = [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
-      await batch.run(sessionEnd, touched, [sessionId, reason, restMs, expiresAtMs, lifeMs]);
+      confirm(await batch.run(sessionEnd, touched, [sessionId, reason, restMs, expiresAtMs, lifeMs]), 1);
       return;
     }
     case 'epoch': {
       const { userId, epoch, accessVersion } = message;
       denials.raise(userId, message);
-      await batch.run(blacklistMerge, [keys.blacklist(userId)], [lifeMs, 'ep', epoch, 'av', accessVersion]);
+      const versions = [lifeMs, 'ep', epoch, 'av', accessVersion];
+      confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], versions), 1);
       return;
     }
     case 'invalidate': {
       const commands = invalidationCommands(keys, message, config.cache.tombstoneSeconds);
-      await Promise.all(commands.map((command) => batch.send(...command)));
+      await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
     }
   }
+}
+
+/** Something that answers anything to everything has not been told. */
+function confirm(reply: RedisValue, expected: RedisValue): void {
+  if (reply !== expected) throw new RedisUnavailable('garbage');
 }
 
 /** `undefined` for a row that this version cannot read: it is left to one that can. */

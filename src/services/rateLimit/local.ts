@@ -9,8 +9,10 @@ export class LocalLimiter {
   consume(key: string, limit: WindowLimit, cost: number, nowMs: number): { allowed: boolean; state: WindowState } {
     const state = advance(this.#windows.get(key), nowMs, limit.windowMs);
     const allowed = admits(state, limit, cost);
-    if (allowed) state.current += cost;
-    this.#windows.set(key, state);
+    if (allowed) {
+      state.current += cost;
+      this.#windows.set(key, state);
+    }
     return { allowed, state };
   }
 

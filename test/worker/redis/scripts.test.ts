@@ -1,0 +1,244 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+
+import type { RedisBatch } from '../../../src/redis/batch';
+import type { Script } from '../../../src/redis/script';
+import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
+import { cacheFill } from '../../../src/redis/scripts/cacheFill';
+import { sessionEnd } from '../../../src/redis/scripts/sessionEnd';
+import { sessionRefresh } from '../../../src/redis/scripts/sessionRefresh';
+import { sessionTouch } from '../../../src/redis/scripts/sessionTouch';
+import { sessionWrite } from '../../../src/redis/scripts/sessionWrite';
+import { slidingWindow, slidingWindowRefund } from '../../../src/redis/scripts/slidingWindow';
+import { inRequest } from '../support/request';
+
+const DAY = 86_400_000;
+
+/** Runs the body in a request of its own; keys are new for every test. */
+function withRedis(body: (batch: RedisBatch) => Promise<void>) {
+  return () => inRequest(({ batch }) => body(batch));
+}
+
+let n = 0;
+let session = '';
+let blacklist = '';
+beforeEach(() => {
+  n += 1;
+  session = `scripts:session:{u${n}}.s`;
+  blacklist = `scripts:blacklist:{u${n}}`;
+});
+
+const keys = () => [session, blacklist];
+
+const write = (
+  batch: RedisBatch,
+  changes: Partial<{ gen: number; conf: number; ep: number; role: string; userEp: number; av: number }> = {},
+) => {
+  const { gen = 1, conf = 0, ep = 1, role = 'user', userEp = 1, av = 1 } = changes;
+  return batch.run(sessionWrite, keys(), [
+    'u.s',
+    '{"a":1}',
+    gen,
+    conf,
+    ep,
+    role,
+    userEp,
+    av,
+    7 * DAY,
+    30 * DAY,
+    31 * DAY,
+  ]);
+};
+
+const refresh = (batch: RedisBatch, gen: number, { ep = 1, graceMs = 30_000 } = {}) =>
+  batch.run(sessionRefresh, keys(), ['u.s', gen, ep, graceMs, 7 * DAY, 30 * DAY, Date.now() + 30 * DAY, 31 * DAY]);
+
+const end = (batch: RedisBatch) =>
+  batch.run(sessionEnd, keys(), ['u.s', 'logout', 30 * DAY, Date.now() + 30 * DAY, 31 * DAY]);
+
+const field = (batch: RedisBatch, name: string) => batch.send('HGET', session, name);
+
+const all: Record<string, Script> = {
+  blacklistMerge,
+  cacheFill,
+  sessionEnd,
+  sessionRefresh,
+  sessionTouch,
+  sessionWrite,
+  slidingWindow,
+  slidingWindowRefund,
+};
+
+test.each(Object.entries(all))('the server computes the same SHA for %s', (_name, script) =>
+  inRequest(async ({ batch }) => expect(await batch.send('SCRIPT', 'LOAD', script.text)).toBe(script.sha)),
+);
+
+describe('sessionRefresh', () => {
+  test(
+    'presenting the current generation rotates it',
+    withRedis(async (batch) => {
+      await write(batch);
+      expect(await refresh(batch, 1)).toEqual(['ok', 2, 1, 1, 'user']);
+      expect(await refresh(batch, 2)).toEqual(['ok', 3, 1, 1, 'user']);
+    }),
+  );
+
+  test(
+    'the one before gives the same successor while nobody has shown it, however late',
+    withRedis(async (batch) => {
+      await write(batch);
+      await refresh(batch, 1);
+      for (let i = 0; i < 3; i += 1) expect(await refresh(batch, 1, { graceMs: -1 })).toEqual(['ok', 2, 1, 1, 'user']);
+    }),
+  );
+
+  test(
+    'once the successor was shown, the one before lives through the grace and is then reuse',
+    withRedis(async (batch) => {
+      await write(batch);
+      await refresh(batch, 1);
+      await batch.run(sessionTouch, [session], [2]);
+      expect(await refresh(batch, 1)).toEqual(['ok', 2, 1, 1, 'user']);
+      expect(await refresh(batch, 1, { graceMs: -1 })).toEqual(['reuse']);
+      // The whole family is dead, its newest token too.
+      expect(await refresh(batch, 2)).toEqual(['revoked']);
+      expect(await field(batch, 'dead')).toBe('reuse');
+      expect(await batch.send('HGET', blacklist, 's:u.s')).not.toBeNull();
+    }),
+  );
+
+  test(
+    'two behind is reuse, even within the grace',
+    withRedis(async (batch) => {
+      await write(batch);
+      await refresh(batch, 1);
+      await refresh(batch, 2);
+      expect(await refresh(batch, 1)).toEqual(['reuse']);
+    }),
+  );
+
+  test(
+    'a generation ahead of the record is adopted: a failover lost its rotation',
+    withRedis(async (batch) => {
+      await write(batch);
+      expect(await refresh(batch, 5)).toEqual(['ok', 6, 1, 1, 'user']);
+      expect(await refresh(batch, 1)).toEqual(['reuse']);
+    }),
+  );
+
+  test(
+    'what Redis has lost is unknown, what it denies is revoked',
+    withRedis(async (batch) => {
+      expect(await refresh(batch, 1)).toEqual(['unknown']);
+      await write(batch);
+      await batch.send('UNLINK', blacklist);
+      expect(await refresh(batch, 1)).toEqual(['unknown']);
+      await end(batch);
+      expect(await refresh(batch, 1)).toEqual(['revoked']);
+    }),
+  );
+
+  test(
+    'an older epoch is revoked, an older role is stale',
+    withRedis(async (batch) => {
+      await write(batch);
+      await batch.run(blacklistMerge, [blacklist], [31 * DAY, 'av', 2]);
+      expect(await refresh(batch, 1)).toEqual(['stale', 2]);
+      await write(batch, { role: 'admin', av: 2 });
+      expect(await refresh(batch, 1)).toEqual(['ok', 2, 1, 2, 'admin']);
+      await batch.run(blacklistMerge, [blacklist], [31 * DAY, 'ep', 2]);
+      expect(await refresh(batch, 2)).toEqual(['revoked']);
+    }),
+  );
+
+  test(
+    'a hundred at once get one and the same successor',
+    withRedis(async (batch) => {
+      await write(batch);
+      const answers = await Promise.all(Array.from({ length: 100 }, () => refresh(batch, 1)));
+      expect(new Set(answers.map(String))).toEqual(new Set(['ok,2,1,1,user']));
+    }),
+  );
+});
+
+describe('sessionWrite', () => {
+  test(
+    'never brings back what is denied, dead or outdated',
+    withRedis(async (batch) => {
+      await end(batch);
+      expect(await write(batch)).toBe(0);
+      expect(await field(batch, 'g')).toBeNull();
+      await batch.send('UNLINK', session);
+      expect(await write(batch)).toBe(0);
+      await batch.send('UNLINK', blacklist);
+      expect(await write(batch, { userEp: 2 })).toBe(0);
+      expect(await batch.send('HGET', blacklist, 'ep')).toBe('2');
+      expect(await field(batch, 'g')).toBeNull();
+    }),
+  );
+
+  test(
+    'neither goes back a generation nor puts an old role under a new version',
+    withRedis(async (batch) => {
+      await write(batch, { gen: 4, conf: 3, role: 'admin', av: 3 });
+      expect(await write(batch, { gen: 2, conf: 2, role: 'user', av: 2 })).toBe(1);
+      expect(await batch.send('HMGET', session, 'g', 'c', 'ro', 'av')).toEqual(['4', '3', 'admin', '3']);
+      expect(await batch.send('HMGET', blacklist, 'ep', 'av')).toEqual(['1', '3']);
+    }),
+  );
+
+  test(
+    'every key has a TTL, and none is shortened',
+    withRedis(async (batch) => {
+      await write(batch);
+      await batch.send('PEXPIRE', session, 20 * DAY);
+      await batch.send('PEXPIRE', blacklist, 90 * DAY);
+      await write(batch);
+      await refresh(batch, 1);
+      expect(Number(await batch.send('PTTL', session))).toBeGreaterThan(19 * DAY);
+      await end(batch);
+      expect(Number(await batch.send('PTTL', session))).toBeGreaterThan(29 * DAY);
+      expect(Number(await batch.send('PTTL', blacklist))).toBeGreaterThan(89 * DAY);
+    }),
+  );
+});
+
+describe('sessionTouch', () => {
+  test(
+    'confirms and adopts, and raises no dead or lost session',
+    withRedis(async (batch) => {
+      expect(await batch.run(sessionTouch, [session], [1])).toBe(0);
+      await write(batch);
+      expect(await batch.run(sessionTouch, [session], [3])).toBe(1);
+      expect(await batch.send('HMGET', session, 'g', 'c')).toEqual(['3', '3']);
+      await end(batch);
+      expect(await batch.run(sessionTouch, [session], [4])).toBe(0);
+      expect(await field(batch, 'g')).toBeNull();
+    }),
+  );
+});
+
+describe('blacklistMerge', () => {
+  test(
+    'only grows, in any order',
+    withRedis(async (batch) => {
+      await batch.run(blacklistMerge, [blacklist], [DAY, 'ep', 5, 's:a', 100]);
+      await batch.run(blacklistMerge, [blacklist], [DAY, 'ep', 3, 'av', 2, 's:a', 50]);
+      expect(await batch.send('HMGET', blacklist, 'ep', 'av', 's:a')).toEqual(['5', '2', '100']);
+      await batch.run(blacklistMerge, [blacklist], [1_000, 'ep', 1]);
+      expect(Number(await batch.send('PTTL', blacklist))).toBeGreaterThan(DAY - 10_000);
+    }),
+  );
+
+  test(
+    'prunes what has expired from a large hash, and nothing else',
+    withRedis(async (batch) => {
+      const old = Array.from({ length: 300 }, (_, i) => [`s:old${i}`, Date.now() - DAY]).flat();
+      await batch.send('HSET', blacklist, 'ep', 1, 's:live', Date.now() + DAY, ...old);
+      await batch.run(blacklistMerge, [blacklist], [DAY, 'av', 1]);
+      expect(await batch.send('HLEN', blacklist)).toBe(3);
+      expect(await batch.send('HEXISTS', blacklist, 's:live')).toBe(1);
+    }),
+  );
+});
+
+afterEach(() => inRequest(async ({ batch }) => void (await batch.send('UNLINK', ...keys()))));
