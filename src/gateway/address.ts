@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Endpoint } from './connection.ts';
+import type { Endpoint } from './client.ts';
 import { SettingsError } from './errors.ts';
 
 /** What a REDIS_URL stands for. */

@@ -1,4 +1,4 @@
-import type { Endpoint } from './connection.ts';
+import type { Endpoint } from './client.ts';
 import type { Command, Outcome, Shape } from './reply.ts';
 
 /** What the gateway puts commands to: one server, a Sentinel group, a cluster, or the embedded engine. */

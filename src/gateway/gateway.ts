@@ -5,7 +5,7 @@ import type { Backend, BackendOptions } from './backend.ts';
 import { ClusterBackend } from './backends/cluster.ts';
 import { DirectBackend } from './backends/direct.ts';
 import { SentinelBackend } from './backends/sentinel.ts';
-import { describe } from './connection.ts';
+import { describe } from './client.ts';
 import { startEmbeddedEngine } from './embedded.ts';
 import type { Log } from './log.ts';
 import { Metrics } from './metrics.ts';

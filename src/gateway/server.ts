@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo, Socket } from 'node:net';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { ErrorReply } from 'redis';
 import { type Access, type Authenticate, bearerToken } from './auth.ts';
 import type { Backend } from './backend.ts';
 import { BackendUnavailable, GatewayError, wireText } from './errors.ts';
 import { Executor } from './executor.ts';
 import { type Encoding, writeError, writeOutcome, writeOutcomes } from './json.ts';
+import { createListener, type Listener } from './listener.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { type Arg, type Command, JSON_SHAPE, type Outcome, RESP_SHAPE } from './reply.ts';
@@ -26,15 +26,9 @@ export interface ServerOptions {
   log: Log;
 }
 
-export interface GatewayServer {
-  /** Where it listens. */
-  readonly address: AddressInfo;
+export interface GatewayServer extends Omit<Listener, 'draining'> {
   /** Commands accepted and not yet answered. */
   readonly inFlight: number;
-  /** Rejects with one line of text and Node's error code. */
-  listen(host: string, port: number): Promise<void>;
-  /** Accepts nothing further, ends streams, and waits `graceMs` at most for requests in progress. */
-  close(graceMs: number): Promise<void>;
 }
 
 /** The answer to one request. */
@@ -45,11 +39,6 @@ interface Answer {
 }
 
 const JSON_TYPE = 'application/json';
-/** Node's codes for requests that it gives up, and what they are called in HTTP. */
-const CLIENT_ERRORS = new Map([
-  ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
-  ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
-]);
 /** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
 const UNAVAILABLE_REPLY = /^(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 
@@ -61,7 +50,6 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   const budget = new BodyBudget(maxBufferedBytes);
   const instance = randomBytes(6).toString('base64url');
   let responses = 0;
-  let draining = false;
 
   /** Answers one request; `undefined`: the answer is a stream, and has begun. */
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<Answer | undefined> {
@@ -148,76 +136,35 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
       'upstash-sync-token': `${instance}-${(++responses).toString(36)}`,
       ...(status === 401 && { 'www-authenticate': 'Bearer' }),
       ...(status === 503 && { 'retry-after': '1' }),
-      ...(draining && { connection: 'close' }),
+      ...(listener.draining && { connection: 'close' }),
     });
     response.end(body);
   }
 
-  const server = createServer(
-    // Commands in the path may be long; a body that takes a minute to arrive is not coming.
-    { keepAliveTimeout: 65_000, requestTimeout: 60_000, noDelay: true, maxHeaderSize: 64 * 1024 },
-    (request, response) => {
-      const startedAt = performance.now();
-      answer(request, response)
-        .catch(failure)
-        .then((result) => {
-          if (!result) return;
-          send(response, result);
-          metrics.request(result.status, performance.now() - startedAt);
-        })
-        .catch((error: unknown) => response.destroy(error as Error));
-    },
-  );
-
-  const sockets = new Set<Socket>();
-  server.on('connection', (socket: Socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-  });
-  // A client that neither reads its answer nor goes away is cut off.
-  server.timeout = 120_000;
-  // What is not HTTP, too large in its head, or too slow never becomes a request; its answer is JSON all the same.
-  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
-    const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request';
-    const body = writeError(`ERR the request is not acceptable HTTP: ${status.slice(4)}`);
-    const head = `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: ${JSON_TYPE}\r\n`;
-    socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  const listener = createListener((request, response) => {
+    const startedAt = performance.now();
+    answer(request, response)
+      .catch(failure)
+      .then((result) => {
+        if (!result) return;
+        send(response, result);
+        metrics.request(result.status, performance.now() - startedAt);
+      })
+      .catch((error: unknown) => response.destroy(error as Error));
   });
 
   return {
     get address() {
-      return server.address() as AddressInfo;
+      return listener.address;
     },
     get inFlight() {
       return executor.inFlight;
     },
-    listen: (host, port) =>
-      new Promise((resolve, reject) => {
-        server.once('error', (error: NodeJS.ErrnoException) => {
-          const reason = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be listened on (${error.code})`;
-          reject(
-            Object.assign(new Error(`gateway: ${host}:${port} ${reason}`, { cause: error }), { code: error.code }),
-          );
-        });
-        server.listen(port, host, resolve);
-      }),
+    listen: (host, port) => listener.listen(host, port),
     async close(graceMs) {
-      draining = true;
-      const late = setTimeout(() => server.closeAllConnections(), graceMs);
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      const closed = listener.close(graceMs);
       await streams.close();
-      // Connections become idle when their answer is through; those whose headers were out before cannot be told.
-      const closeIdle = () => {
-        server.closeIdleConnections();
-        // Node takes a connection for busy that has never said anything: clients open some for later.
-        for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
-      };
-      closeIdle();
-      const idle = setInterval(closeIdle, 20);
       await closed;
-      clearInterval(idle);
-      clearTimeout(late);
     },
   };
 }

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http';
 import type { Backend } from './backend.ts';
-import { newClient, type RedisClient } from './connection.ts';
+import { newClient, type RedisClient } from './client.ts';
 import { BackendUnavailable, GatewayError } from './errors.ts';
 
 /** How often an idle stream sends a comment, so that proxies keep it open. */

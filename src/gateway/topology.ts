@@ -1,5 +1,5 @@
 import { place } from './address.ts';
-import { describe, type Endpoint, newClient } from './connection.ts';
+import { describe, type Endpoint, newClient } from './client.ts';
 import { BackendUnavailable } from './errors.ts';
 
 /** One shard of a cluster: the slots of a master, and where its replicas are. */

@@ -1,6 +1,7 @@
 import { place } from '../address.ts';
 import type { Backend, BackendOptions } from '../backend.ts';
-import { Connection, type ConnectionOptions, type Endpoint } from '../connection.ts';
+import type { Endpoint } from '../client.ts';
+import { Connection, type ConnectionOptions } from '../connection.ts';
 import type { Command, Outcome, Shape } from '../reply.ts';
 
 /** A backend of one connection: `redis://`, `rediss://`, the embedded engine, or the master that Sentinel names. */

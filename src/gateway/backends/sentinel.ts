@@ -1,6 +1,6 @@
 import { place } from '../address.ts';
 import type { BackendOptions } from '../backend.ts';
-import { describe, type Endpoint, newClient, type RedisClient } from '../connection.ts';
+import { describe, type Endpoint, newClient, type RedisClient } from '../client.ts';
 import { BackendUnavailable } from '../errors.ts';
 import { DirectBackend } from './direct.ts';
 

@@ -1,6 +1,6 @@
 import net from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { newClient } from '../../../src/gateway/connection.ts';
+import { newClient } from '../../../src/gateway/client.ts';
 import { type EmbeddedEngine, startEmbeddedEngine } from '../../../src/gateway/embedded.ts';
 
 let engine: EmbeddedEngine;

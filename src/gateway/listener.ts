@@ -1,0 +1,80 @@
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { writeError } from './json.ts';
+
+/** The HTTP server itself: connections, and how they end. */
+export interface Listener {
+  /** Where it listens. */
+  readonly address: AddressInfo;
+  /** Whether it is closing: answers then tell their clients to come back on another connection. */
+  readonly draining: boolean;
+  /** Rejects with one line of text and Node's error code. */
+  listen(host: string, port: number): Promise<void>;
+  /** Accepts nothing further and waits, `graceMs` at most, for the requests in progress. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** Node's codes for requests that it gives up, and what they are called in HTTP. */
+const CLIENT_ERRORS = new Map([
+  ['HPE_HEADER_OVERFLOW', '431 Request Header Fields Too Large'],
+  ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
+]);
+
+/** Makes a server for `handler`, with limits on how long a client may take over anything. */
+export function createListener(handler: RequestListener): Listener {
+  const server = createServer(
+    // Commands in the path may be long; a body that takes a minute to arrive is not coming.
+    { keepAliveTimeout: 65_000, requestTimeout: 60_000, noDelay: true, maxHeaderSize: 64 * 1024 },
+    handler,
+  );
+  // A client that neither reads its answer nor goes away is cut off.
+  server.timeout = 120_000;
+  // What is not HTTP, too large in its head, or too slow never becomes a request; its answer is JSON all the same.
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
+    const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request';
+    const body = writeError(`ERR the request is not acceptable HTTP: ${status.slice(4)}`);
+    const head = `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-type: application/json\r\n`;
+    socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
+  });
+  const sockets = new Set<Socket>();
+  server.on('connection', (socket: Socket) => {
+    sockets.add(socket);
+    socket.once('close', () => sockets.delete(socket));
+  });
+  let draining = false;
+
+  return {
+    get address() {
+      return server.address() as AddressInfo;
+    },
+    get draining() {
+      return draining;
+    },
+    listen: (host, port) =>
+      new Promise((resolve, reject) => {
+        server.once('error', (error: NodeJS.ErrnoException) => {
+          const reason = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be listened on (${error.code})`;
+          const told = new Error(`gateway: ${host}:${port} ${reason}`, { cause: error });
+          reject(Object.assign(told, { code: error.code }));
+        });
+        server.listen(port, host, resolve);
+      }),
+    async close(graceMs) {
+      draining = true;
+      const late = setTimeout(() => server.closeAllConnections(), graceMs);
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      const closeIdle = () => {
+        server.closeIdleConnections();
+        // Node takes a connection for busy that has never said anything: clients open some for later.
+        for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
+      };
+      closeIdle();
+      // Connections become idle when their answer is through; streams could not be told to close theirs.
+      const idle = setInterval(closeIdle, 20);
+      await closed;
+      clearInterval(idle);
+      clearTimeout(late);
+    },
+  };
+}
