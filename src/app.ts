@@ -5,6 +5,7 @@ import { secureHeaders } from 'hono/secure-headers';
 import { configOf } from './config/env';
 import { AppError } from './errors';
 import { jsonBody } from './middlewares/body.middleware';
+import { noStore } from './middlewares/cacheControl.middleware';
 import { onError, problem } from './middlewares/error.middleware';
 import { requestId } from './middlewares/requestId.middleware';
 import { services } from './middlewares/services.middleware';
@@ -23,6 +24,7 @@ import { wellKnownRoutes } from './routes/wellKnown.routes';
 export function createApp(options: ServicesOptions = {}) {
   const app = new Hono<AppEnv>()
     .use(requestId())
+    .use(noStore())
     .use(
       secureHeaders({
         contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },

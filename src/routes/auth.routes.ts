@@ -25,16 +25,10 @@ function addressOf(c: Context): string {
   return address.length <= 45 && address !== '' ? address : foldAddress(address);
 }
 
-/** Answers that hold tokens are nobody else's (RFC 6749, section 5.1). */
-function uncached(c: Context): void {
-  c.header('Cache-Control', 'no-store');
-}
-
 export const authRoutes = new Hono<AppEnv>()
   .use(authDeadline())
   .post('/register', ...validJson(registerSchema), rateLimiter(policy.register), async (c) => {
     const { device, ...registration } = c.req.valid('json');
-    uncached(c);
     return c.json(await AuthService.register(registration, deviceOf(c, device)), 201);
   })
   .post(
@@ -43,12 +37,10 @@ export const authRoutes = new Hono<AppEnv>()
     guard(rateLimiter(policy.login), rateLimiter(policy.loginAddress)),
     async (c) => {
       const { device, ...credentials } = c.req.valid('json');
-      uncached(c);
       return c.json(await AuthService.login(credentials, deviceOf(c, device)), 200);
     },
   )
   .post('/refresh', ...validJson(refreshSchema), rateLimiter(policy.refresh), async (c) => {
-    uncached(c);
     return c.json(await AuthService.refresh(c.req.valid('json').refresh_token), 200);
   })
   .post('/logout', guard(rateLimiter(policy.api), authenticate()), async (c) => {
@@ -65,7 +57,6 @@ export const authRoutes = new Hono<AppEnv>()
     guard(rateLimiter(policy.password), rateLimiter(policy.api), authenticate()),
     async (c) => {
       const { currentPassword, newPassword } = c.req.valid('json');
-      uncached(c);
       return c.json(await AuthService.changePassword(c.var.auth, currentPassword, newPassword), 200);
     },
   );

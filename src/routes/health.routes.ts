@@ -9,7 +9,6 @@ export const healthRoutes = new Hono<AppEnv>()
   .get('/health', (c) => c.json({ status: 'ok' as const, redisAvailable: isRedisAvailable() }, 200))
   /** The dependencies. 200 while the app can serve anybody. */
   .get('/ready', async (c) => {
-    c.header('Cache-Control', 'no-store');
     const readiness = await HealthService.readiness();
     return c.json(readiness, readiness.status === 'unready' ? 503 : 200);
   });

@@ -1,0 +1,9 @@
+import { createMiddleware } from 'hono/factory';
+
+/** What an API answers is nobody else's, unless the route says otherwise. */
+export function noStore() {
+  return createMiddleware(async function noStore(c, next) {
+    await next();
+    if (!c.res.headers.has('Cache-Control')) c.res.headers.set('Cache-Control', 'no-store');
+  });
+}
