@@ -6,6 +6,7 @@ import type { RunningApp } from '../../support/app.ts';
 import { clientOf, newcomer } from '../../support/client.ts';
 import type { Answer, Call } from '../../support/client.ts';
 import { REDIS_MISSING, freePort, hasRedisServer, startRedis } from '../../support/redisServers.ts';
+import type { RedisProcess } from '../../support/redisServers.ts';
 
 const TOKEN = 'e2e-token';
 const THREE_SESSIONS = { SESSIONS_PER_USER: '3' };
@@ -26,7 +27,7 @@ const login = (call: Call, { email, password }: { email: string; password: strin
   call('POST', '/v1/auth/login', { body: { email, password, ...(device !== undefined && { device }) } });
 
 /** A redis-server that ends with its test. */
-async function redisServer() {
+async function redisServer(): Promise<AsyncDisposable & { redis: RedisProcess; redisUrl: string }> {
   const redis = await startRedis();
   return { redis, redisUrl: redis.url, [Symbol.asyncDispose]: () => redis.stop() };
 }
@@ -41,7 +42,12 @@ async function wholeFlow(app: RunningApp): Promise<void> {
 
   const registered = await call('POST', '/v1/auth/register', { body: person });
   expectTokens(registered, 201);
-  expect(registered.body.user).toMatchObject({ email: person.email, name: person.name, role: 'user', status: 'active' });
+  expect(registered.body.user).toMatchObject({
+    email: person.email,
+    name: person.name,
+    role: 'user',
+    status: 'active',
+  });
   expect(registered.body.user.createdAt).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
   expect(JSON.stringify(registered.body)).not.toContain('scrypt');
 
@@ -93,7 +99,9 @@ async function wholeFlow(app: RunningApp): Promise<void> {
   expect((await call('POST', '/v1/auth/logout-all', { token: one.access })).status).toBe(204);
   for (const { access, refresh } of [one, two]) {
     expect((await call('GET', '/v1/users/me', { token: access })).body.code).toBe('TOKEN_REVOKED');
-    expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: refresh } })).body.code).toBe('TOKEN_REVOKED');
+    expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: refresh } })).body.code).toBe(
+      'TOKEN_REVOKED',
+    );
   }
 
   const final = expectTokens(await login(call, anew), 200);
@@ -102,20 +110,27 @@ async function wholeFlow(app: RunningApp): Promise<void> {
   expect((await login(call, anew)).body.code).toBe('INVALID_CREDENTIALS');
 }
 
-describe.each([
+describe.each<[string, () => Promise<Awaited<ReturnType<typeof redisServer>> | undefined>]>([
   ['the embedded engine', async () => undefined],
   ['redis-server', redisServer],
-] as const)('on %s', (name, start) => {
+])('on %s', (name, start) => {
   const real = name === 'redis-server';
 
-  test.skipIf(real && !hasRedisServer)(`a client's whole life${real && !hasRedisServer ? `: ${REDIS_MISSING}` : ''}`, async () => {
-    await using redis = await start();
-    await using gateway = await startGateway({ token: TOKEN, port: 0, ...(redis && { redisUrl: redis.redisUrl }) });
-    const server = { url: gateway.url, token: TOKEN };
-    await using app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
-    await wholeFlow(app);
-    expect(app.logs.join('\n')).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ/);
-  });
+  test.skipIf(real && !hasRedisServer)(
+    `a client's whole life${real && !hasRedisServer ? `: ${REDIS_MISSING}` : ''}`,
+    async () => {
+      await using redis = await start();
+      await using gateway = await startGateway({ token: TOKEN, port: 0, ...(redis && { redisUrl: redis.redisUrl }) });
+      const server = { url: gateway.url, token: TOKEN };
+      await using app = await startApp({
+        bundle: inject('workerBundle'),
+        redis: server,
+        settings: { ...UNLIMITED, ...THREE_SESSIONS },
+      });
+      await wholeFlow(app);
+      expect(app.logs.join('\n')).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ/);
+    },
+  );
 
   test.skipIf(real && !hasRedisServer)('reads come from the cache, changes reach every reader', async () => {
     await using redis = await start();
@@ -184,7 +199,11 @@ describe.each([
 test('a user has so many sessions: the one that would expire first leaves', async () => {
   await using gateway = await startGateway({ token: TOKEN, port: 0 });
   const server = { url: gateway.url, token: TOKEN };
-  await using app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
+  await using app = await startApp({
+    bundle: inject('workerBundle'),
+    redis: server,
+    settings: { ...UNLIMITED, ...THREE_SESSIONS },
+  });
   const call = clientOf(app.url);
   const person = newcomer();
   const first = expectTokens(await call('POST', '/v1/auth/register', { body: person }), 201);
@@ -196,7 +215,11 @@ test('a user has so many sessions: the one that would expire first leaves', asyn
 
 test('a role changes: the access token is out of date, a refresh brings the new role', async () => {
   await using gateway = await startGateway({ token: TOKEN, port: 0 });
-  await using app = await startApp({ bundle: inject('workerBundle'), redis: { url: gateway.url, token: TOKEN }, settings: UNLIMITED });
+  await using app = await startApp({
+    bundle: inject('workerBundle'),
+    redis: { url: gateway.url, token: TOKEN },
+    settings: UNLIMITED,
+  });
   const call = clientOf(app.url);
   const [boss, other] = [newcomer(), newcomer()];
   const { body: bossBody } = await call('POST', '/v1/auth/register', { body: boss });
@@ -204,20 +227,33 @@ test('a role changes: the access token is out of date, a refresh brings the new 
   const admin = expectTokens(await login(call, boss), 200).access;
   const { body } = await call('POST', '/v1/auth/register', { body: other });
 
-  expect((await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { role: 'admin' } })).status).toBe(200);
+  expect((await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { role: 'admin' } })).status).toBe(
+    200,
+  );
   expect((await call('GET', '/v1/users/me', { token: body.access_token })).body.code).toBe('TOKEN_SUPERSEDED');
-  const next = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: body.refresh_token } }), 200);
+  const next = expectTokens(
+    await call('POST', '/v1/auth/refresh', { body: { refresh_token: body.refresh_token } }),
+    200,
+  );
   expect((await call('GET', '/v1/users', { token: next.access })).status).toBe(200);
 
-  expect((await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { status: 'disabled' } })).status).toBe(200);
+  expect(
+    (await call('PATCH', `/v1/users/${body.user.id}`, { token: admin, body: { status: 'disabled' } })).status,
+  ).toBe(200);
   expect((await call('GET', '/v1/users/me', { token: next.access })).body.code).toBe('TOKEN_REVOKED');
-  expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: next.refresh } })).body.code).toBe('TOKEN_REVOKED');
+  expect((await call('POST', '/v1/auth/refresh', { body: { refresh_token: next.refresh } })).body.code).toBe(
+    'TOKEN_REVOKED',
+  );
   expect((await login(call, other)).body.code).toBe('ACCOUNT_DISABLED');
 });
 
 test('without Redis from the start, everything works', async () => {
   const nowhere = { url: `http://127.0.0.1:${await freePort()}`, token: TOKEN };
-  await using app = await startApp({ bundle: inject('workerBundle'), redis: nowhere, settings: { ...UNLIMITED, ...THREE_SESSIONS } });
+  await using app = await startApp({
+    bundle: inject('workerBundle'),
+    redis: nowhere,
+    settings: { ...UNLIMITED, ...THREE_SESSIONS },
+  });
   await wholeFlowWithoutRotation(app);
 });
 
