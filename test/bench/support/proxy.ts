@@ -29,7 +29,8 @@ export async function startProxy(upstream: string): Promise<Proxy> {
     send({ agent, hostname, port, method, path, headers }, resolve).on('error', reject).end(body);
     const reply = await promise;
     const replyBody = await buffer(reply);
-    outgoing.writeHead(reply.statusCode ?? 502, { ...reply.headers, 'content-length': replyBody.length });
+    const { 'transfer-encoding': _, connection: __, 'keep-alive': ___, ...kept } = reply.headers;
+    outgoing.writeHead(reply.statusCode ?? 502, { ...kept, 'content-length': replyBody.length });
     outgoing.end(replyBody);
   }
 

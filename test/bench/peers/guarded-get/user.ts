@@ -24,7 +24,7 @@ export interface User {
 }
 
 export async function loadUser(db: D1Database, id: string): Promise<User | null> {
-  const row = await db.prepare('SELECT * FROM users WHERE id = ?').bind(id).first<Record<string, unknown>>();
+  const row = await db.prepare('SELECT * FROM users WHERE id = ?').bind(id).first();
   if (row === null) return null;
   return {
     id: String(row['id']),

@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers/promises';
 import { testBindings } from '../../../support/bindings.ts';
 import type { CaseResult, Question } from '../../question.ts';
 import { runLoad } from '../../support/load.ts';
-import type { Target } from '../../support/load.ts';
+import type { LoadResult, Target } from '../../support/load.ts';
 import { startBenchRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { quantile } from '../../support/statistics.ts';
@@ -16,14 +16,15 @@ type CaseName = (typeof CASES)[number];
 
 const PATH = '/v1/users/me';
 const DELAY_MS = 20;
-const LATENCY = { connections: 8, requests: 240, rounds: 3 };
+const LATENCY = { connections: 4, requests: 160, rounds: 3 };
 const THROUGHPUT = { connections: 32, durationMs: 1_000, rounds: 5 };
+const WARM_UP = { counted: 200, direct: 1_000 };
 const COUNTED_REQUESTS = 300;
 
 /**
  * What does a guarded, cached GET cost? The same endpoint, answering the same body to the same bearer token, as
  *
- * - `gatehouse`: the app as wrangler deploys it, with its rate limit raised;
+ * - `gatehouse`: the app as wrangler deploys it, with its rate limit raised and its deadline for Redis out of the way;
  * - `documented-stack`: Hono, @upstash/ratelimit's sliding window, jose, `redis.get` on a blacklist and `redis.get`/`set`
  *   around D1, each as its documentation shows it, clients made once an isolate;
  * - `hono-rate-limiter`: the same with its Redis store as the limiter;
@@ -50,13 +51,13 @@ export const guardedGet: Question = {
     progress(`Redis: ${redis.backend}; checking and warming each case`);
     const { counted, direct } = setUp;
     for (const name of CASES) {
-      await runLoad(counted[name], 4, { requests: 200 });
-      await runLoad(direct[name], 16, { requests: 2_000 });
+      await load(name, counted[name], 4, { requests: WARM_UP.counted });
+      await load(name, direct[name], THROUGHPUT.connections, { requests: WARM_UP.direct });
     }
 
     const counts = {} as Record<CaseName, { roundTrips: number; commands: number }>;
     for (const name of CASES) {
-      counts[name] = await countTrips(redis, counted[name]);
+      counts[name] = await countTrips(redis, name, counted[name]);
       progress(`${name}: ${counts[name].roundTrips} round trips, ${counts[name].commands} commands a request`);
     }
 
@@ -65,7 +66,7 @@ export const guardedGet: Question = {
     for (let round = 1; round <= LATENCY.rounds; round += 1) {
       for (const name of CASES) {
         const { connections, requests } = LATENCY;
-        latenciesMs[name].push(...(await runLoad(counted[name], connections, { requests })).latenciesMs);
+        latenciesMs[name].push(...(await load(name, counted[name], connections, { requests })).latenciesMs);
       }
       progress(
         `latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`,
@@ -76,7 +77,7 @@ export const guardedGet: Question = {
     for (let round = 1; round <= THROUGHPUT.rounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = THROUGHPUT;
-        const { requests, elapsedMs } = await runLoad(direct[name], connections, { durationMs });
+        const { requests, elapsedMs } = await load(name, direct[name], connections, { durationMs });
         rates[name].push((requests * 1_000) / elapsedMs);
       }
       progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
@@ -102,10 +103,23 @@ function rounded(value: number): number {
   return Number(value.toFixed(2));
 }
 
+/** A load whose failure says which case it was. */
+async function load(name: CaseName, ...[target, connections, amount]: Parameters<typeof runLoad>): Promise<LoadResult> {
+  try {
+    return await runLoad(target, connections, amount);
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
 /** Round trips and commands a request, those after the answer included. */
-async function countTrips(redis: BenchRedis, target: Target): Promise<{ roundTrips: number; commands: number }> {
+async function countTrips(
+  redis: BenchRedis,
+  name: CaseName,
+  target: Target,
+): Promise<{ roundTrips: number; commands: number }> {
   const before = await redis.counts();
-  await runLoad(target, 4, { requests: COUNTED_REQUESTS });
+  await load(name, target, 4, { requests: COUNTED_REQUESTS });
   await setTimeout(100);
   const after = await redis.counts();
   return {
@@ -134,6 +148,9 @@ async function start(redis: BenchRedis): Promise<SetUp> {
     const bindings = {
       ...settings,
       LIMIT_API: '100000000/1h',
+      // The peers wait for Redis as long as it takes.
+      REDIS_GUARD_DEADLINE_MS: '10000',
+      REDIS_CALL_TIMEOUT_MS: '30000',
       PREFIX: `bench-${randomUUID().slice(0, 8)}`,
       PUBLIC_KEY: publicKeyOf(settings['SIGNING_KEYS'] ?? ''),
     };
