@@ -71,7 +71,9 @@ async function setRole(given: string, role: Role, place: string, query: (sql: st
 }
 
 function list(rows: readonly Row[], place: string): void {
-  for (const row of rows) console.log([row['email'], row['name'], row['status']].join('\t'));
+  // A name is its owner's own text: what a terminal would obey does not go there.
+  const plain = (value: unknown) => String(value).replace(/\p{Cc}/gu, ' ');
+  for (const row of rows) console.log([row['email'], row['name'], row['status']].map(plain).join('\t'));
   if (rows.length === 0) console.error(`The ${place} database has no admin yet: npm run admin -- grant EMAIL`);
 }
 
@@ -91,6 +93,9 @@ async function execute(sql: string, place: 'local' | 'remote', options: readonly
   if (result.code === 0) return (JSON.parse(result.stdout) as { results: Row[] }[]).map(({ results }) => results);
 
   const error = wranglerError(result);
+  if (error.includes('CLOUDFLARE_API_TOKEN')) {
+    throw new UserError('wrangler is not logged in: run `npx wrangler login`, or set CLOUDFLARE_API_TOKEN.');
+  }
   if (/no such table/.test(error)) {
     const apply = place === 'local' ? '`npm run dev` once, or ' : '';
     throw new UserError(

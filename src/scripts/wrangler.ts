@@ -1,13 +1,16 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { createRequire } from 'node:module';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 
 import { ROOT } from './cli.ts';
 
-const BIN = join(createRequire(import.meta.url).resolve('wrangler'), '../../bin/wrangler.js');
+/**
+ * The program itself, without the wrapper that `wrangler` is: that one reports an exit code of 0 when the program is
+ * killed, and would stand between us and the program.
+ */
+const PROGRAM = createRequire(import.meta.url).resolve('wrangler');
 const EXIT_WITH_PARENT = new URL('exitWithParent.ts', import.meta.url).href;
 
 /** How long wrangler may take to end by itself, in milliseconds. It takes about 200. */
@@ -18,7 +21,7 @@ const GRACE_MS = 4_000;
  * who stop it in order, and {@link stopWrangler} finds workerd and esbuild too.
  */
 export function startWrangler(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
-  return spawn(process.execPath, ['--import', EXIT_WITH_PARENT, BIN, ...args], {
+  return spawn(process.execPath, ['--no-warnings', '--import', EXIT_WITH_PARENT, PROGRAM, ...args], {
     cwd: ROOT,
     detached: process.platform !== 'win32',
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

@@ -117,7 +117,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     );
     if (user[0] === undefined) return;
     const denied = ended.flatMap(({ id, expiresAtMs }) => [`s:${id}`, expiresAtMs]);
-    batch.deferRun(
+    void batch.deferRun(
       blacklistMerge,
       [keys.blacklist(userId)],
       [blacklistTtlMs(config), ...denied, 'av', user[0].accessVersion, 'ep', user[0].epoch],

@@ -212,7 +212,7 @@ export function createCacheService({
       const json = JSON.stringify(value);
       // The loader's deadline is shorter than a tombstone's life, so a fill that passes its compare is current.
       if (snapshot !== undefined && nonces !== undefined) {
-        batch.deferRun(
+        void batch.deferRun(
           cacheFill,
           ...fillArguments(key, snapshot.writeId, nonces, json, ttlSeconds * 1_000, now() - startMs),
         );

@@ -137,7 +137,7 @@ export function createRateLimitService({
         remaining: remaining(state, policy),
         resetMs: policy.windowMs - state.elapsedMs,
         refund() {
-          if (source === 'redis') batch.deferRun(slidingWindowRefund, [key], [state.index, cost]);
+          if (source === 'redis') void batch.deferRun(slidingWindowRefund, [key], [state.index, cost]);
           else local.refund(key, state.index, cost);
         },
       };

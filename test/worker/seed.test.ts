@@ -118,7 +118,7 @@ function appWith(mount: (app: Hono<AppEnv>) => void) {
   const app = new Hono<AppEnv>().use(services({ isolate: isolateFor() }));
   mount(app);
   app.onError(onError);
-  return callerOf(app as never, bindings());
+  return callerOf(app, bindings());
 }
 
 test('rateLimiter admits maxRequests a window and says so', async () => {

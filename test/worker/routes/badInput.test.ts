@@ -138,7 +138,7 @@ test('a streamed body over the limit is refused without its length being told', 
     waitUntil: () => undefined,
     passThroughOnException: () => undefined,
     props: {},
-  } as unknown as ExecutionContext);
+  });
   expect(response.status).toBe(413);
 });
 

@@ -1,7 +1,7 @@
 import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
 
-import { createApp } from '../../../src/app';
+import type { createApp } from '../../../src/app';
 import { configOf } from '../../../src/config/env';
 import { createServices } from '../../../src/services';
 import type { RequestServices } from '../../../src/services';
