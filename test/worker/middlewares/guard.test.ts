@@ -1,0 +1,163 @@
+import { Hono } from 'hono';
+import { beforeAll, describe, expect, test } from 'vitest';
+
+import { createApp } from '../../../src/app';
+import { configOf } from '../../../src/config/env';
+import { AppError } from '../../../src/errors';
+import { authenticate, requireRole } from '../../../src/middlewares/auth.middleware';
+import { reads } from '../../../src/middlewares/cache.middleware';
+import { check } from '../../../src/middlewares/check';
+import { foldAddress } from '../../../src/middlewares/clientAddress';
+import { onError } from '../../../src/middlewares/error.middleware';
+import { guard } from '../../../src/middlewares/guard.middleware';
+import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
+import { services } from '../../../src/middlewares/services.middleware';
+import type { AppEnv } from '../../../src/middlewares/services.middleware';
+import { createRedisClient } from '../../../src/redis/client';
+import type { Command, RedisClient } from '../../../src/redis/client';
+import { UserService } from '../../../src/services/user.service';
+import { bindings, callerOf, isolateFor } from '../support/request';
+
+const bound = bindings();
+
+/** The real client, with a record of the pipelines that it sent. */
+function recording() {
+  const { url, token, callTimeoutMs } = configOf(bound).redis;
+  const real = createRedisClient({ url, token, callTimeoutMs });
+  const sent: Command[][] = [];
+  const client: RedisClient = {
+    execute(commands) {
+      sent.push([...commands]);
+      return real.execute(commands);
+    },
+  };
+  return { sent, isolate: isolateFor(bound, { client }) };
+}
+
+let token = '';
+beforeAll(async () => {
+  const call = callerOf(createApp({ isolate: isolateFor(bound) }), bound);
+  const body = { email: 'guarded@example.com', password: 'correct horse battery', name: 'Guarded' };
+  token = (await call('POST', '/v1/auth/register', { body })).body.access_token;
+});
+
+function appWith(mount: (app: Hono<AppEnv>) => void) {
+  const { sent, isolate } = recording();
+  const app = new Hono<AppEnv>().use(services({ isolate }));
+  mount(app);
+  app.onError(onError);
+  return { sent, call: callerOf(app, bound) };
+}
+
+const names = (commands: readonly Command[] | undefined) => commands?.map(([name]) => name);
+
+test('all checks and the handler’s read are one pipeline; the same holds for checks that stand alone', async () => {
+  const limiter = () => rateLimiter({ maxRequests: 1_000, name: 'merged' });
+  const { sent, call } = appWith((app) => {
+    const read = reads((c) => UserService.keyOf(c.var.auth.userId));
+    app.get('/merged', guard(limiter(), authenticate(), read), async (c) =>
+      c.json(await UserService.getUser(c.var.auth.userId)),
+    );
+    app.get('/alone', limiter(), authenticate(), async (c) => c.json(await UserService.getUser(c.var.auth.userId)));
+  });
+  // Scripts, nonces and the entry are there after this.
+  await call('GET', '/merged', { token });
+  sent.length = 0;
+  expect((await call('GET', '/merged', { token })).status).toBe(200);
+  expect(sent.map(names)).toEqual([['EVALSHA', 'HMGET', 'MGET']]);
+  sent.length = 0;
+  expect((await call('GET', '/alone', { token })).status).toBe(200);
+  expect(sent.map(names)).toEqual([['EVALSHA'], ['HMGET'], ['MGET']]);
+});
+
+describe('the order written decides', () => {
+  const tight = () => rateLimiter({ maxRequests: 1, windowMs: 60_000_000, name: `tight${Math.random()}` });
+
+  test('a limiter before a broken token counts it, one after it does not', async () => {
+    const { sent, call } = appWith((app) => {
+      app.get('/limit-first', guard(tight(), authenticate()), (c) => c.text('in'));
+      app.get('/auth-first', guard(authenticate(), tight()), (c) => c.text('in'));
+    });
+    expect((await call('GET', '/limit-first', { token: 'broken' })).status).toBe(401);
+    expect((await call('GET', '/limit-first', { token: 'broken' })).status).toBe(429);
+    sent.length = 0;
+    for (let i = 0; i < 3; i += 1) expect((await call('GET', '/auth-first', { token: 'broken' })).status).toBe(401);
+    expect(sent).toEqual([]);
+  });
+
+  test('a limit that a later limit makes pointless is given back', async () => {
+    const wide = { maxRequests: 2, windowMs: 60_000_000 };
+    const { call } = appWith((app) => {
+      app.get(
+        '/both',
+        guard(rateLimiter({ ...wide, name: 'wide' }), rateLimiter({ ...wide, maxRequests: 1, name: 'narrow' })),
+        (c) => c.text('in'),
+      );
+      app.get('/wide', rateLimiter({ ...wide, name: 'wide' }), (c) => c.text('in'));
+    });
+    expect((await call('GET', '/both')).status).toBe(200);
+    for (let i = 0; i < 3; i += 1) {
+      const refused = await call('GET', '/both');
+      expect(refused.status).toBe(429);
+      expect(refused.body['violated-policies']).toEqual(['narrow']);
+    }
+    expect((await call('GET', '/wide')).status).toBe(200);
+    expect((await call('GET', '/wide')).status).toBe(429);
+  });
+
+  test('a limit after a refusing check is given back, one before it counts', async () => {
+    const no = check({ name: 'no', prepare: () => () => Promise.reject(new AppError('FORBIDDEN')) });
+    const two = (name: string) => rateLimiter({ maxRequests: 2, windowMs: 60_000_000, name });
+    const { call } = appWith((app) => {
+      app.get('/', guard(two('before'), no, two('after')), (c) => c.text('in'));
+      app.get('/before', two('before'), (c) => c.text('in'));
+      app.get('/after', two('after'), (c) => c.text('in'));
+    });
+    expect((await call('GET', '/')).status).toBe(403);
+    expect((await call('GET', '/')).status).toBe(403);
+    expect((await call('GET', '/before')).status).toBe(429);
+    expect((await call('GET', '/after')).status).toBe(200);
+  });
+});
+
+test('a caller known to be limited costs no round trip, and learns when to come back', async () => {
+  const { sent, call } = appWith((app) =>
+    app.get('/', rateLimiter({ maxRequests: 1, windowMs: 600_000, name: `known${Math.random()}` }), (c) =>
+      c.text('in'),
+    ),
+  );
+  await call('GET', '/');
+  const first = await call('GET', '/');
+  sent.length = 0;
+  const second = await call('GET', '/');
+  expect([first.status, second.status]).toEqual([429, 429]);
+  expect(sent).toEqual([]);
+  expect(
+    Math.abs(Number(second.headers.get('Retry-After')) - Number(first.headers.get('Retry-After'))),
+  ).toBeLessThanOrEqual(2);
+});
+
+test('what makes no sense does not start', () => {
+  const read = reads((c) => UserService.keyOf(c.var.auth.userId));
+  expect(() => guard()).toThrow(TypeError);
+  expect(() => guard(read, authenticate())).toThrow('reads() needs authenticate() before it');
+  expect(() => guard(requireRole('admin'))).toThrow('needs authenticate()');
+  expect(() => guard(authenticate(), authenticate())).toThrow('twice');
+  expect(() => guard((async () => undefined) as never)).toThrow('takes checks only');
+  expect(() => rateLimiter({ maxRequests: 0 })).toThrow('positive integers');
+  expect(() => rateLimiter({ maxRequests: 1.5 })).toThrow('positive integers');
+});
+
+test.each([
+  ['203.0.113.7', '203.0.113.7'],
+  ['2001:db8:1:2:3:4:5:6', '2001:db8:1:2::/64'],
+  ['2001:DB8:1:2::9', '2001:db8:1:2::/64'],
+  ['2001:db8::1', '2001:db8:0:0::/64'],
+  ['::1', '0:0:0:0::/64'],
+  ['::ffff:203.0.113.7', '203.0.113.7'],
+  ['::ffff:cb00:7107', '203.0.113.7'],
+  ['0:0:0:0:0:ffff:cb00:7107', '203.0.113.7'],
+  ['', 'unknown'],
+])('the address %s counts as %s', (address, identity) => {
+  expect(foldAddress(address)).toBe(identity);
+});
