@@ -335,10 +335,10 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       return results.filter(({ success }) => success).length;
     };
     it.each([
-      ['fixed window', () => Ratelimit.fixedWindow(5, '60 s')],
-      ['sliding window', () => Ratelimit.slidingWindow(5, '60 s')],
-      ['token bucket', () => Ratelimit.tokenBucket(5, '60 s', 5)],
-      ['cached fixed window', () => Ratelimit.cachedFixedWindow(5, '60 s')],
+      ['fixed window', () => Ratelimit.fixedWindow(5, '1 h')],
+      ['sliding window', () => Ratelimit.slidingWindow(5, '1 h')],
+      ['token bucket', () => Ratelimit.tokenBucket(5, '1 h', 5)],
+      ['cached fixed window', () => Ratelimit.cachedFixedWindow(5, '1 h')],
     ])('%s admits the limit and no more', async (name, algorithm) => {
       const options = { redis, limiter: algorithm(), prefix: `rl:${name}` };
       const limiter = new Ratelimit({ ...options, ephemeralCache: name.startsWith('cached') ? new Map() : false });
@@ -347,13 +347,14 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(await limiter.limit('{someone}')).toMatchObject({ success: false });
       await limiter.resetUsedTokens('{someone}');
       expect(await limiter.limit('{someone}')).toMatchObject({ success: true });
-      // the cached algorithm answers this from its cache, which resetting has emptied
-      expect((await limiter.getRemaining('{someone}')).remaining).toBe(name.startsWith('cached') ? 0 : 4);
+      // The cached algorithm writes to Redis after it has answered, and may be asked before or after that.
+      const { remaining } = await limiter.getRemaining('{someone}');
+      expect(name.startsWith('cached') ? [0, 4] : [4]).toContain(remaining);
     });
 
     it.each([
-      ['fixed window', () => MultiRegionRatelimit.fixedWindow(5, '60 s')],
-      ['sliding window', () => MultiRegionRatelimit.slidingWindow(5, '60 s')],
+      ['fixed window', () => MultiRegionRatelimit.fixedWindow(5, '1 h')],
+      ['sliding window', () => MultiRegionRatelimit.slidingWindow(5, '1 h')],
     ])('%s over regions admits the limit and no more', async (name, algorithm) => {
       const options = { redis: [redis], prefix: `rl:regions:${name}`, ephemeralCache: false } as const;
       const limiter = new MultiRegionRatelimit({ ...options, redis: [redis], limiter: algorithm() });
