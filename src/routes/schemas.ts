@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** Text without control characters, trimmed, in NFC. */
 const line = (max: number) =>

@@ -1,6 +1,6 @@
 import { SignJWT, errors, importJWK, jwtVerify } from 'jose';
 import type { CryptoKey, JWK, JWTPayload } from 'jose';
-import { z } from 'zod';
+import * as z from 'zod';
 
 import type { Config, KeySetConfig } from '../../config/env';
 import { AppError } from '../../errors';
