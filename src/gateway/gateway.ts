@@ -32,7 +32,7 @@ export interface GatewayOptions {
   maxRequestBytes?: number;
   /** Bytes of request bodies held at a time, over all clients; more is answered 503. @default 268_435_456 (256 MiB) */
   maxBufferedBytes?: number;
-  /** Commands in flight over all clients; more are answered 503. @default 10_000 */
+  /** Commands in flight over all clients; more are answered 503. @default 100_000 */
   maxInFlight?: number;
   /** Open subscriptions and monitors; more are answered 503. @default 1000 */
   maxStreams?: number;
@@ -71,7 +71,7 @@ export interface Gateway {
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { redisUrl, tlsCaFile, token, readOnlyToken, host = '127.0.0.1', port = 8079, log = () => {} } = options;
   const { maxRequestBytes = 32 * 1024 * 1024, maxBufferedBytes = 256 * 1024 * 1024 } = options;
-  const { maxInFlight = 10_000, maxStreams = 1000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
+  const { maxInFlight = 100_000, maxStreams = 1000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
   const metrics = new Metrics();
   const { backend, stop } = await connectBackend(redisUrl, tlsCaFile, {
     replyTimeoutMs,

@@ -8,7 +8,7 @@ const HEARTBEAT_MS = 15_000;
 /** What may wait for a slow reader before its stream is ended: Redis does the same to slow subscribers. */
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
 /** A subscribed connection is asked for a PING this often, and given up when it stays silent three times as long. */
-const PING_MS = 5000;
+const PING_MS = 2000;
 
 /**
  * Subscriptions and monitors as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
