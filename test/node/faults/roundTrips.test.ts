@@ -9,7 +9,7 @@ import type { Account, Scene, SignedIn } from './scene.ts';
  * Every request to Redis takes this long here, so that what the answer waited for is told from what left beside or after
  * it: the former has been answered when the answer arrives, the latter cannot have been.
  */
-const DELAY_MS = 150;
+const DELAY_MS = 120;
 
 let scene: Scene;
 let user: Account & SignedIn;

@@ -1,0 +1,158 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
+
+import { FAULTS } from '../../support/faults.ts';
+import { degraded, denialOf, isAvailable, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
+import type { Account, Scene, SignedIn } from './scene.ts';
+
+describe('with the default deadlines', () => {
+  let scene: Scene;
+  let user: Account & SignedIn;
+
+  beforeAll(async () => {
+    scene = await startScene({ REDIS_CALL_TIMEOUT_MS: '1000' });
+    user = await scene.newAccount();
+    await me();
+  });
+  afterAll(() => scene[Symbol.asyncDispose]());
+  afterEach(async () => {
+    await scene.redis.clear();
+    await untilRecovered(scene, user.access);
+  });
+
+  const me = () => scene.call('GET', '/v1/users/me', { token: user.access });
+
+  it('a burst of logins degrades no cached read beside it, and the breaker stays closed', async () => {
+    let hashing = true;
+    const logins = Promise.all(Array.from({ length: 8 }, () => scene.signIn(user))).finally(() => (hashing = false));
+    let reads = 0;
+    const bad: string[] = [];
+    const readers = Array.from({ length: 12 }, async () => {
+      while (hashing) {
+        const answer = await me();
+        reads += 1;
+        if (answer.status !== 200 || degraded(answer) !== '') bad.push(`${answer.status} ${degraded(answer)}`);
+      }
+    });
+    await Promise.all([logins, ...readers]);
+    expect(bad).toEqual([]);
+    expect(reads).toBeGreaterThan(20);
+    expect(await isAvailable(scene.call)).toBe(true);
+  });
+
+  it('a Redis that always takes 300 ms degrades the guards, but the breaker does not open', async () => {
+    const { call, redis } = scene;
+    redis.mode = { kind: 'delay', ms: 300 };
+    for (let round = 0; round < 3; round += 1) {
+      const answers = await Promise.all(Array.from({ length: 8 }, me));
+      for (const answer of answers) {
+        expect(answer).toMatchObject({ status: 200, body: { id: user.id, email: user.email } });
+        expect(degraded(answer)).toContain('revocation=d1');
+        expect(degraded(answer)).toContain('limiter=local');
+      }
+      expect(await isAvailable(call)).toBe(true);
+    }
+    // Routes that may wait longer are as good as ever.
+    const refreshed = await call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
+    expect(refreshed.status).toBe(200);
+    expect(degraded(refreshed)).toBe('');
+    user = { ...user, ...signedIn(refreshed) };
+    await redis.idle();
+    expect(await isAvailable(call)).toBe(true);
+  });
+
+  it('a Redis that hangs is noticed beside logins, too', async () => {
+    const { call, redis } = scene;
+    redis.mode = FAULTS.hanging;
+    let hanging = true;
+    const logins = (async () => {
+      while (hanging) await scene.signIn(user);
+    })();
+    try {
+      await until('the breaker opens', async () => {
+        await me();
+        return !(await isAvailable(call));
+      });
+    } finally {
+      hanging = false;
+      await logins;
+    }
+  });
+
+  it('and one that only the first connection is slow to serves the next request as ever', async () => {
+    const { redis } = scene;
+    redis.mode = { kind: 'delay', ms: 500, times: 1 };
+    expect(degraded(await me())).not.toBe('');
+    expect(degraded(await me())).toBe('');
+  });
+});
+
+describe('one deadline for all that a request waits for', () => {
+  /** Long, so that what is measured is far above what the rest of a request takes on a busy machine. */
+  const DEADLINE_MS = 2_000;
+  /** Just below: one call fits, and there is nothing left for a second one. */
+  const DELAY_MS = 1_500;
+  const LIMIT_MS = 2 * DELAY_MS - 100;
+
+  let scene: Scene;
+  let admin: SignedIn;
+
+  beforeAll(async () => {
+    scene = await startScene({
+      REDIS_GUARD_DEADLINE_MS: String(DEADLINE_MS),
+      REDIS_AUTH_DEADLINE_MS: String(DEADLINE_MS),
+      REDIS_CALL_TIMEOUT_MS: '5000',
+    });
+    const account = await scene.newAccount();
+    await scene.app.sql("UPDATE users SET role = 'admin' WHERE id = ?", account.id);
+    admin = await scene.signIn(account);
+  });
+  afterAll(() => scene[Symbol.asyncDispose]());
+  afterEach(async () => {
+    await scene.redis.clear();
+    await scene.redis.idle();
+  });
+
+  const list = (q: string) => scene.call('GET', `/v1/users?limit=5&q=${q}`, { token: admin.access });
+
+  it('a list that misses the cache: guard, entry and nonces together', async () => {
+    expect(await list('warm')).toMatchObject({ status: 200 });
+    scene.redis.mode = { kind: 'delay', ms: DELAY_MS };
+    const { result, ms } = await timed(() => list('cold'));
+    expect(result).toMatchObject({ status: 200, body: { items: [], total: 0 } });
+    // The guard was in time; the cache was not.
+    expect(degraded(result)).toBe('cache=bypass');
+    expect(ms).toBeGreaterThan(DEADLINE_MS - 200);
+    expect(ms).toBeLessThan(LIMIT_MS);
+  });
+
+  it('the list of sessions: guard and last uses together', async () => {
+    scene.redis.mode = { kind: 'delay', ms: DELAY_MS };
+    const { result, ms } = await timed(() => scene.call('GET', '/v1/sessions', { token: admin.access }));
+    expect(result).toMatchObject({ status: 200 });
+    expect(result.body.items).toHaveLength(2);
+    expect(ms).toBeLessThan(LIMIT_MS);
+  });
+
+  it('a logout: guard and revocation together', async () => {
+    const account = await scene.newAccount();
+    scene.redis.mode = { kind: 'delay', ms: DELAY_MS };
+    const { result, ms } = await timed(() => scene.call('POST', '/v1/auth/logout', { token: account.access }));
+    expect(result.status).toBe(204);
+    expect(ms).toBeLessThan(LIMIT_MS);
+    scene.redis.mode = { kind: 'none' };
+    // Nobody waits for the revocation any longer, but it goes on its way.
+    await until('Redis is told', async () => (await denialOf(scene, account)) !== null);
+    const refused = await scene.call('GET', '/v1/users/me', { token: account.access });
+    expect(refused).toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+  });
+
+  it('a change: guard and invalidation together', async () => {
+    const account = await scene.newAccount();
+    scene.redis.mode = { kind: 'delay', ms: DELAY_MS };
+    const { result, ms } = await timed(() =>
+      scene.call('PATCH', '/v1/users/me', { token: account.access, body: { name: 'Changed' } }),
+    );
+    expect(result).toMatchObject({ status: 200, body: { name: 'Changed' } });
+    expect(ms).toBeLessThan(LIMIT_MS);
+  });
+});
