@@ -94,7 +94,8 @@ function readGateway(env: Env, vars: ReadonlyMap<string, string>): DevSettings['
   try {
     const options = readSettings({ ...env, GATEWAY_TOKEN: vars.get('UPSTASH_REDIS_REST_TOKEN') });
     const usual = local ? Number(url.port || 80) : 8079;
-    return { ...options, host: options.host ?? '127.0.0.1', port: options.port ?? usual };
+    const { host = '127.0.0.1', port = usual } = options;
+    return { ...options, host, port: env['GATEWAY_PORT']?.trim() ? port : usual };
   } catch (error) {
     if (!(error instanceof SettingsError)) throw error;
     throw new UserError(`${error.problems.join('; ')}.`);

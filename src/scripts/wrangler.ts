@@ -24,9 +24,10 @@ export function startWrangler(args: readonly string[], env: Readonly<Record<stri
   return spawn(process.execPath, ['--no-warnings', '--import', EXIT_WITH_PARENT, PROGRAM, ...args], {
     cwd: ROOT,
     detached: process.platform !== 'win32',
-    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
     env: {
       ...process.env,
+      EXIT_WITH_PARENT: String(process.pid),
       WRANGLER_SEND_METRICS: 'false',
       WRANGLER_HIDE_BANNER: 'true',
       // It only fills Request.cf, and asks the internet for it at every start.

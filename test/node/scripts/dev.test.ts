@@ -1,0 +1,174 @@
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+
+import { copyProject, freePort, occupyPort, runScript, startScript } from './project.ts';
+import type { Project, Running } from './project.ts';
+
+let project: Project;
+let running: Running | undefined;
+afterEach(async () => {
+  if (running?.child.exitCode === null) running.child.kill('SIGKILL');
+  await running?.ended;
+  running = undefined;
+});
+
+const DEV_VARS = () => join(project.root, '.dev.vars');
+
+async function start(env: Readonly<Record<string, string>> = {}) {
+  const [port, gatewayPort] = [await freePort(), await freePort()];
+  const script = startScript(project.root, 'dev', [], {
+    env: { PORT: String(port), GATEWAY_PORT: String(gatewayPort), ...env },
+  });
+  running = script;
+  await until(() => script.output.stdout.includes('Ctrl-C stops all of it') || script.child.exitCode !== null);
+  expect(script.output.stderr).toBe('Starting Gatehouse …\n');
+  return { ...script, url: `http://127.0.0.1:${port}`, gatewayUrl: `http://127.0.0.1:${gatewayPort}` };
+}
+
+async function until(condition: () => boolean, limitMs = 50_000): Promise<void> {
+  const endMs = Date.now() + limitMs;
+  while (!condition()) {
+    if (Date.now() > endMs) throw new Error(`not within ${limitMs} ms: ${condition.toString()}`);
+    await delay(50);
+  }
+}
+
+/** Whether a process runs: one that has ended and was not collected yet does not. */
+function runs(pid: number): boolean {
+  try {
+    return !readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1)!.startsWith('Z');
+  } catch {
+    return false;
+  }
+}
+
+/** Processes below another, from /proc: none of them may be left. */
+function descendants(pid: number): number[] {
+  const parents = new Map<number, number>();
+  for (const name of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry))) {
+    try {
+      const [, parent = ''] = readFileSync(`/proc/${name}/stat`, 'utf8').split(') ').at(-1)!.split(' ');
+      parents.set(Number(name), Number(parent));
+    } catch {
+      // It ended while the list was read.
+    }
+  }
+  const found = [pid];
+  // Grows while it is walked: the children of children are found too.
+  for (const of of found) for (const [child, parent] of parents) if (parent === of) found.push(child);
+  return found.slice(1);
+}
+
+const listens = async (url: string) => {
+  try {
+    await fetch(url, { signal: AbortSignal.timeout(1_000) });
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+describe.runIf(process.platform === 'linux')('npm run dev', () => {
+  // One for all: only the first start has migrations to apply.
+  beforeAll(() => {
+    project = copyProject();
+  });
+  afterAll(() => project[Symbol.dispose]());
+
+  it(
+    'generates secrets, serves what its screen says, and leaves no process on SIGTERM',
+    { timeout: 120_000 },
+    async () => {
+      const { child, output, ended, url, gatewayUrl } = await start();
+      expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
+      expect(output.stdout).toContain(url);
+      expect(output.stdout).toContain(`over REST at ${gatewayUrl}`);
+      expect(output.stdout).toContain('.dev.vars, generated now: SIGNING_KEYS');
+
+      // The migrations are applied, and the Worker reaches the gateway on its unusual port.
+      const ready = await fetch(`${url}/ready`);
+      expect(await ready.json()).toMatchObject({
+        dependencies: { redis: { status: 'up' }, database: { status: 'up' } },
+      });
+      // Cron triggers can be tried.
+      expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
+
+      const processes = descendants(child.pid!);
+      expect(processes.length).toBeGreaterThanOrEqual(2);
+      child.kill('SIGTERM');
+      expect(await ended).toMatchObject({ code: 0 });
+      await until(() => !processes.some(runs), 5_000);
+      expect([await listens(url), await listens(gatewayUrl)]).toEqual([false, false]);
+    },
+  );
+
+  it(
+    'ends with 1, and takes everything along, when wrangler dies; and nothing outlives itself being killed',
+    { timeout: 120_000 },
+    async () => {
+      const first = await start();
+      const secrets = readFileSync(DEV_VARS(), 'utf8');
+      const [wrangler, ...rest] = descendants(first.child.pid!);
+      process.kill(wrangler!, 'SIGKILL');
+      const { code, stderr } = await first.ended;
+      expect(code).toBe(1);
+      expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
+      expect(stderr).not.toContain('    at ');
+      await until(() => !rest.some(runs), 5_000);
+
+      const second = await start();
+      expect(second.output.stdout).not.toContain('generated now');
+      expect(readFileSync(DEV_VARS(), 'utf8')).toBe(secrets);
+      const processes = descendants(second.child.pid!);
+      expect(processes.length).toBeGreaterThanOrEqual(2);
+      second.child.kill('SIGKILL');
+      await second.ended;
+      await until(() => !processes.some(runs), 5_000);
+    },
+  );
+});
+
+describe('npm run dev, refused', () => {
+  beforeEach(() => {
+    project = copyProject();
+  });
+  afterEach(() => project[Symbol.dispose]());
+
+  const refused = async (env: Readonly<Record<string, string>>) => {
+    const { code, stdout, stderr } = await runScript(project.root, 'dev', [], { env });
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    return stderr;
+  };
+
+  it('names the port that is in use, and how to choose another, before it writes anything', async () => {
+    await using occupied = await occupyPort();
+    const [taken, free] = [String(occupied.port), String(await freePort())];
+    const worker = await refused({ PORT: taken, GATEWAY_PORT: free });
+    expect(worker).toContain(`127.0.0.1:${taken} is in use`);
+    expect(worker).toContain(`PORT=${Number(taken) + 1} npm run dev`);
+    const gateway = await refused({ PORT: free, GATEWAY_PORT: taken });
+    expect(gateway).toContain(`127.0.0.1:${taken} is in use`);
+    expect(gateway).toContain(`GATEWAY_PORT=${Number(taken) + 1} npm run dev`);
+    expect(existsSync(DEV_VARS())).toBe(false);
+  });
+
+  it('names a broken setting, and leaves .dev.vars as it is', async () => {
+    expect(await refused({ PORT: 'web' })).toContain('PORT must be a port number');
+    expect(await refused({ REDIS_URL: 'db:6379' })).toContain('REDIS_URL');
+    writeFileSync(DEV_VARS(), `SIGNING_KEYS='{"keys":'\n`);
+    expect(await refused({})).toContain('SIGNING_KEYS is not JSON');
+    expect(readFileSync(DEV_VARS(), 'utf8')).toBe(`SIGNING_KEYS='{"keys":'\n`);
+  });
+
+  it('says what is wrong when wrangler cannot read its configuration', async () => {
+    writeFileSync(join(project.root, 'wrangler.toml'), '= broken\n');
+    const env = { PORT: String(await freePort()), GATEWAY_PORT: String(await freePort()) };
+    const { code, stderr } = await runScript(project.root, 'dev', [], { env });
+    expect(code).toBe(1);
+    expect(stderr).toContain('The local database could not be migrated: Invalid TOML document');
+  });
+});

@@ -1,0 +1,126 @@
+import { createPublicKey } from 'node:crypto';
+
+import { calculateJwkThumbprint, exportJWK, importJWK, jwtVerify, SignJWT } from 'jose';
+import { describe, expect, it } from 'vitest';
+
+import {
+  createKey,
+  createKeySet,
+  dropRetired,
+  KeySetError,
+  parseKeySet,
+  rotate,
+} from '../../../src/scripts/keySets.ts';
+import type { KeySet, SetKind, SigningAlg } from '../../../src/scripts/keySets.ts';
+
+const states = ({ keys }: KeySet) => keys.map((key) => key.state);
+
+const step = async (kind: SetKind, set: KeySet, alg: SigningAlg = 'Ed25519') =>
+  await rotate(set, () => createKey(kind, 'next', alg));
+
+describe('createKeySet', () => {
+  it.each(['Ed25519', 'ES256'] as const)(
+    'makes one active %s key that signs what its public half verifies',
+    async (alg) => {
+      const { keys } = await createKeySet('signing', alg);
+      expect(keys).toHaveLength(1);
+      const key = keys[0]!;
+      expect(key).toMatchObject({ alg, use: 'sig', state: 'active' });
+
+      const token = await new SignJWT({}).setProtectedHeader({ alg }).sign(await importJWK({ ...key }, alg));
+      const publicKey = createPublicKey({ key: { ...key }, format: 'jwk' });
+      await expect(jwtVerify(token, publicKey, { algorithms: [alg] })).resolves.toBeDefined();
+      expect(key.kid).toBe(await calculateJwkThumbprint(await exportJWK(publicKey)));
+    },
+  );
+
+  it('makes refresh keys of 32 bytes, each with its own id', async () => {
+    const sets = [await createKeySet('refresh'), await createKeySet('refresh')];
+    const keys = sets.flatMap((set) => set.keys);
+    for (const key of keys) {
+      expect(key).toMatchObject({ kty: 'oct', alg: 'HS256', state: 'active' });
+      expect(key.kid).toMatch(/^[A-Za-z0-9_-]{11}$/);
+      expect(Buffer.from('k' in key ? key.k : '', 'base64url')).toHaveLength(32);
+    }
+    expect(new Set(keys.map((key) => key.kid)).size).toBe(2);
+  });
+});
+
+describe('rotate', () => {
+  it.each(['signing', 'refresh'] as const)('publishes first and promotes then, one step a call (%s)', async (kind) => {
+    const created = await createKeySet(kind);
+    const published = await step(kind, created);
+    expect(states(published.set)).toEqual(['active', 'next']);
+    expect(published.step).toEqual({ kind: 'published', next: published.set.keys[1]!.kid });
+    expect(published.set.keys[0]).toEqual(created.keys[0]);
+
+    const promoted = await step(kind, published.set);
+    expect(states(promoted.set)).toEqual(['retired', 'active']);
+    expect(promoted.set.keys.map((key) => key.kid)).toEqual(published.set.keys.map((key) => key.kid));
+    expect(promoted.step).toEqual({
+      kind: 'promoted',
+      active: published.set.keys[1]!.kid,
+      retired: created.keys[0]!.kid,
+    });
+  });
+
+  it('makes no key when there is one to promote', async () => {
+    const { set } = await step('refresh', await createKeySet('refresh'));
+    await expect(rotate(set, () => Promise.reject(new Error('not needed')))).resolves.toBeDefined();
+  });
+
+  it('keeps earlier retired keys, and changes to another algorithm', async () => {
+    let set = await createKeySet('signing');
+    for (let i = 0; i < 4; i++) ({ set } = await step('signing', set, 'ES256'));
+    expect(states(set)).toEqual(['retired', 'retired', 'active']);
+    expect(set.keys.map((key) => key.alg)).toEqual(['Ed25519', 'ES256', 'ES256']);
+    expect(parseKeySet('signing', JSON.stringify(set))).toEqual(set);
+  });
+
+  it('leaves the set that it was given as it is', async () => {
+    const { set } = await step('signing', await createKeySet('signing'));
+    const before = structuredClone(set);
+    await step('signing', set);
+    expect(set).toEqual(before);
+  });
+});
+
+describe('dropRetired', () => {
+  it('drops the retired keys, says which, and leaves the others', async () => {
+    let set = await createKeySet('refresh');
+    for (let i = 0; i < 3; i++) ({ set } = await step('refresh', set));
+    expect(states(set)).toEqual(['retired', 'active', 'next']);
+    const dropped = dropRetired(set);
+    expect(dropped.set.keys).toEqual(set.keys.slice(1));
+    expect(dropped.step).toEqual({ kind: 'dropped', kids: [set.keys[0]!.kid] });
+  });
+});
+
+describe('parseKeySet', () => {
+  const secret = 'c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlYzA';
+  const key = { kty: 'oct', k: secret, kid: 'a', alg: 'HS256', state: 'active' };
+
+  it.each([
+    ['text', `{"k":"${secret}"`, 'is not JSON'],
+    ['null', 'null', 'is not {"keys":[…]}'],
+    ['a bare key', key, 'is not {"keys":[…]}'],
+    ['no key', { keys: [] }, 'exactly one active key and has 0'],
+    ['two active keys', { keys: [key, { ...key, kid: 'b' }] }, 'exactly one active key and has 2'],
+    ['a kid twice', { keys: [key, { ...key, state: 'next' }] }, 'a kid twice'],
+    ['an unknown state', { keys: [{ ...key, state: 'old' }] }, 'its key 1 has no state'],
+    ['a key without its secret', { keys: [{ ...key, k: undefined }] }, 'its key 1 has no k'],
+    ['a signing key', { keys: [{ ...key, kty: 'OKP' }] }, 'its key 1 has no kty of oct'],
+    ['an inherited kty', { keys: [{ ...key, kty: 'constructor' }] }, 'its key 1 has no kty of oct'],
+    ['a null key', { keys: [null] }, 'its key 1 is not an object'],
+  ])('refuses %s without repeating it', (_, value, message) => {
+    const text = typeof value === 'string' ? value : JSON.stringify(value);
+    const attempt = () => parseKeySet('refresh', text);
+    expect(attempt).toThrow(KeySetError);
+    expect(attempt).toThrow(message);
+    expect(attempt).not.toThrow(secret);
+  });
+
+  it('refuses a refresh set in the place of a signing set', () => {
+    expect(() => parseKeySet('signing', JSON.stringify({ keys: [key] }))).toThrow('no kty of OKP or EC');
+  });
+});

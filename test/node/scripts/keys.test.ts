@@ -1,0 +1,95 @@
+import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+
+import { parseVars } from '../../../src/scripts/devVars.ts';
+import { parseKeySet } from '../../../src/scripts/keySets.ts';
+import type { SetKind } from '../../../src/scripts/keySets.ts';
+import { copyProject, runScript } from './project.ts';
+import type { Project } from './project.ts';
+
+let project: Project;
+beforeEach(() => {
+  project = copyProject();
+});
+afterEach(() => project[Symbol.dispose]());
+
+const keys = (args: readonly string[], input?: string) =>
+  runScript(project.root, 'keys', args, input === undefined ? {} : { input });
+
+const states = (kind: SetKind, text: string | undefined) =>
+  parseKeySet(kind, text ?? '').keys.map((key) => `${key.alg} ${key.state}`);
+
+describe('npm run keys', () => {
+  it('prints both sets and nothing else on stdout, what to do on stderr', async () => {
+    const { code, stdout, stderr } = await keys([]);
+    expect(code).toBe(0);
+    const vars = parseVars(stdout);
+    expect(states('signing', vars.get('SIGNING_KEYS'))).toEqual(['Ed25519 active']);
+    expect(states('refresh', vars.get('REFRESH_KEYS'))).toEqual(['HS256 active']);
+    expect(stdout.trimEnd().split('\n')).toHaveLength(2);
+    expect(stderr).toContain('wrangler secret');
+  });
+
+  it('prints the bare JSON of one set, for a pipe into `wrangler secret put`', async () => {
+    const { stdout } = await keys(['--set', 'signing', '--alg', 'ES256']);
+    expect(states('signing', stdout)).toEqual(['ES256 active']);
+  });
+
+  it('rotates what .dev.vars holds, writing it only when told to', async () => {
+    const path = join(project.root, '.dev.vars');
+    await keys(['--write']);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+    writeFileSync(path, `MINE=1\n${readFileSync(path, 'utf8')}`);
+    const before = readFileSync(path, 'utf8');
+
+    const looked = await keys(['rotate']);
+    expect(states('signing', parseVars(looked.stdout).get('SIGNING_KEYS'))).toEqual(['Ed25519 active', 'Ed25519 next']);
+    expect(readFileSync(path, 'utf8')).toBe(before);
+
+    const after: string[][] = [];
+    for (const args of [['rotate'], ['rotate'], ['rotate', '--drop-retired']]) {
+      expect((await keys([...args, '--set', 'refresh', '--write'])).code).toBe(0);
+      after.push(states('refresh', parseVars(readFileSync(path, 'utf8')).get('REFRESH_KEYS')));
+    }
+    expect(after).toEqual([['HS256 active', 'HS256 next'], ['HS256 retired', 'HS256 active'], ['HS256 active']]);
+
+    const vars = parseVars(readFileSync(path, 'utf8'));
+    expect(vars.get('MINE')).toBe('1');
+    expect(vars.get('SIGNING_KEYS')).toBe(parseVars(before).get('SIGNING_KEYS'));
+  });
+
+  it('rotates from stdin and from a file, in the algorithm that is active', async () => {
+    const { stdout } = await keys(['--set', 'signing', '--alg', 'ES256']);
+    const piped = await keys(['rotate', '--set', 'signing', '--from', '-'], stdout);
+    expect(states('signing', piped.stdout)).toEqual(['ES256 active', 'ES256 next']);
+
+    const path = join(project.root, 'signing.json');
+    writeFileSync(path, piped.stdout);
+    await keys(['rotate', '--set', 'signing', '--from', path, '--write']);
+    expect(states('signing', readFileSync(path, 'utf8'))).toEqual(['ES256 retired', 'ES256 active']);
+  });
+
+  it.each([
+    [['turn'], 'There is no command "turn"'],
+    [['--set', 'both'], '--set must be signing or refresh'],
+    [['--alg', 'RS256'], '--alg must be Ed25519 or ES256'],
+    [['--colour'], "Unknown option '--colour'"],
+    [['--from', 'x'], 'belong to rotate'],
+    [['rotate'], 'There is no .dev.vars'],
+    [['rotate', '--from', '-'], 'stdin has no SIGNING_KEYS'],
+  ])('refuses %j in one line', async (args, message) => {
+    const { code, stdout, stderr } = await keys(args);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toContain(message);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('does not repeat a broken set', async () => {
+    const { code, stderr } = await keys(['rotate', '--from', '-', '--set', 'refresh'], '{"keys":[{"k":"hunter2"}]}');
+    expect(code).toBe(1);
+    expect(stderr).toContain('REFRESH_KEYS in stdin its key 1 has no kty');
+    expect(stderr).not.toContain('hunter2');
+  });
+});
