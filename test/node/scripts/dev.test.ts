@@ -88,11 +88,11 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
       expect(output.stdout).toContain(`over REST at ${gatewayUrl}`);
       expect(output.stdout).toContain('.dev.vars, generated now: SIGNING_KEYS');
 
-      // The migrations are applied, and the Worker reaches the gateway on its unusual port.
-      const ready = await fetch(`${url}/ready`);
-      expect(await ready.json()).toMatchObject({
-        dependencies: { redis: { status: 'up' }, database: { status: 'up' } },
-      });
+      // The migrations are applied, and the Worker reaches the gateway on its unusual port. A busy machine may miss
+      // the first deadline.
+      const ready = async () => (await (await fetch(`${url}/ready`)).json()) as unknown;
+      const up = { dependencies: { redis: { status: 'up' }, database: { status: 'up' } } };
+      await expect.poll(ready, { timeout: 20_000, interval: 500 }).toMatchObject(up);
       // Cron triggers can be tried.
       expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
 
