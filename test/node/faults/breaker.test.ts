@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { FAULTS, command } from '../../support/faults.ts';
+import type { Fault } from '../../support/faults.ts';
 import { degraded, denialOf, isAvailable, startScene, timed, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
@@ -36,7 +37,7 @@ afterEach(async () => {
 const me = (token = user.access) => scene.call('GET', '/v1/users/me', { token });
 
 /** Breaks Redis and goes on until the breaker has noticed. */
-async function opened(fault = FAULTS['status 500'] as Scene['redis']['mode']): Promise<void> {
+async function opened(fault: Fault = FAULTS['status 500']): Promise<void> {
   const { call, redis } = scene;
   redis.mode = fault;
   await until('the breaker opens', async () => {

@@ -33,7 +33,10 @@ async function leave(...messages: object[]): Promise<string[]> {
   await scene.app.sql(
     `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
      SELECT value ->> 'id', value ->> 'message', 'pending', ?, ?, ? FROM json_each(?)`,
-    ...[nowMs - 1_000, nowMs - 6_000, nowMs + HOUR_MS, JSON.stringify(left)],
+    nowMs - 1_000,
+    nowMs - 6_000,
+    nowMs + HOUR_MS,
+    JSON.stringify(left),
   );
   return left.map(({ id }) => id);
 }
@@ -47,7 +50,11 @@ const ending = (sessionId: string) => ({
 
 /** A logout whose isolate died between its commit in D1 and the call to Redis. */
 async function halfLogout({ sessionId }: SignedIn): Promise<string | undefined> {
-  await scene.app.sql("UPDATE sessions SET ended_at_ms = ?, ended_reason = 'logout' WHERE id = ?", Date.now(), sessionId);
+  await scene.app.sql(
+    "UPDATE sessions SET ended_at_ms = ?, ended_reason = 'logout' WHERE id = ?",
+    Date.now(),
+    sessionId,
+  );
   return (await leave(ending(sessionId)))[0];
 }
 
@@ -94,9 +101,10 @@ describe('a scheduled run', () => {
     const { app, call, redis } = scene;
     await me(user);
     redis.mode = { kind: 'drop-before', when: command('SET', ':nonce') };
-    expect(
-      await call('PATCH', '/v1/users/me', { token: user.access, body: { name: 'New Name' } }),
-    ).toMatchObject({ status: 200, body: { name: 'New Name' } });
+    expect(await call('PATCH', '/v1/users/me', { token: user.access, body: { name: 'New Name' } })).toMatchObject({
+      status: 200,
+      body: { name: 'New Name' },
+    });
     expect((await rows()).map(({ state }) => state)).toEqual(['pending']);
     redis.mode = { kind: 'none' };
     await app.sql('UPDATE outbox SET due_at_ms = 0');
@@ -124,7 +132,9 @@ describe('a scheduled run', () => {
     redis.reset();
     await Promise.all([app.scheduled(), app.scheduled()]);
     const told = redis.requests.flatMap(({ commands }) =>
-      commands.filter((sent) => sent.includes('logout')).map((sent) => sent.find((part) => /^u\d+\.s$/.test(String(part)))),
+      commands
+        .filter((sent) => sent.includes('logout'))
+        .map((sent) => sent.find((part) => /^u\d+\.s$/.test(String(part)))),
     );
     expect(new Set(told).size).toBe(120);
     expect((await rows()).every(({ state }) => state === 'delivered')).toBe(true);
@@ -192,7 +202,11 @@ it('a login that ends very many sessions ends them all', async () => {
   await app.sql(
     `INSERT INTO sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)
      SELECT ? || '.old' || value, ?, 'old phone', '', ?, ?, ?, 1 FROM json_each(?)`,
-    ...[user.id, user.id, nowMs - 1_000, nowMs - 1_000, nowMs + HOUR_MS],
+    user.id,
+    user.id,
+    nowMs - 1_000,
+    nowMs - 1_000,
+    nowMs + HOUR_MS,
     JSON.stringify(Array.from({ length: 240 }, (_, index) => index)),
   );
   const session = await scene.signIn(user);

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
 import { clientOf, newcomer } from '../../support/client.ts';
 import type { Answer } from '../../support/client.ts';
-import { degraded, signedIn, startScene } from './scene.ts';
+import { degraded, endElsewhere, signedIn, startScene } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
 /**
@@ -132,11 +132,18 @@ describe('round trips to Redis', () => {
     expect(again.answer.headers.get('RateLimit')).not.toContain('"login"');
   });
 
-  it('a refused token is counted by the limiter before it, though it is refused each time', async () => {
+  it.each([
+    ['here', (gone: SignedIn) => scene.call('POST', '/v1/auth/logout', { token: gone.access })],
+    ['elsewhere', (gone: SignedIn) => endElsewhere(scene, gone, { redisKnows: true })],
+  ])('a token revoked %s is counted by the limiter, though it is refused each time', async (where, revoke) => {
     const gone = await scene.newAccount();
-    expect((await scene.call('POST', '/v1/auth/logout', { token: gone.access })).status).toBe(204);
+    await revoke(gone);
+    // From an address of its own: whoever is refused may be counted by that.
+    const call = clientOf(scene.app.url, `192.0.2.${100 + where.length}`);
     const statuses = new Set<number>();
-    for (let sent = 0; sent < 60; sent += 1) statuses.add((await me(gone.access)).status);
+    for (let sent = 0; sent < 60; sent += 1) {
+      statuses.add((await call('GET', '/v1/users/me', { token: gone.access })).status);
+    }
     expect([...statuses]).toEqual([401, 429]);
   });
 

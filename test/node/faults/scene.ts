@@ -15,7 +15,7 @@ export const SETTINGS = {
   REDIS_AUTH_DEADLINE_MS: '1000',
   REDIS_CALL_TIMEOUT_MS: '2000',
   BREAKER_WINDOW_MS: '2000',
-  BREAKER_MIN_CALLS: '10',
+  BREAKER_MIN_CALLS: '8',
   BREAKER_PROBE_MS: '100',
   BREAKER_PROBE_MAX_MS: '400',
   SESSIONS_PER_USER: '100',
@@ -126,4 +126,15 @@ export async function untilRecovered({ call }: Scene, token: string, withinMs = 
 /** What Redis says of a session: the end of what its denial covers, or `null`. */
 export function denialOf({ redis }: Scene, { userId, sessionId }: SignedIn): Promise<unknown> {
   return redis.engine('HGET', `app:auth:blacklist:{${userId}}`, `s:${sessionId}`);
+}
+
+/** Ends a session as another isolate would: in the database, and in Redis when that could be told; this one hears nothing. */
+export async function endElsewhere(
+  { app, redis }: Scene,
+  { userId, sessionId }: SignedIn,
+  { redisKnows }: { redisKnows: boolean },
+): Promise<void> {
+  const nowMs = Date.now();
+  await app.sql("UPDATE sessions SET ended_at_ms = ?, ended_reason = 'logout' WHERE id = ?", nowMs, sessionId);
+  if (redisKnows) await redis.engine('HSET', `app:auth:blacklist:{${userId}}`, `s:${sessionId}`, nowMs + 3_600_000);
 }

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { FAULTS } from '../../support/faults.ts';
@@ -9,7 +11,7 @@ describe('with the default deadlines', () => {
   let user: Account & SignedIn;
 
   beforeAll(async () => {
-    scene = await startScene({ REDIS_CALL_TIMEOUT_MS: '1000' });
+    scene = await startScene({ REDIS_CALL_TIMEOUT_MS: '1500' });
     user = await scene.newAccount();
     await me();
   });
@@ -22,12 +24,12 @@ describe('with the default deadlines', () => {
   const me = () => scene.call('GET', '/v1/users/me', { token: user.access });
 
   it('a burst of logins degrades no cached read beside it, and the breaker stays closed', async () => {
-    let hashing = true;
-    const logins = Promise.all(Array.from({ length: 8 }, () => scene.signIn(user))).finally(() => (hashing = false));
+    const done = new AbortController();
+    const logins = Promise.all(Array.from({ length: 8 }, () => scene.signIn(user))).finally(() => done.abort());
     let reads = 0;
     const bad: string[] = [];
     const readers = Array.from({ length: 12 }, async () => {
-      while (hashing) {
+      while (!done.signal.aborted) {
         const answer = await me();
         reads += 1;
         if (answer.status !== 200 || degraded(answer) !== '') bad.push(`${answer.status} ${degraded(answer)}`);
@@ -63,17 +65,22 @@ describe('with the default deadlines', () => {
   it('a Redis that hangs is noticed beside logins, too', async () => {
     const { call, redis } = scene;
     redis.mode = FAULTS.hanging;
-    let hanging = true;
+    const untilOpen = new AbortController();
     const logins = (async () => {
-      while (hanging) await scene.signIn(user);
+      while (!untilOpen.signal.aborted) await Promise.all([scene.signIn(user), sleep(1_500)]);
     })();
     try {
-      await until('the breaker opens', async () => {
-        await me();
-        return !(await isAvailable(call));
-      });
+      await until(
+        'the breaker opens',
+        async () => {
+          await me();
+          return !(await isAvailable(call));
+        },
+        { withinMs: 20_000 },
+      );
+      expect(await isAvailable(call)).toBe(false);
     } finally {
-      hanging = false;
+      untilOpen.abort();
       await logins;
     }
   });
