@@ -16,10 +16,11 @@ type CaseName = (typeof CASES)[number];
 
 const PATH = '/v1/users/me';
 const DELAY_MS = 20;
-const LATENCY = { connections: 4, requests: 160, rounds: 3 };
-const THROUGHPUT = { connections: 32, durationMs: 1_000, rounds: 5 };
-const WARM_UP = { counted: 200, direct: 1_000 };
-const COUNTED_REQUESTS = 300;
+// Bounded by time, so that a busy machine makes the figures coarser and not the run longer.
+const LATENCY = { connections: 4, durationMs: 1_500, rounds: 3 };
+const THROUGHPUT = { connections: 32, durationMs: 800, rounds: 5 };
+const WARM_UP = { countedMs: 500, directMs: 1_200 };
+const COUNTED_REQUESTS = 200;
 
 /**
  * What does a guarded, cached GET cost? The same endpoint, answering the same body to the same bearer token, as
@@ -51,8 +52,8 @@ export const guardedGet: Question = {
     progress(`Redis: ${redis.backend}; checking and warming each case`);
     const { counted, direct } = setUp;
     for (const name of CASES) {
-      await load(name, counted[name], 4, { requests: WARM_UP.counted });
-      await load(name, direct[name], THROUGHPUT.connections, { requests: WARM_UP.direct });
+      await load(name, counted[name], 4, { durationMs: WARM_UP.countedMs });
+      await load(name, direct[name], THROUGHPUT.connections, { durationMs: WARM_UP.directMs });
     }
 
     const counts = {} as Record<CaseName, { roundTrips: number; commands: number }>;
@@ -65,8 +66,8 @@ export const guardedGet: Question = {
     await redis.setDelay(DELAY_MS);
     for (let round = 1; round <= LATENCY.rounds; round += 1) {
       for (const name of CASES) {
-        const { connections, requests } = LATENCY;
-        latenciesMs[name].push(...(await load(name, counted[name], connections, { requests })).latenciesMs);
+        const { connections, durationMs } = LATENCY;
+        latenciesMs[name].push(...(await load(name, counted[name], connections, { durationMs })).latenciesMs);
       }
       progress(
         `latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`,
