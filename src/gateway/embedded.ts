@@ -136,6 +136,8 @@ function flushRepliesAtOnce(server: Internals): void {
 /** Repair 3: `start()` resolves before the port is open, and a port in use is only printed. */
 async function untilListening(server: Internals): Promise<void> {
   for (const { server: listener } of server.listeners.values()) {
+    // A reply must not wait for the next one: Nagle's algorithm and delayed acknowledgement make 40 ms of it.
+    listener.on('connection', (socket) => socket.setNoDelay(true));
     if (listener.listening) continue;
     await new Promise<void>((resolve, reject) => {
       listener.once('listening', resolve).once('error', reject);

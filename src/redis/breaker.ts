@@ -10,6 +10,8 @@ export interface BreakerOptions {
   /** Wait before the first probe; doubles after each failed one, up to `probeMaxMs`. */
   probeMs: number;
   probeMaxMs: number;
+  /** After this a probe that has not reported is taken for lost; longer than one can take. @default 30_000 */
+  probeLostMs?: number;
   now?: () => number;
   random?: () => number;
 }
@@ -29,9 +31,10 @@ export interface Breaker {
    * closed says nothing about now.
    */
   record(ok: boolean, ticket: number): void;
-  /** True for exactly one caller when a probe is due: that caller must call {@link probed}. */
-  claimProbe(): boolean;
-  probed(ok: boolean): void;
+  /** A number for exactly one caller when a probe is due: that caller reports with it. */
+  claimProbe(): number | undefined;
+  /** A probe that was taken for lost reports in vain. */
+  probed(probe: number, ok: boolean): void;
 }
 
 const BUCKETS = 10;
@@ -42,6 +45,7 @@ export function createBreaker({
   failureRatio,
   probeMs,
   probeMaxMs,
+  probeLostMs = 30_000,
   now = Date.now,
   random = Math.random,
 }: BreakerOptions): Breaker {
@@ -50,6 +54,7 @@ export function createBreaker({
   const buckets = Array.from({ length: BUCKETS }, () => ({ stamp: -1, calls: 0, failures: 0 }));
   let state: BreakerState = 'closed';
   let closings = 0;
+  let probes = 0;
   let backoffMs = probeMs;
   let probeAtMs = 0;
   /** A probe whose request died never reports; after this it is somebody else's. */
@@ -92,13 +97,14 @@ export function createBreaker({
     claimProbe() {
       const at = now();
       const due = (state === 'open' && at >= probeAtMs) || (state === 'half-open' && at >= probeLostAtMs);
-      if (!due) return false;
+      if (!due) return undefined;
       state = 'half-open';
-      probeLostAtMs = at + probeMaxMs;
-      return true;
+      probeLostAtMs = at + probeLostMs;
+      probes += 1;
+      return probes;
     },
-    probed(ok) {
-      if (state !== 'half-open') return;
+    probed(probe, ok) {
+      if (state !== 'half-open' || probe !== probes) return;
       if (ok) {
         state = 'closed';
         closings += 1;

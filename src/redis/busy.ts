@@ -1,6 +1,6 @@
 /**
- * How long this isolate was blocked by computing (password hashes take a quarter of a second), so that the time is not
- * held against Redis.
+ * How long this isolate was blocked by computing (a password hash takes a quarter of a second), so that the time is not
+ * held against Redis: whoever waits, waits for free time.
  */
 let totalMs = 0;
 
@@ -12,4 +12,44 @@ export function blockedMs(): number {
 /** Called by whoever blocked the isolate, once its clock has moved on. */
 export function noteBlocked(ms: number): void {
   totalMs += Math.max(0, ms);
+}
+
+/** A wait ends at last after this many times its length, however busy the isolate is. */
+const MAX_STRETCH = 5;
+
+/**
+ * Calls `fire` after `ms` of free time. A timer that was late must not beat an answer that has already arrived: before
+ * it fires the event loop takes in what is there.
+ *
+ * @returns cancels it
+ */
+export function afterFree(ms: number, fire: () => void, now: () => number = Date.now): () => void {
+  const startMs = now();
+  const blockedAtStart = totalMs;
+  let cancelled = false;
+  let timer = setTimeout(check, ms);
+
+  function check(): void {
+    void lookAgain(() => cancelled).then(() => {
+      if (cancelled) return;
+      const elapsedMs = now() - startMs;
+      const leftMs = ms - (elapsedMs - (totalMs - blockedAtStart));
+      if (leftMs > 0 && elapsedMs < ms * MAX_STRETCH) timer = setTimeout(check, leftMs);
+      else fire();
+    });
+  }
+
+  return () => {
+    cancelled = true;
+    clearTimeout(timer);
+  };
+}
+
+/** Head and body of a response need a turn of the event loop each, and so does whoever notes what blocked it. */
+async function lookAgain(done: () => boolean): Promise<void> {
+  for (let turn = 0; turn < 4 && !done(); turn += 1) {
+    await new Promise<void>((resolve) => {
+      setTimeout(resolve, 0);
+    });
+  }
 }

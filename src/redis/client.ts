@@ -1,5 +1,6 @@
 import { Redis } from '@upstash/redis/cloudflare';
 
+import { afterFree } from './busy';
 import { RedisUnavailable, replyError } from './errors';
 import type { RedisError } from './errors';
 
@@ -17,7 +18,7 @@ export type Reply = { value: RedisValue; error?: never } | { error: RedisError; 
 export interface RedisClientOptions {
   url: string;
   token: string;
-  /** When a call is given up, in milliseconds. */
+  /** When a call is given up, in milliseconds of free time. */
   callTimeoutMs: number;
 }
 
@@ -32,15 +33,14 @@ export interface RedisClient {
 
 /**
  * Upstash's SDK, set up for this app: it neither retries (a lost reply may have been executed), nor guesses types, nor
- * splits what was issued together. The signal is a function because a static one makes an aborted call resolve.
+ * splits what was issued together.
  */
 class PipelineClient extends Redis {
-  constructor({ url, token, callTimeoutMs }: RedisClientOptions) {
+  constructor({ url, token }: RedisClientOptions) {
     super({
       url,
       token,
       retry: { retries: 0 },
-      signal: () => AbortSignal.timeout(callTimeoutMs),
       automaticDeserialization: false,
       responseEncoding: false,
       enableAutoPipelining: false,
@@ -48,9 +48,12 @@ class PipelineClient extends Redis {
     });
   }
 
-  /** What `pipeline().exec()` does, without its object of 200 closures. */
-  post(commands: readonly Command[]): Promise<unknown> {
-    return this.client.request({ path: ['pipeline'], body: commands });
+  /**
+   * What `pipeline().exec()` does, without its object of 200 closures. An aborted call may resolve to something: whoever
+   * aborts must look at the signal.
+   */
+  post(commands: readonly Command[], signal: AbortSignal): Promise<unknown> {
+    return this.client.request({ path: ['pipeline'], body: commands, signal });
   }
 }
 
@@ -59,21 +62,25 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
   const client = new PipelineClient(options);
   return {
     async execute(commands) {
+      const controller = new AbortController();
+      const cancel = afterFree(options.callTimeoutMs, () => controller.abort());
       let body: unknown;
       try {
-        body = await client.post(commands);
+        body = await client.post(commands, controller.signal);
       } catch (error) {
         // The SDK's messages quote the whole command; only the kind of failure goes on.
-        throw new RedisUnavailable(kindOf(error));
+        throw new RedisUnavailable(controller.signal.aborted ? 'timeout' : kindOf(error));
+      } finally {
+        cancel();
       }
+      if (controller.signal.aborted) throw new RedisUnavailable('timeout');
       return parseReplies(body, commands.length);
     },
   };
 }
 
-function kindOf(error: unknown): 'timeout' | 'garbage' | 'status' | 'refused' {
+function kindOf(error: unknown): 'garbage' | 'status' | 'refused' {
   const name = error instanceof Error ? error.name : '';
-  if (name === 'TimeoutError' || name === 'AbortError') return 'timeout';
   if (name === 'UpstashJSONParseError') return 'garbage';
   if (name === 'UpstashError') return 'status';
   return 'refused';

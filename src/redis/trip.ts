@@ -1,4 +1,4 @@
-import { blockedMs } from './busy';
+import { afterFree, blockedMs } from './busy';
 import type { Breaker } from './breaker';
 import type { Command, RedisClient, Reply } from './client';
 import { RedisUnavailable } from './errors';
@@ -10,8 +10,6 @@ export interface TripOptions {
   waitUntil: (promise: Promise<unknown>) => void;
   /** What this request may wait for Redis in all, in milliseconds. */
   deadlineMs: number;
-  /** When the client gives a call up, in milliseconds. */
-  callTimeoutMs: number;
   now?: () => number;
 }
 
@@ -50,32 +48,24 @@ export class Trips {
     if (refused !== undefined) throw refused;
     const startMs = this.#now();
     const blockedAtStart = blockedMs();
-    let settled = false;
-    const call = this.call(commands).finally(() => {
-      settled = true;
-    });
+    const call = this.call(commands);
     this.#options.waitUntil(call.catch(() => undefined));
-
-    let timer: ReturnType<typeof setTimeout> | undefined;
+    let cancel = () => {};
     const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        void lookAgain(() => settled).then(() => reject(new RedisUnavailable('deadline')));
-      }, this.#remainingMs);
+      cancel = afterFree(this.#remainingMs, () => reject(new RedisUnavailable('deadline')), this.#now);
     });
     try {
       return await Promise.race([call, deadline]);
     } finally {
-      clearTimeout(timer);
+      cancel();
       this.#remainingMs -= this.#now() - startMs - (blockedMs() - blockedAtStart);
     }
   }
 
   /** A call, scored. @throws {RedisUnavailable} */
   async call(commands: readonly Command[]): Promise<Reply[]> {
-    const { client, breaker, callTimeoutMs } = this.#options;
+    const { client, breaker } = this.#options;
     const ticket = breaker.ticket();
-    const startMs = this.#now();
-    const blockedAtStart = blockedMs();
     try {
       const replies = await client.execute(commands);
       // A server that refuses one command in this way (a replica, out of memory) has not kept up with what it was told:
@@ -85,23 +75,8 @@ export class Trips {
       breaker.record(true, ticket);
       return replies;
     } catch (error) {
-      // When this isolate was computing for most of the time, a timeout says nothing about Redis.
-      const freeMs = this.#now() - startMs - (blockedMs() - blockedAtStart);
-      const ours = error instanceof RedisUnavailable && error.reason === 'timeout' && freeMs < callTimeoutMs / 2;
-      if (!ours) breaker.record(false, ticket);
+      breaker.record(false, ticket);
       throw error;
     }
-  }
-}
-
-/**
- * A timer that fires late (the isolate was busy) must not beat an answer that has already arrived: lets the event loop
- * take in what is there. Head and body of a response need a turn each.
- */
-async function lookAgain(done: () => boolean): Promise<void> {
-  for (let turn = 0; turn < 4 && !done(); turn += 1) {
-    await new Promise<void>((resolve) => {
-      setTimeout(resolve, 0);
-    });
   }
 }

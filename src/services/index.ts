@@ -39,7 +39,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const note = (what: string) => void degraded.add(what);
   const { callTimeoutMs, guardDeadlineMs } = config.redis;
   const batchOf = (deadlineMs: number, guardedBy = breaker) =>
-    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, now });
+    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, now });
   const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
   const { denials } = isolate;
@@ -60,7 +60,8 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
     health: () => createHealthService({ ...common, breaker }),
   });
 
-  if (breaker.claimProbe()) waitUntil(probe(breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
+  const due = breaker.claimProbe();
+  if (due !== undefined) waitUntil(probe(due, breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
   return { services, batch, degraded };
 }
 
@@ -79,12 +80,12 @@ const UNGUARDED: Breaker = {
   state: 'closed',
   ticket: () => 0,
   record: () => undefined,
-  claimProbe: () => false,
+  claimProbe: () => undefined,
   probed: () => undefined,
 };
 
 /** Asks Redis whether it is there, and tells it what it missed before anybody relies on it again. */
-async function probe(breaker: Breaker, batch: RedisBatch, outbox: OutboxService): Promise<void> {
+async function probe(number: number, breaker: Breaker, batch: RedisBatch, outbox: OutboxService): Promise<void> {
   try {
     await batch.send('PING');
     await outbox.deliverPending(batch);
@@ -92,12 +93,12 @@ async function probe(breaker: Breaker, batch: RedisBatch, outbox: OutboxService)
     // With the database away as well, an open breaker would leave nobody to ask. What this isolate has revoked it
     // refuses by itself; the rest is delivered once the database is back.
     if (!(error instanceof DatabaseUnavailable)) {
-      breaker.probed(false);
+      breaker.probed(number, false);
       log('warn', 'redis.probe_failed', describeError(error));
       return;
     }
     log('warn', 'redis.available_undelivered', describeError(error));
   }
-  breaker.probed(true);
+  breaker.probed(number, true);
   log('info', 'redis.available');
 }

@@ -49,7 +49,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     config,
     keys: createKeys(prefix),
     client: client ?? createRedisClient({ url, token, callTimeoutMs }),
-    breaker: createBreaker({ ...breaker, now }),
+    breaker: createBreaker({ ...breaker, probeLostMs: 4 * callTimeoutMs + 10_000, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
     flights: new Flights(),

@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Rotates a session's refresh token. Only generations that were issued arrive here (their MAC was checked), so a
- * generation ahead of the record means that Redis lost a rotation, and is adopted.
+ * Rotates a session's refresh token. Only what was issued arrives here (its MAC was checked), so a generation or an
+ * epoch ahead of the record means that Redis lost a write, and is adopted.
  *
  * Confirmation by use: presenting the current generation rotates it. Presenting the one before gives the same successor
  * again as long as nobody has shown a token of that successor, and for the grace after somebody did. Anything older is
@@ -30,6 +30,9 @@ local current = tonumber(record[1])
 local confirmed = tonumber(record[2])
 local confirmedAt = tonumber(record[3])
 
+-- The epoch is as genuine as the generation: a larger one is a renewal whose write was lost.
+local epoch = math.max(tonumber(record[4]), tonumber(ARGV[3]))
+
 if presented >= current then
   if presented > confirmed then redis.call('HSET', KEYS[1], 'c', presented, 'ct', now) end
   current = presented + 1
@@ -46,5 +49,6 @@ else
 end
 local ttl = math.min(tonumber(ARGV[5]), tonumber(ARGV[6]))
 if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
-return {'ok', current, tonumber(record[4]), tonumber(record[5]), record[6]}
+redis.call('HSET', KEYS[1], 'ep', epoch)
+return {'ok', current, epoch, tonumber(record[5]), record[6]}
 `);

@@ -104,8 +104,9 @@ export function createSessionRecords({ batch, keys, config, touched, now }: Sess
       const [data, dead, epoch] = Array.isArray(record) ? record : [];
       const [ended, userEpoch] = Array.isArray(denied) ? denied : [];
       if (dead != null || ended != null) return null;
-      if (typeof data !== 'string' || epoch == null || userEpoch == null) return undefined;
-      return Number(epoch) < Number(userEpoch) ? null : data;
+      // An older epoch than the user's may be a lost write of a session that went on.
+      const current = epoch != null && userEpoch != null && Number(epoch) >= Number(userEpoch);
+      return typeof data === 'string' && current ? data : undefined;
     },
 
     async lastSeen(sessionIds) {

@@ -126,6 +126,16 @@ describe('sessionRefresh', () => {
   );
 
   test(
+    'an epoch ahead of the record is adopted: the write of a renewal was lost',
+    withRedis(async (batch) => {
+      await write(batch);
+      await batch.run(blacklistMerge, [blacklist], [31 * DAY, 'ep', 2]);
+      expect(await refresh(batch, 3, { ep: 2 })).toEqual(['ok', 4, 2, 1, 'user']);
+      expect(await field(batch, 'ep')).toBe('2');
+    }),
+  );
+
+  test(
     'what Redis has lost is unknown, what it denies is revoked',
     withRedis(async (batch) => {
       expect(await refresh(batch, 1)).toEqual(['unknown']);
