@@ -33,8 +33,7 @@ Options:
 /** When a step may follow: what an older key signed, or a cached key list, must have run out. */
 const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
   published: {
-    signing:
-      'Deploy it; rotate again once every cache of /.well-known/jwks.json has had time to expire (an hour is plenty).',
+    signing: 'Deploy it; rotate again after ten minutes: that long others may cache /.well-known/jwks.json.',
     refresh: 'Deploy it; rotate again once the deployment is everywhere (a few minutes).',
   },
   promoted: {
@@ -95,7 +94,7 @@ async function create({ kinds, alg, write }: Options): Promise<void> {
   if (write) {
     const path = join(ROOT, '.dev.vars');
     writeSecrets(path, setVars(readText(path) ?? '', namedValues(sets)));
-    console.error('Written to .dev.vars. Tokens of the former keys are refused from now on.');
+    console.error('# Written to .dev.vars, for the next `npm run dev`. It refuses the tokens of the former keys.');
     return;
   }
   console.error(
@@ -129,7 +128,7 @@ async function rotateSets(options: Options): Promise<void> {
   if (!write) return;
   if (source.path === undefined) throw new UserError('--write cannot write to stdin: give a file with --from.');
   writeSecrets(source.path, bare ? `${JSON.stringify(sets[kinds[0]!])}\n` : setVars(source.text, namedValues(sets)));
-  console.error(`# Written to ${source.name}.`);
+  console.error(`# Written to ${source.name}${from === undefined ? ', for the next `npm run dev`' : ''}.`);
 }
 
 type Sets = Partial<Record<SetKind, KeySet>>;

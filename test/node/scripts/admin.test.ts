@@ -43,7 +43,7 @@ beforeAll(async () => {
   database = open();
 });
 afterAll(() => {
-  database.close();
+  database?.close();
   rmSync(state, { recursive: true });
 });
 

@@ -90,7 +90,7 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
 
       // The migrations are applied, and the Worker reaches the gateway on its unusual port. A busy machine may miss
       // the first deadline.
-      const ready = async () => (await (await fetch(`${url}/ready`)).json()) as unknown;
+      const ready = async (): Promise<unknown> => (await fetch(`${url}/ready`)).json();
       const up = { dependencies: { redis: { status: 'up' }, database: { status: 'up' } } };
       await expect.poll(ready, { timeout: 20_000, interval: 500 }).toMatchObject(up);
       // Cron triggers can be tried.
