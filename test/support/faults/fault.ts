@@ -81,7 +81,12 @@ export const FAULTS = {
   },
   'status 429': json(429, { error: 'ERR max requests limit exceeded' }),
   'status 401': json(401, { error: 'WRONGPASS invalid or missing auth token' }),
-  '200 with HTML': { kind: 'answer', status: 200, body: '<html>Please sign in to this Wi-Fi</html>', type: 'text/html' },
+  '200 with HTML': {
+    kind: 'answer',
+    status: 200,
+    body: '<html>Please sign in to this Wi-Fi</html>',
+    type: 'text/html',
+  },
   null: json(200, null),
   'an empty body': { kind: 'answer', status: 200, body: '' },
   'truncated JSON': { kind: 'rewrite', rewrite: (text) => text.slice(0, Math.ceil(text.length / 2)) },
