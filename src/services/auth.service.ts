@@ -3,7 +3,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import { describeError, log } from '../config/log';
 import { isUniqueViolation } from '../db/client';
 import type { Database, Statement } from '../db/client';
-import { sessions, users } from '../db/schema';
+import { users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { OutboxService } from './outbox.service';
@@ -162,13 +162,9 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
     },
 
     async changePassword({ userId, sessionId, generation }, current, next) {
-      const [[user], [row]] = await database.run((db) =>
-        db.batch([
-          db.select().from(users).where(eq(users.id, userId)),
-          db.select().from(sessions).where(eq(sessions.id, sessionId)),
-        ]),
-      );
-      if (user === undefined || row === undefined) throw new AppError('TOKEN_REVOKED');
+      const found = await session.find(sessionId);
+      const user = found?.owner;
+      if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
       const { valid } = await verifyPassword(user.passwordHash, current);
       if (!valid) {
         throw new AppError('INVALID_CREDENTIALS', {
@@ -178,7 +174,7 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
       }
       const passwordHash = await hashPassword(next);
       const versions = outbox.prepareVersions(userId);
-      const renewal = session.prepareRenewal(row, generation);
+      const renewal = session.prepareRenewal(found, generation);
       const [changed, renewed] = await database.batch((db) => [
         db
           .update(users)

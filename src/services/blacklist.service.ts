@@ -1,4 +1,4 @@
-import { and, desc, eq, gt, isNotNull } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
@@ -13,6 +13,7 @@ import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
 import { judgeVersions } from './blacklist/denials';
 import type { LocalDenials, Verdict } from './blacklist/denials';
+import { denialFields, recentlyEnded } from './blacklist/ended';
 import type { RevocationFacts, RevocationMemo } from './blacklist/memo';
 import type { AccessClaims } from './token.service';
 import { facade } from './scope';
@@ -45,9 +46,6 @@ export const BlacklistService: BlacklistService = facade('blacklist');
 export function blacklistTtlMs(config: Config): number {
   return (config.tokens.refreshAbsoluteSeconds + 86_400) * 1_000;
 }
-
-/** Sessions that a seeded hash denies; older ones have no record in Redis and are asked of D1 when they refresh. */
-const SEEDED_SESSIONS = 200;
 
 export interface BlacklistDeps {
   batch: RedisBatch;
@@ -102,21 +100,16 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     }
   }
 
-  /** Redis answers but has lost this user's hash: it gets it back after the answer, with every session denied in D1. */
+  /** Redis answers but has lost this user's hash: it gets it back after the answer, with what D1 denies. */
   async function seed(userId: string): Promise<void> {
     const [user, ended] = await database.run((db) =>
       db.batch([
         db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
-        db
-          .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
-          .from(sessions)
-          .where(and(eq(sessions.userId, userId), isNotNull(sessions.endedAtMs), gt(sessions.expiresAtMs, now())))
-          .orderBy(desc(sessions.endedAtMs))
-          .limit(SEEDED_SESSIONS),
+        recentlyEnded(db, userId, config, now()),
       ]),
     );
-    if (user[0] === undefined) return;
-    const denied = ended.flatMap(({ id, expiresAtMs }) => [`s:${id}`, expiresAtMs]);
+    const denied = denialFields(ended);
+    if (user[0] === undefined || denied === undefined) return;
     void batch.deferRun(
       blacklistMerge,
       [keys.blacklist(userId)],

@@ -9,14 +9,16 @@ import type { SessionEndReason, SessionRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
+import { userOfSession } from '../redis/keys';
 import type { Keys } from '../redis/keys';
 import type { LocalDenials } from './blacklist/denials';
+import { recentlyEnded } from './blacklist/ended';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
 import type { SessionOwner, TouchMemo } from './session/record';
 import { createRefresh } from './session/refresh';
-import type { RefreshOutcome } from './session/refresh';
+import type { FoundSession, RefreshOutcome } from './session/refresh';
 import type { AccessClaims, RefreshGrant } from './token.service';
 
 /** An app's own session data; `userId` is required. */
@@ -75,6 +77,8 @@ export interface SessionService {
   /** Ends a session: its tokens are refused from now on. False when there was no live one. */
   deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;
 
+  /** A session and its owner as D1 has them. */
+  find(sessionId: string): Promise<FoundSession | undefined>;
   prepareStart(owner: SessionOwner, device: Device): Promise<SessionStart>;
   refresh(grant: RefreshGrant): Promise<RefreshOutcome>;
   /** Live sessions, last seen first. */
@@ -84,7 +88,7 @@ export interface SessionService {
   /** Notes, after the answer, that a token of this session was shown. */
   touch(claims: AccessClaims): void;
   /** For the batch that raises the owner's epoch: this session goes on under the new one. */
-  prepareRenewal(session: SessionRow, shownGeneration: number): SessionRenewal;
+  prepareRenewal(found: Pick<FoundSession, 'session' | 'ended'>, shownGeneration: number): SessionRenewal;
 }
 
 declare module './scope' {
@@ -112,7 +116,7 @@ export interface SessionDeps {
 }
 
 /** The user that a session id belongs to. */
-export { userOfSession as sessionOwner } from '../redis/keys';
+export const sessionOwner = userOfSession;
 
 export function newSessionId(userId: string): string {
   return `${userId}.${Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')}`;
@@ -125,8 +129,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
   const records = createSessionRecords(deps);
 
   /** What a session is until, by its use. */
-  const endsAt = sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
-  const alive = (userId: string) => and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt, now()));
+  const endsAt = () => sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
+  const alive = (userId: string) => and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt(), now()));
 
   /** Redis's copy can wait: a session it does not know is read from D1. */
   async function publish(calls: Promise<unknown>[]): Promise<void> {
@@ -138,15 +142,19 @@ export function createSessionService(deps: SessionDeps): SessionService {
     }
   }
 
-  async function rowAndOwner(sessionId: string) {
-    const [row] = await database.run((db) =>
-      db
-        .select({ session: sessions, owner: users })
-        .from(sessions)
-        .leftJoin(users, eq(users.id, sessions.userId))
-        .where(eq(sessions.id, sessionId)),
+  async function rowAndOwner(sessionId: string): Promise<FoundSession | undefined> {
+    // No join: in a batch, columns of one name from two tables collapse into one.
+    const [[session], [owner], ended] = await database.run((db) =>
+      db.batch([
+        db.select().from(sessions).where(eq(sessions.id, sessionId)),
+        db
+          .select()
+          .from(users)
+          .where(eq(users.id, db.select({ id: sessions.userId }).from(sessions).where(eq(sessions.id, sessionId)))),
+        recentlyEnded(db, userOfSession(sessionId), config, now()),
+      ]),
     );
-    return row;
+    return session === undefined ? undefined : { session, owner: owner ?? null, ended };
   }
 
   const isAlive = (session: SessionRow) =>
@@ -187,7 +195,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
     async createSession(sessionId, data, ttlSeconds = refreshIdleSeconds) {
       const createdAtMs = now();
       const text = JSON.stringify(data);
-      const [owner] = await database.run((db) => db.select().from(users).where(eq(users.id, data.userId)));
+      const [[owner], ended] = await database.run((db) =>
+        db.batch([
+          db.select().from(users).where(eq(users.id, data.userId)),
+          recentlyEnded(db, data.userId, config, createdAtMs),
+        ]),
+      );
       const epoch = owner?.epoch ?? 1;
       const session = { id: sessionId, data: text, epoch, expiresAtMs: createdAtMs + ttlSeconds * 1_000 };
       // Its life is its TTL: nothing refreshes it, so it must not count as idle before.
@@ -205,7 +218,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       );
       if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
       const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
-      await publish([records.write(session, versions, 1, 0)]);
+      await publish([records.write({ session, owner: versions, generation: 1, confirmed: 0, ended })]);
     },
 
     async getSession<T extends object = SessionData>(sessionId: string) {
@@ -219,10 +232,11 @@ export function createSessionService(deps: SessionDeps): SessionService {
       }
       const row = await rowAndOwner(sessionId);
       if (row === undefined || !isAlive(row.session)) return null;
-      const { session, owner } = row;
-      if (owner !== null && session.epoch < owner.epoch) return null;
-      const versions = owner ?? { role: 'user' as const, epoch: session.epoch, accessVersion: 1 };
-      records.writeLater(session, versions, session.generation, session.generation - 1);
+      const { session, ended } = row;
+      const owner = row.owner ?? { role: 'user' as const, epoch: session.epoch, accessVersion: 1 };
+      if (session.epoch < owner.epoch) return null;
+      const { generation } = session;
+      records.writeLater({ session, owner, generation, confirmed: generation - 1, ended });
       return JSON.parse(session.data) as T;
     },
 
@@ -233,15 +247,20 @@ export function createSessionService(deps: SessionDeps): SessionService {
       return true;
     },
 
+    find: rowAndOwner,
+
     async prepareStart(owner, { device, address }) {
       const createdAtMs = now();
-      const active = await database.run((db) =>
-        db
-          .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
-          .from(sessions)
-          .where(alive(owner.id))
-          .orderBy(desc(endsAt))
-          .limit(1_000),
+      const [active, ended] = await database.run((db) =>
+        db.batch([
+          db
+            .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
+            .from(sessions)
+            .where(alive(owner.id))
+            .orderBy(desc(endsAt()))
+            .limit(1_000),
+          recentlyEnded(db, owner.id, config, createdAtMs),
+        ]),
       );
       // Those that would expire first leave.
       const evicted = ending(active.slice(sessionsPerUser - 1), 'evicted');
@@ -260,7 +279,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
       return {
         grant: { sessionId, generation: 1, epoch, expiresAtMs },
         statements: (db) => [db.insert(sessions).values(session), ...evicted.statements(db)],
-        publish: () => publish([records.write(session, owner, 1, 0), evicted.entry.deliver()]),
+        publish: () =>
+          publish([records.write({ session, owner, generation: 1, confirmed: 0, ended }), evicted.entry.deliver()]),
       };
     },
 
@@ -311,7 +331,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
     touch: (claims) => records.touch(claims),
 
-    prepareRenewal(session, shownGeneration) {
+    prepareRenewal({ session, ended }, shownGeneration) {
       const { id, userId, expiresAtMs } = session;
       // Ahead of anything that Redis may know, so that it is adopted wherever it is shown first.
       const generation = Math.max(session.generation, shownGeneration) + 2;
@@ -323,8 +343,10 @@ export function createSessionService(deps: SessionDeps): SessionService {
             .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs)))
             .returning({ id: sessions.id }),
         grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
-        publish: (owner) =>
-          publish([records.write({ ...session, epoch: owner.epoch }, owner, generation, generation - 1)]),
+        publish: (owner) => {
+          const renewed = { ...session, epoch: owner.epoch };
+          return publish([records.write({ session: renewed, owner, generation, confirmed: generation - 1, ended })]);
+        },
       };
     },
   };

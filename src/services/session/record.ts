@@ -8,6 +8,8 @@ import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
 import { sessionTouch } from '../../redis/scripts/sessionTouch';
 import { sessionWrite } from '../../redis/scripts/sessionWrite';
 import { blacklistTtlMs } from '../blacklist.service';
+import { denialFields } from '../blacklist/ended';
+import type { EndedSession } from '../blacklist/ended';
 import type { BoundedMap } from '../boundedMap';
 import type { AccessClaims } from '../token/accessToken';
 import type { RefreshGrant } from '../token/refreshToken';
@@ -19,6 +21,17 @@ export interface SessionOwner {
   role: 'user' | 'admin';
   epoch: number;
   accessVersion: number;
+}
+
+/** What a session's record is written from. */
+export interface SessionState {
+  session: StoredSession;
+  owner: Versions;
+  generation: number;
+  /** The newest generation of which a token is known to have arrived. */
+  confirmed: number;
+  /** The user's recently ended sessions, for a Redis that has lost them. */
+  ended: readonly EndedSession[];
 }
 
 type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
@@ -37,14 +50,10 @@ export type RefreshReply =
 
 /** Redis's copy of the sessions. Every method rejects with a `RedisError`; commands of one turn share a round trip. */
 export interface SessionRecords {
-  /**
-   * Writes the copy, unless Redis knows better (see the script).
-   *
-   * @param confirmed the newest generation of which a token is known to have arrived
-   */
-  write(session: StoredSession, owner: Versions, generation: number, confirmed: number): Promise<unknown>;
+  /** Writes the copy, unless Redis knows better (see the script). */
+  write(state: SessionState): Promise<unknown>;
   /** {@link write}, after the answer. */
-  writeLater(session: StoredSession, owner: Versions, generation: number, confirmed: number): void;
+  writeLater(state: SessionState): void;
   refresh(grant: RefreshGrant): Promise<RefreshReply>;
   /** The app's data; `null` for a session that has ended, `undefined` when Redis does not know. */
   data(sessionId: string): Promise<string | null | undefined>;
@@ -69,22 +78,20 @@ export function createSessionRecords({ batch, keys, config, touched, now }: Sess
 
   const slot = (sessionId: string) => [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
 
-  function writeArguments(
-    session: StoredSession,
-    { role, epoch, accessVersion }: Versions,
-    generation: number,
-    confirmed: number,
-  ): [string[], Argument[]] {
+  function writeArguments({ session, owner, generation, confirmed, ended }: SessionState): [string[], Argument[]] {
     const { id, data, expiresAtMs } = session;
+    const { role, epoch, accessVersion } = owner;
     const restMs = Math.max(1, expiresAtMs - now());
     const ttlMs = Math.min(idleMs, restMs);
     const versions = [session.epoch, role, epoch, accessVersion];
-    return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs]];
+    const denied = denialFields(ended);
+    const known = denied === undefined ? [0] : [1, ...denied];
+    return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs, ...known]];
   }
 
   return {
-    write: (...session) => batch.run(sessionWrite, ...writeArguments(...session)),
-    writeLater: (...session) => void batch.deferRun(sessionWrite, ...writeArguments(...session)),
+    write: (state) => batch.run(sessionWrite, ...writeArguments(state)),
+    writeLater: (state) => void batch.deferRun(sessionWrite, ...writeArguments(state)),
 
     async refresh({ sessionId, generation, epoch, expiresAtMs }) {
       const restMs = Math.max(1, expiresAtMs - now());

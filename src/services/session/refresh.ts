@@ -3,6 +3,7 @@ import { RedisError } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
 import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
+import type { EndedSession } from '../blacklist/ended';
 import type { RefreshReply, SessionRecords } from './record';
 
 /** What a refresh leads to. `rotated: false`: Redis is away, the presented token stays good. */
@@ -11,10 +12,19 @@ export type RefreshOutcome =
   | { status: 'revoked' }
   | { status: 'reuse' };
 
+/** A session as D1 has it. */
+export interface FoundSession {
+  session: SessionRow;
+  /** `null`: the account was deleted, or the session is the app's own. */
+  owner: UserRow | null;
+  /** The user's sessions that ended recently. */
+  ended: readonly EndedSession[];
+}
+
 export interface RefreshDeps {
   records: SessionRecords;
-  /** A session and its owner as D1 has them. @throws {DatabaseUnavailable} */
-  find: (sessionId: string) => Promise<{ session: SessionRow; owner: UserRow | null } | undefined>;
+  /** @throws {DatabaseUnavailable} */
+  find: (sessionId: string) => Promise<FoundSession | undefined>;
   isAlive: (session: SessionRow) => boolean;
   degraded: (what: string) => void;
 }
@@ -28,18 +38,17 @@ export function createRefresh({ records, find, isAlive, degraded }: RefreshDeps)
   async function fromDatabase({ sessionId, epoch }: RefreshGrant) {
     const row = await find(sessionId);
     if (row?.owner == null || row.owner.status !== 'active' || !isAlive(row.session)) return undefined;
-    const { session, owner } = row;
-    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner };
+    const { session, owner, ended } = row;
+    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner, ended };
   }
 
   /** Redis answers but does not know: it is told what D1 knows, and asked again, in one trip. */
   async function restored(grant: RefreshGrant): Promise<RefreshReply> {
     const found = await fromDatabase(grant);
     if (found === undefined) return { status: 'revoked' };
-    const { session, owner } = found;
-    const generation = Math.max(grant.generation, session.generation);
+    const generation = Math.max(grant.generation, found.session.generation);
     const [, reply] = await Promise.all([
-      records.write(session, owner, generation, grant.generation),
+      records.write({ ...found, generation, confirmed: grant.generation }),
       records.refresh(grant),
     ]);
     return reply;

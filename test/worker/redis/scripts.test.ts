@@ -31,9 +31,18 @@ const keys = () => [session, blacklist];
 
 const write = (
   batch: RedisBatch,
-  changes: Partial<{ gen: number; conf: number; ep: number; role: string; userEp: number; av: number }> = {},
+  changes: Partial<{
+    gen: number;
+    conf: number;
+    ep: number;
+    role: string;
+    userEp: number;
+    av: number;
+    known: 0 | 1;
+    ended: (string | number)[];
+  }> = {},
 ) => {
-  const { gen = 1, conf = 0, ep = 1, role = 'user', userEp = 1, av = 1 } = changes;
+  const { gen = 1, conf = 0, ep = 1, role = 'user', userEp = 1, av = 1, known = 1, ended = [] } = changes;
   return batch.run(sessionWrite, keys(), [
     'u.s',
     '{"a":1}',
@@ -46,6 +55,8 @@ const write = (
     7 * DAY,
     30 * DAY,
     31 * DAY,
+    known,
+    ...ended,
   ]);
 };
 
@@ -183,6 +194,18 @@ describe('sessionWrite', () => {
       expect(await write(batch, { userEp: 2 })).toBe(0);
       expect(await batch.send('HGET', blacklist, 'ep')).toBe('2');
       expect(await field(batch, 'g')).toBeNull();
+    }),
+  );
+
+  test(
+    'gives a lost hash its epoch only together with all that was denied',
+    withRedis(async (batch) => {
+      await write(batch, { known: 0 });
+      expect(await batch.send('EXISTS', blacklist)).toBe(0);
+      await write(batch, { known: 1, ended: ['s:u.other', 123] });
+      expect(await batch.send('HMGET', blacklist, 'ep', 's:u.other')).toEqual(['1', '123']);
+      await write(batch, { known: 0, userEp: 1, av: 5 });
+      expect(await batch.send('HGET', blacklist, 'av')).toBe('5');
     }),
   );
 
