@@ -1,11 +1,10 @@
 import { Hono } from 'hono';
-import { cors } from 'hono/cors';
 import { secureHeaders } from 'hono/secure-headers';
 
-import { configOf } from './config/env';
 import { AppError } from './errors';
 import { jsonBody } from './middlewares/body.middleware';
 import { noStore } from './middlewares/cacheControl.middleware';
+import { browserOrigins } from './middlewares/cors.middleware';
 import { onError, problem } from './middlewares/error.middleware';
 import { requestId } from './middlewares/requestId.middleware';
 import { services } from './middlewares/services.middleware';
@@ -32,14 +31,7 @@ export function createApp(options: ServicesOptions = {}) {
         crossOriginResourcePolicy: false,
       }),
     )
-    .use(
-      cors({
-        origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
-        allowHeaders: ['Authorization', 'Content-Type', 'X-Request-Id'],
-        exposeHeaders: ['RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
-        maxAge: 600,
-      }),
-    )
+    .use(browserOrigins())
     .use(services(options))
     .use(jsonBody())
     .route('/', healthRoutes)

@@ -5,7 +5,7 @@ import type { Config, Limit } from '../config/env';
 import { configOf } from '../config/env';
 import { AppError, unavailable } from '../errors';
 import { RateLimitService } from '../services/rateLimit.service';
-import type { LimiterFailurePolicy, RateLimitDecision, RateLimitPolicy } from '../services/rateLimit.service';
+import type { LimitKey, LimiterFailurePolicy, RateLimitDecision, RateLimitPolicy } from '../services/rateLimit.service';
 import { authOf } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
@@ -53,40 +53,54 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   const { name, message, identity = callerIdentity, whenUnavailable = 'local' } = options;
   if (!('limit' in options)) assertLimit(options.maxRequests, options.windowMs ?? 60_000);
 
-  /** Consumed by this request, to be given back when another check refuses. */
-  const consumed = new WeakMap<Context, () => void>();
-  const identities = new WeakMap<Context, string>();
+  /** What a request has to do with this limiter: who it is, and how to give back what it consumed. */
+  const states = new WeakMap<Context, LimiterState>();
 
   const policyOf = (c: Context<AppEnv>): RateLimitPolicy => {
     const { maxRequests, windowMs = 60_000 } = 'limit' in options ? options.limit(configOf(c.env).limits) : options;
     return { name: name ?? `${maxRequests}-${windowMs}-${slug(routePath(c))}`, maxRequests, windowMs };
   };
 
-  const identityOf = (c: Context<AppEnv>) => identities.get(c) ?? callerIdentity(c);
+  const stateOf = (c: Context<AppEnv>, who: string): LimiterState => {
+    const policy = policyOf(c);
+    const state: LimiterState = { policy, key: RateLimitService.keyOf(policy, who) };
+    states.set(c, state);
+    return state;
+  };
 
   return check({
     name: 'rateLimiter()',
-    async local(c) {
-      if (options.identity !== undefined) identities.set(c, await identity(c));
-    },
+    ...(options.identity !== undefined && {
+      async local(c: Context<AppEnv>) {
+        stateOf(c, await identity(c));
+      },
+    }),
     known(c) {
-      const policy = policyOf(c);
-      const blockedMs = RateLimitService.blockedMs(policy, identityOf(c));
+      // Only now is it known whether the caller is authenticated.
+      const { policy, key } = states.get(c) ?? stateOf(c, callerIdentity(c));
+      const blockedMs = RateLimitService.blockedMs(policy, key);
       if (blockedMs > 0) throw refusal(policy, blockedMs, message);
     },
     prepare(c) {
-      const policy = policyOf(c);
-      const decision = RateLimitService.consume({ policy, identity: identityOf(c), whenUnavailable });
+      const state = states.get(c) ?? stateOf(c, callerIdentity(c));
+      const { policy, key } = state;
+      const decision = RateLimitService.consume({ policy, identity: key, whenUnavailable });
       return async () => {
         const made = await decision;
-        if (made.allowed) consumed.set(c, made.refund);
+        if (made.allowed) state.refund = made.refund;
         announce(c, policy, made, message);
       };
     },
     undo(c) {
-      consumed.get(c)?.();
+      states.get(c)?.refund?.();
     },
   });
+}
+
+interface LimiterState {
+  policy: RateLimitPolicy;
+  key: LimitKey;
+  refund?: () => void;
 }
 
 function assertLimit(maxRequests: number, windowMs: number): void {

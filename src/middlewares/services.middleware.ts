@@ -33,7 +33,7 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
     await runWithServices(request.services, next);
     const { batch, degraded } = request;
     if (degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...degraded].join(', '));
-    // What is deferred fails silently by design: each such write is repeated by whoever misses it.
-    waitUntil(batch.settle().catch(() => undefined));
+    const deferred = batch.settle();
+    if (deferred !== undefined) waitUntil(deferred);
   });
 }

@@ -59,7 +59,7 @@ export class RedisBatch {
     });
     outcome.catch(() => undefined);
     // A load that outlived its request still fills the cache.
-    if (this.#answered && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.settle()));
+    if (this.#answered && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.#sendDeferred()));
     return outcome;
   }
 
@@ -79,11 +79,14 @@ export class RedisBatch {
     };
   }
 
-  /** Sends what was deferred, as one pipeline. Called once the answer is made, in `waitUntil`. */
-  async settle(): Promise<void> {
+  /** Sends what was deferred, as one pipeline. Called once the answer is made; `undefined` when nothing was. */
+  settle(): Promise<void> | undefined {
     this.#answered = true;
+    return this.#deferred.length === 0 ? undefined : this.#sendDeferred();
+  }
+
+  async #sendDeferred(): Promise<void> {
     const deferred = this.#deferred.splice(0);
-    if (deferred.length === 0) return;
     try {
       const { refused } = this.#trips;
       if (refused?.reason === 'breaker') throw refused;

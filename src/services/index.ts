@@ -1,20 +1,33 @@
+import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import { DatabaseUnavailable, createDatabase } from '../db/client';
+import type { Database } from '../db/client';
 import { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
+import type { Keys } from '../redis/keys';
 import { createAuthService } from './auth.service';
+import type { AuthService } from './auth.service';
 import { createBlacklistService } from './blacklist.service';
+import type { BlacklistService } from './blacklist.service';
+import type { LocalDenials } from './blacklist/denials';
 import { createCacheService } from './cache.service';
+import type { CacheService } from './cache.service';
 import { createHealthService } from './health.service';
+import type { HealthService } from './health.service';
 import type { Isolate } from './isolate';
 import { createOutboxService } from './outbox.service';
 import type { OutboxService } from './outbox.service';
 import { createRateLimitService } from './rateLimit.service';
+import type { RateLimitService } from './rateLimit.service';
 import { createRedisService } from './redis.service';
+import type { RedisService } from './redis.service';
 import type { ServiceMap } from './scope';
 import { createSessionService } from './session.service';
+import type { SessionService } from './session.service';
 import { createTokenService } from './token.service';
+import type { TokenService } from './token.service';
 import { createUserService } from './user.service';
+import type { UserService } from './user.service';
 
 export interface RequestContext {
   isolate: Isolate;
@@ -43,21 +56,10 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
   const { denials } = isolate;
-  const common = { batch, keys, config, database, denials, waitUntil, now, degraded: note };
-
-  const services: ServiceMap = lazy<ServiceMap>({
-    redis: () => createRedisService(common),
-    cache: () => createCacheService({ ...common, flights: isolate.flights, settings: config.cache }),
-    rateLimit: () => createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked }),
-    blacklist: () => createBlacklistService({ ...common, memo: isolate.revocationMemo }),
-    token: () => createTokenService({ ...isolate, accessTtlSeconds: config.tokens.accessTtlSeconds }),
-    outbox: () => createOutboxService({ ...common, breaker, freshBatch: () => batchOf(callTimeoutMs) }),
-    session: () => createSessionService({ ...common, outbox: services.outbox, touched: isolate.touched }),
-    user: () =>
-      createUserService({ ...common, cache: services.cache, outbox: services.outbox, settings: config.cache }),
-    auth: () =>
-      createAuthService({ ...common, session: services.session, token: services.token, outbox: services.outbox }),
-    health: () => createHealthService({ ...common, breaker }),
+  const services = new RequestServiceMap({
+    isolate,
+    common: { batch, keys, config, database, denials, waitUntil, now, degraded: note },
+    freshBatch: () => batchOf(callTimeoutMs),
   });
 
   const due = breaker.claimProbe();
@@ -65,14 +67,92 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   return { services, batch, degraded };
 }
 
-/** Each service is built on first use and kept. */
-function lazy<T extends object>(factories: { [K in keyof T]: () => T[K] }): T {
-  const made = {} as T;
-  for (const name of Object.keys(factories) as (keyof T)[]) {
-    let value: T[typeof name] | undefined;
-    Object.defineProperty(made, name, { enumerable: true, get: () => (value ??= factories[name]()) });
+interface Parts {
+  isolate: Isolate;
+  common: {
+    batch: RedisBatch;
+    keys: Keys;
+    config: Config;
+    database: Database;
+    denials: LocalDenials;
+    waitUntil: (promise: Promise<unknown>) => void;
+    now: () => number;
+    degraded: (what: string) => void;
+  };
+  freshBatch: () => RedisBatch;
+}
+
+/** Each service is built on first use and kept: most requests need few of them. */
+class RequestServiceMap implements ServiceMap {
+  readonly #parts: Parts;
+  #redis?: RedisService;
+  #cache?: CacheService;
+  #rateLimit?: RateLimitService;
+  #blacklist?: BlacklistService;
+  #token?: TokenService;
+  #outbox?: OutboxService;
+  #session?: SessionService;
+  #user?: UserService;
+  #auth?: AuthService;
+  #health?: HealthService;
+
+  constructor(parts: Parts) {
+    this.#parts = parts;
   }
-  return made;
+
+  get redis() {
+    return (this.#redis ??= createRedisService(this.#parts.common));
+  }
+
+  get cache() {
+    const { common, isolate } = this.#parts;
+    return (this.#cache ??= createCacheService({ ...common, flights: isolate.flights, settings: common.config.cache }));
+  }
+
+  get rateLimit() {
+    const { common, isolate } = this.#parts;
+    return (this.#rateLimit ??= createRateLimitService({
+      ...common,
+      local: isolate.localLimiter,
+      blocked: isolate.blocked,
+    }));
+  }
+
+  get blacklist() {
+    const { common, isolate } = this.#parts;
+    return (this.#blacklist ??= createBlacklistService({ ...common, memo: isolate.revocationMemo }));
+  }
+
+  get token() {
+    const { access, refresh, config } = this.#parts.isolate;
+    return (this.#token ??= createTokenService({ access, refresh, accessTtlSeconds: config.tokens.accessTtlSeconds }));
+  }
+
+  get outbox() {
+    const { common, isolate, freshBatch } = this.#parts;
+    return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch }));
+  }
+
+  get session() {
+    const { common, isolate } = this.#parts;
+    return (this.#session ??= createSessionService({ ...common, outbox: this.outbox, touched: isolate.touched }));
+  }
+
+  get user() {
+    const { common } = this.#parts;
+    const { cache, outbox } = this;
+    return (this.#user ??= createUserService({ ...common, cache, outbox, settings: common.config.cache }));
+  }
+
+  get auth() {
+    const { session, token, outbox } = this;
+    return (this.#auth ??= createAuthService({ ...this.#parts.common, session, token, outbox }));
+  }
+
+  get health() {
+    const { common, isolate } = this.#parts;
+    return (this.#health ??= createHealthService({ ...common, breaker: isolate.breaker }));
+  }
 }
 
 /** Always closed, scores nothing: for the one caller that finds out whether Redis is back. */

@@ -19,10 +19,15 @@ export interface RateLimitPolicy extends WindowLimit {
   name: string;
 }
 
+/** A counter's key in Redis. */
+export interface LimitKey {
+  readonly key: string;
+}
+
 export interface RateLimitRequest {
   policy: RateLimitPolicy;
   /** Who is limited: hashed before it becomes a key. */
-  identity: string;
+  identity: string | LimitKey;
   /** Units that this request consumes. @default 1 */
   cost?: number;
   /** @default 'local' */
@@ -43,8 +48,10 @@ export type RateLimitDecision =
   | { allowed: false; reason: 'unavailable' };
 
 export interface RateLimitService {
+  /** A policy and an identity, as the calls below take them too: whoever asks twice hashes once. */
+  keyOf(policy: RateLimitPolicy, identity: string): LimitKey;
   /** Known to this isolate to be refused: until it may pass again, in milliseconds; 0 when Redis must be asked. */
-  blockedMs(policy: RateLimitPolicy, identity: string): number;
+  blockedMs(policy: RateLimitPolicy, identity: string | LimitKey): number;
   /** Consumes, in the request's next pipeline. Never rejects because of Redis. */
   consume(request: RateLimitRequest): Promise<RateLimitDecision>;
   /** What is left, without consuming. @throws {RedisError} */
@@ -102,14 +109,19 @@ export function createRateLimitService({
   now,
   degraded,
 }: RateLimitDeps): RateLimitService {
+  const keyFor = (policy: RateLimitPolicy, identity: string | LimitKey) =>
+    typeof identity === 'string' ? keys.rateLimit(policy.name, identity) : identity.key;
+
   return {
+    keyOf: (policy, identity) => ({ key: keys.rateLimit(policy.name, identity) }),
+
     blockedMs(policy, identity) {
-      const block = blocked.get(keys.rateLimit(policy.name, identity));
+      const block = blocked.get(keyFor(policy, identity));
       return block === undefined || block.untilMs <= now() ? 0 : block.freeAtMs - now();
     },
 
     async consume({ policy, identity, cost = 1, whenUnavailable = 'local' }) {
-      const key = keys.rateLimit(policy.name, identity);
+      const key = keyFor(policy, identity);
       let source: 'redis' | 'local' = 'redis';
       let outcome: { allowed: boolean; state: WindowState };
       try {

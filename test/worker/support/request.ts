@@ -39,7 +39,7 @@ export async function inRequest<T>(
   try {
     return await runWithServices(request.services, () => fn(request));
   } finally {
-    context.waitUntil(request.batch.settle());
+    context.waitUntil(request.batch.settle() ?? Promise.resolve());
     await waitOnExecutionContext(context);
   }
 }

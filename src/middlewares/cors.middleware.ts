@@ -1,0 +1,19 @@
+import type { MiddlewareHandler } from 'hono';
+import { cors } from 'hono/cors';
+
+import { configOf } from '../config/env';
+import type { AppEnv } from './services.middleware';
+
+/** CORS for the browser apps of `CORS_ORIGINS`. A native app sends no `Origin`, and pays nothing for it. */
+export function browserOrigins(): MiddlewareHandler<AppEnv> {
+  const handle = cors({
+    origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
+    allowHeaders: ['Authorization', 'Content-Type', 'X-Request-Id'],
+    exposeHeaders: ['RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    maxAge: 600,
+  });
+  return async function browserOrigins(c, next) {
+    if (c.req.header('Origin') === undefined) return next();
+    return handle(c, next);
+  };
+}
