@@ -1,6 +1,5 @@
 import { Redis } from '@upstash/redis/cloudflare';
 
-import { afterFree } from './busy';
 import { RedisUnavailable, replyError } from './errors';
 import type { RedisError } from './errors';
 
@@ -18,8 +17,6 @@ export type Reply = { value: RedisValue; error?: never } | { error: RedisError; 
 export interface RedisClientOptions {
   url: string;
   token: string;
-  /** When a call is given up, in milliseconds of free time. */
-  callTimeoutMs: number;
 }
 
 export interface RedisClient {
@@ -48,12 +45,9 @@ class PipelineClient extends Redis {
     });
   }
 
-  /**
-   * What `pipeline().exec()` does, without its object of 200 closures. An aborted call may resolve to something: whoever
-   * aborts must look at the signal.
-   */
-  post(commands: readonly Command[], signal: AbortSignal): Promise<unknown> {
-    return this.client.request({ path: ['pipeline'], body: commands, signal });
+  /** What `pipeline().exec()` does, without its object of 200 closures. */
+  post(commands: readonly Command[]): Promise<unknown> {
+    return this.client.request({ path: ['pipeline'], body: commands });
   }
 }
 
@@ -62,18 +56,13 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
   const client = new PipelineClient(options);
   return {
     async execute(commands) {
-      const controller = new AbortController();
-      const cancel = afterFree(options.callTimeoutMs, () => controller.abort());
       let body: unknown;
       try {
-        body = await client.post(commands, controller.signal);
+        body = await client.post(commands);
       } catch (error) {
         // The SDK's messages quote the whole command; only the kind of failure goes on.
-        throw new RedisUnavailable(controller.signal.aborted ? 'timeout' : kindOf(error));
-      } finally {
-        cancel();
+        throw new RedisUnavailable(kindOf(error));
       }
-      if (controller.signal.aborted) throw new RedisUnavailable('timeout');
       return parseReplies(body, commands.length);
     },
   };

@@ -10,6 +10,8 @@ export interface TripOptions {
   waitUntil: (promise: Promise<unknown>) => void;
   /** What this request may wait for Redis in all, in milliseconds. */
   deadlineMs: number;
+  /** When a call that nobody waits for any more is given up, in milliseconds. */
+  callTimeoutMs: number;
   now?: () => number;
 }
 
@@ -48,35 +50,67 @@ export class Trips {
     if (refused !== undefined) throw refused;
     const startMs = this.#now();
     const blockedAtStart = blockedMs();
-    const call = this.call(commands);
-    this.#options.waitUntil(call.catch(() => undefined));
+    const { outcome, giveUpAfter } = this.#start(commands);
     let cancel = () => {};
     const deadline = new Promise<never>((_, reject) => {
-      cancel = afterFree(this.#remainingMs, () => reject(new RedisUnavailable('deadline')), this.#now);
+      cancel = afterFree(
+        this.#remainingMs,
+        () => {
+          reject(new RedisUnavailable('deadline'));
+          giveUpAfter(this.#options.callTimeoutMs - this.#remainingMs);
+        },
+        this.#now,
+      );
     });
+    this.#options.waitUntil(outcome.catch(() => undefined));
     try {
-      return await Promise.race([call, deadline]);
+      return await Promise.race([outcome, deadline]);
     } finally {
       cancel();
       this.#remainingMs -= this.#now() - startMs - (blockedMs() - blockedAtStart);
     }
   }
 
-  /** A call, scored. @throws {RedisUnavailable} */
-  async call(commands: readonly Command[]): Promise<Reply[]> {
+  /** A call that nobody waits for. @throws {RedisUnavailable} */
+  call(commands: readonly Command[]): Promise<Reply[]> {
+    const { outcome, giveUpAfter } = this.#start(commands);
+    giveUpAfter(this.#options.callTimeoutMs);
+    return outcome;
+  }
+
+  /**
+   * Starts a call and scores its outcome. What is given up is not aborted: the runtime does that when the request's last
+   * promise has settled, and a signal for every call would cost more than all that it could save.
+   */
+  #start(commands: readonly Command[]): { outcome: Promise<Reply[]>; giveUpAfter: (ms: number) => void } {
     const { client, breaker } = this.#options;
     const ticket = breaker.ticket();
-    try {
-      const replies = await client.execute(commands);
-      // A server that refuses one command in this way (a replica, out of memory) has not kept up with what it was told:
-      // what it says to the others is not to be trusted either.
-      const state = replies.find((reply) => reply.error instanceof RedisUnavailable);
-      if (state?.error !== undefined) throw state.error;
-      breaker.record(true, ticket);
-      return replies;
-    } catch (error) {
-      breaker.record(false, ticket);
-      throw error;
-    }
+    let giveUp: (error: RedisUnavailable) => void = () => {};
+    let cancel = () => {};
+    const givenUp = new Promise<never>((_, reject) => {
+      giveUp = reject;
+    });
+    const attempt = async () => {
+      try {
+        const replies = await Promise.race([client.execute(commands), givenUp]);
+        // A server that refuses one command in this way (a replica, out of memory) has not kept up with what it was
+        // told: what it says to the others is not to be trusted either.
+        const state = replies.find((reply) => reply.error instanceof RedisUnavailable);
+        if (state?.error !== undefined) throw state.error;
+        breaker.record(true, ticket);
+        return replies;
+      } catch (error) {
+        breaker.record(false, ticket);
+        throw error;
+      } finally {
+        cancel();
+      }
+    };
+    return {
+      outcome: attempt(),
+      giveUpAfter: (ms) => {
+        cancel = afterFree(Math.max(1, ms), () => giveUp(new RedisUnavailable('timeout')), this.#now);
+      },
+    };
   }
 }

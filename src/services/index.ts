@@ -52,7 +52,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const note = (what: string) => void degraded.add(what);
   const { callTimeoutMs, guardDeadlineMs } = config.redis;
   const batchOf = (deadlineMs: number, guardedBy = breaker) =>
-    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, now });
+    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, now });
   const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
   const { denials } = isolate;

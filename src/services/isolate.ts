@@ -48,7 +48,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
   return {
     config,
     keys: createKeys(prefix),
-    client: client ?? createRedisClient({ url, token, callTimeoutMs }),
+    client: client ?? createRedisClient({ url, token }),
     breaker: createBreaker({ ...breaker, probeLostMs: 4 * callTimeoutMs + 10_000, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),

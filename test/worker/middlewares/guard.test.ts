@@ -22,8 +22,8 @@ const bound = bindings();
 
 /** The real client, with a record of the pipelines that it sent. */
 function recording() {
-  const { url, token, callTimeoutMs } = configOf(bound).redis;
-  const real = createRedisClient({ url, token, callTimeoutMs });
+  const { url, token } = configOf(bound).redis;
+  const real = createRedisClient({ url, token });
   const sent: Command[][] = [];
   const client: RedisClient = {
     execute(commands) {

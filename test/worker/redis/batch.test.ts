@@ -37,7 +37,7 @@ function batchOf(
     probeMaxMs: 30_000,
   });
   const waitUntil = (promise: Promise<unknown>) => void kept.push(promise);
-  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs, now });
+  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs, callTimeoutMs: 2_000, now });
   return { batch, breaker, kept };
 }
 

@@ -113,8 +113,8 @@ describe('an invalidation while a loader runs', () => {
 
 /** A client that counts its requests, and can be made to fail. */
 function countingClient() {
-  const { url, token, callTimeoutMs } = configOf(bindings()).redis;
-  const real = createRedisClient({ url, token, callTimeoutMs });
+  const { url, token } = configOf(bindings()).redis;
+  const real = createRedisClient({ url, token });
   const state = { trips: 0, commands: 0, down: false };
   const client: RedisClient = {
     async execute(commands) {
