@@ -31,7 +31,7 @@ const list = z
   .transform((text) => text.split(',').flatMap((part) => part.trim() || []));
 
 /** A set of keys with states, as `npm run keys` writes it: one active, any number of next and retired ones. */
-const keySet = (kty: 'OKP' | 'oct') =>
+const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
   z
     .string()
     .min(1)
@@ -49,7 +49,7 @@ const keySet = (kty: 'OKP' | 'oct') =>
         keys: z
           .array(
             z.looseObject({
-              kty: z.literal(kty),
+              kty: z.enum(types),
               kid: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
               state: z.enum(['next', 'active', 'retired']),
             }),
@@ -63,7 +63,7 @@ const keySet = (kty: 'OKP' | 'oct') =>
 const schema = z.object({
   ISSUER: z.url(),
   AUDIENCE: z.string().min(1),
-  SIGNING_KEYS: keySet('OKP'),
+  SIGNING_KEYS: keySet('OKP', 'EC'),
   REFRESH_KEYS: keySet('oct'),
   UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
   UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
@@ -103,7 +103,7 @@ const schema = z.object({
   BREAKER_PROBE_MAX_MS: integer(30_000, 10),
 });
 
-export type KeySetConfig = z.infer<ReturnType<typeof keySet>>;
+export type KeySetConfig = z.infer<ReturnType<typeof keySet<'OKP' | 'EC' | 'oct'>>>;
 
 /** The app's settings, checked. Durations carry their unit in the name. */
 export interface Config {

@@ -1,6 +1,7 @@
 import { sql } from 'drizzle-orm';
 
 import type { Database } from '../db/client';
+import { users } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import { RedisError } from '../redis/errors';
@@ -56,7 +57,8 @@ export function createHealthService({ batch, database, breaker }: HealthDeps): H
 
   async function db(): Promise<DependencyState> {
     try {
-      await database.run((drizzle) => drizzle.run(sql`select 1`));
+      // A table of the app's: a database without its migrations is not ready.
+      await database.run((drizzle) => drizzle.run(sql`select 1 from ${users} limit 1`));
       return { status: 'up' };
     } catch (error) {
       return { status: 'down', detail: error instanceof Error ? error.message : 'unknown' };

@@ -34,13 +34,13 @@ const claimsSchema = z.object({
 
 /** RFC 9068 section 2.1. */
 const TYPE = 'at+jwt';
-const ALGORITHMS = ['Ed25519'];
+const ALGORITHMS = ['Ed25519', 'ES256'];
 /** Ours are about 500 bytes. */
 const MAX_LENGTH = 2_048;
 const CLOCK_TOLERANCE_SECONDS = 5;
 
 interface Keyring {
-  active: { kid: string; key: CryptoKey };
+  active: { kid: string; alg: string; key: CryptoKey };
   verification: ReadonlyMap<string, CryptoKey>;
 }
 
@@ -76,7 +76,7 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
         av: claims.accessVersion,
         gen: claims.generation,
       })
-        .setProtectedHeader({ alg: 'Ed25519', typ: TYPE, kid: active.kid })
+        .setProtectedHeader({ alg: active.alg, typ: TYPE, kid: active.kid })
         .setIssuer(issuer)
         .setAudience(audience)
         .setSubject(claims.userId)
@@ -167,15 +167,20 @@ async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
   const verification = new Map<string, CryptoKey>();
   let active: Keyring['active'] | undefined;
   for (const key of keys) {
-    verification.set(key.kid, (await importJWK(publicPart(key), 'Ed25519')) as CryptoKey);
-    if (key.state === 'active') active = { kid: key.kid, key: (await importJWK(key as JWK, 'Ed25519')) as CryptoKey };
+    const alg = algorithmOf(key);
+    // A key verifies by its own algorithm alone, whatever a token's header says.
+    verification.set(key.kid, (await importJWK(publicPart(key), alg)) as CryptoKey);
+    if (key.state === 'active') active = { kid: key.kid, alg, key: (await importJWK(key as JWK, alg)) as CryptoKey };
   }
   if (active === undefined) throw new AppError('CONFIG_INVALID', { detail: 'SIGNING_KEYS has no active key' });
   return { active, verification };
 }
 
+const algorithmOf = ({ kty }: KeySetConfig['keys'][number]) => (kty === 'EC' ? 'ES256' : 'Ed25519');
+
 /** Nothing but what may be published. */
 function publicPart(key: KeySetConfig['keys'][number]): JWK {
-  const { kty, kid, crv, x } = key as JWK & { kty: string; kid: string };
-  return { kty, kid, alg: 'Ed25519', use: 'sig', ...(crv !== undefined && { crv }), ...(x !== undefined && { x }) };
+  const { kty, kid, crv, x, y } = key as JWK & { kty: string; kid: string };
+  const members = { crv, x, y, alg: algorithmOf(key), use: 'sig' };
+  return { kty, kid, ...Object.fromEntries(Object.entries(members).filter(([, value]) => value !== undefined)) };
 }

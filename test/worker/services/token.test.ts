@@ -1,3 +1,5 @@
+import { generateKeyPairSync } from 'node:crypto';
+
 import { SignJWT, importJWK } from 'jose';
 import type { JWK } from 'jose';
 import { describe, expect, test } from 'vitest';
@@ -124,6 +126,19 @@ describe('access tokens', () => {
 
   test('the control of the cases above is accepted', async () => {
     expect(await access.verify(await signed({}, payload))).toMatchObject({ userId: 'u1' });
+  });
+
+  test('an ES256 key signs and verifies, and tokens of the Ed25519 key before it are still good', async () => {
+    const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const ec = { ...privateKey.export({ format: 'jwk' }), kty: 'EC' as const, kid: 'ec-1', state: 'active' as const };
+    const before = config.signingKeys.keys.map((key) => ({ ...key, state: 'retired' as const }));
+    const rotated = createAccessTokens({ ...config, signingKeys: { keys: [...before, ec] } }, now);
+    const token = await rotated.sign(claims);
+    expect(decode(part(token, 0))).toEqual({ alg: 'ES256', typ: 'at+jwt', kid: 'ec-1' });
+    expect(await rotated.verify(token)).toMatchObject(claims);
+    expect(await rotated.verify(await access.sign(claims))).toMatchObject(claims);
+    await expect(access.verify(token)).rejects.toMatchObject({ code: 'INVALID_TOKEN' });
+    expect(JSON.stringify(rotated.jwks())).not.toContain(ec.d);
   });
 
   test('the key set shows public members only', () => {
