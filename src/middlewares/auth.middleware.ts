@@ -3,7 +3,7 @@ import type { Context } from 'hono';
 import { AppError } from '../errors';
 import { BlacklistService } from '../services/blacklist.service';
 import type { RevocationFailurePolicy, Verdict } from '../services/blacklist.service';
-import { SessionService } from '../services/session.service';
+import { LastSeenService } from '../services/lastSeen.service';
 import { TokenService } from '../services/token.service';
 import type { AccessClaims } from '../services/token.service';
 import { check } from './check';
@@ -44,7 +44,7 @@ export function authenticate({ whenUnavailable = 'd1' }: AuthenticateOptions = {
       verdict.catch(() => undefined);
       return async () => {
         refuse(await verdict);
-        SessionService.touch(auth);
+        LastSeenService.note(auth);
       };
     },
   });

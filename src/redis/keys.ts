@@ -1,5 +1,7 @@
 import { createHash } from 'node:crypto';
 
+import { BoundedMap } from './boundedMap';
+
 /** The app's namespaces. Calls accept any string; these are the ones that it uses itself. */
 export const RedisNamespace = {
   AUTH: 'auth',
@@ -28,9 +30,17 @@ export function userOfSession(sessionId: string): string {
   return dot === -1 ? sessionId : sessionId.slice(0, dot);
 }
 
+/** Callers come back: their digests are remembered, as long as the isolate lives. */
+const digests = new BoundedMap<string, string>(2_000);
+
 /** 128 bits of SHA-256, for parts of keys that are long or personal. */
 export function digest(text: string): string {
-  return createHash('sha256').update(text).digest('base64url').slice(0, 22);
+  let made = digests.get(text);
+  if (made === undefined) {
+    made = createHash('sha256').update(text).digest('base64url').slice(0, 22);
+    digests.set(text, made);
+  }
+  return made;
 }
 
 /**

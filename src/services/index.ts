@@ -15,6 +15,8 @@ import type { CacheService } from './cache.service';
 import { createHealthService } from './health.service';
 import type { HealthService } from './health.service';
 import type { Isolate } from './isolate';
+import { createLastSeenService } from './lastSeen.service';
+import type { LastSeenService } from './lastSeen.service';
 import { createOutboxService } from './outbox.service';
 import type { OutboxService } from './outbox.service';
 import { createRateLimitService } from './rateLimit.service';
@@ -91,6 +93,7 @@ class RequestServiceMap implements ServiceMap {
   #blacklist?: BlacklistService;
   #token?: TokenService;
   #outbox?: OutboxService;
+  #lastSeen?: LastSeenService;
   #session?: SessionService;
   #user?: UserService;
   #auth?: AuthService;
@@ -133,15 +136,20 @@ class RequestServiceMap implements ServiceMap {
     return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch }));
   }
 
-  get session() {
+  get lastSeen() {
     const { common, isolate } = this.#parts;
-    return (this.#session ??= createSessionService({ ...common, outbox: this.outbox, touched: isolate.touched }));
+    return (this.#lastSeen ??= createLastSeenService({ ...common, touched: isolate.touched }));
+  }
+
+  get session() {
+    const { common } = this.#parts;
+    return (this.#session ??= createSessionService({ ...common, outbox: this.outbox }));
   }
 
   get user() {
     const { common } = this.#parts;
-    const { cache, outbox } = this;
-    return (this.#user ??= createUserService({ ...common, cache, outbox, settings: common.config.cache }));
+    const outbox = () => this.outbox;
+    return (this.#user ??= createUserService({ ...common, cache: this.cache, outbox, settings: common.config.cache }));
   }
 
   get auth() {

@@ -4,7 +4,7 @@ import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
 import { slidingWindow, slidingWindowRefund } from '../redis/scripts/slidingWindow';
 import type { Keys } from '../redis/keys';
-import { BoundedMap } from './boundedMap';
+import { BoundedMap } from '../redis/boundedMap';
 import type { LocalLimiter } from './rateLimit/local';
 import { remaining, waitMs } from './rateLimit/window';
 import type { WindowLimit, WindowState } from './rateLimit/window';

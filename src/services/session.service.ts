@@ -16,10 +16,10 @@ import { recentlyEnded } from './blacklist/ended';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
-import type { SessionOwner, TouchMemo } from './session/record';
+import type { SessionOwner } from './session/record';
 import { createRefresh } from './session/refresh';
 import type { FoundSession, RefreshOutcome } from './session/refresh';
-import type { AccessClaims, RefreshGrant } from './token.service';
+import type { RefreshGrant } from './token.service';
 
 /** An app's own session data; `userId` is required. */
 export interface SessionData {
@@ -85,8 +85,6 @@ export interface SessionService {
   list(userId: string): Promise<DeviceSession[]>;
   /** Forgets sessions whose every token has expired. */
   purge(): Promise<void>;
-  /** Notes, after the answer, that a token of this session was shown. */
-  touch(claims: AccessClaims): void;
   /** For the batch that raises the owner's epoch: this session goes on under the new one. */
   prepareRenewal(found: Pick<FoundSession, 'session' | 'ended'>, shownGeneration: number): SessionRenewal;
 }
@@ -108,7 +106,6 @@ export interface SessionDeps {
   outbox: OutboxService;
   keys: Keys;
   config: Config;
-  touched: TouchMemo;
   denials: LocalDenials;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -328,8 +325,6 @@ export function createSessionService(deps: SessionDeps): SessionService {
     async purge() {
       await database.run((db) => db.delete(sessions).where(lt(sessions.expiresAtMs, now() - 3_600_000)));
     },
-
-    touch: (claims) => records.touch(claims),
 
     prepareRenewal({ session, ended }, shownGeneration) {
       const { id, userId, expiresAtMs } = session;

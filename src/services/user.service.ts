@@ -84,7 +84,8 @@ export function presentUser(row: UserRow): User {
 export interface UserDeps {
   database: Database;
   cache: CacheService;
-  outbox: OutboxService;
+  /** Made when something changes. */
+  outbox: () => OutboxService;
   settings: Config['cache'];
   now: () => number;
 }
@@ -134,8 +135,8 @@ export function createUserService({ database, cache, outbox, settings, now }: Us
       // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions.
       const roleChanges = role !== undefined && role !== before.role;
       const disabled = status === 'disabled' && before.status !== 'disabled';
-      const invalidation = outbox.prepare([userInvalidation(userId)]);
-      const versions = roleChanges || disabled ? outbox.prepareVersions(userId) : undefined;
+      const invalidation = outbox().prepare([userInvalidation(userId)]);
+      const versions = roleChanges || disabled ? outbox().prepareVersions(userId) : undefined;
       const updatedAtMs = now();
       const [rows] = await database.batch((db) => [
         db
@@ -161,8 +162,8 @@ export function createUserService({ database, cache, outbox, settings, now }: Us
     },
 
     async deleteUser(userId) {
-      const invalidation = outbox.prepare([userInvalidation(userId)]);
-      const versions = outbox.prepareVersions(userId);
+      const invalidation = outbox().prepare([userInvalidation(userId)]);
+      const versions = outbox().prepareVersions(userId);
       const [rows] = await database.batch((db) => [
         // Raised before it goes, so that the message outdates every token.
         db

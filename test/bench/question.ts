@@ -1,16 +1,23 @@
-/** What a question found out about one of the things that it compares. */
-export interface CaseResult {
+/** Latencies of one load, in milliseconds, and what it served. A field that does not apply is left out. */
+export interface Figures {
+  p50Ms?: number;
+  p95Ms?: number;
+  p99Ms?: number;
+  /** Without added delay. */
+  requestsPerSecond?: number;
+}
+
+/** What a question found out about one of the things that it compares: its headline figures, and more beside. */
+export interface CaseResult extends Figures {
   name: string;
   /** HTTP requests to Redis for one request of a client. */
-  roundTrips: number;
+  roundTrips?: number;
   /** Redis commands for one request of a client; what a script runs inside is not counted. */
-  commands: number;
-  /** Latency with the question's added delay, in milliseconds. */
-  p50Ms: number;
-  p95Ms: number;
-  p99Ms: number;
-  /** Without added delay. */
-  requestsPerSecond: number;
+  commands?: number;
+  /** The figures of each load, for a question that asks several. */
+  loads?: ({ load: string; connections: number } & Figures)[];
+  /** Resident memory after so many requests, in MiB. */
+  rssMiB?: Record<string, number>;
 }
 
 /** An answered question. The first case is ours, the others are its peers. */

@@ -1,5 +1,5 @@
 import { userOfSession } from '../../redis/keys';
-import { BoundedMap } from '../boundedMap';
+import { BoundedMap } from '../../redis/boundedMap';
 import type { AccessClaims } from '../token/accessToken';
 
 /** A user's versions: tokens issued under an older one are refused. */

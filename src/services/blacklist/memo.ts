@@ -1,4 +1,4 @@
-import { BoundedMap } from '../boundedMap';
+import { BoundedMap } from '../../redis/boundedMap';
 import type { Versions } from './denials';
 
 /** What D1 says of a session and its user. `null`: there is no such user. */

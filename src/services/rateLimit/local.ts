@@ -1,4 +1,4 @@
-import { BoundedMap } from '../boundedMap';
+import { BoundedMap } from '../../redis/boundedMap';
 import { admits, advance } from './window';
 import type { WindowLimit, WindowState } from './window';
 

@@ -5,13 +5,10 @@ import type { Argument, RedisValue } from '../../redis/client';
 import { userOfSession } from '../../redis/keys';
 import type { Keys } from '../../redis/keys';
 import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
-import { sessionTouch } from '../../redis/scripts/sessionTouch';
 import { sessionWrite } from '../../redis/scripts/sessionWrite';
 import { blacklistTtlMs } from '../blacklist.service';
 import { denialFields } from '../blacklist/ended';
 import type { EndedSession } from '../blacklist/ended';
-import type { BoundedMap } from '../boundedMap';
-import type { AccessClaims } from '../token/accessToken';
 import type { RefreshGrant } from '../token/refreshToken';
 
 /** A user's row, as far as sessions depend on it. */
@@ -37,12 +34,6 @@ export interface SessionState {
 type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
 type Versions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
 
-/** When an isolate last told Redis that a session is in use, by session. */
-export type TouchMemo = BoundedMap<string, { generation: number; atMs: number }>;
-
-/** Last seen is written at most this often by an isolate. */
-const TOUCH_MS = 60_000;
-
 /** What Redis says to a refresh; `unknown` when D1 has to be asked. */
 export type RefreshReply =
   | { status: 'ok'; generation: number; epoch: number; accessVersion: number; role: 'user' | 'admin' }
@@ -59,19 +50,16 @@ export interface SessionRecords {
   data(sessionId: string): Promise<string | null | undefined>;
   /** Last seen (ms) of those that Redis knows. */
   lastSeen(sessionIds: readonly string[]): Promise<Map<string, number>>;
-  /** Notes, after the answer, that a token of this session was shown. */
-  touch(claims: AccessClaims): void;
 }
 
 export interface SessionRecordDeps {
   batch: RedisBatch;
   keys: Keys;
   config: Config;
-  touched: TouchMemo;
   now: () => number;
 }
 
-export function createSessionRecords({ batch, keys, config, touched, now }: SessionRecordDeps): SessionRecords {
+export function createSessionRecords({ batch, keys, config, now }: SessionRecordDeps): SessionRecords {
   const idleMs = config.tokens.refreshIdleSeconds * 1_000;
   const graceMs = config.tokens.refreshGraceSeconds * 1_000;
   const lifeMs = blacklistTtlMs(config);
@@ -125,14 +113,6 @@ export function createSessionRecords({ batch, keys, config, touched, now }: Sess
         }),
       );
       return seen;
-    },
-
-    touch({ sessionId, generation }) {
-      const known = touched.get(sessionId);
-      if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
-      touched.set(sessionId, { generation, atMs: now() });
-      // What did not arrive is tried again with the next request: it confirms the generation.
-      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]).catch(() => touched.delete(sessionId));
     },
   };
 }

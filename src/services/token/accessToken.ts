@@ -4,7 +4,7 @@ import * as z from 'zod';
 
 import type { Config, KeySetConfig } from '../../config/env';
 import { AppError } from '../../errors';
-import { BoundedMap } from '../boundedMap';
+import { BoundedMap } from '../../redis/boundedMap';
 
 /** What an access token says (RFC 9068), beside issuer, audience and times. */
 export interface AccessClaims {

@@ -1,5 +1,6 @@
 import type { Question } from '../question.ts';
+import { gateway } from './gateway/gateway.ts';
 import { guardedGet } from './guarded-get/guarded-get.ts';
 
 /** Every question, in the order in which `npm run bench` asks them. */
-export const QUESTIONS: readonly Question[] = [guardedGet];
+export const QUESTIONS: readonly Question[] = [guardedGet, gateway];

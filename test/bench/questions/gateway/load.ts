@@ -5,6 +5,7 @@ export interface Figures {
   requests: number;
   requestsPerSecond: number;
   p50Ms: number;
+  p95Ms: number;
   p99Ms: number;
   errors: number;
 }
@@ -100,6 +101,7 @@ async function measure(
     requests: latencies.length,
     requestsPerSecond: Math.round(latencies.length / seconds),
     p50Ms: at(0.5),
+    p95Ms: at(0.95),
     p99Ms: at(0.99),
     errors,
   };

@@ -1,9 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { freePort, until } from '../../support/redisServers.ts';
+import { freePort, until } from '../../../support/redisServers.ts';
 
 /** A server in a process of its own, reached over HTTP. */
 export interface HttpServer {
@@ -13,35 +10,18 @@ export interface HttpServer {
 
 /** Starts the gateway as it is run in production: `node src/gateway/main.ts`. */
 export async function startGatewayProcess(redisUrl: string, token: string): Promise<HttpServer> {
-  const main = fileURLToPath(new URL('../../../src/gateway/main.ts', import.meta.url));
+  const main = fileURLToPath(new URL('../../../../src/gateway/main.ts', import.meta.url));
   const port = await freePort();
   return start(main, port, token, { GATEWAY_TOKEN: token, GATEWAY_PORT: String(port), REDIS_URL: redisUrl });
 }
 
-/**
- * Starts @humanwhocodes/upstash-redis-server. It is no dependency of this project; it is taken from `PEERS_DIR`, a
- * directory in which it was installed with npm.
- * @returns `undefined` where it is not installed
- */
-export async function startPeerProcess(redisUrl: string, token: string): Promise<HttpServer | undefined> {
-  const main = peerMain();
-  if (main === undefined) return undefined;
+/** Starts @humanwhocodes/upstash-redis-server as its own command does. */
+export async function startPeerProcess(redisUrl: string, token: string): Promise<HttpServer> {
+  const main = fileURLToPath(
+    new URL('../../../../node_modules/@humanwhocodes/upstash-redis-server/dist/server.js', import.meta.url),
+  );
   const port = await freePort();
   return start(main, port, token, { URS_TOKEN: token, PORT: String(port), REDIS_URL: redisUrl });
-}
-
-function peerMain(): string | undefined {
-  const name = '@humanwhocodes/upstash-redis-server';
-  const directories = [process.env['PEERS_DIR'], fileURLToPath(new URL('../peers', import.meta.url))];
-  for (const directory of directories) {
-    const main = directory && join(directory, 'node_modules', name, 'dist', 'server.js');
-    if (main && existsSync(main)) return main;
-  }
-  try {
-    return join(createRequire(import.meta.url).resolve(name), '..', 'server.js');
-  } catch {
-    return undefined;
-  }
 }
 
 async function start(main: string, port: number, token: string, env: Record<string, string>): Promise<HttpServer> {
