@@ -71,13 +71,14 @@ export const gateway: Question = {
         }
       }
       const rssMiB = await memory(ours.port, MEMORY_REQUESTS, progress);
-      const cases = [...results].map(([name, all]): CaseResult => {
+      const cases: CaseResult[] = [];
+      for (const [name, all] of results) {
         const headline = all.find(
           ({ load, connections }) => load === HEADLINE.load && connections === HEADLINE.connections,
         );
         const { load: _load, connections: _connections, ...figures } = headline ?? { load: '', connections: 0 };
-        return { name, ...figures, loads: all, ...(name === 'gatehouse' && { rssMiB }) };
-      });
+        cases.push({ name, ...figures, loads: all, ...(name === 'gatehouse' && { rssMiB }) });
+      }
       return { question: 'gateway', cases };
     } finally {
       await peer.stop();
