@@ -1,6 +1,5 @@
 import type { Context, MiddlewareHandler } from 'hono';
 
-import { AppError } from '../errors';
 import type { AppEnv } from './services.middleware';
 
 /** What a check's last word takes: it throws an `AppError` to refuse. */
@@ -15,12 +14,16 @@ export interface CheckPlan {
   /** Of which earlier check's result it makes use; `guard` refuses at start to be built without it. */
   readonly requires?: 'auth';
   readonly provides?: 'auth';
+  /** Whether its refusal is a limit's: then nobody else's limit counts the request either. */
+  readonly limits?: boolean;
   /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
   local?(c: Context<AppEnv>): void | Promise<void>;
   /** Throws for whoever is known here to be refused: no check asks Redis then, and nothing is consumed. */
   known?(c: Context<AppEnv>): void;
   /** Issues commands (they are held until every check has) and returns what decides once their replies are in. */
   prepare?(c: Context<AppEnv>): Decide | undefined;
+  /** Once the answer is made (`c.res`): what it costs after all. */
+  after?(c: Context<AppEnv>): void;
   /** Takes back what this check consumed for a request that was refused before it counted. */
   undo?(c: Context<AppEnv>): void;
 }
@@ -50,6 +53,7 @@ export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
   const handler: MiddlewareHandler<AppEnv> = async function check(c, next) {
     await runChecks(c, [plan]);
     await next();
+    settleChecks(c, [plan]);
   };
   return Object.assign(handler, { [PLAN]: plan }) as unknown as Check<V>;
 }
@@ -92,10 +96,15 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
       // Replies of the later ones are in as well. What they consumed goes back; what stood before the refusing check
       // counts, unless that one is a limit itself: a request that a limit refuses consumes nothing anywhere.
       await Promise.allSettled(decisions.slice(index + 1).map(async (later) => later?.()));
-      const limited = error instanceof AppError && error.code === 'RATE_LIMITED';
+      const limited = active[index]?.limits === true;
       for (const [other, plan] of active.entries()) if (other > index || (limited && other < index)) plan.undo?.(c);
       throw error;
     }
   }
   if (refusal !== undefined) throw refusal.error;
+}
+
+/** What the checks do once the answer is made. */
+export function settleChecks(c: Context<AppEnv>, plans: readonly CheckPlan[]): void {
+  for (const plan of plans) plan.after?.(c);
 }

@@ -6,12 +6,17 @@ import { AppError, ERRORS, unavailable } from '../errors';
 import type { ErrorCode } from '../errors';
 import { DatabaseUnavailable, RedisError } from '../services/errors';
 
+/** Types that a standard names (draft-ietf-httpapi-ratelimit-headers); the others are ours. */
+const REGISTERED_TYPES: Partial<Record<ErrorCode, string>> = {
+  RATE_LIMITED: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
+};
+
 /** A problem document (RFC 9457). `type` identifies the code; `code` repeats it for clients that switch on it. */
 export function problem(c: Context, error: AppError): Response {
   const { status, title } = ERRORS[error.code];
   const { detail, errors, headers = {}, extensions = {} } = error.options;
   const body = {
-    type: `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
+    type: REGISTERED_TYPES[error.code] ?? `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
     title,
     status,
     code: error.code,
@@ -49,6 +54,8 @@ export const onError: ErrorHandler = (error, c) => {
     log('error', 'redis.failed', { reason: error.message });
     return problem(c, unavailable('A part of the service', 5));
   }
+  // An answer that somebody has made already.
+  if (error instanceof HTTPException && error.res !== undefined) return error.getResponse();
   // Hono's own, such as a body that is no JSON.
   if (error instanceof HTTPException && error.status < 500) {
     return problem(c, new AppError(error.status === 413 ? 'BODY_TOO_LARGE' : 'MALFORMED_REQUEST'));

@@ -1,150 +1,221 @@
 import type { Context } from 'hono';
+import { HTTPException } from 'hono/http-exception';
 import { routePath } from 'hono/route';
 
-import type { Config, Limit } from '../config/env';
+import type { Config, Limit as ConfiguredNumbers } from '../config/env';
 import { configOf } from '../config/env';
 import { AppError, unavailable } from '../errors';
 import { RateLimitService } from '../services/rateLimit.service';
-import type { LimitKey, LimiterFailurePolicy, RateLimitDecision, RateLimitPolicy } from '../services/rateLimit.service';
+import type {
+  Limit,
+  LimitAlgorithm,
+  LimitKey,
+  LimiterFailurePolicy,
+  RateLimitDecision,
+  RateLimitPolicy,
+} from '../services/rateLimit.service';
 import { authOf } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
 import { clientAddress } from './clientAddress';
+import { announce, refusal } from './rateLimitHeaders';
 import type { AppEnv } from './services.middleware';
 
-/** Options of {@link rateLimiter}. */
-export interface RateLimiterOptions {
-  /** Window length in milliseconds. @default 60_000 */
-  windowMs?: number;
+type Ctx = Context<AppEnv>;
+
+/** One of several windows of a limiter. */
+export interface Window {
+  /** Window length in milliseconds. */
+  windowMs: number;
   /** Requests admitted per identity in any window. A positive integer. */
   maxRequests: number;
+}
+
+interface CommonOptions {
+  /** @default 'sliding-window' */
+  algorithm?: LimitAlgorithm;
+  /** Units that a request consumes, before its answer is known. @default 1 */
+  cost?: number | ((c: Ctx) => number);
+  /**
+   * What the request costs after all, told by its answer (`c.res`): less than `cost` gives back, more is charged on top.
+   *
+   * @example
+   * charge: (c) => (c.res.status === 401 ? 5 : c.res.status >= 500 ? 0 : 1) // guesses are dear, our faults are free
+   */
+  charge?: (c: Ctx) => number;
   /** Said to whoever is refused. */
   message?: string;
-  /**
-   * Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself.
-   */
+  /** Answers whoever is refused, in place of the problem document. */
+  handler?: (c: Ctx) => Response;
+  /** Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself. */
   name?: string;
   /** Who is counted. @default the authenticated user, else the client's address */
-  identity?: (c: Context<AppEnv>) => string | Promise<string>;
+  identity?: (c: Ctx) => string | Promise<string>;
+  /** Requests that are not limited at all. */
+  skip?: (c: Ctx) => boolean;
+  /** Identities that are never limited, such as `address:203.0.113.7` or `user:42`. */
+  allow?: readonly string[];
+  /** Identities that are refused, 403. */
+  deny?: readonly string[];
   /** What decides while Redis is away. @default 'local' */
   whenUnavailable?: LimiterFailurePolicy;
+  /** Adds `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) beside the standard headers. @default false */
+  legacyHeaders?: boolean;
 }
+
+/** Options of {@link rateLimiter}: one window, or several that are decided together. */
+export type RateLimiterOptions = CommonOptions &
+  (
+    | {
+        /** Window length in milliseconds. @default 60_000 */
+        windowMs?: number;
+        /** Requests admitted per identity in any window: a positive integer, or a function of the request (by plan or role). */
+        maxRequests: number | ((c: Ctx) => number);
+        windows?: never;
+      }
+    | { windows: readonly Window[]; windowMs?: never; maxRequests?: never }
+  );
 
 /** A limiter whose numbers come from the settings. */
-export interface ConfiguredLimit extends Omit<RateLimiterOptions, 'windowMs' | 'maxRequests'> {
+export type ConfiguredLimit = CommonOptions & {
   name: string;
-  limit: (limits: Config['limits']) => Limit;
-}
+  limit: (limits: Config['limits']) => ConfiguredNumbers;
+};
 
 /** The user where the request is authenticated, else the address. */
-export function callerIdentity(c: Context<AppEnv>): string {
+export function callerIdentity(c: Ctx): string {
   const auth = authOf(c);
   return auth === undefined ? `address:${clientAddress(c)}` : `user:${auth.userId}`;
 }
 
+/** What a request has to do with one limiter. */
+interface LimiterState {
+  policy: RateLimitPolicy;
+  key: LimitKey;
+  skipped: boolean;
+  cost: number;
+  made?: RateLimitDecision;
+}
+
 /**
- * Limits requests per identity in a sliding window. Works alone and in `guard(…)`, where it costs no round trip of its
- * own; one that a later check makes pointless is given back.
+ * Limits requests per identity in exact windows. Works alone and in `guard(…)`, where it costs no round trip of its own;
+ * one that a later check makes pointless is given back.
  *
  * @example
  * app.use('/api/*', rateLimiter({ windowMs: 60 * 1000, maxRequests: 10, message: 'Too many requests' }));
+ * app.post('/sms', rateLimiter({ windows: [{ windowMs: 10_000, maxRequests: 1 }, { windowMs: 86_400_000, maxRequests: 20 }] }));
  */
 export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Check {
-  const { name, message, identity = callerIdentity, whenUnavailable = 'local' } = options;
-  if (!('limit' in options)) assertLimit(options.maxRequests, options.windowMs ?? 60_000);
+  const { name, message, handler, charge, cost = 1, identity, whenUnavailable = 'local' } = options;
+  const { skip = () => false, legacyHeaders = false, algorithm = 'sliding-window' } = options;
+  const [allow, deny] = [new Set(options.allow), new Set(options.deny)];
+  assertOptions(options);
 
-  /** What a request has to do with this limiter: who it is, and how to give back what it consumed. */
   const states = new WeakMap<Context, LimiterState>();
 
-  const policyOf = (c: Context<AppEnv>): RateLimitPolicy => {
-    const { maxRequests, windowMs = 60_000 } = 'limit' in options ? options.limit(configOf(c.env).limits) : options;
-    return { name: name ?? `${maxRequests}-${windowMs}-${slug(routePath(c))}`, maxRequests, windowMs };
+  const limitsOf = (c: Ctx): Limit[] => {
+    if ('limit' in options) return [{ algorithm, ...options.limit(configOf(c.env).limits) }];
+    if (options.windows !== undefined) return options.windows.map((window) => ({ algorithm, ...window }));
+    const { maxRequests, windowMs = 60_000 } = options;
+    return [{ algorithm, windowMs, maxRequests: typeof maxRequests === 'function' ? maxRequests(c) : maxRequests }];
   };
 
-  const stateOf = (c: Context<AppEnv>, who: string): LimiterState => {
-    const policy = policyOf(c);
-    const state: LimiterState = { policy, key: RateLimitService.keyOf(policy, who) };
+  function begin(c: Ctx, who: string): LimiterState {
+    if (deny.has(who)) throw new AppError('FORBIDDEN');
+    const limits = limitsOf(c);
+    for (const limit of limits) assertLimit(limit);
+    const label =
+      name ??
+      `${limits.map(({ maxRequests, windowMs }) => `${maxRequests}-${windowMs}`).join('-')}-${slug(routePath(c))}`;
+    const policy = { name: label, limits };
+    const state: LimiterState = {
+      policy,
+      key: RateLimitService.keyOf(policy, who),
+      skipped: allow.has(who) || skip(c),
+      cost: typeof cost === 'function' ? cost(c) : cost,
+    };
     states.set(c, state);
     return state;
-  };
+  }
+
+  const refuse = (c: Ctx, state: LimiterState, retryAfterMs: number, violated: readonly string[]): Error =>
+    handler === undefined
+      ? refusal(state.policy, retryAfterMs, violated, message)
+      : new HTTPException(429, { res: handler(c) });
 
   return check({
     name: 'rateLimiter()',
-    ...(options.identity !== undefined && {
-      async local(c: Context<AppEnv>) {
-        stateOf(c, await identity(c));
+    limits: true,
+    ...(identity !== undefined && {
+      async local(c: Ctx) {
+        begin(c, await identity(c));
       },
     }),
     known(c) {
       // Only now is it known whether the caller is authenticated.
-      const { policy, key } = states.get(c) ?? stateOf(c, callerIdentity(c));
-      const blockedMs = RateLimitService.blockedMs(policy, key);
-      if (blockedMs > 0) throw refusal(policy, blockedMs, message);
+      const state = identity === undefined ? begin(c, callerIdentity(c)) : stateOf(states, c);
+      if (state.skipped) return;
+      const blockedMs = RateLimitService.blockedMs(state.policy, state.key);
+      if (blockedMs > 0) throw refuse(c, state, blockedMs, [state.policy.name]);
     },
     prepare(c) {
-      const state = states.get(c) ?? stateOf(c, callerIdentity(c));
+      const state = stateOf(states, c);
+      if (state.skipped) return undefined;
       const { policy, key } = state;
-      const decision = RateLimitService.consume({ policy, identity: key, whenUnavailable });
+      const decision = RateLimitService.consume({ policy, identity: key, cost: state.cost, whenUnavailable });
       return async () => {
         const made = await decision;
-        if (made.allowed) state.refund = made.refund;
-        announce(c, policy, made, message);
+        state.made = made;
+        if (!made.allowed) {
+          if (made.reason === 'unavailable') throw unavailable('The rate limiter');
+          throw refuse(c, state, made.retryAfterMs, made.violated);
+        }
+        // No quota for a decision that nobody made.
+        if (made.source !== 'none') announce(c, made.quotas, legacyHeaders);
       };
     },
     undo(c) {
-      states.get(c)?.refund?.();
+      const { made, cost: charged } = stateOf(states, c);
+      if (made?.allowed === true) made.settle(-charged);
     },
+    ...(charge !== undefined && {
+      after(c: Ctx) {
+        const { made, cost: charged } = stateOf(states, c);
+        if (made?.allowed === true) made.settle(charge(c) - charged);
+      },
+    }),
   });
 }
 
-interface LimiterState {
-  policy: RateLimitPolicy;
-  key: LimitKey;
-  refund?: () => void;
+function stateOf(states: WeakMap<Context, LimiterState>, c: Ctx): LimiterState {
+  const state = states.get(c);
+  if (state === undefined) throw new Error('a limiter was asked before it knew whom it limits');
+  return state;
 }
 
-function assertLimit(maxRequests: number, windowMs: number): void {
-  const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
-  // The window's arithmetic is exact as long as its products are.
-  if (whole && maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4) return;
-  throw new AppError('CONFIG_INVALID', { detail: 'rateLimiter() needs positive integers: maxRequests, windowMs.' });
-}
-
-/** Headers of draft-ietf-httpapi-ratelimit-headers (structured fields, RFC 9651); throws for whoever is refused. */
-function announce(c: Context, policy: RateLimitPolicy, decision: RateLimitDecision, message: string | undefined): void {
-  if (!decision.allowed) {
-    throw decision.reason === 'unavailable'
-      ? unavailable('The rate limiter')
-      : refusal(policy, decision.retryAfterMs, message);
+function assertOptions(options: RateLimiterOptions | ConfiguredLimit): void {
+  if ('limit' in options) return;
+  if (options.windows !== undefined) {
+    if (options.windows.length === 0) throw wrong('rateLimiter() needs at least one window.');
+    for (const window of options.windows) assertLimit(window);
+    if (new Set(options.windows.map(({ windowMs }) => windowMs)).size < options.windows.length) {
+      throw wrong('rateLimiter(): two windows of one length.');
+    }
+  } else if (typeof options.maxRequests !== 'function') {
+    assertLimit({ maxRequests: options.maxRequests, windowMs: options.windowMs ?? 60_000 });
   }
-  // No quota for a decision that nobody made.
-  if (decision.source === 'none') return;
-  append(c, 'RateLimit-Policy', policyItem(policy));
-  append(c, 'RateLimit', limitItem(policy, decision.remaining, decision.resetMs));
 }
 
-function append(c: Context, name: string, value: string): void {
-  c.header(name, value, { append: true });
+function assertLimit({ maxRequests, windowMs }: Window): void {
+  const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
+  // The arithmetic is exact as long as its products are.
+  if (!whole || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
+    throw wrong('rateLimiter() needs positive integers: maxRequests, windowMs.');
+  }
 }
 
-function policyItem({ name, maxRequests, windowMs }: RateLimitPolicy): string {
-  return `"${name}";q=${maxRequests};w=${Math.ceil(windowMs / 1_000)}`;
-}
-
-function limitItem({ name }: RateLimitPolicy, remaining: number, resetMs: number): string {
-  return `"${name}";r=${remaining};t=${Math.ceil(resetMs / 1_000)}`;
-}
-
-function refusal(policy: RateLimitPolicy, waitMs: number, message: string | undefined): AppError {
-  return new AppError('RATE_LIMITED', {
-    ...(message !== undefined && { detail: message }),
-    headers: {
-      'Retry-After': String(Math.max(1, Math.ceil(waitMs / 1_000))),
-      'RateLimit-Policy': policyItem(policy),
-      RateLimit: limitItem(policy, 0, waitMs),
-    },
-    extensions: { 'violated-policies': [policy.name] },
-  });
+function wrong(detail: string): AppError {
+  return new AppError('CONFIG_INVALID', { detail });
 }
 
 /** A route's pattern as part of a name: `/v1/users/:id` -> `v1-users-id`. */

@@ -1,22 +1,29 @@
 import { Ratelimit } from '@upstash/ratelimit';
 
 import type { RedisBatch } from '../redis/batch';
-import { RedisError } from '../redis/errors';
-import { slidingWindow, slidingWindowRefund } from '../redis/scripts/slidingWindow';
-import type { Keys } from '../redis/keys';
 import { BoundedMap } from '../redis/boundedMap';
-import type { LocalLimiter } from './rateLimit/local';
-import { remaining, waitMs } from './rateLimit/window';
-import type { WindowLimit, WindowState } from './rateLimit/window';
+import { RedisError, RedisUnavailable } from '../redis/errors';
+import type { Keys } from '../redis/keys';
+import { rateLimit } from '../redis/scripts/rateLimit';
+import type { Argument } from '../redis/client';
+import { remaining, resetMs, consumed, waitMs } from './rateLimit/limits';
+import type { Limit } from './rateLimit/limits';
+import type { LimitVerdict, LocalLimiter } from './rateLimit/local';
 import { currentServices, facade } from './scope';
+
+export type { Limit, LimitAlgorithm } from './rateLimit/limits';
 
 /** What decides while Redis is away: this isolate's own counters, everybody passes, or nobody (503). */
 export type LimiterFailurePolicy = 'local' | 'open' | 'closed';
 
-/** A named limit. Two limiters of one name and identity share a counter. */
-export interface RateLimitPolicy extends WindowLimit {
+/**
+ * Named limits. Two limiters of one name and identity share a counter; several limits of one policy are decided together:
+ * a request that one of them rejects consumes nothing of any.
+ */
+export interface RateLimitPolicy {
   /** Appears in keys, headers and metrics. */
   name: string;
+  limits: readonly Limit[];
 }
 
 /** A counter's key in Redis. */
@@ -34,17 +41,34 @@ export interface RateLimitRequest {
   whenUnavailable?: LimiterFailurePolicy;
 }
 
+/** What one limit has left. */
+export interface Quota {
+  /** The policy's name, with the window where it has several. */
+  name: string;
+  limit: Limit;
+  remaining: number;
+  /** When its window ends, or its bucket is full again, in milliseconds from now. */
+  resetMs: number;
+}
+
 /** A decision. `source` tells who made it: Redis, this isolate's memory, or nobody (`none`, with policy `open`). */
 export type RateLimitDecision =
   | {
       allowed: true;
       source: 'redis' | 'local' | 'none';
-      remaining: number;
-      /** When the current window ends, in milliseconds from now. */
-      resetMs: number;
-      refund: () => void;
+      quotas: readonly Quota[];
+      /** After the answer: adds to what this request cost; a negative number gives back. */
+      settle: (cost: number) => void;
     }
-  | { allowed: false; reason: 'limit' | 'blocked'; source: 'redis' | 'local'; retryAfterMs: number }
+  | {
+      allowed: false;
+      reason: 'limit';
+      source: 'redis' | 'local';
+      quotas: readonly Quota[];
+      /** Names of the limits that rejected. */
+      violated: readonly string[];
+      retryAfterMs: number;
+    }
   | { allowed: false; reason: 'unavailable' };
 
 export interface RateLimitService {
@@ -55,9 +79,13 @@ export interface RateLimitService {
   /** Consumes, in the request's next pipeline. Never rejects because of Redis. */
   consume(request: RateLimitRequest): Promise<RateLimitDecision>;
   /** What is left, without consuming. @throws {RedisError} */
-  peek(policy: RateLimitPolicy, identity: string): Promise<{ remaining: number; resetMs: number }>;
+  peek(policy: RateLimitPolicy, identity: string): Promise<Quota[]>;
   /** Forgets what was consumed. @throws {RedisError} */
   reset(policy: RateLimitPolicy, identity: string): Promise<void>;
+  /** Charges `points` more, whatever the limit says. @throws {RedisError} */
+  penalty(policy: RateLimitPolicy, identity: string, points: number): Promise<void>;
+  /** Gives `points` back; nobody gets below zero. @throws {RedisError} */
+  reward(policy: RateLimitPolicy, identity: string, points: number): Promise<void>;
 }
 
 declare module './scope' {
@@ -71,6 +99,30 @@ export const RateLimitService: RateLimitService = facade('rateLimit');
 /** A refused caller is refused from memory for at most this long, so that a reset or a raised limit is seen. */
 const MAX_BLOCK_MS = 5_000;
 
+/** By key: refused from memory until `untilMs`, and not free before `freeAtMs`. */
+export type BlockList = BoundedMap<string, { untilMs: number; freeAtMs: number }>;
+
+export function createBlockList(): BlockList {
+  return new BoundedMap(10_000);
+}
+
+/** The name of one limit of a policy, as headers and refusals show it: `api`, or `api-10s` where there are several. */
+export function limitName({ name, limits }: RateLimitPolicy, limit: Limit): string {
+  return limits.length === 1 ? name : `${name}-${windowLabel(limit.windowMs)}`;
+}
+
+function windowLabel(windowMs: number): string {
+  for (const [unit, ms] of [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['m', 60_000],
+    ['s', 1_000],
+  ] as const) {
+    if (windowMs % ms === 0) return `${windowMs / ms}${unit}`;
+  }
+  return `${windowMs}ms`;
+}
+
 export interface RateLimitDeps {
   batch: RedisBatch;
   keys: Keys;
@@ -80,37 +132,61 @@ export interface RateLimitDeps {
   degraded: (what: string) => void;
 }
 
-/** By key: refused from memory until `untilMs`, and not free before `freeAtMs`. */
-export type BlockList = BoundedMap<string, { untilMs: number; freeAtMs: number }>;
+export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
+  const { batch, keys, local, blocked, now, degraded } = deps;
 
-export function createBlockList(): BlockList {
-  return new BoundedMap(10_000);
-}
-
-/** Runs the script. The reply is checked: garbage under the key must not become a decision. */
-async function ask(batch: RedisBatch, key: string, limit: WindowLimit, cost: number, nowMs: number) {
-  const reply = await batch.run(slidingWindow, [key], [nowMs, limit.windowMs, limit.maxRequests, cost]);
-  const [allowed, current, previous, elapsedMs, index] = Array.isArray(reply) ? reply.map(Number) : [];
-  const state: WindowState = {
-    current: current ?? Number.NaN,
-    previous: previous ?? Number.NaN,
-    elapsedMs: elapsedMs ?? Number.NaN,
-    index: index ?? Number.NaN,
-  };
-  if (!Object.values(state).every(Number.isSafeInteger)) throw new TypeError('not a window');
-  return { allowed: allowed === 1, state };
-}
-
-export function createRateLimitService({
-  batch,
-  keys,
-  local,
-  blocked,
-  now,
-  degraded,
-}: RateLimitDeps): RateLimitService {
   const keyFor = (policy: RateLimitPolicy, identity: string | LimitKey) =>
     typeof identity === 'string' ? keys.rateLimit(policy.name, identity) : identity.key;
+
+  const argumentsOf = (limits: readonly Limit[], cost: number, mode: 'ask' | 'settle', chargedAtMs = 0): Argument[] => [
+    now(),
+    cost,
+    mode,
+    chargedAtMs,
+    ...limits.flatMap(({ algorithm, windowMs, maxRequests }) => [
+      algorithm === 'token-bucket' ? 'g' : 's',
+      windowMs,
+      maxRequests,
+    ]),
+  ];
+
+  /** Runs the script. The reply is checked: garbage must not become a decision. */
+  async function ask(key: string, limits: readonly Limit[], cost: number): Promise<LimitVerdict[]> {
+    const reply = await batch.run(rateLimit, [key], argumentsOf(limits, cost, 'ask'));
+    const numbers = Array.isArray(reply) ? reply.map(Number) : [];
+    if (numbers.length !== 1 + 5 * limits.length || !numbers.every(Number.isSafeInteger)) {
+      throw new RedisUnavailable('garbage');
+    }
+    return limits.map((_, index) => {
+      const [fits, a = 0, b = 0, c = 0, elapsedMs = 0] = numbers.slice(1 + 5 * index, 6 + 5 * index);
+      return { admitted: fits === 1, state: { a, b, c, elapsedMs } };
+    });
+  }
+
+  async function adjust(policy: RateLimitPolicy, identity: string, points: number): Promise<void> {
+    if (!Number.isSafeInteger(points)) throw new RangeError('points must be a whole number');
+    const key = keyFor(policy, identity);
+    blocked.delete(key);
+    await batch.run(rateLimit, [key], argumentsOf(policy.limits, points, 'settle', now()));
+  }
+
+  const quotasOf = (policy: RateLimitPolicy, verdicts: readonly LimitVerdict[], cost: number): Quota[] =>
+    policy.limits.map((limit, index) => {
+      const before = verdicts[index]?.state ?? { a: 0, b: 0, c: 0, elapsedMs: 0 };
+      const state = consumed(limit, before, cost);
+      return {
+        name: limitName(policy, limit),
+        limit,
+        remaining: remaining(limit, state),
+        resetMs: resetMs(limit, state),
+      };
+    });
+
+  /** What this isolate admitted by itself while Redis was away counts from now on there. */
+  function reconcile(key: string, limits: readonly Limit[]): void {
+    const owed = local.takeUnreported(key);
+    if (owed !== undefined) void batch.deferRun(rateLimit, [key], argumentsOf(limits, owed.cost, 'settle', owed.atMs));
+  }
 
   return {
     keyOf: (policy, identity) => ({ key: keys.rateLimit(policy.name, identity) }),
@@ -122,86 +198,100 @@ export function createRateLimitService({
 
     async consume({ policy, identity, cost = 1, whenUnavailable = 'local' }) {
       const key = keyFor(policy, identity);
+      const { limits } = policy;
+      const chargedAtMs = now();
       let source: 'redis' | 'local' = 'redis';
-      let outcome: { allowed: boolean; state: WindowState };
+      let verdicts: LimitVerdict[];
       try {
-        outcome = await ask(batch, key, policy, cost, now());
+        verdicts = await ask(key, limits, cost);
+        reconcile(key, limits);
       } catch (error) {
-        if (!(error instanceof RedisError) && !(error instanceof TypeError)) throw error;
+        if (!(error instanceof RedisError)) throw error;
         degraded(`limiter=${whenUnavailable}`);
         if (whenUnavailable === 'closed') return { allowed: false, reason: 'unavailable' };
-        if (whenUnavailable === 'open') {
-          return { allowed: true, source: 'none', remaining: 0, resetMs: 0, refund: () => undefined };
-        }
+        if (whenUnavailable === 'open') return { allowed: true, source: 'none', quotas: [], settle: () => undefined };
         source = 'local';
-        outcome = local.consume(key, policy, cost, now());
+        verdicts = local.consume(key, limits, cost, now());
       }
 
-      const { allowed, state } = outcome;
-      if (!allowed) {
-        const retryAfterMs = waitMs(state, policy, cost);
-        blocked.set(key, { untilMs: now() + Math.min(retryAfterMs, MAX_BLOCK_MS), freeAtMs: now() + retryAfterMs });
-        return { allowed, reason: 'limit', source, retryAfterMs };
+      if (verdicts.every(({ admitted }) => admitted)) {
+        return {
+          allowed: true,
+          source,
+          quotas: quotasOf(policy, verdicts, cost),
+          settle(more) {
+            if (more === 0) return;
+            if (source === 'local') local.settle(key, limits, more, chargedAtMs, now());
+            else void batch.deferRun(rateLimit, [key], argumentsOf(limits, more, 'settle', chargedAtMs));
+          },
+        };
       }
+
+      const waits = limits.map((limit, index) => {
+        const verdict = verdicts[index];
+        return verdict === undefined || verdict.admitted ? 0 : waitMs(limit, verdict.state, cost);
+      });
+      const retryAfterMs = Math.max(...waits);
+      blocked.set(key, { untilMs: now() + Math.min(retryAfterMs, MAX_BLOCK_MS), freeAtMs: now() + retryAfterMs });
+      const violated = limits.filter((_, index) => verdicts[index]?.admitted === false);
       return {
-        allowed,
+        allowed: false,
+        reason: 'limit',
         source,
-        remaining: remaining(state, policy),
-        resetMs: policy.windowMs - state.elapsedMs,
-        refund() {
-          if (source === 'redis') void batch.deferRun(slidingWindowRefund, [key], [state.index, cost]);
-          else local.refund(key, state.index, cost);
-        },
+        quotas: quotasOf(policy, verdicts, 0),
+        violated: violated.map((limit) => limitName(policy, limit)),
+        retryAfterMs,
       };
     },
 
     async peek(policy, identity) {
-      const { state } = await ask(batch, keys.rateLimit(policy.name, identity), policy, 0, now());
-      return { remaining: remaining(state, policy), resetMs: policy.windowMs - state.elapsedMs };
+      return quotasOf(policy, await ask(keyFor(policy, identity), policy.limits, 0), 0);
     },
 
     async reset(policy, identity) {
-      const key = keys.rateLimit(policy.name, identity);
+      const key = keyFor(policy, identity);
       blocked.delete(key);
       local.reset(key);
       await batch.send('UNLINK', key);
     },
+
+    penalty: (policy, identity, points) => adjust(policy, identity, points),
+    reward: (policy, identity, points) => adjust(policy, identity, -points),
   };
 }
 
 type RatelimitOptions = ConstructorParameters<typeof Ratelimit>[0];
 
 /**
- * The sliding window as an `Algorithm` of @upstash/ratelimit, for code that speaks its interface. It decides inside a
- * request, in the request's pipeline, whatever Redis the wrapper was given.
+ * A policy as an `Algorithm` of @upstash/ratelimit, for code that speaks its interface. It decides inside a request, in
+ * the request's pipeline, whatever Redis the wrapper was given.
  *
  * @example
- * const exports = exactRatelimit({ name: 'exports', maxRequests: 3, windowMs: 3_600_000 });
+ * const exports = exactRatelimit({ name: 'exports', limits: [slidingWindow(3, 3_600_000)] });
  * const { success } = await exports.limit(userId);
  */
-export function exactSlidingWindow(policy: RateLimitPolicy): RatelimitOptions['limiter'] {
-  const limit = policy.maxRequests;
+export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limiter'] {
+  const limit = Math.min(...policy.limits.map(({ maxRequests }) => maxRequests));
   // The wrapper puts its prefix before the identifier; the guard's counters know only the identity.
   const identityOf = (prefix: string, identifier: string) =>
     identifier.startsWith(`${prefix}:`) ? identifier.slice(prefix.length + 1) : identifier;
+  /** The quota that is nearest to its end. */
+  const tightest = (quotas: readonly Quota[]) => {
+    const left = Math.min(...quotas.map((quota) => quota.remaining));
+    const reset = Math.max(0, ...quotas.filter((quota) => quota.remaining === left).map((quota) => quota.resetMs));
+    return { remaining: Number.isFinite(left) ? left : 0, reset: Date.now() + reset };
+  };
   return () => ({
     async limit({ prefix }, identifier, rate = 1) {
       const identity = identityOf(prefix, identifier);
       const decision = await currentServices().rateLimit.consume({ policy, identity, cost: rate });
       const pending = Promise.resolve();
-      if (decision.allowed) {
-        const { remaining: left, resetMs } = decision;
-        return { success: true, limit, remaining: left, reset: Date.now() + resetMs, pending };
-      }
+      if (decision.allowed) return { success: true, limit, ...tightest(decision.quotas), pending };
       const waitsMs = decision.reason === 'unavailable' ? 0 : decision.retryAfterMs;
       return { success: false, limit, remaining: 0, reset: Date.now() + waitsMs, pending };
     },
     async getRemaining({ prefix }, identifier) {
-      const { remaining: left, resetMs } = await currentServices().rateLimit.peek(
-        policy,
-        identityOf(prefix, identifier),
-      );
-      return { remaining: left, reset: Date.now() + resetMs, limit };
+      return { ...tightest(await currentServices().rateLimit.peek(policy, identityOf(prefix, identifier))), limit };
     },
     async resetTokens({ prefix }, identifier) {
       await currentServices().rateLimit.reset(policy, identityOf(prefix, identifier));
@@ -209,14 +299,19 @@ export function exactSlidingWindow(policy: RateLimitPolicy): RatelimitOptions['l
   });
 }
 
-/** {@link exactSlidingWindow} in the wrapper, set up so that neither its timeout nor its cache decides anything. */
+/** {@link exactAlgorithm} in the wrapper, set up so that neither its timeout nor its cache decides anything. */
 export function exactRatelimit(policy: RateLimitPolicy): Ratelimit {
   return new Ratelimit({
     // The algorithm uses the request's pipeline; the wrapper needs one only for analytics, which are off.
     redis: {} as RatelimitOptions['redis'],
-    limiter: exactSlidingWindow(policy),
+    limiter: exactAlgorithm(policy),
     prefix: policy.name,
     timeout: 0,
     ephemeralCache: false,
   });
+}
+
+/** A limit as policies hold it. */
+export function slidingWindow(maxRequests: number, windowMs: number): Limit {
+  return { algorithm: 'sliding-window', maxRequests, windowMs };
 }

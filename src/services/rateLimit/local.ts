@@ -1,29 +1,73 @@
 import { BoundedMap } from '../../redis/boundedMap';
-import { admits, advance } from './window';
-import type { WindowLimit, WindowState } from './window';
+import { admits, advance, consumed, settled } from './limits';
+import type { Limit, LimitState } from './limits';
 
-/** The sliding window in this isolate's memory: what limits while Redis is away, with the same numbers. */
+/** What a limiter says of one of its limits; `state` is the one before the request. */
+export interface LimitVerdict {
+  admitted: boolean;
+  state: LimitState;
+}
+
+type Stored = ReadonlyMap<string, Pick<LimitState, 'a' | 'b' | 'c'>>;
+
+const idOf = ({ algorithm, windowMs }: Limit) => `${algorithm} ${windowMs}`;
+
+/**
+ * The same limits in this isolate's memory, with the same numbers: what decides while Redis is away. Agrees with the
+ * script on every step.
+ */
 export class LocalLimiter {
-  readonly #windows = new BoundedMap<string, WindowState>(10_000);
+  readonly #entries = new BoundedMap<string, Stored>(10_000);
+  /** What was admitted here and Redis does not know, by key. */
+  readonly #unreported = new BoundedMap<string, { cost: number; atMs: number }>(10_000);
 
-  consume(key: string, limit: WindowLimit, cost: number, nowMs: number): { allowed: boolean; state: WindowState } {
-    const state = advance(this.#windows.get(key), nowMs, limit.windowMs);
-    const allowed = admits(state, limit, cost);
-    if (allowed) {
-      state.current += cost;
-      this.#windows.set(key, state);
-    }
-    return { allowed, state };
+  consume(key: string, limits: readonly Limit[], cost: number, nowMs: number): LimitVerdict[] {
+    const verdicts = this.peek(key, limits, cost, nowMs);
+    if (cost === 0 || verdicts.some(({ admitted }) => !admitted)) return verdicts;
+    this.#store(key, limits, (limit, index) => consumed(limit, stateAt(verdicts, index), cost));
+    const before = this.#unreported.get(key)?.cost ?? 0;
+    this.#unreported.set(key, { cost: before + cost, atMs: nowMs });
+    return verdicts;
+  }
+
+  /** What {@link consume} would say. */
+  peek(key: string, limits: readonly Limit[], cost: number, nowMs: number): LimitVerdict[] {
+    const stored = this.#entries.get(key);
+    return limits.map((limit) => {
+      const state = advance(limit, stored?.get(idOf(limit)), nowMs);
+      return { admitted: admits(limit, state, cost), state };
+    });
+  }
+
+  /** Adds to what was charged (a negative cost gives back). */
+  settle(key: string, limits: readonly Limit[], cost: number, chargedAtMs: number, nowMs: number): void {
+    if (cost === 0) return;
+    const verdicts = this.peek(key, limits, 0, nowMs);
+    this.#store(key, limits, (limit, index) => settled(limit, stateAt(verdicts, index), cost, chargedAtMs));
+    const unreported = this.#unreported.get(key);
+    if (unreported !== undefined) unreported.cost = Math.max(0, unreported.cost + cost);
+  }
+
+  /** What Redis has to be told now that it is back, once; `undefined` when there is nothing. */
+  takeUnreported(key: string): { cost: number; atMs: number } | undefined {
+    const unreported = this.#unreported.get(key);
+    if (unreported === undefined) return undefined;
+    this.reset(key);
+    return unreported.cost > 0 ? unreported : undefined;
   }
 
   reset(key: string): void {
-    this.#windows.delete(key);
+    this.#entries.delete(key);
+    this.#unreported.delete(key);
   }
 
-  refund(key: string, index: number, cost: number): void {
-    const state = this.#windows.get(key);
-    if (state === undefined) return;
-    if (state.index === index) state.current = Math.max(0, state.current - cost);
-    else if (state.index === index + 1) state.previous = Math.max(0, state.previous - cost);
+  #store(key: string, limits: readonly Limit[], next: (limit: Limit, index: number) => LimitState): void {
+    this.#entries.set(key, new Map(limits.map((limit, index) => [idOf(limit), next(limit, index)])));
   }
+}
+
+function stateAt(verdicts: readonly LimitVerdict[], index: number): LimitState {
+  const verdict = verdicts[index];
+  if (verdict === undefined) throw new Error('a limit without a verdict');
+  return verdict.state;
 }

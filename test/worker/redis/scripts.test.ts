@@ -8,7 +8,7 @@ import { sessionEnd } from '../../../src/redis/scripts/sessionEnd';
 import { sessionRefresh } from '../../../src/redis/scripts/sessionRefresh';
 import { sessionTouch } from '../../../src/redis/scripts/sessionTouch';
 import { sessionWrite } from '../../../src/redis/scripts/sessionWrite';
-import { slidingWindow, slidingWindowRefund } from '../../../src/redis/scripts/slidingWindow';
+import { rateLimit } from '../../../src/redis/scripts/rateLimit';
 import { inRequest } from '../support/request';
 
 const DAY = 86_400_000;
@@ -75,8 +75,7 @@ const all: Record<string, Script> = {
   sessionRefresh,
   sessionTouch,
   sessionWrite,
-  slidingWindow,
-  slidingWindowRefund,
+  rateLimit,
 };
 
 test.each(Object.entries(all))('the server computes the same SHA for %s', (_name, script) =>
