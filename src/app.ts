@@ -9,6 +9,7 @@ import { onError, problem } from './middlewares/error.middleware';
 import { requestId } from './middlewares/requestId.middleware';
 import { services } from './middlewares/services.middleware';
 import type { AppEnv, ServicesOptions } from './middlewares/services.middleware';
+import { adminRoutes } from './routes/admin.routes';
 import { authRoutes } from './routes/auth.routes';
 import { healthRoutes } from './routes/health.routes';
 import { sessionRoutes } from './routes/sessions.routes';
@@ -38,7 +39,8 @@ export function createApp(options: ServicesOptions = {}) {
     .route('/.well-known', wellKnownRoutes)
     .route('/v1/auth', authRoutes)
     .route('/v1/sessions', sessionRoutes)
-    .route('/v1/users', userRoutes);
+    .route('/v1/users', userRoutes)
+    .route('/v1/admin', adminRoutes);
 
   app.onError(onError);
   app.notFound((c) => {

@@ -71,7 +71,9 @@ const schema = z.object({
     .string()
     .regex(/^[A-Za-z0-9_-]{1,32}$/)
     .default('app'),
+  REDIS_KEY_LOCKING: z.enum(['true', 'false']).optional(),
   CORS_ORIGINS: list,
+  IPV6_PREFIX_BITS: integer(64, 16, 128),
   BODY_LIMIT_BYTES: integer(65_536, 1_024, 10_485_760),
 
   ACCESS_TOKEN_TTL_SECONDS: integer(900, 30, 86_400),
@@ -115,6 +117,8 @@ export interface Config {
     url: string;
     token: string;
     prefix: string;
+    /** Scripts say that they touch their KEYS only, so that Upstash does not lock the whole database for them. */
+    keyLocking: boolean;
     /** What one request may wait for Redis in all, before its handler / on an auth route. */
     guardDeadlineMs: number;
     authDeadlineMs: number;
@@ -130,6 +134,8 @@ export interface Config {
   };
   databaseDeadlineMs: number;
   corsOrigins: readonly string[];
+  /** An IPv6 network of this size is one client. */
+  ipv6PrefixBits: number;
   bodyLimitBytes: number;
   tokens: {
     accessTtlSeconds: number;
@@ -183,6 +189,10 @@ function shape(env: z.infer<typeof schema>): Config {
       url: env.UPSTASH_REDIS_REST_URL,
       token: env.UPSTASH_REDIS_REST_TOKEN,
       prefix: env.KEY_PREFIX,
+      keyLocking:
+        env.REDIS_KEY_LOCKING === undefined
+          ? new URL(env.UPSTASH_REDIS_REST_URL).hostname.endsWith('.upstash.io')
+          : env.REDIS_KEY_LOCKING === 'true',
       guardDeadlineMs: env.REDIS_GUARD_DEADLINE_MS,
       authDeadlineMs: env.REDIS_AUTH_DEADLINE_MS,
       callTimeoutMs: env.REDIS_CALL_TIMEOUT_MS,
@@ -196,6 +206,7 @@ function shape(env: z.infer<typeof schema>): Config {
     },
     databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
     corsOrigins: env.CORS_ORIGINS,
+    ipv6PrefixBits: env.IPV6_PREFIX_BITS,
     bodyLimitBytes: env.BODY_LIMIT_BYTES,
     tokens: {
       accessTtlSeconds: env.ACCESS_TOKEN_TTL_SECONDS,

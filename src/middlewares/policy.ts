@@ -1,10 +1,16 @@
 import type { Context } from 'hono';
 
+import type { Config } from '../config/env';
+import { slidingWindow } from '../services/rateLimit.service';
+import type { RateLimitPolicy } from '../services/rateLimit.service';
 import { TokenService } from '../services/token.service';
 import { normalizeEmail } from '../services/user.service';
 import { clientAddress } from './clientAddress';
 import type { ConfiguredLimit } from './rateLimiter.middleware';
 import type { AppEnv } from './services.middleware';
+
+/** Our own faults are nobody's attempts. */
+const charge = (c: Context<AppEnv>) => (c.res.status >= 500 ? 0 : 1);
 
 const address = (c: Context<AppEnv>) => `address:${clientAddress(c)}`;
 
@@ -19,15 +25,16 @@ async function account(c: Context<AppEnv>): Promise<string> {
 export const policy = {
   /** Authenticated callers by user, others by address. */
   api: { name: 'api', limit: (limits) => limits.api },
-  register: { name: 'register', limit: (limits) => limits.register, identity: address },
+  register: { name: 'register', limit: (limits) => limits.register, identity: address, charge },
   /** By address and account together: one phone must not lock out all that share its address. */
   login: {
     name: 'login',
     limit: (limits) => limits.login,
     identity: async (c) => `${address(c)} account:${await account(c)}`,
     message: 'Too many attempts for this account.',
+    charge,
   },
-  loginAddress: { name: 'login-address', limit: (limits) => limits.loginAddress, identity: address },
+  loginAddress: { name: 'login-address', limit: (limits) => limits.loginAddress, identity: address, charge },
   /** Guesses of the current password, by user. */
   password: { name: 'password', limit: (limits) => limits.login },
   /** By session, known from a token whose MAC was checked: garbage costs no call. */
@@ -40,3 +47,13 @@ export const policy = {
     },
   },
 } as const satisfies Record<string, ConfiguredLimit>;
+
+/** A policy's numbers as they are set now, for those who look into its counters. */
+export function policyNamed(name: keyof typeof policy, limits: Config['limits']): RateLimitPolicy {
+  const { name: label, limit } = policy[name];
+  const { maxRequests, windowMs } = limit(limits);
+  return { name: label, limits: [slidingWindow(maxRequests, windowMs)] };
+}
+
+/** The names under which an administrator may ask. */
+export const POLICY_NAMES = Object.keys(policy) as [keyof typeof policy, ...(keyof typeof policy)[]];

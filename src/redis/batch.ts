@@ -4,11 +4,15 @@ import type { Script } from './script';
 import { Trips } from './trip';
 import type { TripOptions } from './trip';
 
-export type RedisBatchOptions = TripOptions;
+export interface RedisBatchOptions extends TripOptions {
+  /** Whether the server takes Upstash's key-locking flag at the head of scripts. @default false */
+  keyLocking?: boolean;
+}
 
 interface Slot {
   command: Command;
-  script: Script | undefined;
+  /** Text of the command's script, for a server that does not know it. */
+  text: string | undefined;
   resolve: (value: RedisValue) => void;
   reject: (error: unknown) => void;
 }
@@ -23,6 +27,7 @@ interface Slot {
 export class RedisBatch {
   readonly #trips: Trips;
   readonly #waitUntil: RedisBatchOptions['waitUntil'];
+  readonly #keyLocking: boolean;
   #slots: Slot[] = [];
   #deferred: Slot[] = [];
   #held = 0;
@@ -32,6 +37,7 @@ export class RedisBatch {
   constructor(options: RedisBatchOptions) {
     this.#trips = new Trips(options);
     this.#waitUntil = options.waitUntil;
+    this.#keyLocking = options.keyLocking ?? false;
   }
 
   /** Gives the request another deadline for the Redis work that it has yet to do (auth routes have a longer one). */
@@ -46,7 +52,8 @@ export class RedisBatch {
 
   /** Runs a script by its SHA; a server that does not know it yet gets its text, in one more trip. */
   run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
-    return this.#enqueue(shaCommand(script, keys, args), script);
+    const { text, sha } = this.#keyLocking ? script.locking : script;
+    return this.#enqueue(['EVALSHA', sha, keys.length, ...keys, ...args], text);
   }
 
   /**
@@ -54,8 +61,9 @@ export class RedisBatch {
    * rejected that nobody looks at.
    */
   deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
+    const { text, sha } = this.#keyLocking ? script.locking : script;
     const outcome = new Promise<RedisValue>((resolve, reject) => {
-      this.#deferred.push({ command: shaCommand(script, keys, args), script, resolve, reject });
+      this.#deferred.push({ command: ['EVALSHA', sha, keys.length, ...keys, ...args], text, resolve, reject });
     });
     outcome.catch(() => undefined);
     // A load that outlived its request still fills the cache.
@@ -96,9 +104,9 @@ export class RedisBatch {
     }
   }
 
-  #enqueue(command: Command, script: Script | undefined): Promise<RedisValue> {
+  #enqueue(command: Command, text: string | undefined): Promise<RedisValue> {
     return new Promise((resolve, reject) => {
-      this.#slots.push({ command, script, resolve, reject });
+      this.#slots.push({ command, text, resolve, reject });
       if (this.#held > 0 || this.#scheduled) return;
       this.#scheduled = true;
       queueMicrotask(() => {
@@ -120,22 +128,18 @@ export class RedisBatch {
     const unknown: Slot[] = [];
     slots.forEach((slot, index) => {
       const reply = replies[index];
-      if (slot.script !== undefined && isNoScript(reply)) unknown.push(slot);
+      if (slot.text !== undefined && isNoScript(reply)) unknown.push(slot);
       else settleSlot(slot, reply);
     });
     if (unknown.length === 0) return;
-    const healed = await trip(unknown.map((slot) => withText(slot.command, slot.script)));
+    const healed = await trip(unknown.map((slot) => withText(slot)));
     unknown.forEach((slot, index) => settleSlot(slot, healed[index]));
   }
 }
 
-function shaCommand(script: Script, keys: readonly string[], args: readonly Argument[]): Command {
-  return ['EVALSHA', script.sha, keys.length, ...keys, ...args];
-}
-
 /** The EVALSHA command as the EVAL that means the same. */
-function withText([, , ...rest]: Command, script: Script | undefined): Command {
-  return ['EVAL', script?.text ?? '', ...rest];
+function withText({ command: [, , ...rest], text = '' }: Slot): Command {
+  return ['EVAL', text, ...rest];
 }
 
 function isNoScript(reply: Reply | undefined): boolean {

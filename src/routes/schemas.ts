@@ -1,5 +1,7 @@
 import * as z from 'zod';
 
+import { POLICY_NAMES } from '../middlewares/policy';
+
 /** Text without control characters, trimmed, in NFC. */
 const line = (max: number) =>
   z
@@ -60,3 +62,6 @@ export const listSchema = z.strictObject({
 
 export const userParam = z.strictObject({ id: z.string().max(64) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
+
+/** A counter: a policy and whom it counts, such as `user:<id>`, `address:203.0.113.7` or `address:… account:<e-mail>`. */
+export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity: line(400) });

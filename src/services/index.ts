@@ -52,9 +52,9 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
   const note = (what: string) => void degraded.add(what);
-  const { callTimeoutMs, guardDeadlineMs } = config.redis;
+  const { callTimeoutMs, guardDeadlineMs, keyLocking } = config.redis;
   const batchOf = (deadlineMs: number, guardedBy = breaker) =>
-    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, now });
+    new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, keyLocking, now });
   const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
   const { denials } = isolate;

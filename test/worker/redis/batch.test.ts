@@ -111,6 +111,20 @@ test('a script that the server does not know is sent as text, in one more trip',
   expect(sent).toHaveLength(3);
 });
 
+test('where the server takes it, scripts begin with the key-locking flag', async () => {
+  const { client, sent } = fakeClient((commands) =>
+    commands.map(([name]) => (name === 'EVALSHA' ? { error: replyError('NOSCRIPT') } : { value: 1 })),
+  );
+  const { breaker } = batchOf(client);
+  const waitUntil = () => undefined;
+  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs: 200, callTimeoutMs: 200, keyLocking: true });
+  await batch.run(ping, ['k'], []);
+  expect(sent.flat()).toEqual([
+    ['EVALSHA', ping.locking.sha, 1, 'k'],
+    ['EVAL', `#!lua flags=allow-key-locking\n${ping.text}`, 1, 'k'],
+  ]);
+});
+
 describe('the deadline', () => {
   test('is one for all calls of the request', async () => {
     const { client, sent } = fakeClient(never);
