@@ -12,10 +12,12 @@ export interface CaseResult extends Figures {
   name: string;
   /** HTTP requests to Redis for one request of a client. */
   roundTrips?: number;
-  /** Redis commands for one request of a client; what a script runs inside is not counted. */
+  /** Redis commands for one request of a client; what a script runs inside is counted only where the question says so. */
   commands?: number;
   /** The figures of each load, for a question that asks several. */
   loads?: ({ load: string; connections: number } & Figures)[];
+  /** What was admitted, as a share of what a limit allows, by how many times the limit was offered. */
+  acceptedShare?: Record<string, number>;
   /** Resident memory after so many requests, in MiB. */
   rssMiB?: Record<string, number>;
 }

@@ -1,6 +1,7 @@
 import type { Question } from '../question.ts';
 import { gateway } from './gateway/gateway.ts';
 import { guardedGet } from './guarded-get/guarded-get.ts';
+import { rateLimit } from './rate-limit/rate-limit.ts';
 
 /** Every question, in the order in which `npm run bench` asks them. */
-export const QUESTIONS: readonly Question[] = [guardedGet, gateway];
+export const QUESTIONS: readonly Question[] = [guardedGet, gateway, rateLimit];

@@ -41,6 +41,12 @@ function tableOfCases(cases: readonly CaseResult[]): string {
     { title: 'p50 ratio', value: ratio('p50Ms') },
     { title: 'req/s', value: fixed('requestsPerSecond', 0) },
     { title: 'req/s ratio', value: ratio('requestsPerSecond') },
+    ...Object.keys(ours?.acceptedShare ?? {})
+      .toSorted((a, b) => Number(a) - Number(b))
+      .map((offered) => ({
+        title: `share at ${offered}`,
+        value: ({ acceptedShare }: CaseResult) => acceptedShare?.[offered]?.toFixed(3),
+      })),
   ].filter(({ value }) => cases.some((result) => value(result) !== undefined));
   const rows = [
     columns.map(({ title }) => title),

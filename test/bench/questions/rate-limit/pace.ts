@@ -1,0 +1,48 @@
+import { Agent, get } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import { setTimeout } from 'node:timers/promises';
+
+/** An open loop: requests leave at their time, whether or not earlier ones have been answered. */
+export interface Pace {
+  /** When the first one leaves, as `Date.now()` counts. */
+  startMs: number;
+  intervalMs: number;
+  requests: number;
+}
+
+/**
+ * Sends evenly paced GETs.
+ *
+ * @returns whether each was admitted (200) or refused (429), in the order in which they left
+ * @throws when an answer is another one, or was made without Redis
+ */
+export async function runPaced(url: string, { startMs, intervalMs, requests }: Pace): Promise<boolean[]> {
+  const agent = new Agent({ keepAlive: true });
+  try {
+    const answers: Promise<boolean>[] = [];
+    while (answers.length < requests) {
+      const dueMs = startMs + answers.length * intervalMs;
+      const waitMs = dueMs - Date.now();
+      if (waitMs > 0) await setTimeout(waitMs);
+      answers.push(isAdmitted(agent, url));
+    }
+    return await Promise.all(answers);
+  } finally {
+    agent.destroy();
+  }
+}
+
+async function isAdmitted(agent: Agent, url: string): Promise<boolean> {
+  const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
+  get(url, { agent }, resolve).on('error', reject);
+  const answer = await promise;
+  answer.resume();
+  return admittedBy(answer.statusCode ?? 0, answer.headers['gatehouse-degraded'] !== undefined);
+}
+
+/** @throws unless the answer says what a limiter decided with Redis */
+export function admittedBy(status: number, degraded: boolean): boolean {
+  if (degraded) throw new Error('a decision was made without Redis (is the machine too busy?)');
+  if (status !== 200 && status !== 429) throw new Error(`answered ${status}`);
+  return status === 200;
+}

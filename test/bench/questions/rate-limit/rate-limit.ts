@@ -1,0 +1,177 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
+
+import type { CaseResult, Question } from '../../question.ts';
+import { runLoad } from '../../support/load.ts';
+import type { LoadResult } from '../../support/load.ts';
+import type { BenchRedis } from '../../support/redis.ts';
+import { quantile } from '../../support/statistics.ts';
+import { commandsRun } from './commandStats.ts';
+import { admittedBy, runPaced } from './pace.ts';
+import { CASES, CHECK, SHARE, startRateLimitRedis, startLimiters } from './setUp.ts';
+import type { CaseName, Limiters, VariantName } from './setUp.ts';
+
+const DELAY_MS = 20;
+// Bounded by time, so that a busy machine makes the figures coarser and not the run longer.
+const LATENCY = { connections: 4, durationMs: 1_000, rounds: 3 };
+const THROUGHPUT = { connections: 32, durationMs: 800, rounds: 5 };
+const WARM_UP_MS = 800;
+const COUNTED_REQUESTS = 200;
+/** Offered, as multiples of the limit. */
+const OFFERED = [1.05, 2] as const;
+const WINDOWS = 20;
+
+/**
+ * What does a decision about one request cost, and how much of its limit does a caller get who asks for more? The same
+ * route, which only answers, behind
+ *
+ * - `gatehouse`: `services()` and `rateLimiter({ maxRequests, windowMs })`;
+ * - `upstash-ratelimit`: @upstash/ratelimit's sliding window as its documentation shows it, made once an isolate.
+ *
+ * All run in one plain workerd and speak to one gateway and engine. Cost: with a limit that is never reached, each case
+ * once behind a proxy that counts round trips and delays them and once on the gateway itself, where requests a second
+ * are measured; commands are what the engine counts, so what scripts run is among them. Share: evenly paced requests of
+ * one caller at a multiple of the limit, all cases side by side; admitted requests of as many windows, by the limit. One
+ * window goes before them, so that none is counted that finds an empty one behind it.
+ *
+ * Load generator, workerd and gateway share the machine: ratios say more than the figures themselves.
+ */
+export const rateLimit: Question = {
+  name: 'rate-limit',
+  asks: 'What does a rate limit cost, and how much of it does a caller get?',
+  setUp:
+    `p50 to p99: ${LATENCY.connections} connections, ${DELAY_MS} ms added to each round trip to Redis. ` +
+    `req/s: ${THROUGHPUT.connections} connections, nothing added. Commands include those inside scripts. ` +
+    `Share: of ${SHARE.maxRequests} requests in ${SHARE.windowMs} ms, over ${WINDOWS} windows. Ratios are to gatehouse.`,
+
+  async run(progress) {
+    progress('bundling the Workers');
+    await using redis = await startRateLimitRedis();
+    await using limiters = await startLimiters(redis);
+    progress(`Redis: ${redis.backend}; checking and warming each case`);
+    for (const name of [...CASES, 'upstash-ratelimit-uncached'] as const) await assertLimits(limiters, name);
+    for (const name of CASES) {
+      await load(limiters, name, 'counted', 4, { durationMs: WARM_UP_MS / 2 });
+      await load(limiters, name, 'direct', THROUGHPUT.connections, { durationMs: WARM_UP_MS });
+    }
+
+    const costs = {} as Record<CaseName, { roundTrips: number; commands: number }>;
+    for (const name of CASES) {
+      costs[name] = await costOf(redis, limiters, name);
+      progress(`${name}: ${costs[name].roundTrips} round trips, ${costs[name].commands} commands a decision`);
+    }
+
+    const latenciesMs: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
+    await redis.setDelay(DELAY_MS);
+    for (let round = 1; round <= LATENCY.rounds; round += 1) {
+      for (const name of CASES) {
+        const { connections, durationMs } = LATENCY;
+        latenciesMs[name].push(...(await load(limiters, name, 'counted', connections, { durationMs })).latenciesMs);
+      }
+    }
+    progress(`latency: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`);
+
+    const rates: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
+    for (let round = 1; round <= THROUGHPUT.rounds; round += 1) {
+      for (const name of CASES) {
+        const { connections, durationMs } = THROUGHPUT;
+        const { requests, elapsedMs } = await load(limiters, name, 'direct', connections, { durationMs });
+        rates[name].push((requests * 1_000) / elapsedMs);
+      }
+      progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
+    }
+
+    progress(`share of the limit: ${OFFERED.join(' and ')} times the limit for ${WINDOWS} windows`);
+    const shares = await measureShares(limiters);
+    for (const [name, share] of Object.entries(shares)) progress(`${name}: ${JSON.stringify(share)}`);
+
+    const cases = CASES.map((name): CaseResult => ({
+      name,
+      ...costs[name],
+      p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
+      p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
+      p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
+      requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
+      acceptedShare: shares[name],
+    }));
+    return { question: 'rate-limit', cases };
+  },
+};
+
+function line(value: (name: CaseName) => number, digits: number): string {
+  return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
+}
+
+function rounded(value: number, digits = 2): number {
+  return Number(value.toFixed(digits));
+}
+
+/** A load that nobody is refused in, whose failure says which case it was. */
+async function load(
+  limiters: Limiters,
+  name: CaseName,
+  kind: 'counted' | 'direct',
+  connections: number,
+  amount: Parameters<typeof runLoad>[2],
+): Promise<LoadResult> {
+  try {
+    const target = { url: `${limiters.url(name, kind)}/caller`, forbiddenHeader: 'Gatehouse-Degraded' };
+    return await runLoad(target, connections, amount);
+  } catch (error) {
+    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Makes sure that it is the limiter that answers: it admits as many as its limit, each caller apart, and no more. */
+async function assertLimits(limiters: Limiters, name: VariantName): Promise<void> {
+  for (const caller of [randomUUID(), randomUUID()]) {
+    const admitted: boolean[] = [];
+    for (let i = 0; i < CHECK.maxRequests + 3; i += 1) {
+      const answer = await fetch(`${limiters.url(name, 'check')}/${caller}`);
+      const body = await answer.text();
+      if (answer.ok && body !== 'ok') throw new Error(`${name} answered ${body.slice(0, 200)}`);
+      admitted.push(admittedBy(answer.status, answer.headers.has('Gatehouse-Degraded')));
+    }
+    if (admitted.some((was, index) => was !== index < CHECK.maxRequests)) {
+      throw new Error(`${name} with a limit of ${CHECK.maxRequests} admitted ${admitted.join(', ')}`);
+    }
+  }
+}
+
+/** Round trips and commands a decision, those after the answer included. */
+async function costOf(
+  redis: BenchRedis,
+  limiters: Limiters,
+  name: CaseName,
+): Promise<{ roundTrips: number; commands: number }> {
+  const [{ trips }, commands] = [await redis.counts(), await commandsRun(redis)];
+  await load(limiters, name, 'counted', 4, { requests: COUNTED_REQUESTS });
+  await setTimeout(100);
+  return {
+    roundTrips: rounded(((await redis.counts()).trips - trips) / COUNTED_REQUESTS),
+    commands: rounded(((await commandsRun(redis)) - commands) / COUNTED_REQUESTS),
+  };
+}
+
+/** Admitted requests as a share of what the limit allows, by how many times the limit was offered. */
+async function measureShares(limiters: Limiters): Promise<Record<VariantName, Record<string, number>>> {
+  const { maxRequests, windowMs } = SHARE;
+  const startMs = Math.ceil((Date.now() + 100) / windowMs) * windowMs;
+  const measure = async (name: VariantName) => {
+    const shares = OFFERED.map(async (offered): Promise<[string, number]> => {
+      const pace = { startMs, intervalMs: windowMs / (maxRequests * offered) };
+      const perWindow = maxRequests * offered;
+      const requests = Math.round(perWindow * (1 + WINDOWS));
+      const url = `${limiters.url(name, 'share')}/offered-${offered}-${randomUUID()}`;
+      const admitted = (await runPaced(url, { ...pace, requests })).slice(Math.round(perWindow));
+      return [String(offered), rounded(admitted.filter(Boolean).length / (maxRequests * WINDOWS), 3)];
+    });
+    return Object.fromEntries(await Promise.all(shares)) as Record<string, number>;
+  };
+  const [ours, theirs, uncached] = await Promise.all([
+    measure('gatehouse'),
+    measure('upstash-ratelimit'),
+    measure('upstash-ratelimit-uncached'),
+  ]);
+  return { gatehouse: ours, 'upstash-ratelimit': theirs, 'upstash-ratelimit-uncached': uncached };
+}
