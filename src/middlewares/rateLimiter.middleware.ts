@@ -14,14 +14,15 @@ import type {
   RateLimitDecision,
   RateLimitPolicy,
 } from '../services/rateLimit.service';
-import { authOf } from './auth.middleware';
+import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
 import { clientAddress } from './clientAddress';
 import { announce, refusal } from './rateLimitHeaders';
 import type { AppEnv } from './services.middleware';
 
-type Ctx = Context<AppEnv>;
+/** A request as the options' functions see it: authenticated when `authenticate()` stands in the same guard, or before. */
+type Ctx = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & Partial<AuthVariables> }>;
 
 /** One of several windows of a limiter. */
 export interface Window {
@@ -84,7 +85,7 @@ export type ConfiguredLimit = CommonOptions & {
 
 /** The user where the request is authenticated, else the address. */
 export function callerIdentity(c: Ctx): string {
-  const auth = authOf(c);
+  const { auth } = c.var;
   return auth === undefined ? `address:${clientAddress(c)}` : `user:${auth.userId}`;
 }
 
