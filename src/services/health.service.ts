@@ -16,6 +16,8 @@ export interface Readiness {
   /** `degraded`: it serves, by the failure policies. */
   status: 'ready' | 'degraded' | 'unready';
   dependencies: { redis: DependencyState & { breaker: Breaker['state'] }; database: DependencyState };
+  /** Requests of the answering isolate that went by a failure policy since it began, by policy. */
+  degradedRequests: Record<string, number>;
 }
 
 export interface HealthService {
@@ -35,9 +37,10 @@ export interface HealthDeps {
   batch: RedisBatch;
   database: Database;
   breaker: Breaker;
+  degradations: ReadonlyMap<string, number>;
 }
 
-export function createHealthService({ batch, database, breaker }: HealthDeps): HealthService {
+export function createHealthService({ batch, database, breaker, degradations }: HealthDeps): HealthService {
   async function redis(): Promise<DependencyState> {
     try {
       const [, info] = await Promise.all([
@@ -70,9 +73,11 @@ export function createHealthService({ batch, database, breaker }: HealthDeps): H
       const [redisState, databaseState] = await Promise.all([redis(), db()]);
       const dependencies = { redis: { ...redisState, breaker: breaker.state }, database: databaseState };
       const states = [redisState.status, databaseState.status];
-      if (states.every((status) => status === 'up')) return { status: 'ready', dependencies };
+      const degradedRequests = Object.fromEntries(degradations);
+      if (states.every((status) => status === 'up')) return { status: 'ready', dependencies, degradedRequests };
       // With one of the two, existing sessions work; with neither, nothing does.
-      return { status: states.every((status) => status === 'down') ? 'unready' : 'degraded', dependencies };
+      const status = states.every((state) => state === 'down') ? 'unready' : 'degraded';
+      return { status, dependencies, degradedRequests };
     },
   };
 }

@@ -51,7 +51,11 @@ export interface RequestServices {
 export function createServices({ isolate, db, waitUntil, now = Date.now }: RequestContext): RequestServices {
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
-  const note = (what: string) => void degraded.add(what);
+  const note = (what: string) => {
+    if (degraded.has(what)) return;
+    degraded.add(what);
+    isolate.degradations.set(what, (isolate.degradations.get(what) ?? 0) + 1);
+  };
   const { callTimeoutMs, guardDeadlineMs, keyLocking } = config.redis;
   const batchOf = (deadlineMs: number, guardedBy = breaker) =>
     new RedisBatch({ client, breaker: guardedBy, waitUntil, deadlineMs, callTimeoutMs, keyLocking, now });
@@ -159,7 +163,11 @@ class RequestServiceMap implements ServiceMap {
 
   get health() {
     const { common, isolate } = this.#parts;
-    return (this.#health ??= createHealthService({ ...common, breaker: isolate.breaker }));
+    return (this.#health ??= createHealthService({
+      ...common,
+      breaker: isolate.breaker,
+      degradations: isolate.degradations,
+    }));
   }
 }
 

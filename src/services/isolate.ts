@@ -35,6 +35,8 @@ export interface Isolate {
   revocationMemo: RevocationMemo;
   denials: LocalDenials;
   touched: TouchMemo;
+  /** How many requests were degraded, by what, since this isolate began. */
+  degradations: Map<string, number>;
 }
 
 export interface IsolateOptions {
@@ -58,6 +60,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     revocationMemo: new RevocationMemo(),
     denials: new LocalDenials(),
     touched: new BoundedMap(10_000),
+    degradations: new Map(),
   };
 }
 

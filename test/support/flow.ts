@@ -140,5 +140,6 @@ export async function wholeFlowWithoutRotation(app: RunningApp): Promise<void> {
   const ready = await watched('GET', '/ready');
   expect(ready.status).toBe(200);
   expect(ready.body).toMatchObject({ status: 'degraded', dependencies: { redis: { status: 'down' } } });
+  expect(ready.body.degradedRequests['revocation=d1']).toBeGreaterThan(3);
   expect(statuses.filter((status) => status >= 500)).toEqual([]);
 }
