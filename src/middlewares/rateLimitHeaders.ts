@@ -36,7 +36,7 @@ export function refusal(
       ...(seconds !== undefined && {
         'Retry-After': String(seconds),
         RateLimit: named
-          .filter(({ name }) => violated.includes(name) || violated.includes(policy.name))
+          .filter(({ name }) => violated.includes(name))
           .map(({ name }) => `"${name}";r=0;t=${seconds}`)
           .join(', '),
       }),

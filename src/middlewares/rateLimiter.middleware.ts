@@ -156,8 +156,8 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       // Only now is it known whether the caller is authenticated.
       const state = identity === undefined ? begin(c, callerIdentity(c)) : stateOf(states, c);
       if (state.skipped) return;
-      const blockedMs = RateLimitService.blockedMs(state.policy, state.key);
-      if (blockedMs > 0) throw refuse(c, state, blockedMs, [state.policy.name]);
+      const block = RateLimitService.block(state.policy, state.key, state.cost);
+      if (block !== undefined) throw refuse(c, state, block.retryAfterMs, block.violated);
     },
     prepare(c) {
       const state = stateOf(states, c);

@@ -74,8 +74,8 @@ export type RateLimitDecision =
 export interface RateLimitService {
   /** A policy and an identity, as the calls below take them too: whoever asks twice hashes once. */
   keyOf(policy: RateLimitPolicy, identity: string): LimitKey;
-  /** Known to this isolate to be refused: until it may pass again, in milliseconds; 0 when Redis must be asked. */
-  blockedMs(policy: RateLimitPolicy, identity: string | LimitKey): number;
+  /** Whether this isolate knows by itself that the caller is refused; `undefined` when Redis must be asked. */
+  block(policy: RateLimitPolicy, identity: string | LimitKey, cost?: number): Block | undefined;
   /** Consumes, in the request's next pipeline. Never rejects because of Redis. */
   consume(request: RateLimitRequest): Promise<RateLimitDecision>;
   /** What is left, without consuming. @throws {RedisError} */
@@ -99,8 +99,17 @@ export const RateLimitService: RateLimitService = facade('rateLimit');
 /** A refused caller is refused from memory for at most this long, so that a reset or a raised limit is seen. */
 const MAX_BLOCK_MS = 5_000;
 
-/** By key: refused from memory until `untilMs`, and not free before `freeAtMs`. */
-export type BlockList = BoundedMap<string, { untilMs: number; freeAtMs: number }>;
+/** A refusal that is known without asking. */
+export interface Block {
+  violated: readonly string[];
+  retryAfterMs: number;
+}
+
+/** By key: refused from memory until `untilMs`, and not free before `freeAtMs`, for a request of that cost or more. */
+export type BlockList = BoundedMap<
+  string,
+  { cost: number; untilMs: number; freeAtMs: number; violated: readonly string[] }
+>;
 
 export function createBlockList(): BlockList {
   return new BoundedMap(10_000);
@@ -191,9 +200,10 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
   return {
     keyOf: (policy, identity) => ({ key: keys.rateLimit(policy.name, identity) }),
 
-    blockedMs(policy, identity) {
+    block(policy, identity, cost = 1) {
       const block = blocked.get(keyFor(policy, identity));
-      return block === undefined || block.untilMs <= now() ? 0 : block.freeAtMs - now();
+      if (block === undefined || block.untilMs <= now() || cost < block.cost) return undefined;
+      return { violated: block.violated, retryAfterMs: block.freeAtMs - now() };
     },
 
     async consume({ policy, identity, cost = 1, whenUnavailable = 'local' }) {
@@ -232,14 +242,22 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
         return verdict === undefined || verdict.admitted ? 0 : waitMs(limit, verdict.state, cost);
       });
       const retryAfterMs = Math.max(...waits);
-      blocked.set(key, { untilMs: now() + Math.min(retryAfterMs, MAX_BLOCK_MS), freeAtMs: now() + retryAfterMs });
-      const violated = limits.filter((_, index) => verdicts[index]?.admitted === false);
+      const violated = limits
+        .filter((_, index) => verdicts[index]?.admitted === false)
+        .map((limit) => limitName(policy, limit));
+      const at = now();
+      blocked.set(key, {
+        cost,
+        untilMs: at + Math.min(retryAfterMs, MAX_BLOCK_MS),
+        freeAtMs: at + retryAfterMs,
+        violated,
+      });
       return {
         allowed: false,
         reason: 'limit',
         source,
         quotas: quotasOf(policy, verdicts, 0),
-        violated: violated.map((limit) => limitName(policy, limit)),
+        violated,
         retryAfterMs,
       };
     },

@@ -193,10 +193,10 @@ test('of 200 at once exactly 100 are admitted, and the refused consume nothing',
       expect(decisions.filter(({ allowed }) => allowed)).toHaveLength(100);
       const refused = decisions.find((decision) => !decision.allowed);
       expect(refused).toMatchObject({ allowed: false, reason: 'limit', source: 'redis', violated: ['burst'] });
-      expect(RateLimitService.blockedMs(policy, 'everybody')).toBeGreaterThan(0);
+      expect(RateLimitService.block(policy, 'everybody')?.retryAfterMs).toBeGreaterThan(0);
       await RateLimitService.reset(policy, 'everybody');
       expect(await RateLimitService.peek(policy, 'everybody')).toMatchObject([{ remaining: 100 }]);
-      expect(RateLimitService.blockedMs(policy, 'everybody')).toBe(0);
+      expect(RateLimitService.block(policy, 'everybody')).toBeUndefined();
     },
     { isolate },
   );
