@@ -19,6 +19,7 @@ export const ERRORS = {
   TOKEN_REUSED: { status: 401, title: 'The refresh token was used already; the session has ended' },
   INVALID_CREDENTIALS: { status: 401, title: 'The e-mail address or the password is wrong' },
   ACCOUNT_DISABLED: { status: 403, title: 'The account is disabled' },
+  PASSWORD_INCORRECT: { status: 403, title: 'The current password is wrong' },
   FORBIDDEN: { status: 403, title: 'This is not allowed' },
   NOT_FOUND: { status: 404, title: 'There is nothing here' },
   METHOD_NOT_ALLOWED: { status: 405, title: 'The method is not supported here' },

@@ -30,6 +30,19 @@ const list = z
   .default('')
   .transform((text) => text.split(',').flatMap((part) => part.trim() || []));
 
+/** 32 bytes or more, base64url. */
+const KEY_PART = /^[A-Za-z0-9_-]{43,}$/;
+
+/** A key without its secret would sign with nothing. */
+function isComplete(key: Record<string, unknown>): boolean {
+  const has = (...parts: string[]) => parts.every((part) => typeof key[part] === 'string' && KEY_PART.test(key[part]));
+  if (key['kty'] === 'oct') return has('k');
+  const secret = key['state'] === 'active' ? ['d'] : [];
+  return key['kty'] === 'EC'
+    ? key['crv'] === 'P-256' && has('x', 'y', ...secret)
+    : key['crv'] === 'Ed25519' && has('x', ...secret);
+}
+
 /** A set of keys with states, as `npm run keys` writes it: one active, any number of next and retired ones. */
 const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
   z
@@ -54,56 +67,63 @@ const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
               state: z.enum(['next', 'active', 'retired']),
             }),
           )
+          .refine((keys) => keys.every(isComplete), 'has a key without its parts (create it with `npm run keys`)')
           .refine((keys) => keys.filter((key) => key.state === 'active').length === 1, 'needs exactly one active key')
           .refine((keys) => new Set(keys.map((key) => key.kid)).size === keys.length, 'has a kid twice'),
       }),
     );
 
 /** Bindings as strings -> settings. Every default of the product's policy stands here. */
-const schema = z.object({
-  ISSUER: z.url(),
-  AUDIENCE: z.string().min(1),
-  SIGNING_KEYS: keySet('OKP', 'EC'),
-  REFRESH_KEYS: keySet('oct'),
-  UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
-  UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
-  KEY_PREFIX: z
-    .string()
-    .regex(/^[A-Za-z0-9_-]{1,32}$/)
-    .default('app'),
-  REDIS_KEY_LOCKING: z.enum(['true', 'false']).optional(),
-  CORS_ORIGINS: list,
-  IPV6_PREFIX_BITS: integer(64, 16, 128),
-  BODY_LIMIT_BYTES: integer(65_536, 1_024, 10_485_760),
+const schema = z
+  .object({
+    ISSUER: z.url(),
+    AUDIENCE: z.string().min(1),
+    SIGNING_KEYS: keySet('OKP', 'EC'),
+    REFRESH_KEYS: keySet('oct'),
+    UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
+    UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
+    KEY_PREFIX: z
+      .string()
+      .regex(/^[A-Za-z0-9_-]{1,32}$/)
+      .default('app'),
+    REDIS_KEY_LOCKING: z.enum(['true', 'false']).optional(),
+    CORS_ORIGINS: list,
+    IPV6_PREFIX_BITS: integer(64, 16, 128),
+    BODY_LIMIT_BYTES: integer(65_536, 1_024, 10_485_760),
 
-  ACCESS_TOKEN_TTL_SECONDS: integer(900, 30, 86_400),
-  REFRESH_IDLE_TTL_SECONDS: integer(7 * 86_400, 60),
-  REFRESH_ABSOLUTE_TTL_SECONDS: integer(30 * 86_400, 60, 366 * 86_400),
-  REFRESH_GRACE_SECONDS: integer(30, 0, 3_600),
-  SESSIONS_PER_USER: integer(10, 1, 100),
+    ACCESS_TOKEN_TTL_SECONDS: integer(900, 30, 86_400),
+    REFRESH_IDLE_TTL_SECONDS: integer(7 * 86_400, 60),
+    REFRESH_ABSOLUTE_TTL_SECONDS: integer(30 * 86_400, 60, 366 * 86_400),
+    REFRESH_GRACE_SECONDS: integer(30, 0, 3_600),
+    SESSIONS_PER_USER: integer(10, 1, 100),
 
-  USER_CACHE_TTL_SECONDS: integer(600),
-  LIST_CACHE_TTL_SECONDS: integer(300),
-  LOADER_DEADLINE_MS: integer(10_000, 100, 30_000),
-  TOMBSTONE_SECONDS: integer(60, 1, 3_600),
+    USER_CACHE_TTL_SECONDS: integer(600),
+    LIST_CACHE_TTL_SECONDS: integer(300),
+    LOADER_DEADLINE_MS: integer(10_000, 100, 30_000),
+    TOMBSTONE_SECONDS: integer(60, 1, 3_600),
 
-  LIMIT_LOGIN: limit('5/15m'),
-  LIMIT_LOGIN_ADDRESS: limit('50/15m'),
-  LIMIT_REGISTER: limit('3/1m'),
-  LIMIT_API: limit('100/15m'),
-  LIMIT_REFRESH: limit('30/15m'),
+    LIMIT_LOGIN: limit('5/15m'),
+    LIMIT_LOGIN_ADDRESS: limit('50/15m'),
+    LIMIT_REGISTER: limit('3/1m'),
+    LIMIT_API: limit('100/15m'),
+    LIMIT_REFRESH: limit('30/15m'),
 
-  REDIS_GUARD_DEADLINE_MS: integer(200, 1, 10_000),
-  REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
-  REDIS_CALL_TIMEOUT_MS: integer(2_000, 1, 30_000),
-  DATABASE_DEADLINE_MS: integer(2_000, 1, 30_000),
+    REDIS_GUARD_DEADLINE_MS: integer(200, 1, 10_000),
+    REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
+    REDIS_CALL_TIMEOUT_MS: integer(2_000, 1, 30_000),
+    DATABASE_DEADLINE_MS: integer(2_000, 1, 30_000),
 
-  BREAKER_WINDOW_MS: integer(10_000, 1_000),
-  BREAKER_MIN_CALLS: integer(10),
-  BREAKER_FAILURE_PERCENT: integer(50, 1, 100),
-  BREAKER_PROBE_MS: integer(1_000, 10),
-  BREAKER_PROBE_MAX_MS: integer(30_000, 10),
-});
+    BREAKER_WINDOW_MS: integer(10_000, 1_000),
+    BREAKER_MIN_CALLS: integer(10),
+    BREAKER_FAILURE_PERCENT: integer(50, 1, 100),
+    BREAKER_PROBE_MS: integer(1_000, 10),
+    BREAKER_PROBE_MAX_MS: integer(30_000, 10),
+  })
+  .refine((env) => env.LOADER_DEADLINE_MS < env.TOMBSTONE_SECONDS * 1_000, {
+    // A fill that comes later than its tombstone would not be refused any more.
+    path: ['TOMBSTONE_SECONDS'],
+    message: 'must be longer than LOADER_DEADLINE_MS',
+  });
 
 export type KeySetConfig = z.infer<ReturnType<typeof keySet<'OKP' | 'EC' | 'oct'>>>;
 

@@ -64,7 +64,11 @@ export const onError: ErrorHandler = (error, c) => {
     ...describeError(error),
     path: c.req.path,
     // Where, without the message: it may quote what it failed on.
-    at: error.stack?.split('\n').slice(1, 4).join(' | '),
+    at: error.stack
+      ?.split('\n')
+      .filter((row) => /^\s+at /.test(row))
+      .slice(0, 3)
+      .join(' |'),
   });
   return problem(c, new AppError('INTERNAL'));
 };

@@ -39,7 +39,7 @@ export interface AuthService {
   logout(claims: AccessClaims): Promise<void>;
   /** Ends every session of the user. */
   logoutAll(claims: AccessClaims): Promise<void>;
-  /** Ends every other session; this one gets new tokens. @throws {AppError} `INVALID_CREDENTIALS` */
+  /** Ends every other session; this one gets new tokens. @throws {AppError} `PASSWORD_INCORRECT` */
   changePassword(claims: AccessClaims, current: string, next: string): Promise<TokenPair>;
 }
 
@@ -167,8 +167,8 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
       if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
       const { valid } = await verifyPassword(user.passwordHash, current);
       if (!valid) {
-        throw new AppError('INVALID_CREDENTIALS', {
-          detail: 'The current password is wrong.',
+        // Not a 401: the caller is who they are, and need not log in again.
+        throw new AppError('PASSWORD_INCORRECT', {
           errors: [{ pointer: '/currentPassword', detail: 'is not the password of this account' }],
         });
       }

@@ -145,6 +145,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
 
     async check(claims, whenUnavailable = 'd1') {
       const verdict = await ask(claims, whenUnavailable);
+      if (verdict === 'revoked') denials.endToken(claims.tokenId);
       // Something may have been revoked here while the question was on its way.
       return verdict === 'valid' ? denials.verdict(claims) : verdict;
     },

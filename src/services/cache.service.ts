@@ -1,5 +1,6 @@
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
+import { unavailable } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import type { RedisValue } from '../redis/client';
 import { RedisError } from '../redis/errors';
@@ -61,6 +62,8 @@ export interface CacheService {
   cacheUser(userId: string, user: unknown, ttlSeconds?: number): Promise<boolean>;
   getCachedUser<T>(userId: string): Promise<T | null>;
   invalidateUser(userId: string): Promise<{ pending: boolean }>;
+  /** Drops what this request has read, and lets nobody join a load that began before. */
+  forgetReads(): void;
   /** @returns `pending: true` when Redis could not be told; record the change in the outbox where that must not be lost */
   invalidate(change: Invalidation): Promise<{ pending: boolean }>;
 }
@@ -219,7 +222,7 @@ export function createCacheService({
       }
       return json;
     };
-    const flight = `${key.entryKey} ${snapshot?.writeId ?? '-'} ${nonces?.join(' ') ?? '-'}`;
+    const flight = `${key.entryKey} ${flights.generation} ${snapshot?.writeId ?? '-'} ${nonces?.join(' ') ?? '-'}`;
     const json = await flights.run(flight, load, { deadlineMs: settings.loaderDeadlineMs, keepAlive: waitUntil });
     return json === undefined ? null : (JSON.parse(json) as T);
   }
@@ -295,9 +298,13 @@ export function createCacheService({
       return service.invalidate({ users: [userId] });
     },
 
-    async invalidate(change) {
-      // What this request has read is no longer to be trusted either.
+    forgetReads() {
       reads.clear();
+      flights.separate();
+    },
+
+    async invalidate(change) {
+      service.forgetReads();
       try {
         const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);
         await Promise.all(commands.map((command) => batch.send(...command)));
@@ -318,15 +325,14 @@ function slotOf(key: string): string {
   return /\{([^}]+)\}/.exec(key)?.[1] ?? key;
 }
 
-/** @throws {DOMException} `TimeoutError` at the deadline, whether the loader heeds its signal or not */
+/** @throws {AppError} `SERVICE_UNAVAILABLE` at the deadline, whether the loader heeds its signal or not */
 async function withDeadline<T>(loader: (context: LoaderContext) => Promise<T>, deadlineMs: number): Promise<T> {
   const controller = new AbortController();
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
     timer = setTimeout(() => {
-      const error = new DOMException('the loader took too long', 'TimeoutError');
-      reject(error);
-      controller.abort(error);
+      reject(unavailable('The data'));
+      controller.abort(new DOMException('the loader took too long', 'TimeoutError'));
     }, deadlineMs);
   });
   try {

@@ -132,12 +132,15 @@ class RequestServiceMap implements ServiceMap {
 
   get token() {
     const { access, refresh, config } = this.#parts.isolate;
-    return (this.#token ??= createTokenService({ access, refresh, accessTtlSeconds: config.tokens.accessTtlSeconds }));
+    const { accessTtlSeconds } = config.tokens;
+    const { now } = this.#parts.common;
+    return (this.#token ??= createTokenService({ access, refresh, accessTtlSeconds, now }));
   }
 
   get outbox() {
     const { common, isolate, freshBatch } = this.#parts;
-    return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch }));
+    const forgetReads = () => this.#cache?.forgetReads();
+    return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch, forgetReads }));
   }
 
   get lastSeen() {

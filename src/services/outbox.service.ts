@@ -92,6 +92,7 @@ export interface OutboxDeps {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
+  forgetReads: () => void;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }

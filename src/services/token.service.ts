@@ -40,9 +40,10 @@ export interface TokenDeps {
   access: AccessTokens;
   refresh: RefreshTokens;
   accessTtlSeconds: number;
+  now: () => number;
 }
 
-export function createTokenService({ access, refresh, accessTtlSeconds }: TokenDeps): TokenService {
+export function createTokenService({ access, refresh, accessTtlSeconds, now }: TokenDeps): TokenService {
   return {
     async issue({ userId, role, accessVersion }, grant) {
       const claims: Omit<AccessClaims, 'expiresAt' | 'tokenId'> = {
@@ -53,11 +54,14 @@ export function createTokenService({ access, refresh, accessTtlSeconds }: TokenD
         epoch: grant.epoch,
         generation: grant.generation,
       };
+      // No token outlives its session.
+      const restSeconds = Math.floor((grant.expiresAtMs - now()) / 1_000);
+      const ttlSeconds = Math.max(1, Math.min(accessTtlSeconds, restSeconds));
       return {
-        access_token: await access.sign(claims),
+        access_token: await access.sign(claims, ttlSeconds),
         refresh_token: refresh.mint(grant),
         token_type: 'Bearer',
-        expires_in: accessTtlSeconds,
+        expires_in: ttlSeconds,
       };
     },
     verifyAccess: (token) => access.verify(token),

@@ -80,6 +80,9 @@ export async function wholeFlow(app: RunningApp, between: () => Promise<void> = 
 
   const last = expectTokens(await login(call, person), 200);
   const other = expectTokens(await login(call, person), 200);
+  const wrong = { currentPassword: 'not this one', newPassword: 'another horse battery' };
+  const denied = await call('POST', '/v1/auth/password', { token: last.access, body: wrong });
+  expect([denied.status, denied.body.code]).toEqual([403, 'PASSWORD_INCORRECT']);
   const changed = await call('POST', '/v1/auth/password', {
     token: last.access,
     body: { currentPassword: person.password, newPassword: 'another horse battery' },

@@ -23,10 +23,11 @@ if value then
     stored[kind .. w] = {tonumber(a), tonumber(b), tonumber(c)}
   end
 end
-local admitted, replies, parts, ttl = 1, {}, {}, 1
+local admitted, replies, parts, ttl, mine = 1, {}, {}, 1, {}
 for i = 5, #ARGV, 3 do
   local kind, W, L = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
   local state = stored[kind .. ARGV[i + 1]]
+  mine[kind .. ARGV[i + 1]] = true
   local a, b, c, elapsed, fits, after
   if kind == 's' then
     a, b, c = math.floor(now / W), 0, 0
@@ -61,6 +62,13 @@ for i = 5, #ARGV, 3 do
   for _, reply in ipairs({fits and 1 or 0, a, b, c, elapsed}) do replies[#replies + 1] = reply end
 end
 if n ~= 0 and (settle or admitted == 1) then
+  -- Another limiter of this name may have other windows: they stay as they are.
+  for id, state in pairs(stored) do
+    if not mine[id] then
+      parts[#parts + 1] = string.format('%s %s %.0f %.0f %.0f', string.sub(id, 1, 1), string.sub(id, 2), unpack(state))
+      ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
+    end
+  end
   redis.call('SET', KEYS[1], table.concat(parts, ';'), 'PX', ttl)
 end
 table.insert(replies, 1, admitted)

@@ -19,7 +19,13 @@ export type Verdict = 'valid' | 'revoked' | 'superseded';
  */
 export class LocalDenials {
   readonly #sessions = new BoundedMap<string, true>(10_000);
+  readonly #tokens = new BoundedMap<string, true>(10_000);
   readonly #versions = new BoundedMap<string, Versions>(10_000);
+
+  /** A token that Redis or D1 has called revoked: the next time it costs neither a trip nor its owner's quota. */
+  endToken(tokenId: string): void {
+    this.#tokens.set(tokenId, true);
+  }
 
   endSession(sessionId: string): void {
     this.#sessions.set(sessionId, true);
@@ -41,6 +47,7 @@ export class LocalDenials {
 
   verdict(claims: AccessClaims): Verdict {
     if (this.#sessions.get(claims.sessionId) !== undefined) return 'revoked';
+    if (this.#tokens.get(claims.tokenId) !== undefined) return 'revoked';
     const versions = this.#versions.get(claims.userId);
     return versions === undefined ? 'valid' : judgeVersions(claims, versions);
   }

@@ -6,6 +6,18 @@
 export class Flights {
   readonly #flights = new Map<string, Promise<string | undefined>>();
 
+  #generation = 0;
+
+  /** Part of every key: changes with each invalidation that this isolate knows of, also while Redis is away. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** From now on nobody joins a load that has begun. */
+  separate(): void {
+    this.#generation += 1;
+  }
+
   /** Loads under way. */
   get size(): number {
     return this.#flights.size;

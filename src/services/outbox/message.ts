@@ -22,6 +22,8 @@ export interface TellOptions {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
+  /** What this request has read from the cache is no longer to be trusted. */
+  forgetReads: () => void;
   now: () => number;
 }
 
@@ -29,7 +31,7 @@ export interface TellOptions {
 export async function tell(
   message: OutboxMessage,
   batch: RedisBatch,
-  { keys, config, denials, now }: TellOptions,
+  { keys, config, denials, forgetReads, now }: TellOptions,
 ): Promise<void> {
   const lifeMs = blacklistTtlMs(config);
   switch (message.kind) {
@@ -49,6 +51,7 @@ export async function tell(
       return;
     }
     case 'invalidate': {
+      forgetReads();
       const commands = invalidationCommands(keys, message, config.cache.tombstoneSeconds);
       await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
     }

@@ -62,7 +62,11 @@ export class LocalLimiter {
   }
 
   #store(key: string, limits: readonly Limit[], next: (limit: Limit, index: number) => LimitState): void {
-    this.#entries.set(key, new Map(limits.map((limit, index) => [idOf(limit), next(limit, index)])));
+    const others = this.#entries.get(key) ?? [];
+    this.#entries.set(
+      key,
+      new Map([...others, ...limits.map((limit, index) => [idOf(limit), next(limit, index)] as const)]),
+    );
   }
 }
 

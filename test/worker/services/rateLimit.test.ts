@@ -182,6 +182,21 @@ describe('several windows', () => {
   });
 });
 
+test('two limiters of one name keep their windows apart', async () => {
+  const [fast, slow] = [3_600_000, 86_400_000].map((windowMs) => ({
+    name: 'shared',
+    limits: [slidingWindow(2, windowMs)],
+  }));
+  if (fast === undefined || slow === undefined) throw new Error('unreachable');
+  await inRequest(async () => {
+    const seen: boolean[] = [];
+    for (let i = 0; i < 3; i += 1) {
+      for (const policy of [fast, slow]) seen.push((await RateLimitService.consume({ policy, identity: 'x' })).allowed);
+    }
+    expect(seen).toEqual([true, true, true, true, false, false]);
+  });
+});
+
 test('of 200 at once exactly 100 are admitted, and the refused consume nothing', async () => {
   const isolate = isolateFor();
   await inRequest(
