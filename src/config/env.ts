@@ -20,7 +20,9 @@ const limit = (fallback: string) =>
       const [count = '', window = ''] = text.split('/');
       const unit = window.slice(-1) as keyof typeof UNIT_MS;
       return { maxRequests: Number(count), windowMs: Number(window.slice(0, -1)) * UNIT_MS[unit] };
-    });
+    })
+    // The limiter's arithmetic is exact as long as its products are.
+    .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
 
 const integer = (fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER) =>
   z.coerce.number().int().min(min).max(max).default(fallback);

@@ -18,6 +18,8 @@ export interface CheckPlan {
   readonly limits?: boolean;
   /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
   local?(c: Context<AppEnv>): void | Promise<void>;
+  /** Who is asking, once all local work is done. Throwing refuses. */
+  identify?(c: Context<AppEnv>): void | Promise<void>;
   /** Throws for whoever is known here to be refused: no check asks Redis then, and nothing is consumed. */
   known?(c: Context<AppEnv>): void;
   /** Issues commands (they are held until every check has) and returns what decides once their replies are in. */
@@ -53,7 +55,6 @@ export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
   const handler: MiddlewareHandler<AppEnv> = async function check(c, next) {
     await runChecks(c, [plan]);
     await next();
-    settleChecks(c, [plan]);
   };
   return Object.assign(handler, { [PLAN]: plan }) as unknown as Check<V>;
 }
@@ -78,9 +79,14 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
+  const { batch, afterAnswer } = c.var.request;
+  for (const plan of active) if (plan.after !== undefined) afterAnswer.push(() => plan.after?.(c));
+  for (const plan of active) {
+    const work = plan.identify?.(c);
+    if (work !== undefined) await work;
+  }
   for (const plan of active) plan.known?.(c);
 
-  const { batch } = c.var.request;
   const release = batch.hold();
   const decisions: (Decide | undefined)[] = [];
   try {
@@ -102,9 +108,4 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
   if (refusal !== undefined) throw refusal.error;
-}
-
-/** What the checks do once the answer is made. */
-export function settleChecks(c: Context<AppEnv>, plans: readonly CheckPlan[]): void {
-  for (const plan of plans) plan.after?.(c);
 }

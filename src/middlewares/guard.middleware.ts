@@ -1,6 +1,6 @@
 import type { MiddlewareHandler } from 'hono';
 
-import { planOf, runChecks, settleChecks } from './check';
+import { planOf, runChecks } from './check';
 import type { CheckPlan, Mergeable } from './check';
 import type { AppEnv } from './services.middleware';
 
@@ -44,7 +44,6 @@ export function guard<const T extends readonly Mergeable[]>(
   const handler: MiddlewareHandler<AppEnv> = async function guard(c, next) {
     await runChecks(c, plans);
     await next();
-    settleChecks(c, plans);
   };
   return handler as unknown as ReturnType<typeof guard<T>>;
 }

@@ -48,12 +48,12 @@ export const policy = {
   },
 } as const satisfies Record<string, ConfiguredLimit>;
 
-/** A policy's numbers as they are set now, for those who look into its counters. */
-export function policyNamed(name: keyof typeof policy, limits: Config['limits']): RateLimitPolicy {
-  const { name: label, limit } = policy[name];
-  const { maxRequests, windowMs } = limit(limits);
-  return { name: label, limits: [slidingWindow(maxRequests, windowMs)] };
-}
+/** Names as headers and refusals show them. */
+export const POLICY_NAMES = Object.values(policy).map(({ name }) => name);
 
-/** The names under which an administrator may ask. */
-export const POLICY_NAMES = Object.keys(policy) as [keyof typeof policy, ...(keyof typeof policy)[]];
+/** A policy's numbers as they are set now, for those who look into its counters. */
+export function policyNamed(name: (typeof POLICY_NAMES)[number], limits: Config['limits']): RateLimitPolicy {
+  const found = Object.values(policy).find((candidate) => candidate.name === name) ?? policy.api;
+  const { maxRequests, windowMs } = found.limit(limits);
+  return { name, limits: [slidingWindow(maxRequests, windowMs)] };
+}

@@ -125,9 +125,8 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
     if (deny.has(who)) throw new AppError('FORBIDDEN');
     const limits = limitsOf(c);
     for (const limit of limits) assertLimit(limit);
-    const label =
-      name ??
-      `${limits.map(({ maxRequests, windowMs }) => `${maxRequests}-${windowMs}`).join('-')}-${slug(routePath(c))}`;
+    // A limit that depends on the request is one counter, whatever its number is just now.
+    const label = name ?? `${limits.map(({ windowMs }) => windowMs).join('-')}-${slug(routePath(c))}`;
     const policy = { name: label, limits };
     const state: LimiterState = {
       policy,
@@ -147,14 +146,15 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   return check({
     name: 'rateLimiter()',
     limits: true,
-    ...(identity !== undefined && {
-      async local(c: Ctx) {
-        begin(c, await identity(c));
-      },
-    }),
+    ...(identity === undefined
+      ? { identify: (c: Ctx) => void begin(c, callerIdentity(c)) }
+      : {
+          async identify(c: Ctx) {
+            begin(c, await identity(c));
+          },
+        }),
     known(c) {
-      // Only now is it known whether the caller is authenticated.
-      const state = identity === undefined ? begin(c, callerIdentity(c)) : stateOf(states, c);
+      const state = stateOf(states, c);
       if (state.skipped) return;
       const block = RateLimitService.block(state.policy, state.key, state.cost);
       if (block !== undefined) throw refuse(c, state, block.retryAfterMs, block.violated);
@@ -176,13 +176,14 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       };
     },
     undo(c) {
-      const { made, cost: charged } = stateOf(states, c);
-      if (made?.allowed === true) made.settle(-charged);
+      const state = stateOf(states, c);
+      if (state.made?.allowed === true) state.made.settle(-state.cost);
+      delete state.made;
     },
     ...(charge !== undefined && {
       after(c: Ctx) {
-        const { made, cost: charged } = stateOf(states, c);
-        if (made?.allowed === true) made.settle(charge(c) - charged);
+        const state = states.get(c);
+        if (state?.made?.allowed === true) state.made.settle(charge(c) - state.cost);
       },
     }),
   });

@@ -30,8 +30,11 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
       now,
     });
     c.set('request', request);
-    await runWithServices(request.services, next);
-    const { batch, degraded } = request;
+    const { batch, degraded, afterAnswer } = request;
+    await runWithServices(request.services, async () => {
+      await next();
+      for (const settle of afterAnswer) settle();
+    });
     if (degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...degraded].join(', '));
     const deferred = batch.settle();
     if (deferred !== undefined) waitUntil(deferred);

@@ -14,7 +14,7 @@ const adminOnly = () => guard(rateLimiter(policy.api), authenticate(), requireRo
 
 /** An identity may hold an e-mail address, hence the bodies: URLs end up in logs. */
 export const adminRoutes = new Hono<AppEnv>()
-  .post('/limits/peek', ...validJson(counterSchema), adminOnly(), async (c) => {
+  .post('/limits/peek', adminOnly(), ...validJson(counterSchema), async (c) => {
     const { policy: name, identity } = c.req.valid('json');
     const quotas = await RateLimitService.peek(policyNamed(name, configOf(c.env).limits), identity);
     const limits = quotas.map(({ name: limit, limit: { maxRequests, windowMs }, remaining, resetMs }) => ({
@@ -26,7 +26,7 @@ export const adminRoutes = new Hono<AppEnv>()
     }));
     return c.json({ limits }, 200);
   })
-  .post('/limits/reset', ...validJson(counterSchema), adminOnly(), async (c) => {
+  .post('/limits/reset', adminOnly(), ...validJson(counterSchema), async (c) => {
     const { policy: name, identity } = c.req.valid('json');
     await RateLimitService.reset(policyNamed(name, configOf(c.env).limits), identity);
     return c.body(null, 204);

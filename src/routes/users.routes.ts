@@ -23,19 +23,19 @@ export const userRoutes = new Hono<AppEnv>()
     ),
     async (c) => c.json(await UserService.getUser(c.var.auth.userId), 200),
   )
-  .patch('/me', ...validJson(profileSchema), signedIn(), async (c) =>
+  .patch('/me', signedIn(), ...validJson(profileSchema), async (c) =>
     c.json(await UserService.updateUser(c.var.auth.userId, c.req.valid('json')), 200),
   )
   .delete('/me', signedIn(), async (c) => {
     await UserService.deleteUser(c.var.auth.userId);
     return c.body(null, 204);
   })
-  .get('/', validQuery(listSchema), adminOnly(), async (c) =>
+  .get('/', adminOnly(), validQuery(listSchema), async (c) =>
     c.json(await UserService.getUsers(c.req.valid('query')), 200),
   )
-  .get('/:id', validParam(userParam), adminOnly(), async (c) =>
+  .get('/:id', adminOnly(), validParam(userParam), async (c) =>
     c.json(await UserService.getUser(c.req.valid('param').id), 200),
   )
-  .patch('/:id', validParam(userParam), ...validJson(userChangeSchema), adminOnly(), async (c) =>
+  .patch('/:id', adminOnly(), validParam(userParam), ...validJson(userChangeSchema), async (c) =>
     c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json')), 200),
   );

@@ -31,6 +31,9 @@ import type { TokenService } from './token.service';
 import { createUserService } from './user.service';
 import type { UserService } from './user.service';
 
+/** What a walk through the key space may wait for Redis in all. */
+const SLOW_MS = 25_000;
+
 export interface RequestContext {
   isolate: Isolate;
   /** The D1 binding. */
@@ -45,6 +48,8 @@ export interface RequestServices {
   batch: RedisBatch;
   /** What did not work as it should have, such as `limiter=local`: for the answer's header and the log. */
   degraded: ReadonlySet<string>;
+  /** Called once the answer is made. */
+  afterAnswer: (() => void)[];
 }
 
 /** The composition root: everything that the app can do, for one request. Services are made when first used. */
@@ -66,11 +71,12 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
     isolate,
     common: { batch, keys, config, database, denials, waitUntil, now, degraded: note },
     freshBatch: () => batchOf(callTimeoutMs),
+    slowBatch: () => batchOf(SLOW_MS),
   });
 
   const due = breaker.claimProbe();
   if (due !== undefined) waitUntil(probe(due, breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
-  return { services, batch, degraded };
+  return { services, batch, degraded, afterAnswer: [] };
 }
 
 interface Parts {
@@ -86,6 +92,7 @@ interface Parts {
     degraded: (what: string) => void;
   };
   freshBatch: () => RedisBatch;
+  slowBatch: () => RedisBatch;
 }
 
 /** Each service is built on first use and kept: most requests need few of them. */
@@ -108,7 +115,7 @@ class RequestServiceMap implements ServiceMap {
   }
 
   get redis() {
-    return (this.#redis ??= createRedisService(this.#parts.common));
+    return (this.#redis ??= createRedisService({ ...this.#parts.common, slowBatch: this.#parts.slowBatch }));
   }
 
   get cache() {

@@ -168,14 +168,15 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     let failure: unknown;
     await Promise.all(
       rows.map(async (row) => {
-        const message = parseMessage(row);
-        if (message === undefined) {
+        const expired = row.expiresAtMs <= at;
+        const message = expired ? undefined : parseMessage(row);
+        if (message === undefined && !expired) {
           refused.push(row);
           return;
         }
         try {
           // Of an expired one nobody needs to know any more.
-          if (row.expiresAtMs > at) await tell(message, through, deps);
+          if (message !== undefined) await tell(message, through, deps);
           told.push(row);
         } catch (error) {
           if (error instanceof RedisError && !(error instanceof RedisUnavailable)) {

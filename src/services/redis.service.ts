@@ -40,7 +40,7 @@ export interface RedisService {
    * Deletes every key of the namespace that matches the glob (`user:*`), a thousand at a time. It walks the whole key
    * space: not for a request's hot path.
    *
-   * @returns how many keys were deleted
+   * @returns how many keys were deleted, also when Redis went away on the way; `throw` tells
    */
   deletePattern(namespace: string, pattern: string, options?: RedisCallOptions): Promise<number>;
 }
@@ -55,7 +55,14 @@ export const RedisService: RedisService = facade('redis');
 
 const SCAN_COUNT = 1_000;
 
-export function createRedisService({ batch, keys }: { batch: RedisBatch; keys: Keys }): RedisService {
+export interface RedisDeps {
+  batch: RedisBatch;
+  keys: Keys;
+  /** One with a deadline for work that takes many trips. */
+  slowBatch: () => RedisBatch;
+}
+
+export function createRedisService({ batch, keys, slowBatch }: RedisDeps): RedisService {
   async function attempt<T>(call: Promise<T>, instead: T, options: RedisCallOptions | undefined): Promise<T> {
     try {
       return await call;
@@ -95,15 +102,16 @@ export function createRedisService({ batch, keys }: { batch: RedisBatch; keys: K
     },
     async deletePattern(namespace, pattern, options) {
       const match = keys.plain(namespace.replaceAll(/[*?[\]\\^]/g, String.raw`\$&`), pattern);
+      const slow = slowBatch();
       let deleted = 0;
       let cursor = '0';
       do {
-        const page = await attempt(batch.send('SCAN', cursor, 'MATCH', match, 'COUNT', SCAN_COUNT), null, options);
+        const page = await attempt(slow.send('SCAN', cursor, 'MATCH', match, 'COUNT', SCAN_COUNT), null, options);
         if (!Array.isArray(page)) break;
         cursor = String(page[0]);
         const found = Array.isArray(page[1]) ? page[1].map(String) : [];
         // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
-        const counts = await attempt(Promise.all(found.map((key) => batch.send('UNLINK', key))), [], options);
+        const counts = await attempt(Promise.all(found.map((key) => slow.send('UNLINK', key))), [], options);
         deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);
       } while (cursor !== '0');
       return deleted;

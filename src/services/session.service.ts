@@ -127,7 +127,9 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
   /** What a session is until, by its use. */
   const endsAt = () => sql<number>`min(${sessions.lastSeenAtMs} + ${idleMs}, ${sessions.expiresAtMs})`;
-  const alive = (userId: string) => and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt(), now()));
+  /** Live device sessions; the app's own, which name no device, are neither counted nor listed. */
+  const alive = (userId: string) =>
+    and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt(), now()), ne(sessions.device, ''));
 
   /** Redis's copy can wait: a session it does not know is read from D1. */
   async function publish(calls: Promise<unknown>[]): Promise<void> {
@@ -151,7 +153,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
         recentlyEnded(db, userOfSession(sessionId), config, now()),
       ]),
     );
-    return session === undefined ? undefined : { session, owner: owner ?? null, ended };
+    if (session === undefined) return undefined;
+    return { session, owner: owner ?? null, ended: endedOf(sessionId, session.userId, ended) };
   }
 
   const isAlive = (session: SessionRow) =>
@@ -215,7 +218,9 @@ export function createSessionService(deps: SessionDeps): SessionService {
       );
       if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
       const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
-      await publish([records.write({ session, owner: versions, generation: 1, confirmed: 0, ended })]);
+      const known = endedOf(sessionId, data.userId, ended);
+      const state = { session, owner: versions, generation: 1, confirmed: 0, ended: known, replace: true };
+      await publish([records.write(state)]);
     },
 
     async getSession<T extends object = SessionData>(sessionId: string) {
@@ -346,6 +351,14 @@ export function createSessionService(deps: SessionDeps): SessionService {
     },
   };
   return service;
+}
+
+/**
+ * A session's denials live in the slot that its id names. Under an id of another form that is nobody's, or somebody
+ * else's: what is known of the user says nothing there, and D1 stays the one to ask.
+ */
+function endedOf<T>(sessionId: string, userId: string, ended: T): T | undefined {
+  return userOfSession(sessionId) === userId ? ended : undefined;
 }
 
 /** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */

@@ -114,6 +114,17 @@ test('a session outlives a flush of Redis, its end too', async () => {
   });
 });
 
+test('a session id of any form works, and ends with its user’s other sessions', async () => {
+  await inRequest(async () => {
+    await SessionService.createSession('session-42', { userId: 'somebody', role: 'user' });
+    expect(await SessionService.getSession('session-42')).toEqual({ userId: 'somebody', role: 'user' });
+    await SessionService.createSession('session-42', { userId: 'somebody', role: 'admin' });
+    expect(await SessionService.getSession('session-42')).toEqual({ userId: 'somebody', role: 'admin' });
+    expect(await SessionService.deleteSession('session-42')).toBe(true);
+    expect(await SessionService.getSession('session-42')).toBeNull();
+  });
+});
+
 function appWith(mount: (app: Hono<AppEnv>) => void) {
   const app = new Hono<AppEnv>().use(services({ isolate: isolateFor() }));
   mount(app);

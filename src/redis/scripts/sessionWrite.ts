@@ -10,8 +10,9 @@ import { defineScript } from '../script';
  * ARGV[1] sid   ARGV[2] data (JSON)   ARGV[3] generation   ARGV[4] confirmed generation   ARGV[5] epoch of the session
  * ARGV[6] role   ARGV[7] epoch of the user   ARGV[8] access version of the user
  * ARGV[9] idle TTL (ms)   ARGV[10] time to its absolute end (ms)   ARGV[11] TTL of the blacklist (ms)
- * ARGV[12] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
- * ARGV[13…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
+ * ARGV[12] 1: the data replaces what is there; 0: it fills a gap, or comes with a newer access version
+ * ARGV[13] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
+ * ARGV[14…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
  * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
  * (ms), dead reason
  * -> 1 written or already there, 0 refused
@@ -19,10 +20,10 @@ import { defineScript } from '../script';
 export const sessionWrite = defineScript(`
 local state = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
 local epoch = math.max(tonumber(state[1] or '0'), tonumber(ARGV[7]))
-if state[1] or ARGV[12] == '1' then
+if state[1] or ARGV[13] == '1' then
   redis.call('HSET', KEYS[2], 'ep', epoch, 'av', math.max(tonumber(state[2] or '0'), tonumber(ARGV[8])))
   if not state[1] then
-    for i = 13, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+    for i = 14, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
   end
   if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[11]) then
     redis.call('PEXPIRE', KEYS[2], ARGV[11])
@@ -37,7 +38,8 @@ if not record[1] or tonumber(record[1]) < tonumber(ARGV[3]) then
   redis.call('HSET', KEYS[1], 'g', ARGV[3], 'c', ARGV[4], 'ct', now)
 end
 if not record[1] then redis.call('HSET', KEYS[1], 'ls', now) end
-if not record[2] or tonumber(record[2]) <= tonumber(ARGV[8]) then
+local versions = tonumber(record[2] or '-1')
+if versions < tonumber(ARGV[8]) or (versions == tonumber(ARGV[8]) and ARGV[12] == '1') then
   redis.call('HSET', KEYS[1], 'd', ARGV[2], 'av', ARGV[8], 'ro', ARGV[6])
 end
 redis.call('HSET', KEYS[1], 'ep', ARGV[5])

@@ -27,8 +27,10 @@ export interface SessionState {
   generation: number;
   /** The newest generation of which a token is known to have arrived. */
   confirmed: number;
-  /** The user's recently ended sessions, for a Redis that has lost them. */
-  ended: readonly EndedSession[];
+  /** The user's recently ended sessions, for a Redis that has lost them; `undefined` where they are not known. */
+  ended: readonly EndedSession[] | undefined;
+  /** Whether the data replaces what is there; else it only fills a gap. */
+  replace?: boolean;
 }
 
 type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
@@ -66,14 +68,21 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
 
   const slot = (sessionId: string) => [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
 
-  function writeArguments({ session, owner, generation, confirmed, ended }: SessionState): [string[], Argument[]] {
+  function writeArguments({
+    session,
+    owner,
+    generation,
+    confirmed,
+    ended,
+    replace = false,
+  }: SessionState): [string[], Argument[]] {
     const { id, data, expiresAtMs } = session;
     const { role, epoch, accessVersion } = owner;
     const restMs = Math.max(1, expiresAtMs - now());
     const ttlMs = Math.min(idleMs, restMs);
     const versions = [session.epoch, role, epoch, accessVersion];
-    const denied = denialFields(ended);
-    const known = denied === undefined ? [0] : [1, ...denied];
+    const denied = ended && denialFields(ended);
+    const known = [replace ? 1 : 0, ...(denied === undefined ? [0] : [1, ...denied])];
     return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs, ...known]];
   }
 

@@ -17,8 +17,8 @@ export interface FoundSession {
   session: SessionRow;
   /** `null`: the account was deleted, or the session is the app's own. */
   owner: UserRow | null;
-  /** The user's sessions that ended recently. */
-  ended: readonly EndedSession[];
+  /** The user's sessions that ended recently; `undefined` for an id that is not of the form `<userId>.<random>`. */
+  ended: readonly EndedSession[] | undefined;
 }
 
 export interface RefreshDeps {

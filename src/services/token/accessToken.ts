@@ -62,7 +62,11 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
   const verified = new BoundedMap<string, AccessClaims>(2_000);
 
   // Imported on first use: crypto does not run while the module is being evaluated.
-  const keys = () => (keyring ??= importKeys(config.signingKeys));
+  const keys = () =>
+    (keyring ??= importKeys(config.signingKeys).catch(() => {
+      keyring = undefined;
+      throw new AppError('CONFIG_INVALID', { detail: 'Configuration wrong: SIGNING_KEYS (a key cannot be imported)' });
+    }));
 
   return {
     async sign(claims, ttlSeconds) {

@@ -1,4 +1,5 @@
 import { Hono } from 'hono';
+import type { Context } from 'hono';
 import { beforeAll, describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
@@ -118,6 +119,28 @@ describe('the order written decides', () => {
     expect((await call('GET', '/before')).status).toBe(429);
     expect((await call('GET', '/after')).status).toBe(200);
   });
+});
+
+test('a charge by outcome counts what another check of the same guard refused', async () => {
+  const charge = (c: Context) => (c.res.status === 401 ? 3 : 1);
+  const limiter = rateLimiter({ maxRequests: 5, windowMs: 60_000_000, name: `charged${Math.random()}`, charge });
+  const { call } = appWith((app) => app.get('/', guard(limiter, authenticate()), (c) => c.text('in')));
+  const statuses = [];
+  for (let i = 0; i < 3; i += 1) statuses.push((await call('GET', '/', { token: 'broken' })).status);
+  expect(statuses).toEqual([401, 401, 429]);
+});
+
+test('a limiter before authenticate() sees who is authenticated', async () => {
+  const limiter = rateLimiter({
+    maxRequests: (c) => (c.var.auth?.role === 'user' ? 2 : 100),
+    windowMs: 60_000_000,
+    name: `roles${Math.random()}`,
+    identity: (c) => `id:${c.var.auth?.userId ?? 'nobody'}`,
+  });
+  const { call } = appWith((app) => app.get('/', guard(limiter, authenticate()), (c) => c.text('in')));
+  const statuses = [];
+  for (let i = 0; i < 3; i += 1) statuses.push((await call('GET', '/', { token })).status);
+  expect(statuses).toEqual([200, 200, 429]);
 });
 
 test('a caller known to be limited costs no round trip, and learns when to come back', async () => {

@@ -55,6 +55,7 @@ const write = (
     7 * DAY,
     30 * DAY,
     31 * DAY,
+    0,
     known,
     ...ended,
   ]);

@@ -10,12 +10,18 @@ const call = callerOf(app, bound);
 
 let token = '';
 let userId = '';
+let admin = '';
 const known = { email: 'known@example.com', password: 'correct horse battery', name: 'Known' };
 
 beforeAll(async () => {
   const { body } = await call('POST', '/v1/auth/register', { body: known });
   token = body.access_token;
   userId = body.user.id;
+  const boss = { ...known, email: 'boss@example.com' };
+  await call('POST', '/v1/auth/register', { body: boss });
+  await env.DB.prepare(`update users set role = 'admin' where email = ?`).bind(boss.email).run();
+  const signedIn = await call('POST', '/v1/auth/login', { body: { email: boss.email, password: boss.password } });
+  admin = signedIn.body.access_token;
 });
 
 const registration = { email: 'new@example.com', password: 'correct horse battery', name: 'New' };
@@ -77,7 +83,13 @@ describe('every refusal is a problem document', () => {
       422,
       'VALIDATION_FAILED',
     ],
-    ['a page that is no number', () => call('GET', '/v1/users?page=0', { token }), 422, 'VALIDATION_FAILED', 'page'],
+    [
+      'a page that is no number',
+      () => call('GET', '/v1/users?page=0', { token: admin }),
+      422,
+      'VALIDATION_FAILED',
+      'page',
+    ],
     ['a list for whoever is no admin', () => call('GET', '/v1/users', { token }), 403, 'FORBIDDEN'],
     ['another user', () => call('GET', `/v1/users/${userId}`, { token }), 403, 'FORBIDDEN'],
     ['a session of another user', () => call('DELETE', '/v1/sessions/somebody.else', { token }), 404, 'NOT_FOUND'],
