@@ -138,10 +138,13 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
     return state;
   }
 
-  const refuse = (c: Ctx, state: LimiterState, retryAfterMs: number, violated: readonly string[]): Error =>
-    handler === undefined
-      ? refusal(state.policy, retryAfterMs, violated, message)
-      : new HTTPException(429, { res: handler(c) });
+  function refuse(c: Ctx, state: LimiterState, retryAfterMs: number, violated: readonly string[]): Error {
+    const error = refusal(state.policy, retryAfterMs, violated, message);
+    if (handler === undefined) return error;
+    const res = handler(c);
+    for (const [header, value] of Object.entries(error.options.headers ?? {})) res.headers.set(header, value);
+    return new HTTPException(429, { res });
+  }
 
   return check({
     name: 'rateLimiter()',

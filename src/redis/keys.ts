@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, createHmac } from 'node:crypto';
 
 import { BoundedMap } from './boundedMap';
 
@@ -30,23 +30,25 @@ export function userOfSession(sessionId: string): string {
   return dot === -1 ? sessionId : sessionId.slice(0, dot);
 }
 
-/** Callers come back: their digests are remembered, as long as the isolate lives. */
-const digests = new BoundedMap<string, string>(2_000);
-
-/** 128 bits of SHA-256, for parts of keys that are long or personal. */
-export function digest(text: string): string {
-  let made = digests.get(text);
-  if (made === undefined) {
-    made = createHash('sha256').update(text).digest('base64url').slice(0, 22);
-    digests.set(text, made);
-  }
-  return made;
-}
-
 /**
  * Every key of the app. Keys that one script touches share a hash tag (`{…}`), so they live in one slot of a cluster.
+ *
+ * @param secret what identities are hashed with; when it changes, their counters begin anew
  */
-export function createKeys(prefix: string) {
+export function createKeys(prefix: string, secret: string) {
+  /** Callers come back: their digests are remembered, as long as the isolate lives. */
+  const digests = new BoundedMap<string, string>(2_000);
+
+  /** 128 bits of an HMAC, for parts of keys that are personal: without the secret, no list of addresses gives them away. */
+  function concealed(text: string): string {
+    let made = digests.get(text);
+    if (made === undefined) {
+      made = createHmac('sha256', secret).update(text).digest('base64url').slice(0, 22);
+      digests.set(text, made);
+    }
+    return made;
+  }
+
   return {
     /** A key of an app developer's own. */
     plain: (namespace: string, key: string) => `${prefix}:${namespace}:${key}`,
@@ -61,7 +63,7 @@ export function createKeys(prefix: string) {
     },
 
     /** String, one a policy and identity. The identity is hashed: it may be an address. */
-    rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${digest(identity)}}`,
+    rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${concealed(identity)}}`,
 
     /** String: the cached user, in one slot with the user's nonce. */
     user: (userId: string) => `${prefix}:user:{${userId}}`,
@@ -73,7 +75,7 @@ export function createKeys(prefix: string) {
     /** String: one cached query. */
     cacheEntry: (namespace: string, hash: string) => `${prefix}:cache:${namespace}:{${hash}}`,
     namespaceNonce: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
-    tagNonce: (tag: string) => `${prefix}:cache:tag:${digest(tag)}`,
+    tagNonce: (tag: string) => `${prefix}:cache:tag:${createHash('sha256').update(tag).digest('base64url')}`,
   };
 }
 

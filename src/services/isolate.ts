@@ -49,7 +49,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
   const { url, token, callTimeoutMs, prefix, breaker } = config.redis;
   return {
     config,
-    keys: createKeys(prefix),
+    keys: createKeys(prefix, activeSecret(config)),
     client: client ?? createRedisClient({ url, token }),
     breaker: createBreaker({ ...breaker, probeLostMs: 4 * callTimeoutMs + 10_000, now }),
     access: createAccessTokens(config, now),
@@ -62,6 +62,11 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     touched: new BoundedMap(10_000),
     degradations: new Map(),
   };
+}
+
+/** What personal parts of Redis keys are hashed with. */
+function activeSecret({ refreshKeys }: Config): string {
+  return String(refreshKeys.keys.find(({ state }) => state === 'active')?.['k']);
 }
 
 const isolates = new WeakMap<Config, Isolate>();

@@ -119,6 +119,7 @@ test('a handler answers in place of the problem document', async () => {
   await get();
   const refused = await get();
   expect([refused.status, refused.body]).toEqual([429, 'slow down']);
+  expect(Number(refused.headers.get('Retry-After'))).toBeGreaterThan(0);
 });
 
 test('charging by outcome: failures cost more, faults of ours nothing', async () => {
