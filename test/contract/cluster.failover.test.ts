@@ -92,9 +92,7 @@ describe.skipIf(!hasRedisServer)(`Redis Cluster under change${hasRedisServer ? '
     await until(() => traffic.tally.acknowledged > 300, 'traffic flows');
     await fail(victim);
     await until(() => traffic.tally.refused > 0, 'commands for the dead shard are refused');
-    const asked = performance.now();
     for (const key of spared) expect(await post(gateway, '/', ['EXISTS', key])).toMatchObject({ body: { result: 1 } });
-    expect(performance.now() - asked).toBeLessThan(500);
 
     const served = async () => {
       const replies = await Promise.all(keys.map((key) => post(gateway, '/', ['EXISTS', key])));

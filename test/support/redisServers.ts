@@ -221,7 +221,9 @@ export async function startCluster(): Promise<Cluster> {
     plan.map(async ({ port, directory }, self) => {
       const table = plan.map((_, i) => line(i, self)).join('\n');
       await writeFile(join(directory, 'nodes.conf'), `${table}\nvars currentEpoch 3 lastVoteEpoch 0\n`);
-      const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000'];
+      // The other shards go on while one has no master; by default they would all stop until it has one.
+      const coverage = ['--cluster-require-full-coverage', 'no'];
+      const cluster = ['--cluster-enabled', 'yes', '--cluster-node-timeout', '1000', ...coverage];
       const argv = ['--port', String(port), '--dir', directory, ...BASE, ...cluster];
       return start(port, directory, [...argv, '--cluster-replica-validity-factor', '0'], []);
     }),

@@ -183,6 +183,35 @@ describe('several windows', () => {
   });
 });
 
+test.each([1.05, 2])('at %f times the limit nearly all of it is used, with the block list in front', async (load) => {
+  const policy = { name: `share-${load}`, limits: [slidingWindow(100, 1_000)] };
+  const isolate = isolateFor();
+  let nowMs = 1_800_000_000_000;
+  let admitted = 0;
+  let asked = 0;
+  const windows = 20;
+  const ask = async () => {
+    if (RateLimitService.block(policy, 'x') !== undefined) return;
+    asked += 1;
+    if ((await RateLimitService.consume({ policy, identity: 'x' })).allowed) admitted += 1;
+  };
+  await inRequest(
+    async ({ batch }) => {
+      batch.setDeadline(60_000);
+      // The first window has none before it to weigh in: it does not count.
+      for (let step = 0; step < (windows + 1) * 100 * load; step += 1) {
+        if (step === Math.ceil(100 * load)) admitted = 0;
+        nowMs = 1_800_000_000_000 + Math.floor((step * 1_000) / (100 * load));
+        await ask();
+      }
+    },
+    { isolate, now: () => nowMs },
+  );
+  expect(admitted).toBeGreaterThanOrEqual(0.98 * 100 * windows);
+  expect(admitted).toBeLessThanOrEqual(100 * (windows + 1));
+  expect(asked).toBeLessThan((windows + 1) * 100 * load);
+});
+
 test('two limiters of one name keep their windows apart', async () => {
   const [fast, slow] = [3_600_000, 86_400_000].map((windowMs) => ({
     name: 'shared',
