@@ -71,19 +71,15 @@ export class RedisBatch {
     return outcome;
   }
 
-  /**
-   * Collects across turns: nothing leaves until the returned function is called. With `false` it drops what was
-   * collected, and those calls are rejected.
-   */
-  hold(): (send?: boolean) => void {
+  /** Collects across turns: nothing leaves until the returned function is called. */
+  hold(): () => void {
     this.#held += 1;
     let released = false;
-    return (send = true) => {
+    return () => {
       if (released) return;
       released = true;
       this.#held -= 1;
-      if (!send) rejectAll(this.#slots.splice(0), new RedisUnavailable('breaker'));
-      else if (this.#held === 0) this.#flush();
+      if (this.#held === 0) this.#flush();
     };
   }
 

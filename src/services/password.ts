@@ -10,7 +10,7 @@ export interface ScryptParameters {
 }
 
 /** OWASP's and ASVS's 2^15/8/3: 32 MiB, about a quarter of a second of CPU. */
-export const SCRYPT_PARAMETERS: ScryptParameters = { ln: 15, r: 8, p: 3 };
+const SCRYPT_PARAMETERS: ScryptParameters = { ln: 15, r: 8, p: 3 };
 
 const SALT_BYTES = 16;
 const HASH_BYTES = 32;

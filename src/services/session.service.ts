@@ -115,7 +115,7 @@ export interface SessionDeps {
 /** The user that a session id belongs to. */
 export const sessionOwner = userOfSession;
 
-export function newSessionId(userId: string): string {
+function newSessionId(userId: string): string {
   return `${userId}.${Buffer.from(crypto.getRandomValues(new Uint8Array(16))).toString('base64url')}`;
 }
 

@@ -37,7 +37,7 @@ export interface Snapshot {
 
 const WRITE_ID_LENGTH = 16;
 
-export function newWriteId(): string {
+function newWriteId(): string {
   return randomBytes(12).toString('base64url');
 }
 

@@ -20,8 +20,6 @@ export interface LimitState {
   elapsedMs: number;
 }
 
-export const UNUSED: Pick<LimitState, 'a' | 'b' | 'c'> = { a: 0, b: 0, c: 0 };
-
 /** The stored state as `nowMs` sees it: windows move on, debts are paid off, and a lagging clock rewinds nothing. */
 export function advance(
   limit: Limit,
