@@ -19,6 +19,8 @@ export const users = sqliteTable(
     status: text('status', { enum: ['active', 'disabled'] })
       .notNull()
       .default('active'),
+    /** `null`: nobody has shown yet that they read mail at this address. */
+    emailVerifiedAtMs: integer('email_verified_at_ms'),
     /** PHC string. */
     passwordHash: text('password_hash').notNull(),
     epoch: integer('epoch').notNull().default(1),
@@ -66,6 +68,76 @@ export const sessions = sqliteTable(
 );
 
 /**
+ * Access tokens that were revoked one by one (RFC 7009), for as long as they would live: what a Redis that has lost its
+ * data is told again.
+ */
+export const revokedTokens = sqliteTable(
+  'revoked_tokens',
+  {
+    /** The token's `jti`. */
+    id: text('id').primaryKey(),
+    userId: text('user_id').notNull(),
+    /** When the token expires by itself. */
+    expiresAtMs: integer('expires_at_ms').notNull(),
+  },
+  (table) => [index('revoked_tokens_user').on(table.userId), index('revoked_tokens_expires').on(table.expiresAtMs)],
+);
+
+/** What was sent by mail to be shown once: taken with DELETE … RETURNING, so two who show it cannot both have it. */
+export const oneTimeTokens = sqliteTable(
+  'one_time_tokens',
+  {
+    /** SHA-256 of the token, base64url: who reads this table can use none of them. */
+    hash: text('hash').primaryKey(),
+    purpose: text('purpose', { enum: ['recovery', 'verification'] }).notNull(),
+    userId: text('user_id').notNull(),
+    /** The address that it was sent to. */
+    email: text('email').notNull(),
+    createdAtMs: integer('created_at_ms').notNull(),
+    expiresAtMs: integer('expires_at_ms').notNull(),
+  },
+  (table) => [
+    index('one_time_tokens_user').on(table.userId, table.purpose),
+    index('one_time_tokens_expires').on(table.expiresAtMs),
+  ],
+);
+
+/** What happened to an account, for its owner to see: the last 50 a user are kept. */
+export const events = sqliteTable(
+  'events',
+  {
+    id: text('id').primaryKey(),
+    userId: text('user_id').notNull(),
+    kind: text('kind', {
+      enum: [
+        'registered',
+        'login',
+        'login-failed',
+        'refresh-reuse',
+        'logout',
+        'logout-all',
+        'session-revoked',
+        'token-revoked',
+        'password-changed',
+        'password-reset',
+        'recovery-requested',
+        'email-verified',
+        'role-changed',
+        'disabled',
+        'enabled',
+      ],
+    }).notNull(),
+    /** The session that it happened to, or in; `null` when there is none. */
+    sessionId: text('session_id'),
+    /** Client address and device name, `''` where they say nothing. */
+    address: text('address').notNull().default(''),
+    device: text('device').notNull().default(''),
+    atMs: integer('at_ms').notNull(),
+  },
+  (table) => [index('events_user').on(table.userId, table.atMs)],
+);
+
+/**
  * What Redis must be told: each row is written in the same D1 batch as the change that caused it, delivered at once,
  * and once more a minute later, because a failover may lose a write that Redis acknowledged.
  */
@@ -90,5 +162,7 @@ export const outbox = sqliteTable(
 
 export type UserRow = typeof users.$inferSelect;
 export type SessionRow = typeof sessions.$inferSelect;
+export type OneTimeTokenRow = typeof oneTimeTokens.$inferSelect;
+export type EventRow = typeof events.$inferSelect;
 export type OutboxRow = typeof outbox.$inferSelect;
 export type SessionEndReason = NonNullable<SessionRow['endedReason']>;
