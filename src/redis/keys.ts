@@ -6,6 +6,7 @@ import { BoundedMap } from './boundedMap';
 export const RedisNamespace = {
   AUTH: 'auth',
   CACHE: 'cache',
+  LOCK: 'lock',
   RATELIMIT: 'ratelimit',
   SESSION: 'session',
   USER: 'user',
@@ -64,6 +65,10 @@ export function createKeys(prefix: string, secret: string) {
 
     /** String, one a policy and identity. The identity is hashed: it may be an address. */
     rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${concealed(identity)}}`,
+
+    /** String: who holds a lock, with its fence; and hash: the last fence, in the same slot. */
+    lock: (name: string) => `${prefix}:lock:{${name}}`,
+    lockFence: (name: string) => `${prefix}:lock:{${name}}:fence`,
 
     /** String: the cached user, in one slot with the user's nonce. */
     user: (userId: string) => `${prefix}:user:{${userId}}`,

@@ -17,6 +17,8 @@ import type { HealthService } from './health.service';
 import type { Isolate } from './isolate';
 import { createLastSeenService } from './lastSeen.service';
 import type { LastSeenService } from './lastSeen.service';
+import { createLockService } from './lock.service';
+import type { LockService } from './lock.service';
 import { createOutboxService } from './outbox.service';
 import type { OutboxService } from './outbox.service';
 import { createRateLimitService } from './rateLimit.service';
@@ -70,6 +72,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const services = new RequestServiceMap({
     isolate,
     common: { batch, keys, config, database, denials, waitUntil, now, degraded: note },
+    batchWithin: batchOf,
     freshBatch: () => batchOf(callTimeoutMs),
     slowBatch: () => batchOf(SLOW_MS),
   });
@@ -91,6 +94,7 @@ interface Parts {
     now: () => number;
     degraded: (what: string) => void;
   };
+  batchWithin: (deadlineMs: number) => RedisBatch;
   freshBatch: () => RedisBatch;
   slowBatch: () => RedisBatch;
 }
@@ -105,6 +109,7 @@ class RequestServiceMap implements ServiceMap {
   #token?: TokenService;
   #outbox?: OutboxService;
   #lastSeen?: LastSeenService;
+  #lock?: LockService;
   #session?: SessionService;
   #user?: UserService;
   #auth?: AuthService;
@@ -153,6 +158,12 @@ class RequestServiceMap implements ServiceMap {
   get lastSeen() {
     const { common, isolate } = this.#parts;
     return (this.#lastSeen ??= createLastSeenService({ ...common, touched: isolate.touched }));
+  }
+
+  get lock() {
+    const { common, batchWithin } = this.#parts;
+    const { authDeadlineMs: deadlineMs } = common.config.redis;
+    return (this.#lock ??= createLockService({ ...common, batchWithin, deadlineMs }));
   }
 
   get session() {

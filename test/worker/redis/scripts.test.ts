@@ -4,6 +4,9 @@ import type { RedisBatch } from '../../../src/redis/batch';
 import type { Script } from '../../../src/redis/script';
 import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
 import { cacheFill } from '../../../src/redis/scripts/cacheFill';
+import { lockAcquire } from '../../../src/redis/scripts/lockAcquire';
+import { lockExtend } from '../../../src/redis/scripts/lockExtend';
+import { lockRelease } from '../../../src/redis/scripts/lockRelease';
 import { sessionEnd } from '../../../src/redis/scripts/sessionEnd';
 import { sessionRefresh } from '../../../src/redis/scripts/sessionRefresh';
 import { sessionTouch } from '../../../src/redis/scripts/sessionTouch';
@@ -72,6 +75,9 @@ const field = (batch: RedisBatch, name: string) => batch.send('HGET', session, n
 const all: Record<string, Script> = {
   blacklistMerge,
   cacheFill,
+  lockAcquire,
+  lockExtend,
+  lockRelease,
   sessionEnd,
   sessionRefresh,
   sessionTouch,
@@ -270,6 +276,60 @@ describe('blacklistMerge', () => {
       await batch.run(blacklistMerge, [blacklist], [DAY, 'av', 1]);
       expect(await batch.send('HLEN', blacklist)).toBe(3);
       expect(await batch.send('HEXISTS', blacklist, 's:live')).toBe(1);
+    }),
+  );
+});
+
+describe('locks', () => {
+  const lockKeys = () => [`scripts:{lock${n}}`, `scripts:{lock${n}}:fence`];
+  const acquire = (batch: RedisBatch, holder: string, leaseMs = 60_000) =>
+    batch.run(lockAcquire, lockKeys(), [holder, leaseMs, 3_600_000]) as Promise<[number, number]>;
+  const release = (batch: RedisBatch, holder: string) => batch.run(lockRelease, lockKeys(), [holder, 60_000]);
+  const ttl = async (batch: RedisBatch) => Number(await batch.send('PTTL', lockKeys()[0]!));
+
+  test(
+    'the same holder gets the same fence again, even when the fence’s key is gone',
+    withRedis(async (batch) => {
+      const first = await acquire(batch, 'a');
+      expect(first[0]).toBe(1);
+      expect(await acquire(batch, 'a')).toEqual(first);
+      await batch.send('UNLINK', lockKeys()[1]!);
+      expect(await acquire(batch, 'a')).toEqual(first);
+      expect(await acquire(batch, 'b')).toEqual([0, expect.closeTo(60_000, -3)]);
+    }),
+  );
+
+  test(
+    'a late copy of the first call does not shorten what was extended since',
+    withRedis(async (batch) => {
+      await acquire(batch, 'a', 1_000);
+      expect(await batch.run(lockExtend, [lockKeys()[0]!], ['a', 60_000])).toBe(1);
+      await acquire(batch, 'a', 1_000);
+      expect(await ttl(batch)).toBeGreaterThan(50_000);
+      await batch.run(lockExtend, [lockKeys()[0]!], ['a', 1_000]);
+      expect(await ttl(batch)).toBeGreaterThan(50_000);
+    }),
+  );
+
+  test(
+    'a call that arrives after its holder has left takes nothing, whether it held the lock or not',
+    withRedis(async (batch) => {
+      expect(await release(batch, 'early')).toBe(0);
+      expect(await acquire(batch, 'early')).toEqual([0, 0]);
+      await acquire(batch, 'a');
+      expect(await release(batch, 'a')).toBe(1);
+      expect(await acquire(batch, 'a')).toEqual([0, 0]);
+      expect((await acquire(batch, 'b'))[0]).toBe(1);
+    }),
+  );
+
+  test(
+    'a holder whose name begins another’s frees and extends nothing',
+    withRedis(async (batch) => {
+      await acquire(batch, 'ab');
+      expect(await release(batch, 'a')).toBe(0);
+      expect(await batch.run(lockExtend, [lockKeys()[0]!], ['a', 1])).toBe(0);
+      expect(await release(batch, 'ab')).toBe(1);
     }),
   );
 });

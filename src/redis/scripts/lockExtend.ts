@@ -1,0 +1,15 @@
+import { defineScript } from '../script';
+
+/**
+ * Prolongs a lease that has not ended. One that has ended stays so, even if nobody took the lock since: what this holder
+ * relied on is over.
+ *
+ * KEYS[1] lock   ARGV[1] holder   ARGV[2] lease from now on (ms); a longer one stays
+ * -> 1 extended, 0 lost
+ */
+export const lockExtend = defineScript(`
+local held = redis.call('GET', KEYS[1])
+if not held or string.match(held, '^%S+') ~= ARGV[1] then return 0 end
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return 1
+`);

@@ -1,0 +1,296 @@
+import { describeError, log } from '../config/log';
+import { AppError, unavailable } from '../errors';
+import type { RedisBatch } from '../redis/batch';
+import type { Argument, RedisValue } from '../redis/client';
+import { RedisError, RedisUnavailable } from '../redis/errors';
+import type { Keys } from '../redis/keys';
+import type { Script } from '../redis/script';
+import { lockAcquire } from '../redis/scripts/lockAcquire';
+import { lockExtend } from '../redis/scripts/lockExtend';
+import { lockRelease } from '../redis/scripts/lockRelease';
+import { Lease } from './lock/lease';
+import { facade } from './scope';
+
+export interface AcquireOptions {
+  /** When a holder that neither releases nor extends loses the lock, in milliseconds; a day at most. */
+  leaseMs: number;
+  /** How long to wait while another holds it, a minute at most. Each look is a subrequest. @default 0: one look */
+  waitMs?: number;
+  /** Ends the wait; a lock that is got all the same is released. */
+  signal?: AbortSignal;
+}
+
+/** A lock that is held, until it is disposed of or its signal fires. */
+export interface Lock extends AsyncDisposable {
+  readonly acquired: true;
+  readonly name: string;
+  /** Larger than that of every holder before: see {@link LockService} for what to do with it. */
+  readonly fence: number;
+  /**
+   * Fires while the lock is still held in Redis, a twentieth of the lease (20 ms at least) before its end; and at once
+   * when it turns out to be lost, or is released. A timer fires only while the isolate is not computing: between long
+   * computations look at `remainingMs`.
+   */
+  readonly signal: AbortSignal;
+  /** Time until the signal fires, in milliseconds. */
+  readonly remainingMs: number;
+  /**
+   * A lease of this length from now on; one that lasts longer stays. `lost`: somebody else may hold the lock, and the
+   * signal has fired. `unavailable`: Redis gave no answer, and the signal will fire at its former time.
+   *
+   * @param leaseMs @default that of the acquisition
+   */
+  extend(leaseMs?: number): Promise<'extended' | 'lost' | 'unavailable'>;
+  /** Harmless when late, or repeated: it never frees somebody else's lock. `unavailable`: free once its lease has ended. */
+  release(): Promise<'released' | 'lost' | 'unavailable'>;
+}
+
+/** Disposable as well, so that `await using` takes either. */
+export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
+    | {
+        readonly reason: 'held';
+        /** Of the other's lease, which it may extend or end, in milliseconds. */
+        readonly remainingMs: number;
+      }
+    /** Redis gave no answer within one deadline. */
+    | { readonly reason: 'unavailable' }
+  );
+
+/**
+ * Locks with a lease, over all isolates: one holder a name.
+ *
+ * What it guarantees: while one Redis keeps its data, no two holders whose signals have not fired. Not more: a failover
+ * may lose the last acquisition, a flush loses all, and a holder may be suspended past its lease. So a lock saves work
+ * that need not be done twice; where doing it twice would be WRONG, let the data decide by the fence. It grows with every
+ * holder, over a loss of Redis's data too, as long as the clocks of its servers agree to within the time that a failover
+ * takes (else the newer holder's writes are refused: nothing is corrupted). Waiters are not served in any order.
+ *
+ * @example
+ * await using lock = await LockService.acquire('report:daily', { leaseMs: 30_000, waitMs: 2_000 });
+ * if (!lock.acquired) throw lockRefused(lock); // 409 or 503
+ * const report = await build({ signal: lock.signal });
+ * // `<=`: this holder may write again. No row changed: somebody took over, and this result is void.
+ * await db.update(reports).set({ report, fence: lock.fence })
+ *   .where(and(eq(reports.id, id), lte(reports.fence, lock.fence)));
+ */
+export interface LockService {
+  /**
+   * Takes the lock, or says why not.
+   *
+   * @param name 1 to 200 characters without braces; a person's address does not belong in it
+   * @throws what `signal` was aborted with
+   */
+  acquire(name: string, options: AcquireOptions): Promise<Lock | LockRefusal>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    lock: LockService;
+  }
+}
+
+export const LockService: LockService = facade('lock');
+
+/** The answer to a client whose request needs a lock that is not to be had. */
+export function lockRefused(refusal: LockRefusal): AppError {
+  if (refusal.reason === 'unavailable') return unavailable('The lock');
+  const seconds = Math.max(1, Math.ceil(refusal.remainingMs / 1_000));
+  return new AppError('CONFLICT', {
+    detail: 'Somebody else is at it.',
+    headers: { 'Retry-After': String(seconds) },
+  });
+}
+
+const MAX_LEASE_MS = 86_400_000;
+const MAX_WAIT_MS = 60_000;
+/** Until the clock has passed a fence by this much its key stays: a clock is not set back by more in one step. */
+const CLOCK_STEP_MS = 3_600_000;
+/** A call that nobody waits for any more arrives within this time, or never. */
+const LATE_CALL_MS = 60_000;
+/** A lost answer is asked for again, soon: each script may run twice. */
+const TRIES = 3;
+const RETRY_MS = 20;
+/** Between two looks at a lock that another holds: from the first to the last of these, jittered by half. */
+const FIRST_PAUSE_MS = 25;
+const LAST_PAUSE_MS = 300;
+
+export interface LockDeps {
+  /** One with a deadline of its own: whoever waits for a lock outlasts the request's one deadline. */
+  batchWithin: (deadlineMs: number) => RedisBatch;
+  /** What Redis may take for one answer, tries included, in milliseconds. */
+  deadlineMs: number;
+  keys: Keys;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+  random?: () => number;
+}
+
+export function createLockService({
+  batchWithin,
+  deadlineMs,
+  keys,
+  waitUntil,
+  now,
+  random = Math.random,
+}: LockDeps): LockService {
+  /** @throws {RedisError} */
+  async function ask(script: Script, keysOf: string[], args: Argument[]) {
+    const untilMs = now() + deadlineMs;
+    for (let attempt = 1; ; attempt += 1) {
+      const askedAtMs = now();
+      try {
+        const reply = await batchWithin(untilMs - askedAtMs).run(script, keysOf, args);
+        return { reply, askedAtMs, certain: attempt === 1 };
+      } catch (error) {
+        if (!isWorthAnotherTry(error) || attempt === TRIES || now() + 2 * RETRY_MS >= untilMs) throw error;
+        await sleep(RETRY_MS * (0.5 + random()));
+      }
+    }
+  }
+
+  const release = (name: string, holder: string) =>
+    ask(lockRelease, [keys.lock(name), keys.lockFence(name)], [holder, LATE_CALL_MS]);
+
+  /** For a holder that leaves and does not know whether a call of its own has taken, or will take, the lock. */
+  function leave(name: string, holder: string): void {
+    waitUntil(release(name, holder).catch((error: unknown) => log('warn', 'lock.leave_failed', describeError(error))));
+  }
+
+  function lockOf(name: string, holder: string, fence: number, lease: Lease, ownLeaseMs: number): Lock {
+    let released: Promise<'released' | 'lost' | 'unavailable'> | undefined;
+    const releaseNow = async () => {
+      lease.end('The lock was released.');
+      try {
+        const { reply, certain } = await release(name, holder);
+        // After a lost answer the lock may be free because the first try freed it.
+        return reply === 1 || !certain ? 'released' : 'lost';
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        log('warn', 'lock.release_failed', describeError(error));
+        return 'unavailable';
+      }
+    };
+    const lock: Lock = {
+      acquired: true,
+      name,
+      fence,
+      signal: lease.signal,
+      get remainingMs() {
+        return lease.remainingMs;
+      },
+      async extend(leaseMs = ownLeaseMs) {
+        checkDuration('leaseMs', leaseMs, 1, MAX_LEASE_MS);
+        if (lease.remainingMs === 0) {
+          lease.end('The lease of the lock ran out.');
+          return 'lost';
+        }
+        try {
+          const { reply, askedAtMs } = await ask(lockExtend, [keys.lock(name)], [holder, leaseMs]);
+          if (reply === 1) lease.grant(askedAtMs, leaseMs);
+          else lease.end('The lock was lost.');
+        } catch (error) {
+          if (!(error instanceof RedisUnavailable)) throw error;
+          return lease.remainingMs > 0 ? 'unavailable' : 'lost';
+        }
+        return lease.remainingMs > 0 ? 'extended' : 'lost';
+      },
+      release: () => (released ??= releaseNow()),
+      async [Symbol.asyncDispose]() {
+        await lock.release();
+      },
+    };
+    return lock;
+  }
+
+  return {
+    async acquire(name, { leaseMs, waitMs = 0, signal }) {
+      if (!/^[^{}]{1,200}$/.test(name)) throw new RangeError('a lock has a name of 1 to 200 characters without braces');
+      checkDuration('leaseMs', leaseMs, 1, MAX_LEASE_MS);
+      checkDuration('waitMs', waitMs, 0, MAX_WAIT_MS);
+      signal?.throwIfAborted();
+      const holder = crypto.randomUUID();
+      const untilMs = now() + waitMs;
+      /** Whether some call of this holder went unanswered. */
+      let doubt = true;
+      try {
+        for (let round = 0; ; round += 1) {
+          doubt = true;
+          const asked = ask(lockAcquire, [keys.lock(name), keys.lockFence(name)], [holder, leaseMs, CLOCK_STEP_MS]);
+          const { reply, askedAtMs, certain } = await orAborted(asked, signal);
+          const { granted, value } = parseAnswer(reply);
+          if (granted) {
+            const lease = new Lease(now);
+            lease.grant(askedAtMs, leaseMs);
+            if (lease.remainingMs > 0) {
+              doubt = false;
+              return lockOf(name, holder, value, lease, leaseMs);
+            }
+            // The answer took as long as the lease: there is nothing left to use.
+            lease.end('The lease of the lock ran out.');
+            return refusal({ reason: 'unavailable' });
+          }
+          doubt = !certain;
+          const leftMs = untilMs - now();
+          if (leftMs <= 0) return refusal({ reason: 'held', remainingMs: Math.max(0, value) });
+          await orAborted(sleep(Math.min(leftMs, pauseMs(round, value, random))), signal);
+        }
+      } catch (error) {
+        if (!(error instanceof RedisUnavailable)) throw error;
+        // Nobody was asked, and nobody would be.
+        if (error.reason === 'breaker') doubt = false;
+        return refusal({ reason: 'unavailable' });
+      } finally {
+        if (doubt) leave(name, holder);
+      }
+    },
+  };
+}
+
+/** What is gone for good within this deadline, or not even tried, is not asked again. */
+function isWorthAnotherTry(error: unknown): boolean {
+  return error instanceof RedisUnavailable && error.reason !== 'deadline' && error.reason !== 'breaker';
+}
+
+/** @throws {RedisUnavailable} `garbage` */
+function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
+  const [granted, value] = Array.isArray(reply) ? reply : [];
+  if ((granted !== 0 && granted !== 1) || typeof value !== 'number') throw new RedisUnavailable('garbage');
+  return { granted: granted === 1, value };
+}
+
+/** Longer each time; jittered, so that waiters do not look in step; and no later than the other's lease ends. */
+function pauseMs(round: number, remainingMs: number, random: () => number): number {
+  const pause = Math.min(LAST_PAUSE_MS, FIRST_PAUSE_MS * 1.5 ** round) * (0.5 + random());
+  return remainingMs > 0 ? Math.min(pause, remainingMs + FIRST_PAUSE_MS * random()) : pause;
+}
+
+function refusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unavailable' }): LockRefusal {
+  return { acquired: false, ...why, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
+function checkDuration(name: string, ms: number, min: number, max: number): void {
+  if (!Number.isSafeInteger(ms) || ms < min || ms > max) {
+    throw new RangeError(`${name} must be a whole number of milliseconds from ${min} to ${max}`);
+  }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
+
+/** @throws what the signal was aborted with; `promise` goes on by itself */
+async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return promise;
+  promise.catch(() => undefined);
+  signal.throwIfAborted();
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(signal.reason as Error);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([promise, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
