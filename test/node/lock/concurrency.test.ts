@@ -1,0 +1,137 @@
+import { setTimeout } from 'node:timers/promises';
+import { describe, expect, test } from 'vitest';
+
+import { startGateway } from '../../../src/gateway/gateway.ts';
+import type { Lock } from '../../../src/services/lock.service.ts';
+import { REDIS_MISSING, hasRedisServer, startCluster, startRedis } from '../../support/redisServers.ts';
+import { isolate, keys, take } from './isolates.ts';
+
+const token = 'lock-token';
+const CONTENDERS = 50;
+const LEASE_MS = 400;
+
+/** Runs against a gateway before the Redis of this URL; without one, before the embedded engine. */
+async function suite(redisUrl?: string): Promise<void> {
+  await using gateway = await startGateway({ token, port: 0, ...(redisUrl !== undefined && { redisUrl }) });
+  const isolates = Array.from({ length: 5 }, (_, i) =>
+    isolate({ url: gateway.url, token }, { keyLocking: i % 2 === 1 }),
+  );
+  const serviceOf = (contender: number) => isolates[contender % isolates.length]!;
+  await excludes(serviceOf);
+  await growsOverFlushes(serviceOf, gateway.url);
+}
+
+/** Fifty want one lock at the same time. Every tenth dies with it: it neither releases nor extends. */
+async function excludes(serviceOf: (contender: number) => ReturnType<typeof isolate>): Promise<void> {
+  const relyingOnIt = new Set<Lock>();
+  const together: number[] = [];
+  const fences: number[] = [];
+  const isDying = (contender: number) => contender % 10 === 3;
+  await Promise.all(
+    Array.from({ length: CONTENDERS }, async (_, contender) => {
+      const lock = await take(serviceOf(contender), 'contended', { leaseMs: LEASE_MS, waitMs: 45_000 });
+      if (lock.signal.aborted) throw new Error('over before it began');
+      relyingOnIt.add(lock);
+      lock.signal.addEventListener('abort', () => relyingOnIt.delete(lock));
+      together.push(relyingOnIt.size);
+      fences.push(lock.fence);
+      if (isDying(contender)) return;
+      await setTimeout(Math.random() * 10);
+      // Some go on for longer than the lease that they began with.
+      if (contender % 10 === 7) {
+        for (let i = 0; i < 3; i += 1) {
+          expect(await lock.extend()).toBe('extended');
+          await setTimeout(LEASE_MS / 2);
+        }
+      }
+      together.push(relyingOnIt.size);
+      expect(await lock.release()).toBe('released');
+    }),
+  );
+  expect(fences).toHaveLength(CONTENDERS);
+  expect(Math.max(...together)).toBe(1);
+  expect(fences).toEqual([...new Set(fences)].sort((a, b) => a - b));
+}
+
+/** One after another, and Redis loses everything in between, while somebody holds the lock and while nobody does. */
+async function growsOverFlushes(
+  serviceOf: (contender: number) => ReturnType<typeof isolate>,
+  url: string,
+): Promise<void> {
+  const flush = () =>
+    fetch(url, { method: 'POST', headers: { Authorization: `Bearer ${token}` }, body: '["FLUSHALL"]' });
+  const fences: number[] = [];
+  for (let i = 0; i < 20; i += 1) {
+    const lock = await take(serviceOf(i), 'flushed', { leaseMs: 60_000 });
+    fences.push(lock.fence);
+    if (i % 2 === 0) {
+      await lock.release();
+      expect((await flush()).status).toBe(200);
+    } else {
+      expect((await flush()).status).toBe(200);
+      expect(await lock.extend()).toBe('lost');
+      expect(lock.signal.aborted).toBe(true);
+      const next = await take(serviceOf(i + 1), 'flushed', { leaseMs: 60_000 });
+      fences.push(next.fence);
+      // The one before comes too late to free it.
+      expect(await lock.release()).toBe('lost');
+      expect(await next.extend()).toBe('extended');
+      await next.release();
+    }
+  }
+  expect(fences).toEqual([...new Set(fences)].sort((a, b) => a - b));
+  expect(fences[0]).toBeGreaterThan(Date.now());
+}
+
+describe(`${CONTENDERS} contenders in five isolates: never two at a time, fences strictly grow, over flushes too`, () => {
+  test('on the embedded engine', { timeout: 90_000 }, () => suite());
+
+  test.skipIf(!hasRedisServer)(
+    `on Redis${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
+    { timeout: 90_000 },
+    async () => {
+      const server = await startRedis();
+      try {
+        await suite(server.url);
+      } finally {
+        await server.stop();
+      }
+    },
+  );
+
+  test.skipIf(!hasRedisServer)(
+    `on Redis Cluster${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
+    { timeout: 90_000 },
+    async () => {
+      const cluster = await startCluster();
+      try {
+        await suite(cluster.url);
+      } finally {
+        await cluster.stop();
+      }
+    },
+  );
+});
+
+test('waiters get it when it is released, and when the lease of a dead holder has ended', async () => {
+  await using gateway = await startGateway({ token, port: 0 });
+  const [first, second] = [isolate({ url: gateway.url, token }), isolate({ url: gateway.url, token })];
+  const holding = await take(first, 'waited for', { leaseMs: 30_000 });
+  const waiting = take(second, 'waited for', { leaseMs: 500, waitMs: 20_000 });
+  await setTimeout(100);
+  const releasedAtMs = performance.now();
+  await holding.release();
+  const dying = await waiting;
+  expect(performance.now() - releasedAtMs).toBeLessThan(2_000);
+
+  const heir = await take(first, 'waited for', { leaseMs: 500, waitMs: 20_000 });
+  expect(dying.signal.aborted).toBe(true);
+  expect(heir.fence).toBeGreaterThan(dying.fence);
+  // Not released, not extended: it is what the engine says that counts.
+  const pttl = await fetch(gateway.url, {
+    method: 'POST',
+    headers: { Authorization: `Bearer ${token}` },
+    body: JSON.stringify(['PTTL', keys.lock('waited for')]),
+  });
+  expect(((await pttl.json()) as { result: number }).result).toBeGreaterThan(0);
+});
