@@ -11,7 +11,7 @@ const CONTENDERS = 50;
 const LEASE_MS = 400;
 
 /** Runs against a gateway before the Redis of this URL; without one, before the embedded engine. */
-async function suite(redisUrl?: string): Promise<void> {
+async function expectOneHolder(redisUrl?: string): Promise<void> {
   await using gateway = await startGateway({ token, port: 0, ...(redisUrl !== undefined && { redisUrl }) });
   const isolates = Array.from({ length: 5 }, (_, i) =>
     isolate({ url: gateway.url, token }, { keyLocking: i % 2 === 1 }),
@@ -84,7 +84,7 @@ async function growsOverFlushes(
 }
 
 describe(`${CONTENDERS} contenders in five isolates: never two at a time, fences strictly grow, over flushes too`, () => {
-  test('on the embedded engine', { timeout: 90_000 }, () => suite());
+  test('on the embedded engine', { timeout: 90_000 }, () => expectOneHolder());
 
   test.skipIf(!hasRedisServer)(
     `on Redis${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
@@ -92,7 +92,7 @@ describe(`${CONTENDERS} contenders in five isolates: never two at a time, fences
     async () => {
       const server = await startRedis();
       try {
-        await suite(server.url);
+        await expectOneHolder(server.url);
       } finally {
         await server.stop();
       }
@@ -105,7 +105,7 @@ describe(`${CONTENDERS} contenders in five isolates: never two at a time, fences
     async () => {
       const cluster = await startCluster();
       try {
-        await suite(cluster.url);
+        await expectOneHolder(cluster.url);
       } finally {
         await cluster.stop();
       }
