@@ -34,7 +34,7 @@ export function createApp(options: ServicesOptions = {}) {
     )
     .use(browserOrigins())
     .use(services(options))
-    .use(jsonBody())
+    .use(jsonBody({ forms: ['/v1/auth/revoke'] }))
     .route('/', healthRoutes)
     .route('/.well-known', wellKnownRoutes)
     .route('/v1/auth', authRoutes)

@@ -18,6 +18,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
   await runWithServices(services, async () => {
     await attempt('outbox', () => services.outbox.deliverDue());
     await attempt('sessions', () => services.session.purge());
+    await attempt('blacklist', () => services.blacklist.purge());
     await batch.settle();
   });
 };

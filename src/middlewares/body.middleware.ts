@@ -7,11 +7,16 @@ import { AppError } from '../errors';
 import type { FieldError } from '../errors';
 import type { AppEnv } from './services.middleware';
 
+export interface JsonBodyOptions {
+  /** Paths that also take a form (`application/x-www-form-urlencoded`), because their standard says so. */
+  forms?: readonly string[];
+}
+
 /**
  * Reads a request's body once, within the limit, as the UTF-8 JSON that it must be. What is acceptable in it is the
- * validators' business.
+ * validators' business; a form is turned into the JSON object that says the same.
  */
-export function jsonBody() {
+export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
   return createMiddleware<AppEnv>(async function jsonBody(c, next) {
     const { body } = c.req.raw;
     if (body === null) return next();
@@ -19,11 +24,25 @@ export function jsonBody() {
     if (Number(c.req.header('Content-Length') ?? 0) > limit) throw tooLarge(limit);
     const text = decode(await readUpTo(body, limit));
     const type = c.req.header('Content-Type')?.split(';')[0]?.trim().toLowerCase();
-    if (text !== '' && type !== 'application/json') throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+    const form = type === 'application/x-www-form-urlencoded' && forms.includes(c.req.path);
+    if (text !== '' && !form && type !== 'application/json') throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+    if (form) {
+      const headers = new Headers(c.req.raw.headers);
+      headers.set('Content-Type', 'application/json');
+      c.req.raw = new Request(c.req.url, { method: c.req.method, headers });
+    }
     // Hono's request reads its text from here; what it keeps is a promise, whatever its type says.
-    (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(text);
+    (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(form ? formAsJson(text) : text);
     return next();
   });
+}
+
+/** @throws {AppError} `MALFORMED_REQUEST` for a name given twice (RFC 6749, section 3.1) */
+function formAsJson(text: string): string {
+  const fields = [...new URLSearchParams(text)];
+  const names = new Set(fields.map(([name]) => name));
+  if (names.size < fields.length) throw new AppError('MALFORMED_REQUEST', { detail: 'A form field is given twice.' });
+  return JSON.stringify(Object.fromEntries(fields));
 }
 
 function tooLarge(limit: number): AppError {

@@ -46,6 +46,16 @@ export const policy = {
       return `session:${TokenService.readRefresh(body.refresh_token).sessionId}`;
     },
   },
+  /** By session; what is no token of ours, by address. */
+  revoke: {
+    name: 'revoke',
+    limit: (limits) => limits.api,
+    identity: async (c) => {
+      const { token } = await c.req.json<{ token: string }>();
+      const recognized = await TokenService.recognize(token);
+      return recognized === undefined ? address(c) : `session:${recognized.sessionId}`;
+    },
+  },
 } as const satisfies Record<string, ConfiguredLimit>;
 
 /** Names as headers and refusals show them. */

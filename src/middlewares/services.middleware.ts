@@ -6,6 +6,7 @@ import type { RequestServices } from '../services';
 import { isolateOf } from '../services/isolate';
 import type { Isolate } from '../services/isolate';
 import { runWithServices } from '../services/scope';
+import { deviceOf } from './clientDevice';
 
 /** What every handler finds in its context. */
 export interface AppEnv {
@@ -27,6 +28,7 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
       isolate: isolate ?? isolateOf(configOf(c.env)),
       db: c.env.DB,
       waitUntil,
+      origin: () => deviceOf(c),
       now,
     });
     c.set('request', request);

@@ -32,6 +32,11 @@ export const registerSchema = z.strictObject({
 });
 export const loginSchema = z.strictObject({ email, password: anyPassword, device: device.optional() });
 export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
+/** Unknown members are ignored (RFC 6749, section 3.1): client libraries send more. */
+export const revokeSchema = z.object({
+  token: z.string().min(1).max(4_096),
+  token_type_hint: z.string().max(64).optional(),
+});
 export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });
 
 export const profileSchema = z

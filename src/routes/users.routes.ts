@@ -7,6 +7,7 @@ import { guard } from '../middlewares/guard.middleware';
 import { policy } from '../middlewares/policy';
 import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
+import { EventService } from '../services/event.service';
 import { UserService } from '../services/user.service';
 import { listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
 
@@ -30,6 +31,18 @@ export const userRoutes = new Hono<AppEnv>()
     await UserService.deleteUser(c.var.auth.userId);
     return c.body(null, 204);
   })
+  .get('/me/events', signedIn(), async (c) => {
+    const happened = await EventService.list(c.var.auth.userId);
+    const items = happened.map(({ id, kind, sessionId, address, device, atMs }) => ({
+      id,
+      kind,
+      sessionId,
+      address,
+      device,
+      at: new Date(atMs).toISOString(),
+    }));
+    return c.json({ items, page: 1, limit: items.length, total: items.length }, 200);
+  })
   .get('/', adminOnly(), validQuery(listSchema), async (c) =>
     c.json(await UserService.getUsers(c.req.valid('query')), 200),
   )
@@ -37,5 +50,5 @@ export const userRoutes = new Hono<AppEnv>()
     c.json(await UserService.getUser(c.req.valid('param').id), 200),
   )
   .patch('/:id', adminOnly(), validParam(userParam), ...validJson(userChangeSchema), async (c) =>
-    c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json')), 200),
+    c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json'), c.var.auth.userId), 200),
   );

@@ -3,7 +3,7 @@ import { and, eq, sql } from 'drizzle-orm';
 import { describeError, log } from '../config/log';
 import { isUniqueViolation } from '../db/client';
 import type { Database, Statement } from '../db/client';
-import { users } from '../db/schema';
+import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { OutboxService } from './outbox.service';
@@ -13,6 +13,9 @@ import type { Device, SessionService } from './session.service';
 import type { AccessClaims, TokenPair, TokenService } from './token.service';
 import { normalizeEmail, presentUser, userInvalidation } from './user.service';
 import type { User } from './user.service';
+import type { BlacklistService } from './blacklist.service';
+import { reportUnknownLogin } from './event.service';
+import type { EventService } from './event.service';
 import { facade } from './scope';
 
 export interface Registration {
@@ -36,6 +39,11 @@ export interface AuthService {
   login(credentials: Credentials, device: Device): Promise<SignedIn>;
   /** @throws {AppError} `INVALID_TOKEN`, `TOKEN_EXPIRED`, `TOKEN_REVOKED`, `TOKEN_REUSED` */
   refresh(refreshToken: string): Promise<TokenPair>;
+  /**
+   * Revokes a token (RFC 7009, section 2): with a refresh token its session ends, an access token is refused from now
+   * on. A token that is not ours, or no good any more, is no error: the client has what it wants.
+   */
+  revoke(token: string): Promise<void>;
   logout(claims: AccessClaims): Promise<void>;
   /** Ends every session of the user. */
   logoutAll(claims: AccessClaims): Promise<void>;
@@ -56,23 +64,49 @@ export interface AuthDeps {
   session: SessionService;
   token: TokenService;
   outbox: OutboxService;
+  blacklist: () => BlacklistService;
+  event: EventService;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }
 
-export function createAuthService({ database, session, token, outbox, waitUntil, now }: AuthDeps): AuthService {
+export function createAuthService(deps: AuthDeps): AuthService {
+  const { database, session, token, outbox, blacklist, event, waitUntil, now } = deps;
+
   const byEmail = async (email: string) => {
     const [row] = await database.run((db) => db.select().from(users).where(eq(users.email, email)));
     return row;
   };
 
+  const byId = async (id: string) => {
+    const [row] = await database.run((db) => db.select().from(users).where(eq(users.id, id)));
+    return row;
+  };
+
   const taken = () => new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
 
-  /** Begins a session together with `statements`, and answers its tokens. */
-  async function signIn(user: UserRow, device: Device, extra: Statements = () => []): Promise<SignedIn> {
+  /**
+   * Begins a session together with `extra`, and answers its tokens; `undefined` when the user's sessions were ended, or
+   * the account disabled, after `user` was read.
+   */
+  async function signIn(
+    user: UserRow,
+    device: Device,
+    kind: 'registered' | 'login',
+    extra: Statements = () => [],
+  ): Promise<SignedIn | undefined> {
     const start = await session.prepareStart(user, device);
-    await database.batch((db) => [...extra(db), ...start.statements(db)]);
+    const { sessionId } = start.grant;
+    const happened = event.prepare({ kind, userId: user.id, sessionId }, sessionExists(sessionId));
+    let before = 0;
+    const results = await database.batch((db) => {
+      const first = extra(db);
+      before = first.length;
+      return [...first, ...start.statements(db), ...happened.statements(db)];
+    });
+    if ((results[before] as unknown[]).length === 0) return undefined;
     const [tokens] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
+    happened.report();
     return { user: presentUser(user), ...tokens };
   }
 
@@ -96,27 +130,38 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
         updatedAtMs: at,
       };
       const entry = outbox.prepare([userInvalidation(user.id)]);
-      let signedIn: SignedIn;
+      let signedIn: SignedIn | undefined;
       try {
-        signedIn = await signIn(user, device, (db) => [db.insert(users).values(user), ...entry.statements(db)]);
+        signedIn = await signIn(user, device, 'registered', (db) => [
+          db.insert(users).values(user),
+          ...entry.statements(db),
+        ]);
       } catch (error) {
         throw isUniqueViolation(error) ? taken() : error;
       }
+      if (signedIn === undefined) throw new Error('a session of a new account did not begin');
       // Nobody waits for a list to show the newcomer.
       waitUntil(entry.deliver());
-      log('info', 'auth.registered', { userId: user.id });
       return signedIn;
     },
 
     async login({ email, password }, device) {
-      const user = await byEmail(normalizeEmail(email));
+      let user = await byEmail(normalizeEmail(email));
       const { valid, rehash } = await verifyPassword(user?.passwordHash, password);
       if (user === undefined || !valid) {
-        log('info', 'auth.login_failed', { userId: user?.id });
+        if (user === undefined) reportUnknownLogin();
+        else event.note({ kind: 'login-failed', userId: user.id });
         throw new AppError('INVALID_CREDENTIALS');
       }
-      if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
-      const signedIn = await signIn(user, device);
+      const { id, passwordHash: checked } = user;
+      let signedIn: SignedIn | undefined;
+      while (signedIn === undefined) {
+        if (user === undefined || user.passwordHash !== checked) throw new AppError('INVALID_CREDENTIALS');
+        if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
+        signedIn = await signIn(user, device, 'login');
+        // Overtaken by a logout everywhere, a new password or a disabling: what holds now decides.
+        if (signedIn === undefined) user = await byId(id);
+      }
       if (rehash) {
         const stored = hashPassword(password).then((passwordHash) =>
           database.run((db) =>
@@ -124,12 +169,11 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
               .update(users)
               .set({ passwordHash })
               // Unless the password was changed meanwhile.
-              .where(and(eq(users.id, user.id), eq(users.passwordHash, user.passwordHash))),
+              .where(and(eq(users.id, id), eq(users.passwordHash, checked))),
           ),
         );
         waitUntil(stored.catch((error: unknown) => log('warn', 'auth.rehash_failed', describeError(error))));
       }
-      log('info', 'auth.login', { userId: user.id });
       return signedIn;
     },
 
@@ -141,13 +185,27 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
       return outcome.rotated ? tokens : { ...tokens, refresh_token: refreshToken };
     },
 
-    async logout({ userId, sessionId }) {
+    async revoke(presented) {
+      const recognized = await token.recognize(presented);
+      if (recognized === undefined) return;
+      if (recognized.kind === 'refresh') {
+        await session.deleteSession(recognized.sessionId, 'revoked');
+        return;
+      }
+      const { claims } = recognized;
+      const { userId, sessionId, tokenId } = claims;
+      const revoked = event.prepare({ kind: 'token-revoked', userId, sessionId }, notYetRevoked(tokenId));
+      await blacklist().revokeToken(claims, revoked);
+      revoked.report();
+    },
+
+    async logout({ sessionId }) {
       await session.deleteSession(sessionId, 'logout');
-      log('info', 'auth.logout', { userId });
     },
 
     async logoutAll({ userId }) {
       const versions = outbox.prepareVersions(userId);
+      const happened = event.prepare({ kind: 'logout-all', userId });
       const [rows] = await database.batch((db) => [
         db
           .update(users)
@@ -156,10 +214,12 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
           .returning(),
         endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
         ...versions.statements(db),
+        ...happened.statements(db),
       ]);
       const [user] = rows as UserRow[];
-      if (user !== undefined) await versions.deliver(user);
-      log('info', 'auth.logout_all', { userId });
+      if (user === undefined) return;
+      await versions.deliver(user);
+      happened.report();
     },
 
     async changePassword({ userId, sessionId, generation }, current, next) {
@@ -176,15 +236,19 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
       const passwordHash = await hashPassword(next);
       const versions = outbox.prepareVersions(userId);
       const renewal = session.prepareRenewal(found, generation);
+      // Of two changes at once one is made: the hash, salted, tells whether it is this one.
+      const made = eq(users.passwordHash, passwordHash);
+      const happened = event.prepare({ kind: 'password-changed', userId, sessionId }, made);
       const [changed, renewed] = await database.batch((db) => [
         db
           .update(users)
           .set({ passwordHash, epoch: sql`${users.epoch} + 1`, updatedAtMs: now() })
           .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
           .returning(),
-        renewal.statement(db),
-        endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now() }),
+        renewal.statement(db, made),
+        endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now(), when: made }),
         ...versions.statements(db),
+        ...happened.statements(db),
       ]);
       const [owner] = changed as UserRow[];
       if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
@@ -194,7 +258,7 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
         versions.deliver(owner),
         goesOn && renewal.publish(owner),
       ]);
-      log('info', 'auth.password_changed', { userId });
+      happened.report();
       if (!goesOn) throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
       return tokens;
     },
@@ -204,3 +268,7 @@ export function createAuthService({ database, session, token, outbox, waitUntil,
 type Statements = (db: Parameters<Parameters<Database['batch']>[0]>[0]) => Statement[];
 
 const subjectOf = ({ id, role, accessVersion }: UserRow) => ({ userId: id, role, accessVersion });
+
+const sessionExists = (id: string) => sql`exists (select 1 from ${sessions} where ${sessions.id} = ${id})`;
+const notYetRevoked = (tokenId: string) =>
+  sql`not exists (select 1 from ${revokedTokens} where ${revokedTokens.id} = ${tokenId})`;

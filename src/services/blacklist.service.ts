@@ -1,10 +1,10 @@
-import { eq } from 'drizzle-orm';
+import { eq, lt } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { DatabaseUnavailable } from '../db/client';
-import { sessions, users } from '../db/schema';
+import { revokedTokens, sessions, users } from '../db/schema';
 import { unavailable } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import type { RedisValue } from '../redis/client';
@@ -13,9 +13,12 @@ import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
 import { judgeVersions } from './blacklist/denials';
 import type { LocalDenials, Verdict } from './blacklist/denials';
-import { denialFields, recentlyEnded } from './blacklist/ended';
+import { denialFields, recentDenials } from './blacklist/recent';
 import type { RevocationFacts, RevocationMemo } from './blacklist/memo';
-import type { AccessClaims } from './token.service';
+import { CLOCK_TOLERANCE_SECONDS } from './token/accessToken';
+import type { AccessClaims } from './token/accessToken';
+import type { EventEntry } from './event.service';
+import type { OutboxService } from './outbox.service';
 import { facade } from './scope';
 
 export type { Verdict } from './blacklist/denials';
@@ -30,6 +33,14 @@ export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
 export interface BlacklistService {
   /** What this isolate knows without asking: it never accepts what it has revoked itself. */
   known(claims: AccessClaims): Verdict;
+  /**
+   * Denies one access token until it expires; its session goes on. Resolves once D1 has it.
+   *
+   * @param event for the account's history
+   */
+  revokeToken(claims: AccessClaims, event: EventEntry): Promise<void>;
+  /** Forgets denials of tokens that have expired. */
+  purge(): Promise<void>;
   /** Asks in the request's next pipeline; @throws {AppError} `SERVICE_UNAVAILABLE` when nobody can tell. */
   check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy): Promise<Verdict>;
 }
@@ -50,6 +61,8 @@ export function blacklistTtlMs(config: Config): number {
 export interface BlacklistDeps {
   batch: RedisBatch;
   database: Database;
+  /** Made when a token is revoked. */
+  outbox: () => OutboxService;
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
@@ -60,17 +73,19 @@ export interface BlacklistDeps {
 }
 
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
-  const { batch, database, keys, config, memo, denials, waitUntil, now, degraded } = deps;
+  const { batch, database, outbox, keys, config, memo, denials, waitUntil, now, degraded } = deps;
 
   async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts> {
-    const [user, session] = await database.run((db) =>
+    const [user, session, tokens] = await database.run((db) =>
       db.batch([
         db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
         db.select({ endedAtMs: sessions.endedAtMs }).from(sessions).where(eq(sessions.id, sessionId)),
+        db.select({ id: revokedTokens.id }).from(revokedTokens).where(eq(revokedTokens.userId, userId)),
       ]),
     );
     if (user[0] === undefined) return null;
-    return { ...user[0], sessionEnded: session[0] === undefined || session[0].endedAtMs !== null };
+    const sessionEnded = session[0] === undefined || session[0].endedAtMs !== null;
+    return { ...user[0], sessionEnded, revokedTokens: new Set(tokens.map(({ id }) => id)) };
   }
 
   /** One lookup at a time a session and isolate; a follower whose leader died asks for itself. */
@@ -102,13 +117,13 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
 
   /** Redis answers but has lost this user's hash: it gets it back after the answer, with what D1 denies. */
   async function seed(userId: string): Promise<void> {
-    const [user, ended] = await database.run((db) =>
+    const [user, recent] = await database.run((db) =>
       db.batch([
         db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
-        recentlyEnded(db, userId, config, now()),
+        recentDenials(db, userId, config, now()),
       ]),
     );
-    const denied = denialFields(ended);
+    const denied = denialFields(recent);
     if (user[0] === undefined || denied === undefined) return;
     void batch.deferRun(
       blacklistMerge,
@@ -143,6 +158,21 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   return {
     known: (claims) => denials.verdict(claims),
 
+    async revokeToken({ userId, tokenId, expiresAt }, event) {
+      const expiresAtMs = (expiresAt + CLOCK_TOLERANCE_SECONDS) * 1_000;
+      const entry = outbox().prepare([{ kind: 'token-end', userId, tokenId, expiresAtMs }]);
+      const committed = database.batch((db) => [
+        ...event.statements(db),
+        db.insert(revokedTokens).values({ id: tokenId, userId, expiresAtMs }).onConflictDoNothing(),
+        ...entry.statements(db),
+      ]);
+      await Promise.all([committed, entry.deliver(committed)]);
+    },
+
+    async purge() {
+      await database.run((db) => db.delete(revokedTokens).where(lt(revokedTokens.expiresAtMs, now() - 60_000)));
+    },
+
     async check(claims, whenUnavailable = 'd1') {
       const verdict = await ask(claims, whenUnavailable);
       if (verdict === 'revoked') denials.endToken(claims.tokenId);
@@ -153,5 +183,6 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
 }
 
 function judge(claims: AccessClaims, facts: RevocationFacts): Verdict {
-  return facts === null || facts.sessionEnded ? 'revoked' : judgeVersions(claims, facts);
+  if (facts === null || facts.sessionEnded || facts.revokedTokens.has(claims.tokenId)) return 'revoked';
+  return judgeVersions(claims, facts);
 }

@@ -12,6 +12,8 @@ import type { BlacklistService } from './blacklist.service';
 import type { LocalDenials } from './blacklist/denials';
 import { createCacheService } from './cache.service';
 import type { CacheService } from './cache.service';
+import { createEventService } from './event.service';
+import type { EventService } from './event.service';
 import { createHealthService } from './health.service';
 import type { HealthService } from './health.service';
 import type { Isolate } from './isolate';
@@ -27,7 +29,7 @@ import { createRedisService } from './redis.service';
 import type { RedisService } from './redis.service';
 import type { ServiceMap } from './scope';
 import { createSessionService } from './session.service';
-import type { SessionService } from './session.service';
+import type { Device, SessionService } from './session.service';
 import { createTokenService } from './token.service';
 import type { TokenService } from './token.service';
 import { createUserService } from './user.service';
@@ -41,6 +43,8 @@ export interface RequestContext {
   /** The D1 binding. */
   db: D1Database;
   waitUntil: (promise: Promise<unknown>) => void;
+  /** Where the request comes from. */
+  origin?: () => Device;
   now?: () => number;
 }
 
@@ -55,7 +59,8 @@ export interface RequestServices {
 }
 
 /** The composition root: everything that the app can do, for one request. Services are made when first used. */
-export function createServices({ isolate, db, waitUntil, now = Date.now }: RequestContext): RequestServices {
+export function createServices(context: RequestContext): RequestServices {
+  const { isolate, db, waitUntil, origin = nowhere, now = Date.now } = context;
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
   const note = (what: string) => {
@@ -71,7 +76,7 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   const { denials } = isolate;
   const services = new RequestServiceMap({
     isolate,
-    common: { batch, keys, config, database, denials, waitUntil, now, degraded: note },
+    common: { batch, keys, config, database, denials, waitUntil, origin, now, degraded: note },
     batchWithin: batchOf,
     freshBatch: () => batchOf(callTimeoutMs),
     slowBatch: () => batchOf(SLOW_MS),
@@ -82,6 +87,8 @@ export function createServices({ isolate, db, waitUntil, now = Date.now }: Reque
   return { services, batch, degraded, afterAnswer: [] };
 }
 
+const nowhere = (): Device => ({ device: '', address: '' });
+
 interface Parts {
   isolate: Isolate;
   common: {
@@ -91,6 +98,7 @@ interface Parts {
     database: Database;
     denials: LocalDenials;
     waitUntil: (promise: Promise<unknown>) => void;
+    origin: () => Device;
     now: () => number;
     degraded: (what: string) => void;
   };
@@ -108,6 +116,7 @@ class RequestServiceMap implements ServiceMap {
   #blacklist?: BlacklistService;
   #token?: TokenService;
   #outbox?: OutboxService;
+  #event?: EventService;
   #lastSeen?: LastSeenService;
   #lock?: LockService;
   #session?: SessionService;
@@ -139,7 +148,8 @@ class RequestServiceMap implements ServiceMap {
 
   get blacklist() {
     const { common, isolate } = this.#parts;
-    return (this.#blacklist ??= createBlacklistService({ ...common, memo: isolate.revocationMemo }));
+    const outbox = () => this.outbox;
+    return (this.#blacklist ??= createBlacklistService({ ...common, outbox, memo: isolate.revocationMemo }));
   }
 
   get token() {
@@ -155,6 +165,10 @@ class RequestServiceMap implements ServiceMap {
     return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch, forgetReads }));
   }
 
+  get event() {
+    return (this.#event ??= createEventService(this.#parts.common));
+  }
+
   get lastSeen() {
     const { common, isolate } = this.#parts;
     return (this.#lastSeen ??= createLastSeenService({ ...common, touched: isolate.touched }));
@@ -168,18 +182,21 @@ class RequestServiceMap implements ServiceMap {
 
   get session() {
     const { common } = this.#parts;
-    return (this.#session ??= createSessionService({ ...common, outbox: this.outbox }));
+    return (this.#session ??= createSessionService({ ...common, outbox: this.outbox, event: this.event }));
   }
 
   get user() {
     const { common } = this.#parts;
+    const { cache } = this;
     const outbox = () => this.outbox;
-    return (this.#user ??= createUserService({ ...common, cache: this.cache, outbox, settings: common.config.cache }));
+    const event = () => this.event;
+    return (this.#user ??= createUserService({ ...common, cache, outbox, event, settings: common.config.cache }));
   }
 
   get auth() {
-    const { session, token, outbox } = this;
-    return (this.#auth ??= createAuthService({ ...this.#parts.common, session, token, outbox }));
+    const { session, token, outbox, event } = this;
+    const blacklist = () => this.blacklist;
+    return (this.#auth ??= createAuthService({ ...this.#parts.common, session, token, outbox, blacklist, event }));
   }
 
   get health() {

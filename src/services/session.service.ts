@@ -1,4 +1,5 @@
 import { and, desc, eq, gt, inArray, isNull, lt, ne, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
@@ -12,7 +13,8 @@ import { RedisError } from '../redis/errors';
 import { userOfSession } from '../redis/keys';
 import type { Keys } from '../redis/keys';
 import type { LocalDenials } from './blacklist/denials';
-import { recentlyEnded } from './blacklist/ended';
+import { recentDenials } from './blacklist/recent';
+import type { EventKind, EventService } from './event.service';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
@@ -47,6 +49,7 @@ export interface DeviceSession extends Device {
 /** A session that is about to begin: its statements go into the batch that causes it. */
 export interface SessionStart {
   grant: RefreshGrant;
+  /** The first one returns a row unless the owner's sessions were ended, or the account disabled, meanwhile. */
   statements(db: Drizzle): Statement[];
   /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
   publish(): Promise<void>;
@@ -54,8 +57,12 @@ export interface SessionStart {
 
 /** A session that goes on while all others of its user end. */
 export interface SessionRenewal {
-  /** Returns the session's id unless it ended meanwhile; goes after the statement that raises the epoch. */
-  statement(db: Drizzle): Statement;
+  /**
+   * Returns the session's id unless it ended meanwhile; goes after the statement that raises the epoch.
+   *
+   * @param when a condition on the owner's row: without it nothing is done
+   */
+  statement(db: Drizzle, when: SQL): Statement;
   grant(owner: SessionOwner): RefreshGrant;
   /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
   publish(owner: SessionOwner): Promise<void>;
@@ -86,7 +93,7 @@ export interface SessionService {
   /** Forgets sessions whose every token has expired. */
   purge(): Promise<void>;
   /** For the batch that raises the owner's epoch: this session goes on under the new one. */
-  prepareRenewal(found: Pick<FoundSession, 'session' | 'ended'>, shownGeneration: number): SessionRenewal;
+  prepareRenewal(found: Pick<FoundSession, 'session' | 'denied'>, shownGeneration: number): SessionRenewal;
 }
 
 declare module './scope' {
@@ -97,6 +104,13 @@ declare module './scope' {
 
 export const SessionService: SessionService = facade('session');
 
+/** How a session's end stands in its account's history. */
+const ENDINGS: Partial<Record<SessionEndReason, EventKind>> = {
+  logout: 'logout',
+  revoked: 'session-revoked',
+  reuse: 'refresh-reuse',
+};
+
 /** D1 binds at most 100 values a statement. */
 const IDS_A_STATEMENT = 90;
 
@@ -104,6 +118,7 @@ export interface SessionDeps {
   batch: RedisBatch;
   database: Database;
   outbox: OutboxService;
+  event: EventService;
   keys: Keys;
   config: Config;
   denials: LocalDenials;
@@ -120,7 +135,7 @@ function newSessionId(userId: string): string {
 }
 
 export function createSessionService(deps: SessionDeps): SessionService {
-  const { database, outbox, config, denials, waitUntil, now, degraded } = deps;
+  const { database, outbox, event, config, denials, waitUntil, now, degraded } = deps;
   const { refreshIdleSeconds, refreshAbsoluteSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
   const records = createSessionRecords(deps);
@@ -143,19 +158,22 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
   async function rowAndOwner(sessionId: string): Promise<FoundSession | undefined> {
     // No join: in a batch, columns of one name from two tables collapse into one.
-    const [[session], [owner], ended] = await database.run((db) =>
+    const [[session], [owner], denied] = await database.run((db) =>
       db.batch([
         db.select().from(sessions).where(eq(sessions.id, sessionId)),
         db
           .select()
           .from(users)
           .where(eq(users.id, db.select({ id: sessions.userId }).from(sessions).where(eq(sessions.id, sessionId)))),
-        recentlyEnded(db, userOfSession(sessionId), config, now()),
+        recentDenials(db, userOfSession(sessionId), config, now()),
       ]),
     );
     if (session === undefined) return undefined;
-    return { session, owner: owner ?? null, ended: endedOf(sessionId, session.userId, ended) };
+    return { session, owner: owner ?? null, denied: deniedOf(sessionId, session.userId, denied) };
   }
+
+  const isLive = (sessionId: string) =>
+    sql`exists (select 1 from ${sessions} where ${sessions.id} = ${sessionId} and ${sessions.endedAtMs} is null)`;
 
   const isAlive = (session: SessionRow) =>
     session.endedAtMs === null && Math.min(session.lastSeenAtMs + idleMs, session.expiresAtMs) > now();
@@ -184,21 +202,27 @@ export function createSessionService(deps: SessionDeps): SessionService {
     return { entry, statements };
   }
 
-  async function end(session: Pick<SessionRow, 'id' | 'expiresAtMs'>, reason: SessionEndReason): Promise<void> {
-    const { entry, statements } = ending([session], reason);
+  async function end(
+    { id, userId, expiresAtMs }: Pick<SessionRow, 'id' | 'userId' | 'expiresAtMs'>,
+    reason: SessionEndReason,
+  ): Promise<void> {
+    const { entry, statements } = ending([{ id, expiresAtMs }], reason);
+    const kind = ENDINGS[reason];
+    const happened = kind && event.prepare({ kind, userId, sessionId: id }, isLive(id));
     // Together: the answer waits for both, and counts on D1 alone.
-    const committed = database.batch(statements);
+    const committed = database.batch((db) => [...(happened?.statements(db) ?? []), ...statements(db)]);
     await Promise.all([committed, entry.deliver(committed)]);
+    happened?.report();
   }
 
   const service: SessionService = {
     async createSession(sessionId, data, ttlSeconds = refreshIdleSeconds) {
       const createdAtMs = now();
       const text = JSON.stringify(data);
-      const [[owner], ended] = await database.run((db) =>
+      const [[owner], denied] = await database.run((db) =>
         db.batch([
           db.select().from(users).where(eq(users.id, data.userId)),
-          recentlyEnded(db, data.userId, config, createdAtMs),
+          recentDenials(db, data.userId, config, createdAtMs),
         ]),
       );
       const epoch = owner?.epoch ?? 1;
@@ -218,8 +242,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
       );
       if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
       const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
-      const known = endedOf(sessionId, data.userId, ended);
-      const state = { session, owner: versions, generation: 1, confirmed: 0, ended: known, replace: true };
+      const known = deniedOf(sessionId, data.userId, denied);
+      const state = { session, owner: versions, generation: 1, confirmed: 0, denied: known, replace: true };
       await publish([records.write(state)]);
     },
 
@@ -234,11 +258,11 @@ export function createSessionService(deps: SessionDeps): SessionService {
       }
       const row = await rowAndOwner(sessionId);
       if (row === undefined || !isAlive(row.session)) return null;
-      const { session, ended } = row;
+      const { session, denied } = row;
       const owner = row.owner ?? { role: 'user' as const, epoch: session.epoch, accessVersion: 1 };
       if (session.epoch < owner.epoch) return null;
       const { generation } = session;
-      records.writeLater({ session, owner, generation, confirmed: generation - 1, ended });
+      records.writeLater({ session, owner, generation, confirmed: generation - 1, denied });
       return JSON.parse(session.data) as T;
     },
 
@@ -253,7 +277,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
     async prepareStart(owner, { device, address }) {
       const createdAtMs = now();
-      const [active, ended] = await database.run((db) =>
+      const [active, denied] = await database.run((db) =>
         db.batch([
           db
             .select({ id: sessions.id, expiresAtMs: sessions.expiresAtMs })
@@ -261,7 +285,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
             .where(alive(owner.id))
             .orderBy(desc(endsAt()))
             .limit(1_000),
-          recentlyEnded(db, owner.id, config, createdAtMs),
+          recentDenials(db, owner.id, config, createdAtMs),
         ]),
       );
       // Those that would expire first leave.
@@ -280,9 +304,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const { id: sessionId, expiresAtMs, epoch } = session;
       return {
         grant: { sessionId, generation: 1, epoch, expiresAtMs },
-        statements: (db) => [db.insert(sessions).values(session), ...evicted.statements(db)],
+        statements: (db) => [
+          db.insert(sessions).select(began(db, session)).returning({ id: sessions.id }),
+          ...evicted.statements(db),
+        ],
         publish: () =>
-          publish([records.write({ session, owner, generation: 1, confirmed: 0, ended }), evicted.entry.deliver()]),
+          publish([records.write({ session, owner, generation: 1, confirmed: 0, denied }), evicted.entry.deliver()]),
       };
     },
 
@@ -291,8 +318,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const outcome = await refresh(grant);
       const { sessionId, expiresAtMs } = grant;
       if (outcome.status === 'reuse') {
-        log('warn', 'security.refresh_reuse', { sessionId, generation: grant.generation });
-        await end({ id: sessionId, expiresAtMs }, 'reuse');
+        await end({ id: sessionId, userId: userOfSession(sessionId), expiresAtMs }, 'reuse');
       } else if (outcome.status === 'ok') {
         const { generation } = outcome.grant;
         const seen = database.run((db) =>
@@ -331,21 +357,21 @@ export function createSessionService(deps: SessionDeps): SessionService {
       await database.run((db) => db.delete(sessions).where(lt(sessions.expiresAtMs, now() - 3_600_000)));
     },
 
-    prepareRenewal({ session, ended }, shownGeneration) {
+    prepareRenewal({ session, denied }, shownGeneration) {
       const { id, userId, expiresAtMs } = session;
       // Ahead of anything that Redis may know, so that it is adopted wherever it is shown first.
       const generation = Math.max(session.generation, shownGeneration) + 2;
       return {
-        statement: (db) =>
+        statement: (db, when) =>
           db
             .update(sessions)
             .set({ epoch: sql`(select ${users.epoch} from ${users} where ${users.id} = ${userId})`, generation })
-            .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs)))
+            .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs), ofUser(userId, when)))
             .returning({ id: sessions.id }),
         grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
         publish: (owner) => {
           const renewed = { ...session, epoch: owner.epoch };
-          return publish([records.write({ session: renewed, owner, generation, confirmed: generation - 1, ended })]);
+          return publish([records.write({ session: renewed, owner, generation, confirmed: generation - 1, denied })]);
         },
       };
     },
@@ -353,19 +379,52 @@ export function createSessionService(deps: SessionDeps): SessionService {
   return service;
 }
 
+type NewSession = Required<Omit<typeof sessions.$inferInsert, 'generation' | 'endedAtMs' | 'endedReason'>>;
+
+/** The row, if the owner's epoch is still the one that it carries and the account is active. */
+function began(db: Drizzle, session: NewSession) {
+  const { id, userId, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, epoch, data } = session;
+  return db
+    .select({
+      id: sql<string>`${id}`.as('id'),
+      userId: users.id,
+      device: sql<string>`${device}`.as('device'),
+      address: sql<string>`${address}`.as('address'),
+      createdAtMs: sql<number>`${createdAtMs}`.as('created_at_ms'),
+      lastSeenAtMs: sql<number>`${lastSeenAtMs}`.as('last_seen_at_ms'),
+      expiresAtMs: sql<number>`${expiresAtMs}`.as('expires_at_ms'),
+      epoch: users.epoch,
+      generation: sql<number>`1`.as('generation'),
+      data: sql<string>`${data}`.as('data'),
+      endedAtMs: sql<null>`null`.as('ended_at_ms'),
+      endedReason: sql<null>`null`.as('ended_reason'),
+    })
+    .from(users)
+    .where(and(eq(users.id, userId), eq(users.epoch, epoch), eq(users.status, 'active')));
+}
+
 /**
  * A session's denials live in the slot that its id names. Under an id of another form that is nobody's, or somebody
  * else's: what is known of the user says nothing there, and D1 stays the one to ask.
  */
-function endedOf<T>(sessionId: string, userId: string, ended: T): T | undefined {
-  return userOfSession(sessionId) === userId ? ended : undefined;
+function deniedOf<T>(sessionId: string, userId: string, denied: T): T | undefined {
+  return userOfSession(sessionId) === userId ? denied : undefined;
+}
+
+const ofUser = (userId: string, when: SQL) =>
+  sql`exists (select 1 from ${users} where ${users.id} = ${userId} and ${when})`;
+
+/** Which sessions end, why, and on what condition on their user's row. */
+interface Ending {
+  userId: string;
+  except?: string;
+  reason: SessionEndReason;
+  atMs: number;
+  when?: SQL;
 }
 
 /** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
-export function endOthers(
-  db: Drizzle,
-  { userId, except, reason, atMs }: { userId: string; except?: string; reason: SessionEndReason; atMs: number },
-): Statement {
+export function endOthers(db: Drizzle, { userId, except, reason, atMs, when }: Ending): Statement {
   return db
     .update(sessions)
     .set({ endedAtMs: atMs, endedReason: reason })
@@ -374,6 +433,7 @@ export function endOthers(
         eq(sessions.userId, userId),
         isNull(sessions.endedAtMs),
         except === undefined ? undefined : ne(sessions.id, except),
+        when && ofUser(userId, when),
       ),
     );
 }

@@ -1,5 +1,7 @@
 import type { AccessClaims, AccessTokens } from './token/accessToken';
 import type { RefreshGrant, RefreshTokens } from './token/refreshToken';
+import { AppError } from '../errors';
+import { REFRESH_TOKEN_PREFIX } from './token/refreshToken';
 import { facade } from './scope';
 
 export type { AccessClaims } from './token/accessToken';
@@ -21,10 +23,16 @@ export interface TokenSubject {
   accessVersion: number;
 }
 
+export type RecognizedToken =
+  | { kind: 'refresh'; sessionId: string; grant: RefreshGrant }
+  | { kind: 'access'; sessionId: string; claims: AccessClaims };
+
 export interface TokenService {
   issue(subject: TokenSubject, grant: RefreshGrant): Promise<TokenPair>;
   verifyAccess: AccessTokens['verify'];
   readRefresh: RefreshTokens['read'];
+  /** Which of our tokens this is; `undefined` for anything else, and for one that has expired. */
+  recognize(token: string): Promise<RecognizedToken | undefined>;
   jwks: AccessTokens['jwks'];
 }
 
@@ -66,6 +74,21 @@ export function createTokenService({ access, refresh, accessTtlSeconds, now }: T
     },
     verifyAccess: (token) => access.verify(token),
     readRefresh: (token) => refresh.read(token),
+    async recognize(presented) {
+      try {
+        if (presented.startsWith(REFRESH_TOKEN_PREFIX)) {
+          const grant = refresh.read(presented);
+          return { kind: 'refresh', sessionId: grant.sessionId, grant };
+        }
+        const claims = await access.verify(presented);
+        return { kind: 'access', sessionId: claims.sessionId, claims };
+      } catch (error) {
+        if (error instanceof AppError && (error.code === 'INVALID_TOKEN' || error.code === 'TOKEN_EXPIRED')) {
+          return undefined;
+        }
+        throw error;
+      }
+    },
     jwks: () => access.jwks(),
   };
 }

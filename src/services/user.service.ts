@@ -1,10 +1,11 @@
-import { asc, count, eq, or, sql } from 'drizzle-orm';
+import { asc, count, eq, ne, or, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import type { Database } from '../db/client';
-import { sessions, users } from '../db/schema';
+import { events, oneTimeTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
+import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { endOthers } from './session.service';
@@ -49,8 +50,11 @@ export interface UserService {
   /** @throws {AppError} `NOT_FOUND` */
   getUser(userId: string): Promise<User>;
   getUsers(query: UserQuery): Promise<Page<User>>;
-  /** @throws {AppError} `NOT_FOUND` */
-  updateUser(userId: string, change: UserChange): Promise<User>;
+  /**
+   * @param by who changes somebody else's account
+   * @throws {AppError} `NOT_FOUND`
+   */
+  updateUser(userId: string, change: UserChange, by?: string): Promise<User>;
   deleteUser(userId: string): Promise<void>;
 }
 
@@ -86,11 +90,12 @@ export interface UserDeps {
   cache: CacheService;
   /** Made when something changes. */
   outbox: () => OutboxService;
+  event: () => EventService;
   settings: Config['cache'];
   now: () => number;
 }
 
-export function createUserService({ database, cache, outbox, settings, now }: UserDeps): UserService {
+export function createUserService({ database, cache, outbox, event, settings, now }: UserDeps): UserService {
   const load = async (userId: string) => {
     const [row] = await database.run((db) => db.select().from(users).where(eq(users.id, userId)));
     return row;
@@ -129,11 +134,19 @@ export function createUserService({ database, cache, outbox, settings, now }: Us
       return list ?? { items: [], page, limit, total: 0 };
     },
 
-    async updateUser(userId, { name, role, status }) {
+    async updateUser(userId, { name, role, status }, by) {
+      const about = { userId, ...(by !== undefined && { by }) };
+      const kind = status === 'disabled' ? 'disabled' : 'enabled';
+      const happened = [
+        ...(role === undefined ? [] : [event().prepare({ kind: 'role-changed', ...about }, ne(users.role, role))]),
+        ...(status === undefined ? [] : [event().prepare({ kind, ...about }, ne(users.status, status))]),
+      ];
       const invalidation = outbox().prepare([userInvalidation(userId)]);
       const versions = role !== undefined || status !== undefined ? outbox().prepareVersions(userId) : undefined;
       const updatedAtMs = now();
-      const [rows] = await database.batch((db) => [
+      const results = await database.batch((db) => [
+        // First: they look at what is about to change.
+        ...happened.map((entry) => entry.insert(db)),
         db
           .update(users)
           .set({
@@ -156,9 +169,10 @@ export function createUserService({ database, cache, outbox, settings, now }: Us
         ...invalidation.statements(db),
         ...(versions?.statements(db) ?? []),
       ]);
-      const [after] = rows as UserRow[];
+      const [after] = results[happened.length] as UserRow[];
       if (after === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
       await Promise.all([invalidation.deliver(), versions?.deliver(after)]);
+      for (const [index, entry] of happened.entries()) if ((results[index] as unknown[]).length > 0) entry.report();
       return presentUser(after);
     },
 
@@ -177,6 +191,8 @@ export function createUserService({ database, cache, outbox, settings, now }: Us
         endOthers(db, { userId, reason: 'deleted', atMs: now() }),
         // What remains until the tokens have expired says nothing about the person.
         db.update(sessions).set({ device: '', address: '', data: '{}' }).where(eq(sessions.userId, userId)),
+        db.delete(events).where(eq(events.userId, userId)),
+        db.delete(oneTimeTokens).where(eq(oneTimeTokens.userId, userId)),
         db.delete(users).where(eq(users.id, userId)),
       ]);
       const [gone] = rows as UserRow[];

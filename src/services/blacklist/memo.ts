@@ -2,7 +2,7 @@ import { BoundedMap } from '../../redis/boundedMap';
 import type { Versions } from './denials';
 
 /** What D1 says of a session and its user. `null`: there is no such user. */
-export type RevocationFacts = (Versions & { sessionEnded: boolean }) | null;
+export type RevocationFacts = (Versions & { sessionEnded: boolean; revokedTokens: ReadonlySet<string> }) | null;
 
 /** While Redis is away an isolate asks D1 for a session at most this often. */
 const LIFE_MS = 1_000;

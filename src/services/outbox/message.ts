@@ -15,8 +15,11 @@ import { invalidationCommands } from '../cache.service';
 /** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
 export type OutboxMessage =
   | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
+  | { kind: 'token-end'; userId: string; tokenId: string; expiresAtMs: number }
   | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
   | { kind: 'invalidate'; users?: readonly string[]; namespaces?: readonly string[]; tags?: readonly string[] };
+
+const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>(['session-end', 'token-end', 'epoch', 'invalidate']);
 
 export interface TellOptions {
   keys: Keys;
@@ -41,6 +44,13 @@ export async function tell(
       const restMs = Math.max(1, expiresAtMs - now());
       const touched = [keys.session(sessionId), keys.blacklist(userOfSession(sessionId))];
       confirm(await batch.run(sessionEnd, touched, [sessionId, reason, restMs, expiresAtMs, lifeMs]), 1);
+      return;
+    }
+    case 'token-end': {
+      const { userId, tokenId, expiresAtMs } = message;
+      denials.endToken(tokenId);
+      const denied = [lifeMs, `j:${tokenId}`, expiresAtMs];
+      confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], denied), 1);
       return;
     }
     case 'epoch': {
@@ -71,7 +81,7 @@ export function parseMessage(row: OutboxRow): OutboxMessage | undefined {
   } catch {
     message = undefined;
   }
-  if (message !== undefined && ['session-end', 'epoch', 'invalidate'].includes(message.kind)) return message;
+  if (message !== undefined && KINDS.has(message.kind)) return message;
   log('error', 'outbox.unreadable', { id: row.id });
   return undefined;
 }

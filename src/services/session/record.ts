@@ -7,8 +7,8 @@ import type { Keys } from '../../redis/keys';
 import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
 import { sessionWrite } from '../../redis/scripts/sessionWrite';
 import { blacklistTtlMs } from '../blacklist.service';
-import { denialFields } from '../blacklist/ended';
-import type { EndedSession } from '../blacklist/ended';
+import { denialFields } from '../blacklist/recent';
+import type { Denial } from '../blacklist/recent';
 import type { RefreshGrant } from '../token/refreshToken';
 
 /** A user's row, as far as sessions depend on it. */
@@ -27,8 +27,8 @@ export interface SessionState {
   generation: number;
   /** The newest generation of which a token is known to have arrived. */
   confirmed: number;
-  /** The user's recently ended sessions, for a Redis that has lost them; `undefined` where they are not known. */
-  ended: readonly EndedSession[] | undefined;
+  /** What denies access tokens of the user, for a Redis that has lost it; `undefined` where it is not known. */
+  denied: readonly Denial[] | undefined;
   /** Whether the data replaces what is there; else it only fills a gap. */
   replace?: boolean;
 }
@@ -73,7 +73,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     owner,
     generation,
     confirmed,
-    ended,
+    denied,
     replace = false,
   }: SessionState): [string[], Argument[]] {
     const { id, data, expiresAtMs } = session;
@@ -81,8 +81,8 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     const restMs = Math.max(1, expiresAtMs - now());
     const ttlMs = Math.min(idleMs, restMs);
     const versions = [session.epoch, role, epoch, accessVersion];
-    const denied = ended && denialFields(ended);
-    const known = [replace ? 1 : 0, ...(denied === undefined ? [0] : [1, ...denied])];
+    const fields = denied && denialFields(denied);
+    const known = [replace ? 1 : 0, ...(fields === undefined ? [0] : [1, ...fields])];
     return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs, ...known]];
   }
 

@@ -3,7 +3,7 @@ import { RedisError } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
 import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
-import type { EndedSession } from '../blacklist/ended';
+import type { Denial } from '../blacklist/recent';
 import type { RefreshReply, SessionRecords } from './record';
 
 /** What a refresh leads to. `rotated: false`: Redis is away, the presented token stays good. */
@@ -17,8 +17,8 @@ export interface FoundSession {
   session: SessionRow;
   /** `null`: the account was deleted, or the session is the app's own. */
   owner: UserRow | null;
-  /** The user's sessions that ended recently; `undefined` for an id that is not of the form `<userId>.<random>`. */
-  ended: readonly EndedSession[] | undefined;
+  /** What denies access tokens of the user; `undefined` for an id that is not of the form `<userId>.<random>`. */
+  denied: readonly Denial[] | undefined;
 }
 
 export interface RefreshDeps {
@@ -38,8 +38,8 @@ export function createRefresh({ records, find, isAlive, degraded }: RefreshDeps)
   async function fromDatabase({ sessionId, epoch }: RefreshGrant) {
     const row = await find(sessionId);
     if (row?.owner == null || row.owner.status !== 'active' || !isAlive(row.session)) return undefined;
-    const { session, owner, ended } = row;
-    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner, ended };
+    const { session, owner, denied } = row;
+    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner, denied };
   }
 
   /** Redis answers but does not know: it is told what D1 knows, and asked again, in one trip. */

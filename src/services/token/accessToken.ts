@@ -37,7 +37,8 @@ const TYPE = 'at+jwt';
 const ALGORITHMS = ['Ed25519', 'ES256'];
 /** Ours are about 500 bytes. */
 const MAX_LENGTH = 2_048;
-const CLOCK_TOLERANCE_SECONDS = 5;
+/** A token is accepted for so long after it has expired: clocks differ. */
+export const CLOCK_TOLERANCE_SECONDS = 5;
 
 interface Keyring {
   active: { kid: string; alg: string; key: CryptoKey };

@@ -23,6 +23,9 @@ export interface RefreshTokens {
   read(token: string): RefreshGrant;
 }
 
+/** What no access token begins with. */
+export const REFRESH_TOKEN_PREFIX = 'grt1.';
+
 const FORM =
   /^grt1\.([\w-]{1,64})\.([\w-]{1,64})\.([\w-]{1,64})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.([0-9a-z]{1,11})\.[\w-]{43}$/;
 

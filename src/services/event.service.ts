@@ -1,0 +1,142 @@
+import { and, desc, eq, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+
+import { describeError, log } from '../config/log';
+import type { Database, Drizzle, Statement } from '../db/client';
+import { events, users } from '../db/schema';
+import type { EventRow } from '../db/schema';
+import { facade } from './scope';
+import type { Device } from './session.service';
+
+export type EventKind = EventRow['kind'];
+
+export interface NewEvent {
+  kind: EventKind;
+  userId: string;
+  sessionId?: string;
+  /** Who did it, where that is not the user: the id of an administrator. */
+  by?: string;
+}
+
+/** Something that happened to an account, as its owner sees it. */
+export type AccountEvent = Pick<EventRow, 'id' | 'kind' | 'sessionId' | 'address' | 'device' | 'atMs'>;
+
+/** An event and the change that it tells of: recorded together, logged when that is done. */
+export interface EventEntry {
+  /**
+   * To go into the D1 batch that makes the change: before it where `when` looks at what it changes, after it where it
+   * makes the user. Returns a row if the event happened.
+   */
+  insert(db: Drizzle): Statement;
+  /** {@link insert}, and what forgets older ones. */
+  statements(db: Drizzle): Statement[];
+  /** Writes the line of the audit log, `audit.<kind>`: ids and nothing that is personal. */
+  report(): void;
+}
+
+/** What happened to accounts: the audit log, and the last events of each for its owner. */
+export interface EventService {
+  /** @param when a condition on D1, told in the same transaction: without it there is no event */
+  prepare(event: NewEvent, when?: SQL): EventEntry;
+  /** Logs now and records after the answer: for what changes nothing else. */
+  note(event: NewEvent): void;
+  /** The last 50, newest first; of failed logins at most 10, so that they cannot push out the rest. */
+  list(userId: string): Promise<AccountEvent[]>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    event: EventService;
+  }
+}
+
+export const EventService: EventService = facade('event');
+
+const KEPT = 50;
+const KEPT_FAILED_LOGINS = 10;
+/** Signs of an attack. */
+const WARNINGS: ReadonlySet<EventKind> = new Set(['login-failed', 'refresh-reuse']);
+
+export interface EventDeps {
+  database: Database;
+  /** Where the request comes from. */
+  origin: () => Device;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+}
+
+/** Logs a failed login of an account that does not exist: there is nobody to tell. */
+export function reportUnknownLogin(): void {
+  log('warn', 'audit.login_failed', { known: false });
+}
+
+export function createEventService({ database, origin, waitUntil, now }: EventDeps): EventService {
+  function report({ kind, userId, sessionId, by }: NewEvent): void {
+    const level = WARNINGS.has(kind) ? 'warn' : 'info';
+    log(level, `audit.${kind.replaceAll('-', '_')}`, { userId, sessionId, by });
+  }
+
+  function prepare(event: NewEvent, when?: SQL): EventEntry {
+    const { kind, userId, sessionId = null } = event;
+    const { device, address } = origin();
+    const row = { id: crypto.randomUUID(), kind, sessionId, address, device, atMs: now() };
+    const insert = (db: Drizzle) =>
+      db
+        .insert(events)
+        .select(
+          db
+            .select({
+              id: sql<string>`${row.id}`.as('id'),
+              userId: users.id,
+              kind: sql<EventKind>`${row.kind}`.as('kind'),
+              sessionId: sql<string | null>`${row.sessionId}`.as('session_id'),
+              address: sql<string>`${row.address}`.as('address'),
+              device: sql<string>`${row.device}`.as('device'),
+              atMs: sql<number>`${row.atMs}`.as('at_ms'),
+            })
+            .from(users)
+            .where(and(eq(users.id, userId), when)),
+        )
+        .returning({ id: events.id });
+    return {
+      insert,
+      statements: (db) => [
+        insert(db),
+        prune(db, userId, KEPT),
+        ...(kind === 'login-failed' ? [prune(db, userId, KEPT_FAILED_LOGINS, kind)] : []),
+      ],
+      report: () => report(event),
+    };
+  }
+
+  return {
+    prepare,
+
+    note(event) {
+      report(event);
+      const recorded = database.batch((db) => prepare(event).statements(db));
+      waitUntil(recorded.catch((error: unknown) => log('warn', 'event.lost', describeError(error))));
+    },
+
+    list: (userId) =>
+      database.run((db) => {
+        const { id, kind, sessionId, address, device, atMs } = events;
+        return db
+          .select({ id, kind, sessionId, address, device, atMs })
+          .from(events)
+          .where(eq(events.userId, userId))
+          .orderBy(desc(atMs), desc(sql`rowid`))
+          .limit(KEPT);
+      }),
+  };
+}
+
+/** Forgets all but the newest of a user, or of a user's one kind. */
+function prune(db: Drizzle, userId: string, kept: number, kind?: EventKind): Statement {
+  const ofUser = and(eq(events.userId, userId), kind && eq(events.kind, kind));
+  // SQLite's LIMIT -1: none.
+  return db.delete(events).where(
+    sql`${events.id} in (select ${events.id} from ${events} where ${ofUser}
+      order by ${events.atMs} desc, rowid desc limit -1 offset ${kept})`,
+  );
+}
