@@ -75,6 +75,23 @@ const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
       }),
     );
 
+/** scrypt's cost: N = 2^ln, block size r, parallelism p (RFC 7914). It needs 128·N·r bytes. */
+export interface ScryptParameters {
+  ln: number;
+  r: number;
+  p: number;
+}
+
+/** The runtime's cap on N·r·p. */
+const SCRYPT_CAP = 2 ** 20;
+/** Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equal configurations. */
+const LEAST_P: Readonly<Record<number, number>> = { 13: 10, 14: 5, 15: 3, 16: 2, 17: 1 };
+
+function isStrong({ ln, r, p }: ScryptParameters): boolean {
+  const memory = ln + Math.floor(Math.log2(r / 8));
+  return 2 ** ln * r * p <= SCRYPT_CAP && p >= (LEAST_P[memory] ?? Number.POSITIVE_INFINITY);
+}
+
 /** Bindings as strings -> settings. Every default of the product's policy stands here. */
 const schema = z
   .object({
@@ -82,6 +99,7 @@ const schema = z
     AUDIENCE: z.string().min(1),
     SIGNING_KEYS: keySet('OKP', 'EC'),
     REFRESH_KEYS: keySet('oct'),
+    PEPPER_KEYS: keySet('oct').optional(),
     UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
     UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
     KEY_PREFIX: z
@@ -98,6 +116,11 @@ const schema = z
     REFRESH_ABSOLUTE_TTL_SECONDS: integer(30 * 86_400, 60, 366 * 86_400),
     REFRESH_GRACE_SECONDS: integer(30, 0, 3_600),
     SESSIONS_PER_USER: integer(10, 1, 100),
+
+    SCRYPT_LN: integer(15, 13, 17),
+    SCRYPT_R: integer(8, 8, 64),
+    SCRYPT_P: integer(3, 1, 16),
+    HASH_QUEUE_MAX: integer(20, 0, 1_000),
 
     USER_CACHE_TTL_SECONDS: integer(600),
     LIST_CACHE_TTL_SECONDS: integer(300),
@@ -125,6 +148,12 @@ const schema = z
     // A fill that comes later than its tombstone would not be refused any more.
     path: ['TOMBSTONE_SECONDS'],
     message: 'must be longer than LOADER_DEADLINE_MS',
+  })
+  .refine((env) => isStrong({ ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P }), {
+    path: ['SCRYPT_LN'],
+    message:
+      'with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, 15/8/3, 16/8/2, 17/8/1 or, ' +
+      'up to 2^LN·R·P = 2^20, more',
   });
 
 export type KeySetConfig = z.infer<ReturnType<typeof keySet<'OKP' | 'EC' | 'oct'>>>;
@@ -165,6 +194,12 @@ export interface Config {
     refreshAbsoluteSeconds: number;
     refreshGraceSeconds: number;
     sessionsPerUser: number;
+  };
+  passwords: {
+    scrypt: ScryptParameters;
+    pepperKeys: KeySetConfig | undefined;
+    /** Hashes that may wait for their turn in an isolate. */
+    queueMax: number;
   };
   cache: {
     userTtlSeconds: number;
@@ -236,6 +271,11 @@ function shape(env: z.infer<typeof schema>): Config {
       refreshAbsoluteSeconds: env.REFRESH_ABSOLUTE_TTL_SECONDS,
       refreshGraceSeconds: env.REFRESH_GRACE_SECONDS,
       sessionsPerUser: env.SESSIONS_PER_USER,
+    },
+    passwords: {
+      scrypt: { ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P },
+      pepperKeys: env.PEPPER_KEYS,
+      queueMax: env.HASH_QUEUE_MAX,
     },
     cache: {
       userTtlSeconds: env.USER_CACHE_TTL_SECONDS,

@@ -18,9 +18,35 @@ const email = z
   .trim()
   .pipe(z.email({ pattern: z.regexes.html5Email }));
 
-/** Length only: composition rules make passwords worse (NIST SP 800-63B, section 3.1.1.2). */
-const newPassword = z.string().min(8).max(256);
-const anyPassword = z.string().min(1).max(256);
+const PASSWORD_MAX = 256;
+/** In UTF-16: NFC makes one character of four at the most, each of one or two units. */
+const PASSWORD_MAX_UNITS = PASSWORD_MAX * 8;
+
+/**
+ * `min` to 256 characters, counted as the code points of its NFC, and passed on as it came. Nothing is cut off, and what is
+ * longer is refused before anything is computed of it.
+ */
+const password = (min: number) => {
+  const error = `must have ${min} to ${PASSWORD_MAX} characters`;
+  return z
+    .string()
+    .max(PASSWORD_MAX_UNITS, { error, abort: true })
+    .refine((text) => text.isWellFormed(), { error: 'must not contain lone surrogates', abort: true })
+    .refine(
+      (text) => {
+        const { length } = Array.from(text.normalize('NFC'));
+        return length >= min && length <= PASSWORD_MAX;
+      },
+      { error },
+    );
+};
+
+/**
+ * Length only: composition rules make passwords worse (NIST SP 800-63B, section 3.1.1.2). What is too common is
+ * `PasswordService.check`'s business.
+ */
+export const newPassword = password(8);
+const anyPassword = password(1);
 
 const device = line(100);
 

@@ -7,7 +7,7 @@ import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { OutboxService } from './outbox.service';
-import { hashPassword, verifyPassword } from './password';
+import type { PasswordService } from './password.service';
 import { endOthers } from './session.service';
 import type { Device, SessionService } from './session.service';
 import type { AccessClaims, TokenPair, TokenService } from './token.service';
@@ -33,7 +33,7 @@ export type SignedIn = { user: User } & TokenPair;
 
 /** Accounts' way in and out. Everything that it refuses is an `AppError`. */
 export interface AuthService {
-  /** @throws {AppError} `EMAIL_TAKEN` */
+  /** @throws {AppError} `EMAIL_TAKEN`, or `VALIDATION_FAILED` for a password that {@link PasswordService.check} refuses */
   register(registration: Registration, device: Device): Promise<SignedIn>;
   /** @throws {AppError} `INVALID_CREDENTIALS` or, to who knows the password, `ACCOUNT_DISABLED` */
   login(credentials: Credentials, device: Device): Promise<SignedIn>;
@@ -47,7 +47,7 @@ export interface AuthService {
   logout(claims: AccessClaims): Promise<void>;
   /** Ends every session of the user. */
   logoutAll(claims: AccessClaims): Promise<void>;
-  /** Ends every other session; this one gets new tokens. @throws {AppError} `PASSWORD_INCORRECT` */
+  /** Ends every other session; this one gets new tokens. @throws {AppError} `PASSWORD_INCORRECT`, `VALIDATION_FAILED` */
   changePassword(claims: AccessClaims, current: string, next: string): Promise<TokenPair>;
 }
 
@@ -63,6 +63,7 @@ export interface AuthDeps {
   database: Database;
   session: SessionService;
   token: TokenService;
+  passwords: PasswordService;
   outbox: OutboxService;
   blacklist: () => BlacklistService;
   event: EventService;
@@ -71,7 +72,7 @@ export interface AuthDeps {
 }
 
 export function createAuthService(deps: AuthDeps): AuthService {
-  const { database, session, token, outbox, blacklist, event, waitUntil, now } = deps;
+  const { database, session, token, passwords, outbox, blacklist, event, waitUntil, now } = deps;
 
   const byEmail = async (email: string) => {
     const [row] = await database.run((db) => db.select().from(users).where(eq(users.email, email)));
@@ -113,6 +114,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
   return {
     async register({ email: given, password, name }, device) {
       const email = normalizeEmail(given);
+      passwords.check(password, { email, name }, '/password');
       // Before the hash, which is dear; the unique index decides.
       if ((await byEmail(email)) !== undefined) throw taken();
       const at = now();
@@ -123,7 +125,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         role: 'user',
         status: 'active',
         emailVerifiedAtMs: null,
-        passwordHash: await hashPassword(password),
+        passwordHash: await passwords.hash(password),
         epoch: 1,
         accessVersion: 1,
         createdAtMs: at,
@@ -147,7 +149,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
 
     async login({ email, password }, device) {
       let user = await byEmail(normalizeEmail(email));
-      const { valid, rehash } = await verifyPassword(user?.passwordHash, password);
+      const { valid, rehash } = await passwords.verify(user?.passwordHash, password);
       if (user === undefined || !valid) {
         if (user === undefined) reportUnknownLogin();
         else event.note({ kind: 'login-failed', userId: user.id });
@@ -163,7 +165,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         if (signedIn === undefined) user = await byId(id);
       }
       if (rehash) {
-        const stored = hashPassword(password).then((passwordHash) =>
+        const stored = passwords.hash(password).then((passwordHash) =>
           database.run((db) =>
             db
               .update(users)
@@ -226,14 +228,15 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const found = await session.find(sessionId);
       const user = found?.owner;
       if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
-      const { valid } = await verifyPassword(user.passwordHash, current);
+      passwords.check(next, user, '/newPassword');
+      const { valid } = await passwords.verify(user.passwordHash, current);
       if (!valid) {
         // Not a 401: the caller is who they are, and need not log in again.
         throw new AppError('PASSWORD_INCORRECT', {
           errors: [{ pointer: '/currentPassword', detail: 'is not the password of this account' }],
         });
       }
-      const passwordHash = await hashPassword(next);
+      const passwordHash = await passwords.hash(next);
       const versions = outbox.prepareVersions(userId);
       const renewal = session.prepareRenewal(found, generation);
       // Of two changes at once one is made: the hash, salted, tells whether it is this one.

@@ -194,9 +194,21 @@ class RequestServiceMap implements ServiceMap {
   }
 
   get auth() {
-    const { session, token, outbox, event } = this;
+    const { session, token, outbox, event, password: passwords } = this;
     const blacklist = () => this.blacklist;
-    return (this.#auth ??= createAuthService({ ...this.#parts.common, session, token, outbox, blacklist, event }));
+    return (this.#auth ??= createAuthService({
+      ...this.#parts.common,
+      session,
+      token,
+      passwords,
+      outbox,
+      blacklist,
+      event,
+    }));
+  }
+
+  get password() {
+    return this.#parts.isolate.passwords;
   }
 
   get health() {

@@ -10,6 +10,8 @@ import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
+import { createPasswordService } from './password.service';
+import type { PasswordService } from './password.service';
 import { BoundedMap } from '../redis/boundedMap';
 import { LocalLimiter } from './rateLimit/local';
 import type { TouchMemo } from './lastSeen.service';
@@ -29,6 +31,7 @@ export interface Isolate {
   breaker: Breaker;
   access: AccessTokens;
   refresh: RefreshTokens;
+  passwords: PasswordService;
   flights: Flights;
   localLimiter: LocalLimiter;
   blocked: BlockList;
@@ -54,6 +57,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     breaker: createBreaker({ ...breaker, probeLostMs: 4 * callTimeoutMs + 10_000, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
+    passwords: createPasswordService({ config }),
     flights: new Flights(),
     localLimiter: new LocalLimiter(),
     blocked: createBlockList(),

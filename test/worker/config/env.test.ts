@@ -23,10 +23,46 @@ describe('parseConfig', () => {
     ['LIMIT_API', 'lots'],
     ['ACCESS_TOKEN_TTL_SECONDS', '-5'],
     ['KEY_PREFIX', 'a:b'],
+    ['PEPPER_KEYS', '{"keys":[]}'],
+    ['PEPPER_KEYS', '{"keys":[{"kty":"oct","kid":"a","state":"active"}]}'],
+    ['SCRYPT_LN', '18'],
+    ['SCRYPT_P', 'many'],
+    ['HASH_QUEUE_MAX', '-1'],
   ])('names a wrong %s, and not its value', (name, value) => {
     const attempt = () => parseConfig({ ...env, [name]: value });
     expect(attempt).toThrow(new RegExp(String.raw`wrong: ${name} \(`));
     expect(attempt).not.toThrow(value);
+  });
+
+  test.each([
+    [13, 8, 10],
+    [14, 8, 5],
+    [15, 8, 3],
+    [15, 8, 4],
+    [16, 8, 2],
+    [17, 8, 1],
+    [14, 16, 3],
+    [13, 32, 3],
+  ])('takes scrypt at 2^%i/%i/%i', (ln, r, p) => {
+    const settings = { SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
+    expect(parseConfig({ ...env, ...settings }).passwords.scrypt).toEqual({ ln, r, p });
+  });
+
+  test.each([
+    ['too weak', 13, 8, 9],
+    ['too weak', 14, 8, 4],
+    ['too weak', 15, 8, 2],
+    ['too weak', 16, 8, 1],
+    ['too weak', 14, 15, 4],
+    ['over the runtime’s cap', 15, 8, 5],
+    ['over the runtime’s cap', 17, 8, 2],
+    ['over the runtime’s cap', 17, 16, 1],
+  ])('refuses scrypt %s, 2^%i/%i/%i, in one clear message', (_name, ln, r, p) => {
+    const settings = { SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
+    expect(() => parseConfig({ ...env, ...settings })).toThrow(
+      'Configuration wrong: SCRYPT_LN (with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, ' +
+        '15/8/3, 16/8/2, 17/8/1 or, up to 2^LN·R·P = 2^20, more)',
+    );
   });
 
   test('has the product’s policy as defaults', () => {
@@ -41,6 +77,7 @@ describe('parseConfig', () => {
     expect(config.limits.login).toEqual({ maxRequests: 5, windowMs: 900_000 });
     expect(config.limits.register).toEqual({ maxRequests: 3, windowMs: 60_000 });
     expect(config.limits.api).toEqual({ maxRequests: 100, windowMs: 900_000 });
+    expect(config.passwords).toEqual({ scrypt: { ln: 15, r: 8, p: 3 }, pepperKeys: undefined, queueMax: 20 });
     expect(config.redis.guardDeadlineMs).toBe(200);
     expect(config.cache).toMatchObject({ userTtlSeconds: 600, listTtlSeconds: 300 });
   });

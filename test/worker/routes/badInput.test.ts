@@ -115,6 +115,61 @@ describe('every refusal is a problem document', () => {
   });
 });
 
+describe('a password', () => {
+  const LENGTH = 'must have 8 to 256 characters';
+  const LONE = 'must not contain lone surrogates';
+  const change = (newPassword: string, currentPassword: string) =>
+    call('POST', '/v1/auth/password', { token, body: { currentPassword, newPassword } });
+
+  test.each<[string, string, string]>([
+    ['seven characters', 'abcdefg', LENGTH],
+    ['seven characters of two UTF-16 units', '\u{1f600}'.repeat(7), LENGTH],
+    ['eight code points that NFC makes seven', 'cafe\u0301 xy', LENGTH],
+    ['257 characters', 'x'.repeat(257), LENGTH],
+    ['257 characters of four code points', '\u03b1\u0314\u0301\u0345'.repeat(257), LENGTH],
+    ['tens of thousands', 'x'.repeat(60_000), LENGTH],
+    ['a lone surrogate', 'long enough \ud800', LONE],
+    ['the most common one', 'password', 'is one of the most common passwords'],
+    ['a common one in capitals', 'IloveYou', 'is one of the most common passwords'],
+    [
+      'the e-mail address and a year',
+      'new@example.com2026',
+      'needs 8 characters beside the words of the e-mail address, the name and the service',
+    ],
+  ])('of %s is refused at registration and at a change', async (_name, password, detail) => {
+    const refused = { status: 422, code: 'VALIDATION_FAILED' };
+    const registered = await post({ ...registration, password });
+    expect(registered.body).toMatchObject({ ...refused, errors: [{ pointer: '/password', detail }] });
+    const changed = await change(password.replace('new@', 'known@'), known.password);
+    expect(changed.body).toMatchObject({ ...refused, errors: [{ pointer: '/newPassword', detail }] });
+  });
+
+  test.each([
+    ['x'.repeat(257), 'must have 1 to 256 characters'],
+    ['', 'must have 1 to 256 characters'],
+    ['\udc00', LONE],
+  ])('that no account can have is not computed at login or as the current one', async (password, detail) => {
+    const login = await call('POST', '/v1/auth/login', { body: { email: known.email, password } });
+    expect(login.body).toMatchObject({ status: 422, errors: [{ pointer: '/password', detail }] });
+    const changed = await change('quite another horse', password);
+    expect(changed.body).toMatchObject({ status: 422, errors: [{ pointer: '/currentPassword', detail }] });
+  });
+
+  test.each([
+    ['eight characters', 'zq4!m9#w'],
+    ['256 characters of two UTF-16 units, whole', '\u{1f600}'.repeat(255) + '\u{1f601}'],
+    ['256 characters of four code points', '\u03b1\u0314\u0301\u0345'.repeat(256)],
+  ])('of %s is good, to the last one', async (name, password) => {
+    const email = `${name.replaceAll(/\W/g, '')}@length.example`;
+    expect((await post({ ...registration, email, password })).status).toBe(201);
+    const login = (given: string) => call('POST', '/v1/auth/login', { body: { email, password: given } });
+    expect((await login(password)).status).toBe(200);
+    const others = Array.from(password.normalize('NFC')).slice(0, -1).join('');
+    expect((await login(others)).status).toBe(401);
+    expect((await login(`${others}\u{1f602}`)).status).toBe(401);
+  });
+});
+
 test('what is refused writes nothing', async () => {
   const rows = await env.DB.prepare('select count(*) as n from users where email = ?')
     .bind(registration.email)

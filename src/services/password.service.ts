@@ -1,0 +1,119 @@
+import { createHmac, randomBytes, scryptSync, timingSafeEqual } from 'node:crypto';
+
+import type { Config, ScryptParameters } from '../config/env';
+import { AppError } from '../errors';
+import { HashQueue } from './password/hashQueue';
+import { formatPhc, parsePhc } from './password/phc';
+import type { PasswordHash } from './password/phc';
+import { createWeakness } from './password/weakness';
+import type { Owner } from './password/weakness';
+import { facade } from './scope';
+
+/** Derives a key from a password in NFC (RFC 7914). Blocks the isolate until it is done. */
+export type Derive = (password: string, salt: Buffer, length: number, parameters: ScryptParameters) => Buffer;
+
+export interface PasswordService {
+  /**
+   * Refuses a new password that is among the most common ones, or little more than words of its owner's.
+   *
+   * @param pointer where it stands in the body, such as `/newPassword`
+   * @throws {AppError} `VALIDATION_FAILED`
+   */
+  check(password: string, owner: Owner, pointer: string): void;
+  /**
+   * The password's PHC string, to be stored. It counts in NFC, so it does not matter which keyboard composed its accents.
+   *
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes wait
+   */
+  hash(password: string): Promise<string>;
+  /**
+   * Whether this is the password. `undefined` stands for an account that does not exist: it costs as much as one that
+   * was hashed with the settings of today. `rehash` says that the stored string has other parameters or another pepper.
+   *
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes wait; `CONFIG_INVALID` when the pepper of the stored
+   *   string is not in PEPPER_KEYS: nobody may be told that their password is wrong because a key was lost
+   */
+  verify(stored: string | undefined, password: string): Promise<{ valid: boolean; rehash: boolean }>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    password: PasswordService;
+  }
+}
+
+export const PasswordService: PasswordService = facade('password');
+
+export interface PasswordDeps {
+  config: Pick<Config, 'passwords' | 'issuer' | 'audience'>;
+  derive?: Derive;
+  queue?: HashQueue;
+}
+
+const SALT_BYTES = 16;
+const HASH_BYTES = 32;
+
+/** One an isolate: plain data, and the queue that all of its requests share. */
+export function createPasswordService({
+  config,
+  derive = scrypt,
+  queue = new HashQueue({ max: config.passwords.queueMax }),
+}: PasswordDeps): PasswordService {
+  const { scrypt: parameters, pepperKeys } = config.passwords;
+  const peppers = new Map(pepperKeys?.keys.map((key) => [key.kid, Buffer.from(String(key['k']), 'base64url')]));
+  const activeKeyId = pepperKeys?.keys.find((key) => key.state === 'active')?.kid;
+  const isWeak = createWeakness(config);
+
+  /** What an unknown account is checked against. */
+  const nobody: PasswordHash = {
+    parameters,
+    keyId: activeKeyId,
+    salt: Buffer.alloc(SALT_BYTES),
+    hash: Buffer.alloc(HASH_BYTES),
+  };
+
+  /**
+   * The pepper keys an HMAC over what scrypt answers, as the OWASP Password Storage Cheat Sheet ("Peppering": hash as
+   * usual, then HMAC) and NIST SP 800-63B (an additional keyed iteration) have it: scrypt stays as it is, and a
+   * database without its pepper is of no use to a guesser.
+   */
+  async function digest(password: string, { parameters, keyId, salt, hash }: PasswordHash): Promise<Buffer> {
+    const pepper = keyId === undefined ? undefined : peppers.get(keyId);
+    if (keyId !== undefined && pepper === undefined) {
+      throw new AppError('CONFIG_INVALID', { detail: `PEPPER_KEYS lacks the key ${keyId} of a stored password.` });
+    }
+    const normal = password.normalize('NFC');
+    const length = pepper === undefined ? hash.length : HASH_BYTES;
+    const derived = await queue.run(() => derive(normal, salt, length, parameters));
+    return pepper === undefined ? derived : createHmac('sha256', pepper).update(derived).digest();
+  }
+
+  return {
+    check(password, owner, pointer) {
+      const detail = isWeak(password, owner);
+      if (detail !== undefined) throw new AppError('VALIDATION_FAILED', { errors: [{ pointer, detail }] });
+    },
+
+    async hash(password) {
+      const fresh = { ...nobody, salt: randomBytes(SALT_BYTES) };
+      return formatPhc({ ...fresh, hash: await digest(password, fresh) });
+    },
+
+    async verify(stored, password) {
+      const known = stored === undefined ? nobody : parsePhc(stored);
+      if (known === undefined) throw new Error('a stored password hash is not a scrypt PHC string');
+      const actual = await digest(password, known);
+      const same = actual.length === known.hash.length && timingSafeEqual(actual, known.hash);
+      const valid = same && stored !== undefined;
+      const current =
+        known.keyId === activeKeyId &&
+        (['ln', 'r', 'p'] as const).every((name) => known.parameters[name] === parameters[name]);
+      return { valid, rehash: valid && !current };
+    },
+  };
+}
+
+function scrypt(password: string, salt: Buffer, length: number, { ln, r, p }: ScryptParameters): Buffer {
+  const N = 2 ** ln;
+  return scryptSync(password, salt, length, { N, r, p, maxmem: 256 * N * r });
+}

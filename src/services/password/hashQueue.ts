@@ -1,0 +1,111 @@
+import { log } from '../../config/log';
+import { unavailable } from '../../errors';
+import { noteBlocked } from '../../redis/busy';
+
+export interface HashQueueOptions {
+  /** Hashes that may wait at a time; one more is refused. */
+  max: number;
+  now?: () => number;
+  sleep?: (ms: number) => Promise<void>;
+}
+
+const POLL_MS = 5;
+/** Between two hashes, for everybody else: an answer takes a few turns of the event loop to be taken in. */
+const GAP_MS = 5;
+/** Whoever has not asked for this long, although it could have had its turn, is passed over. */
+const TURN_MS = 25;
+/** Whoever has not asked for this long does not count any more. Longer than a hash, during which nobody can ask. */
+const LOST_MS = 3_000;
+/** Until the first one is measured, and at most. */
+const USUAL_HASH_MS = 250;
+const MAX_HASH_MS = 2_000;
+
+/**
+ * One hash at a time an isolate, first come first served, and no more in waiting than can be served in reasonable time.
+ *
+ * The runtime computes a hash inline, and when a client goes it drops that request's promises and timers unresolved,
+ * without running a `finally`. So nothing here is held by a promise: a turn is taken, used and given back without an
+ * `await` between, and a place in the queue is the time at which its owner last asked for it.
+ */
+export class HashQueue {
+  readonly #max: number;
+  readonly #now: () => number;
+  readonly #sleep: (ms: number) => Promise<void>;
+  /** Ticket -> when its owner last asked. */
+  readonly #waiting = new Map<number, number>();
+  #tickets = 0;
+  #freeAtMs = 0;
+  /** Of the hash whose end nobody has noted yet: the clock stands still while code runs. */
+  #startedMs: number | undefined;
+  #hashMs = USUAL_HASH_MS;
+
+  constructor({ max, now = Date.now, sleep = timer }: HashQueueOptions) {
+    this.#max = max;
+    this.#now = now;
+    this.#sleep = sleep;
+  }
+
+  /**
+   * Runs `compute` when it is its turn.
+   *
+   * @throws {AppError} `SERVICE_UNAVAILABLE`, with the time that those before would take as `Retry-After`
+   */
+  async run<T>(compute: () => T): Promise<T> {
+    this.#tickets += 1;
+    const ticket = this.#tickets;
+    if (!this.#mayStart(ticket)) {
+      this.#admit();
+      do {
+        this.#waiting.set(ticket, this.#now());
+        await this.#sleep(POLL_MS);
+        this.#noteEnd();
+      } while (!this.#mayStart(ticket));
+      this.#waiting.delete(ticket);
+    }
+    this.#startedMs = this.#now();
+    try {
+      return compute();
+    } finally {
+      await this.#sleep(0);
+      this.#noteEnd();
+    }
+  }
+
+  #mayStart(ticket: number): boolean {
+    const nowMs = this.#now();
+    if (this.#startedMs !== undefined || nowMs < this.#freeAtMs) return false;
+    const missed = nowMs >= this.#freeAtMs + TURN_MS;
+    for (const [other, askedMs] of this.#waiting) {
+      if (other < ticket && !(missed && askedMs < this.#freeAtMs)) return false;
+    }
+    return true;
+  }
+
+  #admit(): void {
+    const nowMs = this.#now();
+    for (const [ticket, askedMs] of this.#waiting) {
+      if (nowMs - askedMs > LOST_MS) this.#waiting.delete(ticket);
+    }
+    const waiting = this.#waiting.size;
+    if (waiting < this.#max) return;
+    log('warn', 'password.queue_full', { waiting });
+    const waitMs = (waiting + 1) * (this.#hashMs + GAP_MS);
+    throw unavailable('The check of passwords', Math.ceil(waitMs / 1_000));
+  }
+
+  /** By whoever comes first after a hash, because the request that computed it may be gone. */
+  #noteEnd(): void {
+    if (this.#startedMs === undefined) return;
+    const nowMs = this.#now();
+    this.#hashMs = Math.min(Math.max(0, nowMs - this.#startedMs), MAX_HASH_MS);
+    noteBlocked(this.#hashMs);
+    this.#freeAtMs = nowMs + GAP_MS;
+    this.#startedMs = undefined;
+  }
+}
+
+function timer(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
