@@ -6,6 +6,7 @@ import { deviceOf } from '../middlewares/clientDevice';
 import { authDeadline } from '../middlewares/deadline.middleware';
 import { guard } from '../middlewares/guard.middleware';
 import { policy } from '../middlewares/policy';
+import { refreshed } from '../middlewares/refresh.middleware';
 import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
 import { AuthService } from '../services/auth.service';
@@ -26,9 +27,9 @@ export const authRoutes = new Hono<AppEnv>()
       return c.json(await AuthService.login(credentials, deviceOf(c, device)), 200);
     },
   )
-  .post('/refresh', ...validJson(refreshSchema), rateLimiter(policy.refresh), async (c) => {
-    return c.json(await AuthService.refresh(c.req.valid('json').refresh_token), 200);
-  })
+  .post('/refresh', ...validJson(refreshSchema), guard(rateLimiter(policy.refresh), refreshed()), (c) =>
+    c.json(c.var.tokens, 200),
+  )
   /** RFC 7009: 200 also for a token that is not valid. */
   .post('/revoke', ...validJson(revokeSchema), rateLimiter(policy.revoke), async (c) => {
     await AuthService.revoke(c.req.valid('json').token);

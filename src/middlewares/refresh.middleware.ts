@@ -1,0 +1,36 @@
+import type { Context } from 'hono';
+
+import { AuthService } from '../services/auth.service';
+import type { TokenPair } from '../services/token.service';
+import { check } from './check';
+import type { Check } from './check';
+import type { AppEnv } from './services.middleware';
+
+/** What {@link refreshed} adds to the context. */
+export interface RefreshVariables {
+  tokens: TokenPair;
+}
+
+/**
+ * Exchanges the refresh token of a validated JSON body, so that it travels with the limiter. One that the limit then
+ * refuses has rotated all the same, which is harmless: until the successor is used, showing the token again gives it
+ * again.
+ */
+export function refreshed(): Check<RefreshVariables> {
+  const shown = new WeakMap<Context, string>();
+  return check<RefreshVariables>({
+    name: 'refreshed()',
+    async identify(c) {
+      const body = await c.req.json<{ refresh_token: string }>();
+      shown.set(c, body.refresh_token);
+    },
+    prepare(c) {
+      const tokens = AuthService.refresh(shown.get(c) ?? '');
+      // The limiter may refuse first.
+      tokens.catch(() => undefined);
+      return async () => (c as unknown as Refreshing).set('tokens', await tokens);
+    },
+  });
+}
+
+type Refreshing = Context<{ Variables: AppEnv['Variables'] & RefreshVariables }>;
