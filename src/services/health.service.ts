@@ -21,7 +21,7 @@ export interface Readiness {
 }
 
 export interface HealthService {
-  /** Asks each dependency. Without Redis the app still serves; without the database it serves existing sessions. */
+  /** Asks each dependency, once a second at most, and when the breaker has changed. Without Redis the app still serves; without the database it serves existing sessions. */
   readiness(): Promise<Readiness>;
 }
 
@@ -33,14 +33,25 @@ declare module './scope' {
 
 export const HealthService: HealthService = facade('health');
 
+/** What was found out last, shared by an isolate's requests: whoever asks often does not load what is asked. */
+export interface ReadinessMemo {
+  last?: { atMs: number; readiness: Readiness };
+}
+
+const MEMO_MS = 1_000;
+
 export interface HealthDeps {
   batch: RedisBatch;
   database: Database;
   breaker: Breaker;
   degradations: ReadonlyMap<string, number>;
+  memo: ReadinessMemo;
+  now: () => number;
 }
 
-export function createHealthService({ batch, database, breaker, degradations }: HealthDeps): HealthService {
+export function createHealthService(deps: HealthDeps): HealthService {
+  const { batch, database, breaker, degradations, memo, now } = deps;
+
   async function redis(): Promise<DependencyState> {
     try {
       const [, info] = await Promise.all([
@@ -68,16 +79,25 @@ export function createHealthService({ batch, database, breaker, degradations }: 
     }
   }
 
+  async function ask(): Promise<Readiness> {
+    const [redisState, databaseState] = await Promise.all([redis(), db()]);
+    const dependencies = { redis: { ...redisState, breaker: breaker.state }, database: databaseState };
+    const states = [redisState.status, databaseState.status];
+    const degradedRequests = Object.fromEntries(degradations);
+    if (states.every((status) => status === 'up')) return { status: 'ready', dependencies, degradedRequests };
+    // With one of the two, existing sessions work; with neither, nothing does.
+    const status = states.every((state) => state === 'down') ? 'unready' : 'degraded';
+    return { status, dependencies, degradedRequests };
+  }
+
   return {
     async readiness() {
-      const [redisState, databaseState] = await Promise.all([redis(), db()]);
-      const dependencies = { redis: { ...redisState, breaker: breaker.state }, database: databaseState };
-      const states = [redisState.status, databaseState.status];
-      const degradedRequests = Object.fromEntries(degradations);
-      if (states.every((status) => status === 'up')) return { status: 'ready', dependencies, degradedRequests };
-      // With one of the two, existing sessions work; with neither, nothing does.
-      const status = states.every((state) => state === 'down') ? 'unready' : 'degraded';
-      return { status, dependencies, degradedRequests };
+      const { last } = memo;
+      const unchanged = last?.readiness.dependencies.redis.breaker === breaker.state;
+      if (last !== undefined && unchanged && now() - last.atMs < MEMO_MS) return last.readiness;
+      const readiness = await ask();
+      memo.last = { atMs: now(), readiness };
+      return readiness;
     },
   };
 }

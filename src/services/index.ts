@@ -217,6 +217,7 @@ class RequestServiceMap implements ServiceMap {
       ...common,
       breaker: isolate.breaker,
       degradations: isolate.degradations,
+      memo: isolate.readiness,
     }));
   }
 }

@@ -14,6 +14,7 @@ import { createPasswordService } from './password.service';
 import type { PasswordService } from './password.service';
 import { BoundedMap } from '../redis/boundedMap';
 import { LocalLimiter } from './rateLimit/local';
+import type { ReadinessMemo } from './health.service';
 import type { TouchMemo } from './lastSeen.service';
 import { createAccessTokens } from './token/accessToken';
 import type { AccessTokens } from './token/accessToken';
@@ -38,6 +39,7 @@ export interface Isolate {
   revocationMemo: RevocationMemo;
   denials: LocalDenials;
   touched: TouchMemo;
+  readiness: ReadinessMemo;
   /** How many requests were degraded, by what, since this isolate began. */
   degradations: Map<string, number>;
 }
@@ -64,6 +66,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     revocationMemo: new RevocationMemo(),
     denials: new LocalDenials(),
     touched: new BoundedMap(10_000),
+    readiness: {},
     degradations: new Map(),
   };
 }

@@ -79,7 +79,7 @@ export interface SessionService {
    * @throws {AppError} `CONFLICT` for the id of a session that has ended
    */
   createSession(sessionId: string, data: SessionData, ttlSeconds?: number): Promise<void>;
-  /** `null` for a session that does not exist, has ended or has expired. */
+  /** The data as they were stored; `null` for a session that does not exist, has ended or has expired. */
   getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
   /** Ends a session: its tokens are refused from now on. False when there was no live one. */
   deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;

@@ -114,6 +114,17 @@ test('a session outlives a flush of Redis, its end too', async () => {
   });
 });
 
+test('a session that is stored again lives as long as the new data say', async () => {
+  const sessionId = '125.shorter';
+  await inRequest(async ({ batch }) => {
+    await SessionService.createSession(sessionId, { userId: '125' }, 3_600);
+    await SessionService.createSession(sessionId, { userId: '125', step: 2 }, 60);
+    const left = await batch.send('PTTL', isolateFor().keys.session(sessionId));
+    expect(Number(left)).toBeGreaterThan(50_000);
+    expect(Number(left)).toBeLessThanOrEqual(60_000);
+  });
+});
+
 test('a session id of any form works, and ends with its user’s other sessions', async () => {
   await inRequest(async () => {
     await SessionService.createSession('session-42', { userId: 'somebody', role: 'user' });

@@ -10,7 +10,7 @@ import { defineScript } from '../script';
  * ARGV[1] sid   ARGV[2] data (JSON)   ARGV[3] generation   ARGV[4] confirmed generation   ARGV[5] epoch of the session
  * ARGV[6] role   ARGV[7] epoch of the user   ARGV[8] access version of the user
  * ARGV[9] idle TTL (ms)   ARGV[10] time to its absolute end (ms)   ARGV[11] TTL of the blacklist (ms)
- * ARGV[12] 1: the data replaces what is there; 0: it fills a gap, or comes with a newer access version
+ * ARGV[12] 1: the data, and the time that they live, replace what is there; 0: it fills a gap, or comes with a newer access version
  * ARGV[13] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
  * ARGV[14…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
  * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
@@ -44,6 +44,6 @@ if versions < tonumber(ARGV[8]) or (versions == tonumber(ARGV[8]) and ARGV[12] =
 end
 redis.call('HSET', KEYS[1], 'ep', ARGV[5])
 local ttl = math.min(tonumber(ARGV[9]), tonumber(ARGV[10]))
-if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
+if ARGV[12] == '1' or redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
 return 1
 `);

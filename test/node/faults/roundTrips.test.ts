@@ -156,6 +156,17 @@ describe('round trips to Redis', () => {
     expect({ blocking, commands }).toEqual({ blocking: 1, commands: 2 });
   });
 
+  it('being asked whether it is ready, often, asks the dependencies once a second', async () => {
+    const { commands } = await counted(async () => {
+      await Promise.all(Array.from({ length: 5 }, () => scene.call('GET', '/ready')));
+      for (let asked = 0; asked < 20; asked += 1) await scene.call('GET', '/ready');
+      return scene.call('GET', '/ready');
+    });
+    // PING and INFO of those that asked at once, and of a next second at most.
+    expect(commands).toBeGreaterThanOrEqual(2);
+    expect(commands).toBeLessThanOrEqual(2 * 6);
+  });
+
   it('a login waits for at most two', async () => {
     const { email, password } = user;
     const { answer, blocking } = await counted(() =>
