@@ -18,20 +18,21 @@ export type SigningKey = KeyFields & { use: 'sig' } & (
     | { kty: 'EC'; crv: 'P-256'; x: string; y: string; d: string; alg: 'ES256' }
   );
 
-/** JWK of a refresh token key: 32 random bytes. */
-export type RefreshKey = KeyFields & { kty: 'oct'; k: string; alg: 'HS256' };
+/** JWK of a refresh token key or a pepper: 32 random bytes. */
+export type SecretKey = KeyFields & { kty: 'oct'; k: string; alg: 'HS256' };
 
-export interface KeySet<Key extends KeyFields = SigningKey | RefreshKey> {
+export interface KeySet<Key extends KeyFields = SigningKey | SecretKey> {
   keys: Key[];
 }
 
-/** Which of the two sets, under the name that the Worker reads it by. */
-export const SET_NAMES = { signing: 'SIGNING_KEYS', refresh: 'REFRESH_KEYS' } as const;
+/** Which set, under the name that the Worker reads it by. The Worker can do without peppers. */
+export const SET_NAMES = { signing: 'SIGNING_KEYS', refresh: 'REFRESH_KEYS', pepper: 'PEPPER_KEYS' } as const;
 export type SetKind = keyof typeof SET_NAMES;
 
 const SHAPES = {
   signing: { OKP: ['crv', 'x', 'd'], EC: ['crv', 'x', 'y', 'd'] },
   refresh: { oct: ['k'] },
+  pepper: { oct: ['k'] },
 } as const satisfies Record<SetKind, Record<string, readonly string[]>>;
 
 /** A key set that cannot be used. The message never holds the text, which is a secret. */
@@ -39,8 +40,8 @@ export class KeySetError extends Error {
   override readonly name = 'KeySetError';
 }
 
-export async function createKey(kind: SetKind, state: KeyState, alg: SigningAlg): Promise<SigningKey | RefreshKey> {
-  return kind === 'signing' ? await createSigningKey(state, alg) : createRefreshKey(state);
+export async function createKey(kind: SetKind, state: KeyState, alg: SigningAlg): Promise<SigningKey | SecretKey> {
+  return kind === 'signing' ? await createSigningKey(state, alg) : createSecretKey(state);
 }
 
 async function createSigningKey(state: KeyState, alg: SigningAlg): Promise<SigningKey> {
@@ -51,7 +52,7 @@ async function createSigningKey(state: KeyState, alg: SigningAlg): Promise<Signi
   return { ...jwk, kid, alg, use: 'sig', state } as SigningKey;
 }
 
-function createRefreshKey(state: KeyState): RefreshKey {
+function createSecretKey(state: KeyState): SecretKey {
   const [k, kid] = [randomBytes(32).toString('base64url'), randomBytes(8).toString('base64url')];
   return { kty: 'oct', k, kid, alg: 'HS256', state };
 }
@@ -91,10 +92,17 @@ export async function rotate<Key extends KeyFields>(
   return { set: { keys: moved }, step: { kind: 'promoted', active: next.kid, retired: active.kid } };
 }
 
-/** Drops the retired keys: what they signed is refused from then on. A step of its own, so that nothing else hides it. */
-export function dropRetired<Key extends KeyFields>({ keys }: KeySet<Key>): { set: KeySet<Key>; step: Step } {
-  const kids = keys.filter((key) => key.state === 'retired').map((key) => key.kid);
-  return { set: { keys: keys.filter((key) => key.state !== 'retired') }, step: { kind: 'dropped', kids } };
+/**
+ * Drops the retired keys, or of them only `kid`: what they signed is refused from then on. A step of its own, so that
+ * nothing else hides it.
+ */
+export function dropRetired<Key extends KeyFields>(
+  { keys }: KeySet<Key>,
+  kid?: string,
+): { set: KeySet<Key>; step: Step } {
+  const dropped = keys.filter((key) => key.state === 'retired' && (kid === undefined || key.kid === kid));
+  const kids = dropped.map((key) => key.kid);
+  return { set: { keys: keys.filter((key) => !dropped.includes(key)) }, step: { kind: 'dropped', kids } };
 }
 
 /**
@@ -114,7 +122,7 @@ export function parseKeySet(kind: SetKind, text: string): KeySet {
   if (!Array.isArray(keys)) throw new KeySetError('is not {"keys":[…]}');
   for (const [index, key] of keys.entries()) checkKey(kind, key, `its key ${index + 1}`);
 
-  const set = { keys: keys as (SigningKey | RefreshKey)[] };
+  const set = { keys: keys as (SigningKey | SecretKey)[] };
   const active = set.keys.filter((key) => key.state === 'active').length;
   if (active !== 1) throw new KeySetError(`needs exactly one active key and has ${active}`);
   if (new Set(set.keys.map((key) => key.kid)).size !== set.keys.length) throw new KeySetError('has a kid twice');

@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { UserError } from '../../../src/scripts/cli.ts';
 import { readDevSettings } from '../../../src/scripts/devSettings.ts';
 import { parseVars } from '../../../src/scripts/devVars.ts';
-import { parseKeySet } from '../../../src/scripts/keySets.ts';
+import { createKeySet, parseKeySet } from '../../../src/scripts/keySets.ts';
 
 /** A complete .dev.vars, as a first start writes it. */
 const complete = async () => (await readDevSettings({}, undefined)).devVars.text;
@@ -56,6 +56,14 @@ describe('.dev.vars', () => {
     expect(message).toContain('ISSUER is not an http or https URL');
     expect(message).not.toContain('hunter2');
     expect(await failure({}, 'UPSTASH_REDIS_REST_TOKEN=')).toContain('UPSTASH_REDIS_REST_TOKEN is empty');
+  });
+
+  it('may have peppers, which must be whole then', async () => {
+    const text = await complete();
+    expect(text).not.toContain('PEPPER_KEYS');
+    const peppers = `PEPPER_KEYS='${JSON.stringify(await createKeySet('pepper'))}'\n`;
+    await expect(readDevSettings({}, text + peppers)).resolves.toMatchObject({ devVars: { added: [] } });
+    expect(await failure({}, `${text}PEPPER_KEYS='{"keys":[]}'\n`)).toContain('PEPPER_KEYS needs exactly one active');
   });
 });
 

@@ -34,8 +34,8 @@ describe('createKeySet', () => {
     },
   );
 
-  it('makes refresh keys of 32 bytes, each with its own id', async () => {
-    const sets = [await createKeySet('refresh'), await createKeySet('refresh')];
+  it.each(['refresh', 'pepper'] as const)('makes %s keys of 32 bytes, each with its own id', async (kind) => {
+    const sets = [await createKeySet(kind), await createKeySet(kind)];
     const keys = sets.flatMap((set) => set.keys);
     for (const key of keys) {
       expect(key).toMatchObject({ kty: 'oct', alg: 'HS256', state: 'active' });
@@ -47,22 +47,25 @@ describe('createKeySet', () => {
 });
 
 describe('rotate', () => {
-  it.each(['signing', 'refresh'] as const)('publishes first and promotes then, one step a call (%s)', async (kind) => {
-    const created = await createKeySet(kind);
-    const published = await step(kind, created);
-    expect(states(published.set)).toEqual(['active', 'next']);
-    expect(published.step).toEqual({ kind: 'published', next: published.set.keys[1]!.kid });
-    expect(published.set.keys[0]).toEqual(created.keys[0]);
+  it.each(['signing', 'refresh', 'pepper'] as const)(
+    'publishes first and promotes then, one step a call (%s)',
+    async (kind) => {
+      const created = await createKeySet(kind);
+      const published = await step(kind, created);
+      expect(states(published.set)).toEqual(['active', 'next']);
+      expect(published.step).toEqual({ kind: 'published', next: published.set.keys[1]!.kid });
+      expect(published.set.keys[0]).toEqual(created.keys[0]);
 
-    const promoted = await step(kind, published.set);
-    expect(states(promoted.set)).toEqual(['retired', 'active']);
-    expect(promoted.set.keys.map((key) => key.kid)).toEqual(published.set.keys.map((key) => key.kid));
-    expect(promoted.step).toEqual({
-      kind: 'promoted',
-      active: published.set.keys[1]!.kid,
-      retired: created.keys[0]!.kid,
-    });
-  });
+      const promoted = await step(kind, published.set);
+      expect(states(promoted.set)).toEqual(['retired', 'active']);
+      expect(promoted.set.keys.map((key) => key.kid)).toEqual(published.set.keys.map((key) => key.kid));
+      expect(promoted.step).toEqual({
+        kind: 'promoted',
+        active: published.set.keys[1]!.kid,
+        retired: created.keys[0]!.kid,
+      });
+    },
+  );
 
   it('makes no key when there is one to promote', async () => {
     const { set } = await step('refresh', await createKeySet('refresh'));
@@ -93,6 +96,19 @@ describe('dropRetired', () => {
     const dropped = dropRetired(set);
     expect(dropped.set.keys).toEqual(set.keys.slice(1));
     expect(dropped.step).toEqual({ kind: 'dropped', kids: [set.keys[0]!.kid] });
+  });
+
+  it('drops one of them by name, and no key that is in use', async () => {
+    let set = await createKeySet('pepper');
+    for (let i = 0; i < 5; i++) ({ set } = await step('pepper', set));
+    expect(states(set)).toEqual(['retired', 'retired', 'active', 'next']);
+    const [, second, active, next] = set.keys.map((key) => key.kid);
+    const dropped = dropRetired(set, second);
+    expect(dropped.set.keys).toEqual(set.keys.filter((key) => key.kid !== second));
+    expect(dropped.step).toEqual({ kind: 'dropped', kids: [second] });
+    for (const kid of [active, next, 'unknown']) {
+      expect(dropRetired(set, kid)).toEqual({ set, step: { kind: 'dropped', kids: [] } });
+    }
   });
 });
 

@@ -71,12 +71,58 @@ describe('npm run keys', () => {
     expect(states('signing', readFileSync(path, 'utf8'))).toEqual(['ES256 retired', 'ES256 active']);
   });
 
+  it('creates and rotates the peppers, apart from the sets of the tokens', async () => {
+    const path = join(project.root, '.dev.vars');
+    const vars = () => parseVars(readFileSync(path, 'utf8'));
+    await keys(['--write']);
+    expect(vars().has('PEPPER_KEYS')).toBe(false);
+    expect((await keys(['--set', 'pepper', '--write'])).code).toBe(0);
+    const first = vars().get('PEPPER_KEYS');
+    expect(states('pepper', first)).toEqual(['HS256 active']);
+
+    await keys(['rotate', '--write']);
+    await keys(['rotate', '--write']);
+    await keys(['rotate', '--drop-retired', '--write']);
+    expect(vars().get('PEPPER_KEYS')).toBe(first);
+
+    await keys(['rotate', '--set', 'pepper', '--write']);
+    const promoted = await keys(['rotate', '--set', 'pepper', '--write']);
+    expect(promoted.stderr).toContain('keep the retired key');
+    expect(states('pepper', vars().get('PEPPER_KEYS'))).toEqual(['HS256 retired', 'HS256 active']);
+  });
+
+  it('never loses a pepper that is not named', async () => {
+    const path = join(project.root, '.dev.vars');
+    await keys(['--set', 'pepper', '--write']);
+    await keys(['rotate', '--set', 'pepper', '--write']);
+    await keys(['rotate', '--set', 'pepper', '--write']);
+    const before = readFileSync(path, 'utf8');
+
+    for (const args of [
+      ['--set', 'pepper', '--write'],
+      ['rotate', '--set', 'pepper', '--drop-retired', '--write'],
+    ]) {
+      expect((await keys(args)).code).toBe(1);
+      expect(readFileSync(path, 'utf8')).toBe(before);
+    }
+    const [retired, active] = parseKeySet('pepper', parseVars(before).get('PEPPER_KEYS')!).keys;
+    const drop = ['rotate', '--set', 'pepper', '--drop-retired', '--write', '--kid'];
+    expect((await keys([...drop, active!.kid])).stderr).toContain('there was no such retired key');
+    expect(readFileSync(path, 'utf8')).toBe(before);
+    expect((await keys([...drop, retired!.kid])).stderr).toContain(`dropped ${retired!.kid}`);
+    expect(states('pepper', parseVars(readFileSync(path, 'utf8')).get('PEPPER_KEYS'))).toEqual(['HS256 active']);
+  });
+
   it.each([
     [['turn'], 'There is no command "turn"'],
-    [['--set', 'both'], '--set must be signing or refresh'],
+    [['--set', 'both'], '--set must be signing or refresh or pepper'],
     [['--alg', 'RS256'], '--alg must be Ed25519 or ES256'],
     [['--colour'], "Unknown option '--colour'"],
     [['--from', 'x'], 'belong to rotate'],
+    [['rotate', '--kid', 'x'], '--kid belongs to --drop-retired'],
+    [['rotate', '--drop-retired', '--kid', 'x'], '--kid belongs to --drop-retired of one --set'],
+    [['rotate', '--set', 'pepper', '--drop-retired'], 'A pepper is dropped by name'],
+    [['rotate', '--set', 'pepper', '--from', '-'], 'stdin has no PEPPER_KEYS'],
     [['rotate'], 'There is no .dev.vars'],
     [['rotate', '--from', '-'], 'stdin has no SIGNING_KEYS'],
   ])('refuses %j in one line', async (args, message) => {
