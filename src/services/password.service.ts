@@ -80,6 +80,8 @@ export function createPasswordService({
   async function digest(password: string, { parameters, keyId, salt, hash }: PasswordHash): Promise<Buffer> {
     const pepper = keyId === undefined ? undefined : peppers.get(keyId);
     if (keyId !== undefined && pepper === undefined) {
+      // It tells whoever asks that there is such an account, for as long as the fault lasts; a 401 would send its owner to
+      // a password reset, and hide the fault.
       throw new AppError('CONFIG_INVALID', { detail: `PEPPER_KEYS lacks the key ${keyId} of a stored password.` });
     }
     const normal = password.normalize('NFC');

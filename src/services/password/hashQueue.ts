@@ -23,9 +23,9 @@ const MAX_HASH_MS = 2_000;
 /**
  * One hash at a time an isolate, first come first served, and no more in waiting than can be served in reasonable time.
  *
- * The runtime computes a hash inline, and when a client goes it drops that request's promises and timers unresolved,
- * without running a `finally`. So nothing here is held by a promise: a turn is taken, used and given back without an
- * `await` between, and a place in the queue is the time at which its owner last asked for it.
+ * The runtime computes a hash inline, and may drop a request (its client is gone, its time is up) with its promises and
+ * timers unresolved and no `finally` run. So nothing here is held by a promise: a turn is taken, used and given back
+ * without an `await` between, and a place in the queue is the time at which its owner last asked for it.
  */
 export class HashQueue {
   readonly #max: number;
