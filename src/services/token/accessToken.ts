@@ -29,6 +29,7 @@ const claimsSchema = z.object({
   ep: z.number().int().min(0),
   av: z.number().int().min(0),
   gen: z.number().int().min(1),
+  iat: z.number().int(),
   exp: z.number().int(),
 });
 
@@ -107,7 +108,7 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
       });
       const parsed = claimsSchema.safeParse(payload);
       if (!parsed.success) throw new AppError('INVALID_TOKEN');
-      const { sub, sid, jti, role, ep, av, gen, exp } = parsed.data;
+      const { sub, sid, jti, role, ep, av, gen, iat, exp } = parsed.data;
       const claims: AccessClaims = {
         userId: sub,
         sessionId: sid,
@@ -116,7 +117,8 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
         epoch: ep,
         accessVersion: av,
         generation: gen,
-        expiresAt: exp,
+        // Whatever it says itself: remembered, it must not outlive what was checked now.
+        expiresAt: Math.min(exp, iat + config.tokens.accessTtlSeconds),
       };
       verified.set(token, claims);
       return claims;

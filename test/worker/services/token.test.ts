@@ -128,6 +128,15 @@ describe('access tokens', () => {
     await expect(access.verify(old)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
   });
 
+  test('one with an exp beyond all bounds ends when it would otherwise, remembered or not', async () => {
+    const endless = await signed({}, { ...payload, exp: payload.exp + 1e9 });
+    expect(await access.verify(endless)).toMatchObject({ expiresAt: payload.iat + config.tokens.accessTtlSeconds });
+    clock = START + 911_000;
+    await expect(access.verify(endless)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
+    await expect(createAccessTokens(config, now).verify(endless)).rejects.toMatchObject({ code: 'TOKEN_EXPIRED' });
+    clock = START;
+  });
+
   test('the control of the cases above is accepted', async () => {
     expect(await access.verify(await signed({}, payload))).toMatchObject({ userId: 'u1' });
   });

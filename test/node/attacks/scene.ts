@@ -1,0 +1,65 @@
+import { expect } from 'vitest';
+
+import { ERRORS } from '../../../src/errors.ts';
+import type { ErrorCode } from '../../../src/errors.ts';
+import type { Answer } from '../../support/client.ts';
+import { startScene } from '../faults/scene.ts';
+import type { Account, Scene, SignedIn } from '../faults/scene.ts';
+
+export type Victim = Account & SignedIn;
+
+/** What nobody outside may read: files, lines, and the words of what the app is made of. */
+const INTERNALS =
+  /\.[jt]s:\d|node_modules|\n\s+at |\b(?:SQLITE|D1_ERROR|drizzle|ZodError|TypeError|RangeError|SyntaxError|NOSCRIPT|WRONGTYPE|EVALSHA|HMGET)\b|ERR_[A-Z]|scrypt|JWS|JWT/;
+
+/** A refusal: a problem document with a code of the table, and not a word too many. */
+export function expectRefused(answer: Answer, ...codes: ErrorCode[]): void {
+  const { status, headers, body } = answer;
+  expect(codes, `${status} ${JSON.stringify(body)}`).toContain((body as { code?: unknown }).code);
+  expect(status).toBe(ERRORS[(body as { code: ErrorCode }).code].status);
+  expect(status).toBeGreaterThanOrEqual(400);
+  expect(status).toBeLessThan(500);
+  expect(headers.get('Content-Type')).toBe('application/problem+json');
+  expect(headers.get('Cache-Control')).toBe('no-store');
+  expect(headers.get('X-Request-Id')).toBe(body.requestId);
+  if (status === 401) expect(headers.get('WWW-Authenticate')).toMatch(/^Bearer/);
+  expect(JSON.stringify(body)).not.toMatch(INTERNALS);
+  expect(JSON.stringify(body)).not.toMatch(/eyJ|grt1\.|@example\.com/);
+}
+
+export interface AttackScene extends Scene {
+  /** Reads the caller's account: what an attacker with a token would do first. */
+  me(token: string): Promise<Answer>;
+  /** Whether the victim notices nothing: the tokens are as good as before. */
+  expectUnharmed(victim: Victim): Promise<void>;
+  /** Every log line is one JSON object; none says a secret, or that something failed within. */
+  expectQuietLogs(...secrets: string[]): void;
+}
+
+/** The built Worker before a real engine that counts what it is asked. */
+export async function startAttack(settings: Record<string, string> = {}): Promise<AttackScene> {
+  const scene = await startScene(settings);
+  const me = (token: string) => scene.call('GET', '/v1/users/me', { token });
+  return {
+    ...scene,
+    me,
+    async expectUnharmed({ access, id }) {
+      const answer = await me(access);
+      expect([answer.status, answer.body.id]).toEqual([200, id]);
+    },
+    expectQuietLogs(...secrets) {
+      const { logs } = scene.app;
+      // Somebody has registered, at least: the lines do arrive.
+      expect(logs.join('\n')).toContain('auth.registered');
+      for (const line of logs) {
+        expect(line).not.toMatch(/[\r\n]/);
+        const { level, event } = JSON.parse(line) as { level: string; event: string };
+        expect(level, line).not.toBe('error');
+        expect(event).toMatch(/^[a-z_]+\.[a-z_]+$/);
+      }
+      const text = logs.join('\n');
+      expect(text).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ/);
+      for (const secret of secrets) expect(text).not.toContain(secret);
+    },
+  };
+}
