@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { ErrorCode } from '../../../src/errors.ts';
 import { claimsLike, forge, newKey, nowSeconds, signingKeys } from './forge.ts';
 import type { Claims } from './forge.ts';
-import { expectRefused, startAttack } from './scene.ts';
+import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
 /** Everything here is signed with the Worker's own key: only what the token says is at fault. */
@@ -30,15 +30,15 @@ const first = (text: string) => (claims: Claims) => JSON.stringify(claims).repla
 /** A name with a byte in it that UTF-8 does not have. */
 const notUtf8 = (claims: Claims) => Buffer.from(JSON.stringify({ ...claims, name: '\u00ff' }), 'latin1');
 
+const REQUIRED = ['iss', 'aud', 'sub', 'sid', 'jti', 'role', 'ep', 'av', 'gen', 'iat', 'exp'];
+
 const REFUSED: [string, Change, ErrorCode?][] = [
-  ...['iss', 'aud', 'sub', 'sid', 'jti', 'role', 'ep', 'av', 'gen', 'iat', 'exp'].flatMap(
-    (name): [string, Change, ErrorCode?][] => [
-      [`no ${name}`, (claims) => ({ ...claims, [name]: undefined })],
-      ...[null, {}, [], true, ''].map((value): [string, Change] => [
-        `${name} ${JSON.stringify(value)}`,
-        (claims) => ({ ...claims, [name]: value }),
-      ]),
-    ],
+  ...REQUIRED.map((name): [string, Change] => [`no ${name}`, (claims) => ({ ...claims, [name]: undefined })]),
+  ...REQUIRED.flatMap((name) =>
+    [null, {}, [], true, ''].map((value): [string, Change] => [
+      `${name} ${JSON.stringify(value)}`,
+      (claims) => ({ ...claims, [name]: value }),
+    ]),
   ),
   ['another issuer', (claims) => ({ ...claims, iss: 'https://evil.example' })],
   ['the issuer with a slash', (claims) => ({ ...claims, iss: 'http://gatehouse.test/' })],
@@ -171,6 +171,6 @@ test('an epoch or version that was never reached is nobody’s secret way back',
 });
 
 test('the logs say nothing', async () => {
-  await scene.expectUnharmed(victim);
-  scene.expectQuietLogs();
+  await expectUnharmed(scene, victim);
+  expectQuietLogs(scene);
 });

@@ -20,13 +20,9 @@ export function newKey(kid: string, alg: Alg = 'Ed25519'): Key {
 
 /** `SIGNING_KEYS` of these keys. */
 export function signingKeys(states: { active: Key; next?: Key; retired?: Key }): string {
-  const keys = Object.entries(states).map(([state, { kid, alg, privateKey }]) => ({
-    ...privateKey.export({ format: 'jwk' }),
-    kid,
-    alg,
-    use: 'sig',
-    state,
-  }));
+  const keys = Object.entries(states).map(([state, { kid, alg, privateKey }]) =>
+    Object.assign(privateKey.export({ format: 'jwk' }), { kid, alg, use: 'sig', state }),
+  );
   return JSON.stringify({ keys });
 }
 

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { b64, claimsLike, claimsOf, forge, forgeHmac, headerOf, newKey, signatureOf, signingKeys } from './forge.ts';
 import type { Alg, Claims, Key } from './forge.ts';
-import { expectRefused, startAttack } from './scene.ts';
+import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 import { P256_ORDER, bytes32, inDer, mirrored, unreduced } from './signatures.ts';
 
@@ -227,13 +227,19 @@ describe.each<Alg>(['Ed25519', 'ES256'])('with %s keys', (alg) => {
     expect([answer.status, answer.body.id]).toEqual([200, victim.id]);
   });
 
+  test('what anybody can read of the keys does not sign', async () => {
+    const { body } = await scene.call('GET', '/.well-known/jwks.json');
+    expect(body.keys.toSorted(byKid)).toEqual(Object.values(own).map(published).toSorted(byKid));
+  });
+  const byKid = (a: { kid: string }, b: { kid: string }) => a.kid.localeCompare(b.kid);
+
   test('members of the header that mean nothing here change nothing: nobody follows them', async () => {
     const jwk = published(evil);
     const idle = [{ jwk }, { jku: trapUrl }, { x5u: trapUrl }, { x5c: ['AAAA'] }, { zip: 'DEF' }, { b64: true }];
     for (const header of [...idle, { b64: false }, { cty: 'JWT' }]) {
       // The signature is the Worker's own, and the payload is read as it stands.
       const answer = await scene.me(forge(active, claimsLike(victim.access), header));
-      expect([answer.status, answer.body.id], JSON.stringify(header)).toEqual([200, victim.id]);
+      expect([header, answer.status, answer.body.id]).toEqual([header, 200, victim.id]);
     }
   });
 
@@ -260,7 +266,7 @@ describe.each<Alg>(['Ed25519', 'ES256'])('with %s keys', (alg) => {
     // The trap does work.
     expect((await fetch(trapUrl)).status).toBe(200);
     expect(trapped).toBe(alg === 'Ed25519' ? 1 : 2);
-    await scene.expectUnharmed(victim);
-    scene.expectQuietLogs(victim.email, victim.access, victim.refresh);
+    await expectUnharmed(scene, victim);
+    expectQuietLogs(scene, victim.email, victim.access, victim.refresh);
   });
 });

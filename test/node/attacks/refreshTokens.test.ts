@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { expectTokens } from '../../support/flow.ts';
 import { looseBits } from './forge.ts';
-import { expectRefused, startAttack } from './scene.ts';
+import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
 const refreshKey = (kid: string, state: string) => ({
@@ -48,7 +48,7 @@ function minted(secret: string | Buffer, token: string, change: Parameters<typeo
 const add = (more: number) => (text: string) => (Number.parseInt(text, 36) + more).toString(36);
 const flip = (text: string, at: number) => text.slice(0, at) + (text[at] === 'A' ? 'B' : 'A') + text.slice(at + 1);
 const swapCase = (text: string) =>
-  [...text].map((char) => (char === char.toLowerCase() ? char.toUpperCase() : char.toLowerCase())).join('');
+  text.replaceAll(/[a-z]/gi, (char) => (char === char.toLowerCase() ? char.toUpperCase() : char.toLowerCase()));
 const secretOf = (kid: string) => Buffer.from(KEYS.find((key) => key.kid === kid)?.k ?? '', 'base64url');
 
 /** Every form that is no token, by name. */
@@ -159,7 +159,7 @@ test('200 tampered tokens touch nothing of the victim’s', async () => {
   );
   expect(after).toEqual(before);
 
-  await scene.expectUnharmed(victim);
+  await expectUnharmed(scene, victim);
   const answer = await refresh(victim.refresh);
   const { refresh: successor } = expectTokens(answer, 200);
   // The first of five.
@@ -233,5 +233,5 @@ test('a good one anywhere but in a JSON body is refused', async () => {
 });
 
 test('the logs say nothing', () => {
-  scene.expectQuietLogs(victim.refresh, attacker.refresh, ...KEYS.map(({ k }) => k));
+  expectQuietLogs(scene, victim.refresh, attacker.refresh, ...KEYS.map(({ k }) => k));
 });

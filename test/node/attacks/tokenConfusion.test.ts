@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { expectTokens } from '../../support/flow.ts';
 import { b64, claimsLike, forge, headerOf, looseBits, newKey, signatureOf, signingKeys } from './forge.ts';
-import { expectRefused, startAttack } from './scene.ts';
+import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
 const key = newKey('key-1');
@@ -35,7 +35,7 @@ test('a refresh token is no access token, on no route', async () => {
   }
   const body = { currentPassword: victim.password, newPassword: 'another horse battery' };
   expectRefused(await scene.call('POST', '/v1/auth/password', { token, body }), 'INVALID_TOKEN');
-  await scene.expectUnharmed(victim);
+  await expectUnharmed(scene, victim);
 });
 
 test('an access token is no refresh token', async () => {
@@ -120,7 +120,7 @@ test.each(COPIES)('a copy of a good token with %s is refused', async (_, copy) =
   const { access } = victim;
   expect(copy(access)).not.toBe(access);
   expectRefused(await scene.me(copy(access)), 'INVALID_TOKEN');
-  await scene.expectUnharmed(victim);
+  await expectUnharmed(scene, victim);
 });
 
 test.each(SAME)('a good token in another spelling of the header (%s) is accepted', async (_, header) => {
@@ -137,7 +137,7 @@ test('no copy of a revoked token is accepted', async () => {
   // The same claims, signed again: the session has ended, whatever the token is called.
   expectRefused(await scene.me(forge(key, claimsLike(device.access))), 'TOKEN_REVOKED');
   expectRefused(await refresh(device.refresh), 'TOKEN_REVOKED');
-  await scene.expectUnharmed(victim);
+  await expectUnharmed(scene, victim);
 });
 
 test('no copy of a token of a session that reuse has ended is accepted', async () => {
@@ -156,4 +156,4 @@ test('no copy of a token of a session that reuse has ended is accepted', async (
   for (const [, header] of SAME) expectRefused(await withHeader(header(access)), 'TOKEN_REVOKED');
 });
 
-test('the logs say nothing', () => scene.expectQuietLogs(victim.access, victim.refresh));
+test('the logs say nothing', () => expectQuietLogs(scene, victim.access, victim.refresh));
