@@ -47,7 +47,7 @@ export async function expectUnharmed(scene: AttackScene, { access, id }: Victim)
 /** Every log line is one JSON object; none says a secret, or that something failed within. */
 export function expectQuietLogs({ app: { logs } }: AttackScene, ...secrets: string[]): void {
   // Somebody has registered, at least: the lines do arrive.
-  expect(logs.join('\n')).toContain('auth.registered');
+  expect(logs.join('\n')).toContain('"audit.registered"');
   for (const line of logs) {
     expect(line).not.toMatch(/[\r\n]/);
     const { level, event } = JSON.parse(line) as { level: string; event: string };

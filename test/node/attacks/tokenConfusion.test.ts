@@ -26,6 +26,7 @@ test('a refresh token is no access token, on no route', async () => {
     ['DELETE', '/v1/users/me'],
     ['GET', '/v1/users'],
     ['GET', `/v1/users/${victim.id}`],
+    ['GET', '/v1/users/me/events'],
     ['GET', '/v1/sessions'],
     ['DELETE', `/v1/sessions/${sessionId}`],
     ['POST', '/v1/auth/logout'],
