@@ -12,6 +12,7 @@ import type { AppEnv, ServicesOptions } from './middlewares/services.middleware'
 import { adminRoutes } from './routes/admin.routes';
 import { authRoutes } from './routes/auth.routes';
 import { healthRoutes } from './routes/health.routes';
+import { recoveryRoutes } from './routes/recovery.routes';
 import { sessionRoutes } from './routes/sessions.routes';
 import { userRoutes } from './routes/users.routes';
 import { wellKnownRoutes } from './routes/wellKnown.routes';
@@ -38,6 +39,7 @@ export function createApp(options: ServicesOptions = {}) {
     .route('/', healthRoutes)
     .route('/.well-known', wellKnownRoutes)
     .route('/v1/auth', authRoutes)
+    .route('/v1/auth', recoveryRoutes)
     .route('/v1/sessions', sessionRoutes)
     .route('/v1/users', userRoutes)
     .route('/v1/admin', adminRoutes);

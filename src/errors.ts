@@ -8,6 +8,7 @@ export const ERRORS = {
   MALFORMED_REQUEST: { status: 400, title: 'The request is malformed' },
   MALFORMED_JSON: { status: 400, title: 'The body is not valid JSON' },
   INVALID_ENCODING: { status: 400, title: 'The body is not valid UTF-8' },
+  ONE_TIME_TOKEN_INVALID: { status: 400, title: 'The token is wrong, was used or has expired; ask for another' },
   VALIDATION_FAILED: { status: 422, title: 'Some values are not acceptable' },
   UNSUPPORTED_MEDIA_TYPE: { status: 415, title: 'The body must be application/json' },
   BODY_TOO_LARGE: { status: 413, title: 'The body is too large' },

@@ -19,6 +19,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
     await attempt('outbox', () => services.outbox.deliverDue());
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());
+    await attempt('one-time-tokens', () => services.recovery.purge());
     await batch.settle();
   });
 };

@@ -92,6 +92,28 @@ function isStrong({ ln, r, p }: ScryptParameters): boolean {
   return 2 ** ln * r * p <= SCRYPT_CAP && p >= (LEAST_P[memory] ?? Number.POSITIVE_INFINITY);
 }
 
+/** One line without control characters: it becomes part of a mail's header. */
+const line = z
+  .string()
+  .trim()
+  .min(1)
+  .max(60)
+  .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
+
+/** Where a mail's link leads: a web page or a deep link of the app. */
+const linkTemplate = z
+  .string()
+  .max(1_000)
+  .refine((text) => text.split('{token}').length === 2, 'must contain {token} once')
+  .refine((text) => !/\s/.test(text) && URL.canParse(text.replace('{token}', 'x')), 'must be a URL')
+  .optional();
+
+/** Names and addresses that cannot be anybody's but a developer's (RFC 6761, section 6; RFC 1122, section 3.2.1.3). */
+function isDeveloperMachine(url: string): boolean {
+  const { hostname } = new URL(url);
+  return /^(?:127(?:\.\d+){3}|\[::1\]|(?:.+\.)?localhost|.+\.test)$/.test(hostname);
+}
+
 /** Bindings as strings -> settings. Every default of the product's policy stands here. */
 const schema = z
   .object({
@@ -132,6 +154,18 @@ const schema = z
     LIMIT_REGISTER: limit('3/1m'),
     LIMIT_API: limit('100/15m'),
     LIMIT_REFRESH: limit('30/15m'),
+    LIMIT_RECOVERY: limit('10/15m'),
+    LIMIT_RECOVERY_ACCOUNT: limit('3/1h'),
+    LIMIT_VERIFICATION: limit('3/1h'),
+    LIMIT_ONE_TIME_TOKEN: limit('30/15m'),
+
+    MAILER: z.enum(['none', 'cloudflare', 'console']).default('none'),
+    MAIL_FROM: z.email({ pattern: z.regexes.html5Email }).optional(),
+    APP_NAME: line.default('Gatehouse'),
+    RECOVERY_URL: linkTemplate,
+    VERIFICATION_URL: linkTemplate,
+    RECOVERY_TTL_SECONDS: integer(1_800, 60, 86_400),
+    VERIFICATION_TTL_SECONDS: integer(86_400, 60, 30 * 86_400),
 
     REDIS_GUARD_DEADLINE_MS: integer(200, 1, 10_000),
     REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
@@ -154,6 +188,15 @@ const schema = z
     message:
       'with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, 15/8/3, 16/8/2, 17/8/1 or, ' +
       'up to 2^LN·R·P = 2^20, more',
+  })
+  .refine((env) => env.MAILER !== 'console' || isDeveloperMachine(env.ISSUER), {
+    // It writes tokens where production keeps its logs.
+    path: ['MAILER'],
+    message: 'console is for developing: ISSUER must be on localhost, 127.0.0.1 or under .test',
+  })
+  .refine((env) => env.MAILER !== 'cloudflare' || env.MAIL_FROM !== undefined, {
+    path: ['MAIL_FROM'],
+    message: 'is needed by MAILER=cloudflare',
   });
 
 export type KeySetConfig = z.infer<ReturnType<typeof keySet<'OKP' | 'EC' | 'oct'>>>;
@@ -207,7 +250,29 @@ export interface Config {
     loaderDeadlineMs: number;
     tombstoneSeconds: number;
   };
-  limits: { login: Limit; loginAddress: Limit; register: Limit; api: Limit; refresh: Limit };
+  limits: {
+    login: Limit;
+    loginAddress: Limit;
+    register: Limit;
+    api: Limit;
+    refresh: Limit;
+    recovery: Limit;
+    recoveryAccount: Limit;
+    verification: Limit;
+    oneTimeToken: Limit;
+  };
+  mail: {
+    mailer: 'none' | 'cloudflare' | 'console';
+    /** There when the mailer is `cloudflare`. */
+    from: string | undefined;
+    /** The sender's name, and what mails call the app. */
+    appName: string;
+    /** Links with `{token}` in them; without one, the mail shows the token itself. */
+    recoveryUrl: string | undefined;
+    verificationUrl: string | undefined;
+    recoveryTtlSeconds: number;
+    verificationTtlSeconds: number;
+  };
 }
 
 /**
@@ -219,6 +284,9 @@ export function parseConfig(bindings: object): Config {
   const result = schema.safeParse(bindings);
   const missing: string[] = 'DB' in bindings ? [] : ['DB (a D1 database)'];
   const wrong: string[] = [];
+  if ('MAILER' in bindings && bindings.MAILER === 'cloudflare' && !('EMAIL' in bindings)) {
+    missing.push('EMAIL (a send_email binding)');
+  }
   if (!result.success) {
     for (const issue of result.error.issues) {
       const name = String(issue.path[0]);
@@ -289,6 +357,19 @@ function shape(env: z.infer<typeof schema>): Config {
       register: env.LIMIT_REGISTER,
       api: env.LIMIT_API,
       refresh: env.LIMIT_REFRESH,
+      recovery: env.LIMIT_RECOVERY,
+      recoveryAccount: env.LIMIT_RECOVERY_ACCOUNT,
+      verification: env.LIMIT_VERIFICATION,
+      oneTimeToken: env.LIMIT_ONE_TIME_TOKEN,
+    },
+    mail: {
+      mailer: env.MAILER,
+      from: env.MAIL_FROM,
+      appName: env.APP_NAME,
+      recoveryUrl: env.RECOVERY_URL,
+      verificationUrl: env.VERIFICATION_URL,
+      recoveryTtlSeconds: env.RECOVERY_TTL_SECONDS,
+      verificationTtlSeconds: env.VERIFICATION_TTL_SECONDS,
     },
   };
 }

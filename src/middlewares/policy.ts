@@ -37,6 +37,23 @@ export const policy = {
   loginAddress: { name: 'login-address', limit: (limits) => limits.loginAddress, identity: address, charge },
   /** Guesses of the current password, by user. */
   password: { name: 'password', limit: (limits) => limits.login },
+  /** Recovery mails that one client address may ask for, to whomever. */
+  recovery: { name: 'recovery', limit: (limits) => limits.recovery, identity: address, charge },
+  /**
+   * By account, from wherever it is asked: nobody floods a mailbox. Accounts that do not exist are counted as well. Whoever
+   * uses it up for somebody else has only sent them the links that they would ask for.
+   */
+  recoveryAccount: {
+    name: 'recovery-account',
+    limit: (limits) => limits.recoveryAccount,
+    identity: async (c) => `account:${await account(c)}`,
+    message: 'Too many mails to this account.',
+    charge,
+  },
+  /** Mails that a user may ask for. */
+  verification: { name: 'verification', limit: (limits) => limits.verification, charge },
+  /** Tokens out of mails that one address may show. */
+  oneTimeToken: { name: 'one-time-token', limit: (limits) => limits.oneTimeToken, identity: address, charge },
   /** By session, known from a token whose MAC was checked: garbage costs no call. */
   refresh: {
     name: 'refresh',

@@ -27,6 +27,8 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
     const request = createServices({
       isolate: isolate ?? isolateOf(configOf(c.env)),
       db: c.env.DB,
+      // There for those who have it in their wrangler.toml.
+      email: (c.env as { EMAIL?: SendEmail }).EMAIL,
       waitUntil,
       origin: () => deviceOf(c),
       now,

@@ -10,13 +10,16 @@ import { refreshed } from '../middlewares/refresh.middleware';
 import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
 import { AuthService } from '../services/auth.service';
+import { VerificationService } from '../services/verification.service';
 import { loginSchema, passwordSchema, refreshSchema, registerSchema, revokeSchema } from './schemas';
 
 export const authRoutes = new Hono<AppEnv>()
   .use(authDeadline())
   .post('/register', ...validJson(registerSchema), rateLimiter(policy.register), async (c) => {
     const { device, ...registration } = c.req.valid('json');
-    return c.json(await AuthService.register(registration, deviceOf(c, device)), 201);
+    const signedIn = await AuthService.register(registration, deviceOf(c, device));
+    VerificationService.welcome(signedIn.user);
+    return c.json(signedIn, 201);
   })
   .post(
     '/login',

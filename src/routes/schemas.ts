@@ -65,6 +65,11 @@ export const revokeSchema = z.object({
 });
 export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });
 
+const oneTimeToken = z.string().min(1).max(128);
+export const recoverySchema = z.strictObject({ email });
+export const resetSchema = z.strictObject({ token: oneTimeToken, newPassword });
+export const verificationSchema = z.strictObject({ token: oneTimeToken });
+
 export const profileSchema = z
   .strictObject({ name: line(100).optional() })
   .refine((change) => Object.keys(change).length > 0, 'names nothing to change');

@@ -55,8 +55,12 @@ export function startWorker(settings: DevSettings, redisUrl: string, stop: Abort
 /** Settings that the Worker would not see, or would see wrongly, if wrangler read .dev.vars alone. */
 function overrides({ vars }: DevSettings, redisUrl: string): [name: string, value: string][] {
   // With required secrets declared, wrangler silently drops every other name of .dev.vars that wrangler.toml lacks.
-  const declared = new Set(readText(join(ROOT, 'wrangler.toml'))?.match(/\w+/g));
+  const config = readText(join(ROOT, 'wrangler.toml'))?.replaceAll(/^\s*#.*$/gm, '');
+  const declared = new Set(config?.match(/\w+/g));
   const merged = new Map([...vars].filter(([name]) => !declared.has(name)));
+  // Mails are shown with the Worker's log, unless somebody chose otherwise or the Worker would refuse to.
+  const local = /^(127\.[\d.]+|localhost|\[::1\])$/.test(new URL(vars.get('ISSUER')!).hostname);
+  if (local && !vars.has('MAILER')) merged.set('MAILER', 'console');
   if (redisUrl !== vars.get('UPSTASH_REDIS_REST_URL')) merged.set('UPSTASH_REDIS_REST_URL', redisUrl);
   return [...merged];
 }

@@ -6,6 +6,7 @@ import type { Database, Statement } from '../db/client';
 import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
+import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
 import { endOthers } from './session.service';
@@ -250,6 +251,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
           .returning(),
         renewal.statement(db, made),
         endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now(), when: made }),
+        dropOneTimeTokens(db, userId, 'recovery'),
         ...versions.statements(db),
         ...happened.statements(db),
       ]);

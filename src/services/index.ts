@@ -21,10 +21,15 @@ import { createLastSeenService } from './lastSeen.service';
 import type { LastSeenService } from './lastSeen.service';
 import { createLockService } from './lock.service';
 import type { LockService } from './lock.service';
+import { createMailService } from './mail.service';
+import type { MailService } from './mail.service';
+import { createMailer } from './mail/mailer';
 import { createOutboxService } from './outbox.service';
 import type { OutboxService } from './outbox.service';
 import { createRateLimitService } from './rateLimit.service';
 import type { RateLimitService } from './rateLimit.service';
+import { createRecoveryService } from './recovery.service';
+import type { RecoveryService } from './recovery.service';
 import { createRedisService } from './redis.service';
 import type { RedisService } from './redis.service';
 import type { ServiceMap } from './scope';
@@ -34,6 +39,8 @@ import { createTokenService } from './token.service';
 import type { TokenService } from './token.service';
 import { createUserService } from './user.service';
 import type { UserService } from './user.service';
+import { createVerificationService } from './verification.service';
+import type { VerificationService } from './verification.service';
 
 /** What a walk through the key space may wait for Redis in all. */
 const SLOW_MS = 25_000;
@@ -42,6 +49,8 @@ export interface RequestContext {
   isolate: Isolate;
   /** The D1 binding. */
   db: D1Database;
+  /** The binding that `MAILER=cloudflare` sends through. */
+  email?: SendEmail | undefined;
   waitUntil: (promise: Promise<unknown>) => void;
   /** Where the request comes from. */
   origin?: () => Device;
@@ -60,7 +69,7 @@ export interface RequestServices {
 
 /** The composition root: everything that the app can do, for one request. Services are made when first used. */
 export function createServices(context: RequestContext): RequestServices {
-  const { isolate, db, waitUntil, origin = nowhere, now = Date.now } = context;
+  const { isolate, db, email, waitUntil, origin = nowhere, now = Date.now } = context;
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
   const note = (what: string) => {
@@ -78,6 +87,7 @@ export function createServices(context: RequestContext): RequestServices {
     isolate,
     common: { batch, keys, config, database, denials, waitUntil, origin, now, degraded: note },
     batchWithin: batchOf,
+    email,
     freshBatch: () => batchOf(callTimeoutMs),
     slowBatch: () => batchOf(SLOW_MS),
   });
@@ -103,6 +113,7 @@ interface Parts {
     degraded: (what: string) => void;
   };
   batchWithin: (deadlineMs: number) => RedisBatch;
+  email: SendEmail | undefined;
   freshBatch: () => RedisBatch;
   slowBatch: () => RedisBatch;
 }
@@ -122,6 +133,9 @@ class RequestServiceMap implements ServiceMap {
   #session?: SessionService;
   #user?: UserService;
   #auth?: AuthService;
+  #mail?: MailService;
+  #recovery?: RecoveryService;
+  #verification?: VerificationService;
   #health?: HealthService;
 
   constructor(parts: Parts) {
@@ -209,6 +223,21 @@ class RequestServiceMap implements ServiceMap {
 
   get password() {
     return this.#parts.isolate.passwords;
+  }
+
+  get mail() {
+    const { common, email } = this.#parts;
+    return (this.#mail ??= createMailService({ ...common, mailer: createMailer(common.config.mail, email) }));
+  }
+
+  get recovery() {
+    const { mail, outbox, event, password: passwords } = this;
+    return (this.#recovery ??= createRecoveryService({ ...this.#parts.common, mail, outbox, event, passwords }));
+  }
+
+  get verification() {
+    const { mail, outbox, event } = this;
+    return (this.#verification ??= createVerificationService({ ...this.#parts.common, mail, outbox, event }));
   }
 
   get health() {

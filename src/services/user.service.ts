@@ -2,11 +2,12 @@ import { asc, count, eq, ne, or, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import type { Database } from '../db/client';
-import { events, oneTimeTokens, sessions, users } from '../db/schema';
+import { events, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
+import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { endOthers } from './session.service';
 import { facade } from './scope';
@@ -15,6 +16,8 @@ import { facade } from './scope';
 export interface User {
   id: string;
   email: string;
+  /** Whether somebody has shown that they read mail there. */
+  emailVerified: boolean;
   name: string;
   role: 'user' | 'admin';
   status: 'active' | 'disabled';
@@ -80,9 +83,9 @@ export function normalizeEmail(email: string): string {
 }
 
 export function presentUser(row: UserRow): User {
-  const { id, email, name, role, status, createdAtMs, updatedAtMs } = row;
+  const { id, email, emailVerifiedAtMs, name, role, status, createdAtMs, updatedAtMs } = row;
   const [createdAt, updatedAt] = [createdAtMs, updatedAtMs].map((ms) => new Date(ms).toISOString()) as [string, string];
-  return { id, email, name, role, status, createdAt, updatedAt };
+  return { id, email, emailVerified: emailVerifiedAtMs !== null, name, role, status, createdAt, updatedAt };
 }
 
 export interface UserDeps {
@@ -192,7 +195,7 @@ export function createUserService({ database, cache, outbox, event, settings, no
         // What remains until the tokens have expired says nothing about the person.
         db.update(sessions).set({ device: '', address: '', data: '{}' }).where(eq(sessions.userId, userId)),
         db.delete(events).where(eq(events.userId, userId)),
-        db.delete(oneTimeTokens).where(eq(oneTimeTokens.userId, userId)),
+        dropOneTimeTokens(db, userId),
         db.delete(users).where(eq(users.id, userId)),
       ]);
       const [gone] = rows as UserRow[];

@@ -28,6 +28,12 @@ describe('parseConfig', () => {
     ['SCRYPT_LN', '18'],
     ['SCRYPT_P', 'many'],
     ['HASH_QUEUE_MAX', '-1'],
+    ['MAILER', 'carrier-pigeon'],
+    ['MAIL_FROM', 'Hello <hello@example.net>'],
+    ['APP_NAME', 'Gate\r\nBcc: all@example.net'],
+    ['RECOVERY_URL', 'https://app.example/reset'],
+    ['RECOVERY_URL', 'app.example/reset#{token}'],
+    ['VERIFICATION_URL', 'https://app.example/{token}/{token}'],
   ])('names a wrong %s, and not its value', (name, value) => {
     const attempt = () => parseConfig({ ...env, [name]: value });
     expect(attempt).toThrow(new RegExp(String.raw`wrong: ${name} \(`));
@@ -65,6 +71,32 @@ describe('parseConfig', () => {
     );
   });
 
+  test.each([
+    ['https://api.example.com', false],
+    ['https://127.0.0.1.example.com', false],
+    ['https://localhost.example.com', false],
+    ['https://10.0.0.1', false],
+    ['http://127.0.0.1:8787', true],
+    ['http://[::1]:8787', true],
+    ['http://localhost:8787', true],
+    ['http://gatehouse.test', true],
+  ])('mails on the console, with their tokens, for the issuer %s: %s', (ISSUER, allowed) => {
+    const attempt = () => parseConfig({ ...env, MAILER: 'console', ISSUER }).mail.mailer;
+    if (allowed) expect(attempt()).toBe('console');
+    else expect(attempt).toThrow('wrong: MAILER (console is for developing');
+  });
+
+  test('mails through Cloudflare need a binding and a sender', () => {
+    const MAIL_FROM = 'hello@example.net';
+    expect(() => parseConfig({ ...env, MAILER: 'cloudflare', MAIL_FROM })).toThrow('missing: EMAIL (a send_email');
+    expect(() => parseConfig({ ...env, MAILER: 'cloudflare', EMAIL: {} })).toThrow('missing: MAIL_FROM');
+    expect(parseConfig({ ...env, MAILER: 'cloudflare', MAIL_FROM, EMAIL: {} }).mail).toMatchObject({
+      mailer: 'cloudflare',
+      from: MAIL_FROM,
+      appName: 'Gatehouse',
+    });
+  });
+
   test('has the product’s policy as defaults', () => {
     const config = parseConfig(env);
     expect(config.tokens).toEqual({
@@ -78,6 +110,9 @@ describe('parseConfig', () => {
     expect(config.limits.register).toEqual({ maxRequests: 3, windowMs: 60_000 });
     expect(config.limits.api).toEqual({ maxRequests: 100, windowMs: 900_000 });
     expect(config.passwords).toEqual({ scrypt: { ln: 15, r: 8, p: 3 }, pepperKeys: undefined, queueMax: 20 });
+    expect(config.limits.recovery).toEqual({ maxRequests: 10, windowMs: 900_000 });
+    expect(config.limits.recoveryAccount).toEqual({ maxRequests: 3, windowMs: 3_600_000 });
+    expect(config.mail).toMatchObject({ mailer: 'none', recoveryTtlSeconds: 1_800, verificationTtlSeconds: 86_400 });
     expect(config.redis.guardDeadlineMs).toBe(200);
     expect(config.cache).toMatchObject({ userTtlSeconds: 600, listTtlSeconds: 300 });
   });

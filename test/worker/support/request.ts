@@ -16,6 +16,10 @@ const UNLIMITED = {
   LIMIT_LOGIN_ADDRESS: '10000/1m',
   LIMIT_API: '10000/1m',
   LIMIT_REFRESH: '10000/1m',
+  LIMIT_RECOVERY: '10000/1m',
+  LIMIT_RECOVERY_ACCOUNT: '10000/1m',
+  LIMIT_VERIFICATION: '10000/1m',
+  LIMIT_ONE_TIME_TOKEN: '10000/1m',
 };
 
 /** Bindings of the tests with some settings of their own. */

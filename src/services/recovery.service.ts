@@ -1,0 +1,153 @@
+import { and, eq, sql } from 'drizzle-orm';
+
+import type { Config } from '../config/env';
+import { describeError, log } from '../config/log';
+import type { Database } from '../db/client';
+import { users } from '../db/schema';
+import type { UserRow } from '../db/schema';
+import type { EventService } from './event.service';
+import { recoveryMail } from './mail/messages';
+import type { MailService } from './mail.service';
+import {
+  findOneTimeToken,
+  invalidOneTimeToken,
+  issueOneTimeToken,
+  purgeOneTimeTokens,
+  takeOneTimeToken,
+} from './oneTime/store';
+import type { OutboxService } from './outbox.service';
+import type { PasswordService } from './password.service';
+import { retry, sleep } from './retry';
+import { facade } from './scope';
+import { endOthers } from './session.service';
+import { normalizeEmail, userInvalidation } from './user.service';
+
+/** The way back in for whoever has forgotten the password and still reads the account's mail. */
+export interface RecoveryService {
+  /**
+   * Mails a link to the account of this address, if there is one. Nothing that depends on that happens before the answer.
+   *
+   * @throws {AppError} `CONFIG_INVALID` without a mailer
+   * @throws {DatabaseUnavailable}
+   */
+  request(email: string): Promise<void>;
+  /**
+   * Sets a password with the token of such a mail, which it uses up, and ends every session of the account. It begins
+   * none: a mail that fell into wrong hands gives a password that its owner sees to be changed, not a quiet session.
+   *
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `VALIDATION_FAILED` for a password that is refused, which uses nothing up
+   */
+  reset(token: string, newPassword: string): Promise<void>;
+  /** Forgets one-time tokens that have expired. */
+  purge(): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    recovery: RecoveryService;
+  }
+}
+
+export const RecoveryService: RecoveryService = facade('recovery');
+
+/** After the answer nobody is there to try again. */
+const DATABASE_WAITS_MS = [500, 2_000];
+
+export interface RecoveryDeps {
+  database: Database;
+  mail: MailService;
+  outbox: OutboxService;
+  passwords: PasswordService;
+  event: EventService;
+  config: Config;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+}
+
+export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
+  const { database, mail, outbox, passwords, event, config, waitUntil, now } = deps;
+  const ttlSeconds = config.mail.recoveryTtlSeconds;
+
+  /** A token for the active account of this address, `undefined` when there is none. */
+  async function issue(email: string) {
+    const [user] = await database.run((db) =>
+      db
+        .select({ id: users.id, email: users.email })
+        .from(users)
+        .where(and(eq(users.email, email), eq(users.status, 'active'))),
+    );
+    if (user === undefined) return undefined;
+    const requested = event.prepare({ kind: 'recovery-requested', userId: user.id });
+    const options = { purpose: 'recovery', ttlSeconds, atMs: now() } as const;
+    const token = await issueOneTimeToken(database, user, options, (db) => requested.statements(db));
+    requested.report();
+    return token;
+  }
+
+  async function sendLink(email: string): Promise<void> {
+    // In another turn: by then the answer is on its way.
+    await sleep(0);
+    const token = await retry(() => issue(email), { waitsMs: DATABASE_WAITS_MS });
+    if (token !== undefined) await mail.send('recovery', recoveryMail(email, token, config.mail));
+  }
+
+  return {
+    async request(given) {
+      mail.assertEnabled();
+      // The same question for everybody, so that an outage is told to everybody.
+      await database.run((db) =>
+        db
+          .select({ one: sql`1` })
+          .from(users)
+          .limit(1),
+      );
+      waitUntil(
+        sendLink(normalizeEmail(given)).catch((error: unknown) =>
+          log('error', 'auth.recovery_failed', describeError(error)),
+        ),
+      );
+    },
+
+    async reset(token, newPassword) {
+      // Looked at before the hash, which is dear; the batch decides.
+      const { row, owner: before } = await findOneTimeToken(database, token, { purpose: 'recovery', atMs: now() });
+      if (before.status !== 'active') throw invalidOneTimeToken();
+      const { userId, email } = row;
+      passwords.check(newPassword, before, '/newPassword');
+      const passwordHash = await passwords.hash(newPassword);
+      // Its salt is new: of all who show this token now, one finds its own hash in the account.
+      const mine = eq(users.passwordHash, passwordHash);
+      const happened = event.prepare({ kind: 'password-reset', userId }, mine);
+      const atMs = now();
+      const versions = outbox.prepareVersions(userId);
+      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const taken = takeOneTimeToken(row, atMs);
+      const [changed] = await database.batch((db) => [
+        db
+          .update(users)
+          .set({
+            passwordHash,
+            epoch: sql`${users.epoch} + 1`,
+            // Whoever has the token reads this mailbox.
+            emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`,
+            updatedAtMs: atMs,
+          })
+          // Not of an account that was disabled, or whose address was changed, since the mail was sent.
+          .where(and(eq(users.id, userId), eq(users.email, email), eq(users.status, 'active'), taken.granted))
+          .returning(),
+        endOthers(db, { userId, reason: 'password', atMs, when: mine }),
+        // Of two who show one token both leave these; telling Redis what is so already does no harm.
+        ...versions.statements(db),
+        ...invalidation.statements(db),
+        ...happened.statements(db),
+        ...taken.statements(db),
+      ]);
+      const [owner] = changed as UserRow[];
+      if (owner === undefined) throw invalidOneTimeToken();
+      await Promise.all([versions.deliver(owner), invalidation.deliver()]);
+      happened.report();
+    },
+
+    purge: () => purgeOneTimeTokens(database, now()),
+  };
+}
