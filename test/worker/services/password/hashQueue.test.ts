@@ -7,11 +7,12 @@ import { HashQueue } from '../../../../src/services/password/hashQueue';
 function scene(max: number) {
   let nowMs = 1_000;
   let behindMs = 0;
+  let lateMs = 0;
   let timers: { atMs: number; fire: () => void }[] = [];
   const queue = new HashQueue({
     max,
     now: () => nowMs,
-    sleep: (ms) => new Promise((resolve) => timers.push({ atMs: nowMs + ms, fire: resolve })),
+    sleep: (ms) => new Promise((resolve) => timers.push({ atMs: nowMs + ms + lateMs, fire: resolve })),
   });
   const done: string[] = [];
   let running = 0;
@@ -28,6 +29,10 @@ function scene(max: number) {
         running -= 1;
         return name;
       }),
+    /** Timers that are set from now on fire later than they should. */
+    delayTimers: (ms: number): void => {
+      lateMs = ms;
+    },
     /** The requests of now are gone: their timers never fire. @returns how many */
     forget: (): number => {
       const lost = timers;
@@ -78,6 +83,20 @@ describe('HashQueue', () => {
     await pass(2_000);
     expect(await Promise.all(asked)).toEqual(names);
     expect(done).toEqual(names);
+  });
+
+  test('lets nobody in before one who waits and is a little late', async () => {
+    const { ask, pass, done, delayTimers } = scene(2);
+    const first = ask('first');
+    delayTimers(18);
+    const second = ask('second');
+    await pass(260);
+    expect(await first).toBe('first');
+    delayTimers(0);
+    const third = ask('third');
+    await pass(1_000);
+    expect(await Promise.all([second, third])).toEqual(['second', 'third']);
+    expect(done).toEqual(['first', 'second', 'third']);
   });
 
   test('passes on what a computation throws, and goes on', async () => {
