@@ -7,19 +7,34 @@ export interface Figures {
   requestsPerSecond?: number;
 }
 
-/** What a question found out about one of the things that it compares: its headline figures, and more beside. */
-export interface CaseResult extends Figures {
-  name: string;
+/** The figures of one load of several. */
+export interface LoadFigures extends Figures, Trips {
+  load: string;
+  connections: number;
+  /** Why there are no figures: what was answered, or that nothing was. */
+  failed?: string;
+}
+
+export interface Trips {
   /** HTTP requests to Redis for one request of a client. */
   roundTrips?: number;
   /** Redis commands for one request of a client; what a script runs inside is counted only where the question says so. */
   commands?: number;
+}
+
+/** What a question found out about one of the things that it compares: its headline figures, and more beside. */
+export interface CaseResult extends Figures, Trips {
+  name: string;
   /** The figures of each load, for a question that asks several. */
-  loads?: ({ load: string; connections: number } & Figures)[];
+  loads?: LoadFigures[];
   /** What was admitted, as a share of what a limit allows, by how many times the limit was offered. */
   acceptedShare?: Record<string, number>;
   /** Resident memory after so many requests, in MiB. */
   rssMiB?: Record<string, number>;
+  /** What one token costs, by algorithm, in microseconds. */
+  microseconds?: Record<string, { sign: number; verify: number }>;
+  /** What was found out that is not a figure. */
+  notes?: string[];
 }
 
 /** An answered question. The first case is ours, the others are its peers. */

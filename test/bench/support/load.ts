@@ -1,12 +1,24 @@
 import net from 'node:net';
 import { once } from 'node:events';
 
-/** One GET, over and over. */
+/** A request, over and over: a GET, unless `next` says otherwise. */
 export interface Target {
   url: string;
   headers?: Readonly<Record<string, string>>;
   /** Names a header that a good answer does not have. An answer that has it, or is not 200, ends the load. */
   forbiddenHeader?: string;
+  /** What the next request of a connection has of its own, where they are not all alike. */
+  next?: (connection: number) => Variation;
+  /** Sees the body of every answer, before the connection's next request is made. */
+  answered?: (body: string, connection: number) => void;
+}
+
+export interface Variation {
+  /** In place of the URL's. */
+  path?: string;
+  headers?: Readonly<Record<string, string>>;
+  /** JSON, which is POSTed. */
+  body?: string;
 }
 
 /** When a load ends: after so many requests, or after so long. */
@@ -19,16 +31,20 @@ export interface LoadResult {
   latenciesMs: number[];
 }
 
+/** Longer than any of the delays and deadlines here: whoever is silent for so long has hung. */
+const SILENCE_MS = 15_000;
+
 /**
  * A closed loop: each of `connections` keeps one request in flight. Written on bare sockets because it shares the
  * machine's cores with what it measures: an HTTP client costs several times as much.
  *
- * @throws when a connection breaks, or an answer is not what the target says
+ * @throws when a connection breaks or hangs, or an answer is not what the target says
  */
 export async function runLoad(target: Target, connections: number, amount: Amount): Promise<LoadResult> {
-  const { hostname, port, pathname, host } = new URL(target.url);
-  const lines = Object.entries({ Host: host, ...target.headers }).map(([name, value]) => `${name}: ${value}\r\n`);
-  const request = Buffer.from(`GET ${pathname} HTTP/1.1\r\n${lines.join('')}\r\n`);
+  const { hostname, port } = new URL(target.url);
+  const unvaried = requestOf(target, {});
+  const { next, answered } = target;
+  const requests = next === undefined ? () => unvaried : (connection: number) => requestOf(target, next(connection));
   const forbidden = target.forbiddenHeader === undefined ? undefined : `\r\n${target.forbiddenHeader.toLowerCase()}:`;
 
   const sockets = Array.from({ length: connections }, () =>
@@ -41,30 +57,55 @@ export async function runLoad(target: Target, connections: number, amount: Amoun
     const endMs = 'durationMs' in amount ? startMs + amount.durationMs : Infinity;
     let left = 'requests' in amount ? amount.requests : Infinity;
     const more = () => left-- > 0 && performance.now() < endMs;
-    await Promise.all(sockets.map((socket) => drive(socket, request, { more, latenciesMs, forbidden })));
+    await Promise.all(
+      sockets.map((socket, index) =>
+        drive(socket, {
+          more,
+          request: () => requests(index),
+          answered: (body) => answered?.(body, index),
+          latenciesMs,
+          forbidden,
+        }),
+      ),
+    );
     return { requests: latenciesMs.length, elapsedMs: performance.now() - startMs, latenciesMs };
   } finally {
     for (const socket of sockets) socket.destroy();
   }
 }
 
+function requestOf({ url, headers }: Target, { path, headers: own, body }: Variation): Buffer {
+  const { pathname, host } = new URL(url);
+  const content = body !== undefined && { 'Content-Type': 'application/json', 'Content-Length': body.length };
+  const lines = Object.entries({ Host: host, ...headers, ...own, ...content });
+  const head = lines.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+  return Buffer.from(
+    `${body === undefined ? 'GET' : 'POST'} ${path ?? pathname} HTTP/1.1\r\n${head}\r\n${body ?? ''}`,
+    'latin1',
+  );
+}
+
 interface Drive {
   more: () => boolean;
+  request: () => Buffer;
+  answered: (body: string) => void;
   latenciesMs: number[];
   forbidden: string | undefined;
 }
 
 /** Sends and receives on one connection until there is no more to do. */
-function drive(socket: net.Socket, request: Buffer, { more, latenciesMs, forbidden }: Drive): Promise<void> {
+function drive(socket: net.Socket, { more, request, answered, latenciesMs, forbidden }: Drive): Promise<void> {
   return new Promise((resolve, reject) => {
     let sentAtMs = 0;
     let received = '';
     const next = () => {
       if (!more()) return resolve();
+      const bytes = request();
       sentAtMs = performance.now();
-      socket.write(request);
+      socket.write(bytes);
     };
     socket.on('error', reject);
+    socket.setTimeout(SILENCE_MS, () => reject(new Error(`no answer within ${SILENCE_MS / 1_000} s`)));
     socket.on('close', () => reject(new Error('the Worker closed a connection')));
     socket.on('data', (chunk) => {
       received += chunk.toString('latin1');
@@ -78,8 +119,9 @@ function drive(socket: net.Socket, request: Buffer, { more, latenciesMs, forbidd
       if (forbidden !== undefined && head.includes(forbidden)) {
         return reject(new Error(`an answer has the header${forbidden.trimStart()} (is the machine too busy?)`));
       }
-      received = '';
       latenciesMs.push(performance.now() - sentAtMs);
+      answered(received.slice(headEnd + 4));
+      received = '';
       next();
     });
     next();

@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 
+import { hasRedisServer, startRedis } from '../../support/redisServers.ts';
 import type { RedisAnswer, RedisRequest } from './redisProcess.ts';
 
 /** Round trips and commands that have passed. */
@@ -65,4 +66,23 @@ export async function startBenchRedis(redisUrl = process.env['BENCH_REDIS_URL'])
       await exited;
     },
   };
+}
+
+/** A real server where there is one (BENCH_REDIS_URL, or redis-server), else the embedded engine. */
+export async function startServerRedis(): Promise<BenchRedis> {
+  if (process.env['BENCH_REDIS_URL'] !== undefined || !hasRedisServer) return startBenchRedis();
+  const server = await startRedis();
+  try {
+    const redis = await startBenchRedis(server.url);
+    return {
+      ...redis,
+      async [Symbol.asyncDispose]() {
+        await redis[Symbol.asyncDispose]();
+        await server.stop();
+      },
+    };
+  } catch (error) {
+    await server.stop();
+    throw error;
+  }
 }

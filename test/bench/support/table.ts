@@ -1,8 +1,11 @@
-import type { CaseResult, Figures, Report } from '../question.ts';
+import type { CaseResult, Figures, LoadFigures, Report } from '../question.ts';
+
+/** A case, or what one load found out about it. */
+type Row = Omit<CaseResult, 'loads'> & Pick<LoadFigures, 'failed'>;
 
 interface Column {
   title: string;
-  value: (result: CaseResult) => string | undefined;
+  value: (result: Row) => string | undefined;
 }
 
 /** The figures as text; ratios are to the first case. Columns in which nobody has a figure are left out. */
@@ -11,28 +14,30 @@ export function tableOf({ cases }: Report): string {
   if (ours === undefined) return '(no cases)';
   const tables = [tableOfCases(cases)];
   for (const { load, connections } of ours.loads ?? []) {
-    const rows = cases.flatMap(({ name, loads }): CaseResult[] => {
+    const rows = cases.flatMap(({ name, loads }): Row[] => {
       const figures = loads?.find((other) => other.load === load && other.connections === connections);
-      return figures === undefined ? [] : [{ ...(figures satisfies Figures), name }];
+      return figures === undefined ? [] : [{ ...figures, name }];
     });
     tables.push(`${load}, ${connections} connection${connections === 1 ? '' : 's'}\n${tableOfCases(rows)}`);
   }
-  for (const { name, rssMiB } of cases) {
+  for (const { name, rssMiB, microseconds, notes = [] } of cases) {
     if (rssMiB !== undefined) tables.push(`${name}: resident MiB after so many requests ${JSON.stringify(rssMiB)}`);
+    if (microseconds !== undefined) tables.push(`microseconds a token\n${tableOfTokens(microseconds)}`);
+    if (notes.length > 0) tables.push(notes.map((note) => `${name}: ${note}`).join('\n'));
   }
   return tables.join('\n\n');
 }
 
-function tableOfCases(cases: readonly CaseResult[]): string {
+function tableOfCases(cases: readonly Row[]): string {
   const [ours] = cases;
-  const fixed = (of: 'roundTrips' | 'commands' | keyof Figures, digits: number) => (result: CaseResult) =>
+  const fixed = (of: 'roundTrips' | 'commands' | keyof Figures, digits: number) => (result: Row) =>
     result[of]?.toFixed(digits);
-  const ratio = (of: keyof Figures) => (result: CaseResult) => {
+  const ratio = (of: keyof Figures) => (result: Row) => {
     const [theirs, base] = [result[of], ours?.[of]];
     return theirs === undefined || base === undefined ? undefined : (theirs / base).toFixed(2);
   };
   const columns: Column[] = [
-    { title: 'case', value: ({ name }: CaseResult) => name },
+    { title: 'case', value: ({ name }: Row) => name },
     { title: 'trips', value: fixed('roundTrips', 2) },
     { title: 'commands', value: fixed('commands', 2) },
     { title: 'p50 ms', value: fixed('p50Ms', 2) },
@@ -45,14 +50,30 @@ function tableOfCases(cases: readonly CaseResult[]): string {
       .toSorted((a, b) => Number(a) - Number(b))
       .map((offered) => ({
         title: `share at ${offered}`,
-        value: ({ acceptedShare }: CaseResult) => acceptedShare?.[offered]?.toFixed(3),
+        value: ({ acceptedShare }: Row) => acceptedShare?.[offered]?.toFixed(3),
       })),
+    { title: 'failed', value: ({ failed }: Row) => failed },
   ].filter(({ value }) => cases.some((result) => value(result) !== undefined));
-  const rows = [
+  return aligned([
     columns.map(({ title }) => title),
     ...cases.map((result) => columns.map(({ value }) => value(result) ?? '')),
-  ];
-  const widths = columns.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0)));
+  ]);
+}
+
+function tableOfTokens(microseconds: NonNullable<CaseResult['microseconds']>): string {
+  return aligned([
+    ['algorithm', 'sign', 'verify'],
+    ...Object.entries(microseconds).map(([algorithm, { sign, verify }]) => [
+      algorithm,
+      sign.toFixed(0),
+      verify.toFixed(0),
+    ]),
+  ]);
+}
+
+/** The first column to the left, the others to the right. */
+function aligned(rows: readonly string[][]): string {
+  const widths = rows[0]?.map((_, index) => Math.max(...rows.map((row) => row[index]?.length ?? 0))) ?? [];
   const line = (row: string[]) =>
     row
       .map((cell, index) => (index === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[index] ?? 0)))

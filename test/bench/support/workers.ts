@@ -1,13 +1,16 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { builtinModules } from 'node:module';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
+import type { Plugin } from 'esbuild';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const bin = (name: string) => join(root, 'node_modules/.bin', name);
@@ -28,6 +31,15 @@ export async function bundleApp(): Promise<string> {
   }
 }
 
+/** `events` is `node:events` to a Worker. */
+const nodeModules: Plugin = {
+  name: 'node-modules',
+  setup(build) {
+    const filter = new RegExp(`^(?:${builtinModules.filter((name) => !name.startsWith('_')).join('|')})$`);
+    build.onResolve({ filter }, ({ path }) => ({ path: `node:${path}`, external: true }));
+  },
+};
+
 /** A Worker of the benchmark's own, bundled as wrangler does it. @param file under test/bench/peers */
 export async function bundlePeer(file: string): Promise<string> {
   const { outputFiles } = await build({
@@ -38,6 +50,7 @@ export async function bundlePeer(file: string): Promise<string> {
     target: 'es2024',
     conditions: ['workerd', 'worker', 'browser'],
     external: ['node:*', 'cloudflare:*'],
+    plugins: [nodeModules],
     logLevel: 'error',
   });
   const [output] = outputFiles;
@@ -51,6 +64,12 @@ export interface WorkerOptions {
   bindings: Readonly<Record<string, string>>;
 }
 
+/**
+ * In memory where the system offers it: workerd waits for its disk on the thread that its Workers run on, which D1,
+ * being elsewhere, does to nobody.
+ */
+const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
 export interface RunningWorkers extends AsyncDisposable {
   /** Where each Worker listens, by its name. */
   urls: ReadonlyMap<string, string>;
@@ -58,16 +77,19 @@ export interface RunningWorkers extends AsyncDisposable {
 
 /**
  * Starts Workers in one plain `workerd serve`, each on a socket of its own, with one database `DB` that has the app's
- * schema. Nothing stands between a socket and its Worker, nor between a Worker's `fetch` and the network: wrangler dev
+ * schema and what `schema` adds to it. Nothing stands between a socket and its Worker, nor between a Worker's `fetch` and the network: wrangler dev
  * and Miniflare put Workers of their own in both places, which costs a Worker that makes more round trips more.
  */
-export async function startWorkers(workers: readonly WorkerOptions[]): Promise<RunningWorkers> {
-  const folder = await mkdtemp(join(tmpdir(), 'bench-'));
+export async function startWorkers(
+  workers: readonly WorkerOptions[],
+  schema: readonly string[] = [],
+): Promise<RunningWorkers> {
+  const folder = await mkdtemp(join(MEMORY, 'bench-'));
   try {
     await Promise.all(workers.map(({ name, script }) => writeFile(join(folder, `${name}.js`), script)));
     await mkdir(join(folder, 'd1'));
     await writeFile(join(folder, 'd1.js'), await bundlePeer('database/d1.ts'));
-    await writeFile(join(folder, 'config.capnp'), configOf(workers, await migrations()));
+    await writeFile(join(folder, 'config.capnp'), configOf(workers, [...(await migrations()), ...schema]));
     return await serve(folder, workers.length);
   } catch (error) {
     await rm(folder, { recursive: true });

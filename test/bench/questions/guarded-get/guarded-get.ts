@@ -1,10 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { setTimeout } from 'node:timers/promises';
 
 import { testBindings } from '../../../support/bindings.ts';
 import type { CaseResult, Question } from '../../question.ts';
-import { runLoad } from '../../support/load.ts';
-import type { LoadResult, Target } from '../../support/load.ts';
+import type { Target } from '../../support/load.ts';
+import { countTrips, latencyFigures, load } from '../../support/measure.ts';
 import { startBenchRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { quantile } from '../../support/statistics.ts';
@@ -58,7 +57,7 @@ export const guardedGet: Question = {
 
     const counts = {} as Record<CaseName, { roundTrips: number; commands: number }>;
     for (const name of CASES) {
-      counts[name] = await countTrips(redis, name, counted[name]);
+      counts[name] = await countTrips(redis, name, counted[name], COUNTED_REQUESTS);
       progress(`${name}: ${counts[name].roundTrips} round trips, ${counts[name].commands} commands a request`);
     }
 
@@ -87,9 +86,7 @@ export const guardedGet: Question = {
     const cases = CASES.map((name): CaseResult => ({
       name,
       ...counts[name],
-      p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
-      p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
-      p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
+      ...latencyFigures(latenciesMs[name]),
       requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
     }));
     return { question: 'guarded-get', cases };
@@ -98,35 +95,6 @@ export const guardedGet: Question = {
 
 function line(value: (name: CaseName) => number, digits: number): string {
   return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
-}
-
-function rounded(value: number): number {
-  return Number(value.toFixed(2));
-}
-
-/** A load whose failure says which case it was. */
-async function load(name: CaseName, ...[target, connections, amount]: Parameters<typeof runLoad>): Promise<LoadResult> {
-  try {
-    return await runLoad(target, connections, amount);
-  } catch (error) {
-    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
-  }
-}
-
-/** Round trips and commands a request, those after the answer included. */
-async function countTrips(
-  redis: BenchRedis,
-  name: CaseName,
-  target: Target,
-): Promise<{ roundTrips: number; commands: number }> {
-  const before = await redis.counts();
-  await load(name, target, 4, { requests: COUNTED_REQUESTS });
-  await setTimeout(100);
-  const after = await redis.counts();
-  return {
-    roundTrips: rounded((after.trips - before.trips) / COUNTED_REQUESTS),
-    commands: rounded((after.commands - before.commands) / COUNTED_REQUESTS),
-  };
 }
 
 interface SetUp extends AsyncDisposable {

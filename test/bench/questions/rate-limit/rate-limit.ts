@@ -2,13 +2,14 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout } from 'node:timers/promises';
 
 import type { CaseResult, Question } from '../../question.ts';
-import { runLoad } from '../../support/load.ts';
-import type { LoadResult } from '../../support/load.ts';
+import type { LoadResult, runLoad } from '../../support/load.ts';
+import { latencyFigures, load as loadCase, rounded } from '../../support/measure.ts';
+import { startServerRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { quantile } from '../../support/statistics.ts';
 import { commandsRun } from './commandStats.ts';
 import { admittedBy, runPaced } from './pace.ts';
-import { CASES, CHECK, SHARE, startRateLimitRedis, startLimiters } from './setUp.ts';
+import { CASES, CHECK, SHARE, startLimiters } from './setUp.ts';
 import type { CaseName, Limiters, VariantName } from './setUp.ts';
 
 const DELAY_MS = 20;
@@ -46,7 +47,7 @@ export const rateLimit: Question = {
 
   async run(progress) {
     progress('bundling the Workers');
-    await using redis = await startRateLimitRedis();
+    await using redis = await startServerRedis();
     await using limiters = await startLimiters(redis);
     progress(`Redis: ${redis.backend}; checking and warming each case`);
     for (const name of [...CASES, 'upstash-ratelimit-uncached'] as const) await assertLimits(limiters, name);
@@ -88,9 +89,7 @@ export const rateLimit: Question = {
     const cases = CASES.map((name): CaseResult => ({
       name,
       ...costs[name],
-      p50Ms: rounded(quantile(latenciesMs[name], 0.5)),
-      p95Ms: rounded(quantile(latenciesMs[name], 0.95)),
-      p99Ms: rounded(quantile(latenciesMs[name], 0.99)),
+      ...latencyFigures(latenciesMs[name]),
       requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
       acceptedShare: shares[name],
     }));
@@ -102,24 +101,16 @@ function line(value: (name: CaseName) => number, digits: number): string {
   return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
 }
 
-function rounded(value: number, digits = 2): number {
-  return Number(value.toFixed(digits));
-}
-
-/** A load that nobody is refused in, whose failure says which case it was. */
-async function load(
+/** A load that nobody is refused in. */
+function load(
   limiters: Limiters,
   name: CaseName,
   kind: 'counted' | 'direct',
   connections: number,
   amount: Parameters<typeof runLoad>[2],
 ): Promise<LoadResult> {
-  try {
-    const target = { url: `${limiters.url(name, kind)}/caller`, forbiddenHeader: 'Gatehouse-Degraded' };
-    return await runLoad(target, connections, amount);
-  } catch (error) {
-    throw new Error(`${name}: ${(error as Error).message}`, { cause: error });
-  }
+  const target = { url: `${limiters.url(name, kind)}/caller`, forbiddenHeader: 'Gatehouse-Degraded' };
+  return loadCase(name, target, connections, amount);
 }
 
 /** Makes sure that it is the limiter that answers: it admits as many as its limit, each caller apart, and no more. */

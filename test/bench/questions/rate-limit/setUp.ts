@@ -1,8 +1,6 @@
 import { randomUUID } from 'node:crypto';
 
 import { testBindings } from '../../../support/bindings.ts';
-import { hasRedisServer, startRedis } from '../../../support/redisServers.ts';
-import { startBenchRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { bundlePeer, startWorkers } from '../../support/workers.ts';
 import type { WorkerOptions } from '../../support/workers.ts';
@@ -23,25 +21,6 @@ export const SHARE: Numbers = { maxRequests: 100, windowMs: 1_000 };
 export const CHECK: Numbers = { maxRequests: 5, windowMs: 3_600_000 };
 /** Never reached. */
 const ENOUGH: Numbers = { maxRequests: 100_000_000, windowMs: 3_600_000 };
-
-/** A real server where there is one (BENCH_REDIS_URL, or redis-server), else the embedded engine. */
-export async function startRateLimitRedis(): Promise<BenchRedis> {
-  if (process.env['BENCH_REDIS_URL'] !== undefined || !hasRedisServer) return startBenchRedis();
-  const server = await startRedis();
-  try {
-    const redis = await startBenchRedis(server.url);
-    return {
-      ...redis,
-      async [Symbol.asyncDispose]() {
-        await redis[Symbol.asyncDispose]();
-        await server.stop();
-      },
-    };
-  } catch (error) {
-    await server.stop();
-    throw error;
-  }
-}
 
 export interface Limiters extends AsyncDisposable {
   /**

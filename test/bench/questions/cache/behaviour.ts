@@ -1,0 +1,90 @@
+import { setTimeout } from 'node:timers/promises';
+
+import type { CaseName, Caches } from './setUp.ts';
+
+/** What a cache did, where caches differ. `undefined`: it has no way to. */
+export interface Behaviour {
+  /** Answers a second read without its source. */
+  hits: boolean;
+  /** After `forget(key)` the source is asked again. */
+  forgets: boolean;
+  /** After an entry's tag was invalidated the source is asked again. */
+  invalidatesTags: boolean | undefined;
+  /** Sees an invalidation that another isolate made. */
+  seesOtherIsolates: boolean;
+  /** An entry that is invalidated while it is being filled is not served afterwards. */
+  survivesInvalidationDuringFill: boolean;
+  /** A stale entry is served, and a fresh one soon after. */
+  refreshesStale: boolean | undefined;
+}
+
+/** Past the time for which entries of `/stale` are fresh. */
+export const STALE_MS = 1_150;
+/** Within the 400 ms that the loader of `/slow` takes. */
+const DURING_FILL_MS = 150;
+/** Time enough for what goes on after an answer. */
+const SETTLE_MS = 300;
+
+/** Finds out how a case behaves, without delay. @throws when it does not answer as caches do */
+export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behaviour> {
+  const ask = async (path: string, isolate: 'measured' | 'other' = 'measured'): Promise<string | undefined> => {
+    const answer = await fetch(`${caches.url(name, isolate)}${path}`, { signal: AbortSignal.timeout(15_000) });
+    if (answer.status === 404) return undefined;
+    const body = await answer.text();
+    if (!answer.ok) throw new Error(`${path} answered ${answer.status} ${body.slice(0, 200)}`);
+    return body;
+  };
+  const settled = () => setTimeout(SETTLE_MS);
+
+  const first = await ask('/read/plain');
+  await settled();
+  const hits = (await ask('/read/plain')) === first;
+  await ask('/forget/plain');
+  const forgets = (await ask('/read/plain')) !== first;
+
+  const tagged = await ask('/tagged/red,green,blue/tagged');
+  await settled();
+  const taggedHits = (await ask('/tagged/red,green,blue/tagged')) === tagged;
+  await ask('/invalidate/green');
+  const taggedAgain = await ask('/tagged/red,green,blue/tagged');
+
+  await ask('/read/shared');
+  await settled();
+  const seen = await ask('/read/shared', 'other');
+  await ask('/forget/shared');
+  const seesOtherIsolates = (await ask('/read/shared', 'other')) !== seen;
+
+  const filling = ask('/slow/filled');
+  await setTimeout(DURING_FILL_MS);
+  await ask('/forget/filled');
+  const filled = await filling;
+  await settled();
+  const survivesInvalidationDuringFill = (await ask('/read/filled')) !== filled;
+
+  const fresh = await ask('/stale/stale');
+  await setTimeout(STALE_MS);
+  const servesStale = (await ask('/stale/stale')) === fresh;
+  await settled();
+  const refreshed = (await ask('/stale/stale')) !== fresh;
+
+  return {
+    hits,
+    forgets,
+    invalidatesTags: tagged === undefined ? undefined : taggedHits && taggedAgain !== tagged,
+    seesOtherIsolates,
+    survivesInvalidationDuringFill,
+    refreshesStale: fresh === undefined ? undefined : servesStale && refreshed,
+  };
+}
+
+/** What there is to say of it beside its figures. */
+export function notesOf(behaviour: Behaviour): string[] {
+  const notes: [boolean, string][] = [
+    [behaviour.invalidatesTags === undefined, 'has no tags'],
+    [behaviour.refreshesStale === undefined, 'has no stale-while-revalidate'],
+    [!behaviour.seesOtherIsolates, 'does not see what another isolate invalidated (over REST it has no bus)'],
+    [!behaviour.survivesInvalidationDuringFill, 'serves the old value when an entry is invalidated during its fill'],
+    [behaviour.refreshesStale === false, 'serves a stale entry, and did not make it anew after the answer'],
+  ];
+  return notes.filter(([applies]) => applies).map(([, note]) => note);
+}
