@@ -14,6 +14,10 @@ export interface Behaviour {
   seesOtherIsolates: boolean;
   /** An entry that is invalidated while it is being filled is not served afterwards. */
   survivesInvalidationDuringFill: boolean;
+  /** What several requests that ask for the same missing entry at once are answered beside 200. */
+  concurrentMisses: Failure[];
+  /** The same for an entry that is there, with tags that were never invalidated. */
+  concurrentTaggedHits: Failure[];
   /** A stale entry is served, and a fresh one soon after. */
   refreshesStale: boolean | undefined;
 }
@@ -23,7 +27,23 @@ export const STALE_MS = 1_150;
 /** Within the 400 ms that the loader of `/slow` takes. */
 const DURING_FILL_MS = 150;
 /** Time enough for what goes on after an answer. */
-const SETTLE_MS = 300;
+export const SETTLE_MS = 300;
+
+const AT_ONCE = 8;
+const HANG_MS = 5_000;
+
+/** A status, or that there was no answer. */
+type Failure = number | 'nothing';
+
+async function statusOf(url: string): Promise<Failure> {
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(HANG_MS) });
+    await answer.arrayBuffer();
+    return answer.status;
+  } catch {
+    return 'nothing';
+  }
+}
 
 /** Finds out how a case behaves, without delay. @throws when it does not answer as caches do */
 export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behaviour> {
@@ -35,6 +55,10 @@ export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behav
     return body;
   };
   const settled = () => setTimeout(SETTLE_MS);
+  const failuresOf = async (path: string) => {
+    const answers = Array.from({ length: AT_ONCE }, () => statusOf(`${caches.url(name, 'measured')}${path}`));
+    return [...new Set(await Promise.all(answers))].filter((status) => status !== 200 && status !== 404);
+  };
 
   const first = await ask('/read/plain');
   await settled();
@@ -61,6 +85,11 @@ export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behav
   await settled();
   const survivesInvalidationDuringFill = (await ask('/read/filled')) !== filled;
 
+  const concurrentMisses = await failuresOf('/slow/crowded');
+  await ask('/tagged/cyan,magenta,yellow/crowded-tags');
+  await settled();
+  const concurrentTaggedHits = await failuresOf('/tagged/cyan,magenta,yellow/crowded-tags');
+
   const fresh = await ask('/stale/stale');
   await setTimeout(STALE_MS);
   const servesStale = (await ask('/stale/stale')) === fresh;
@@ -73,17 +102,26 @@ export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behav
     invalidatesTags: tagged === undefined ? undefined : taggedHits && taggedAgain !== tagged,
     seesOtherIsolates,
     survivesInvalidationDuringFill,
+    concurrentMisses,
+    concurrentTaggedHits,
     refreshesStale: fresh === undefined ? undefined : servesStale && refreshed,
   };
 }
 
 /** What there is to say of it beside its figures. */
 export function notesOf(behaviour: Behaviour): string[] {
+  const { concurrentMisses, concurrentTaggedHits } = behaviour;
+  const answers = (failures: Failure[]) => `answers ${failures.join(' or ')} to some of the requests`;
   const notes: [boolean, string][] = [
     [behaviour.invalidatesTags === undefined, 'has no tags'],
     [behaviour.refreshesStale === undefined, 'has no stale-while-revalidate'],
     [!behaviour.seesOtherIsolates, 'does not see what another isolate invalidated (over REST it has no bus)'],
     [!behaviour.survivesInvalidationDuringFill, 'serves the old value when an entry is invalidated during its fill'],
+    [concurrentMisses.length > 0, `${answers(concurrentMisses)} that ask for the same missing entry at once`],
+    [
+      concurrentTaggedHits.length > 0,
+      `${answers(concurrentTaggedHits)} that hit an entry at once whose tags were never invalidated`,
+    ],
     [behaviour.refreshesStale === false, 'serves a stale entry, and did not make it anew after the answer'],
   ];
   return notes.filter(([applies]) => applies).map(([, note]) => note);

@@ -101,7 +101,8 @@ async function measure(
       try {
         await step(turn);
       } catch (error) {
-        turn.result.failed = (error as Error).message;
+        const { message, cause } = error as Error;
+        turn.result.failed = cause instanceof Error ? cause.message : message;
       }
     }
   };
