@@ -6,7 +6,7 @@ import { tableOf } from './support/table.ts';
 
 const NAMES = QUESTIONS.map(({ name }) => name).join(', ');
 
-const HELP = `npm run bench [-- QUESTION… [--json]]
+const HELP = `npm run bench [-- QUESTION… [--json] [--rounds N]]
 
 Asks the questions named, or all of them, and prints a table for each. Progress goes to stderr.
 
@@ -14,8 +14,9 @@ Questions:
 ${QUESTIONS.map(({ name, asks }) => `  ${name}  ${asks}`).join('\n')}
 
 Options:
-  --json   prints only the figures, one question a line (use npm run -s bench)
-  --help   prints this
+  --json       prints only the figures, one question a line (use npm run -s bench)
+  --rounds N   rounds of each load, in place of each question's own number: 1 for a look, more for steadier figures
+  --help       prints this
 
 Environment:
   BENCH_REDIS_URL   a Redis of your own behind the gateway, such as redis://127.0.0.1:6379, in place of the embedded engine
@@ -23,18 +24,24 @@ Environment:
 
 async function main(argv: string[]): Promise<number> {
   let json: boolean;
+  let rounds: number | undefined;
   let asked: readonly Question[];
   try {
     const { values, positionals } = parseArgs({
       args: argv,
       allowPositionals: true,
-      options: { json: { type: 'boolean', default: false }, help: { type: 'boolean', default: false, short: 'h' } },
+      options: {
+        json: { type: 'boolean', default: false },
+        rounds: { type: 'string' },
+        help: { type: 'boolean', default: false, short: 'h' },
+      },
     });
     if (values.help) {
       process.stdout.write(HELP);
       return 0;
     }
     ({ json } = values);
+    if (values.rounds !== undefined) rounds = roundsOf(values.rounds);
     asked = positionals.length === 0 ? QUESTIONS : positionals.map(questionOf);
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message.split('\n')[0]}\n`);
@@ -46,7 +53,9 @@ async function main(argv: string[]): Promise<number> {
     const seconds = () => ((performance.now() - startMs) / 1_000).toFixed(0).padStart(3);
     let report: Report;
     try {
-      report = await question.run((line) => process.stderr.write(`${question.name} ${seconds()} s  ${line}\n`));
+      report = await question.run((line) => process.stderr.write(`${question.name} ${seconds()} s  ${line}\n`), {
+        rounds,
+      });
     } catch (error) {
       process.stderr.write(`bench: ${question.name}: ${(error as Error).message}\n`);
       return 1;
@@ -56,6 +65,11 @@ async function main(argv: string[]): Promise<number> {
     );
   }
   return 0;
+}
+
+function roundsOf(text: string): number {
+  if (!/^[1-9]\d{0,2}$/.test(text)) throw new Error(`--rounds takes a number from 1 to 999, not "${text}"`);
+  return Number(text);
 }
 
 function questionOf(name: string): Question {

@@ -43,6 +43,11 @@ export interface Report {
   cases: CaseResult[];
 }
 
+export interface RunOptions {
+  /** Rounds of each load, in place of the question's own number: one for a look, more for steadier figures. */
+  rounds?: number | undefined;
+}
+
 /** A question that `npm run bench` asks: peers beside us in the same run. */
 export interface Question {
   /** As it is given on the command line. */
@@ -51,5 +56,5 @@ export interface Question {
   readonly asks: string;
   /** How it is measured, in one line. */
   readonly setUp: string;
-  run(progress: (line: string) => void): Promise<Report>;
+  run(progress: (line: string) => void, options?: RunOptions): Promise<Report>;
 }

@@ -44,7 +44,7 @@ export const cache: Question = {
     `${TAGGED_ENTRIES} entries under it. Hits of bentocache come from its memory, and stay there whatever other ` +
     'isolates do; bentocache-l2 is the one without. A line of its own says what a case did not do. Ratios are to gatehouse.',
 
-  async run(progress) {
+  async run(progress, { rounds = ROUNDS } = {}) {
     progress('bundling the Workers');
     await using redis = await startServerRedis();
     await using caches = await startCaches(redis);
@@ -62,6 +62,7 @@ export const cache: Question = {
         kind,
         contenders.filter(({ behaviour }) => applies(kind, behaviour)),
         redis,
+        rounds,
       );
       for (const { name, result } of results) progress(`${kind}, ${name}: ${lineOf(result)}`);
     }
@@ -89,6 +90,7 @@ async function measure(
   kind: LoadName,
   contenders: readonly Contender[],
   redis: BenchRedis,
+  rounds: number,
 ): Promise<{ name: CaseName; result: LoadFigures }[]> {
   const running = contenders.map(({ name, loads, results }) => {
     const result: LoadFigures = { load: kind, connections: CONNECTIONS };
@@ -108,7 +110,7 @@ async function measure(
   };
 
   await redis.setDelay(0);
-  await each(({ loads }) => loads.prepare(kind, COUNTED_REQUESTS + ROUNDS * STALE_PER_ROUND));
+  await each(({ loads }) => loads.prepare(kind, COUNTED_REQUESTS + rounds * STALE_PER_ROUND));
   await each(async ({ name, loads, result }) => {
     const target = loads.target(kind);
     // A stale entry is stale once.
@@ -117,7 +119,7 @@ async function measure(
     Object.assign(result, await countTrips(redis, name, target, COUNTED_REQUESTS));
   });
   await redis.setDelay(DELAY_MS);
-  for (let round = 1; round <= ROUNDS; round += 1) {
+  for (let round = 1; round <= rounds; round += 1) {
     await each(async ({ name, loads, latenciesMs }) => {
       const amount = kind === 'stale' ? { requests: STALE_PER_ROUND } : { durationMs: ROUND_MS };
       latenciesMs.push(...(await load(name, loads.target(kind), CONNECTIONS, amount)).latenciesMs);

@@ -29,7 +29,7 @@ export const gateway: Question = {
   asks: 'What does the gateway cost between a client and Redis, beside another server of the protocol and no server?',
   setUp:
     'One redis-server, every contender a process of its own, loopback, in turns; the first table is a pipeline of 10 on 16 connections.',
-  async run(progress) {
+  async run(progress, { rounds = ROUNDS } = {}) {
     if (!hasRedisServer) throw new Error(REDIS_MISSING);
     const redis = await startRedis();
     const ours = await startGatewayProcess(redis.url, TOKEN);
@@ -58,7 +58,8 @@ export const gateway: Question = {
               ['upstash-redis-server', through(peer.port)],
               ['node-redis', (until) => straight(redis.url, commands, connections, until)],
             ],
-            DURATION_MS,
+            DURATION_MS / ROUNDS,
+            rounds,
           );
           for (const [name, { requestsPerSecond, p50Ms, p95Ms, p99Ms }] of figures) {
             results.set(name, [
@@ -94,13 +95,14 @@ export const gateway: Question = {
  */
 async function takeTurns(
   contenders: [Name, (until: Until) => Promise<Figures>][],
-  durationMs: number,
+  roundMs: number,
+  rounds: number,
 ): Promise<Map<Name, Figures>> {
   const best = new Map<Name, Figures>();
-  for (const [, load] of contenders) await load({ durationMs: durationMs / 4 });
-  for (let round = 0; round < ROUNDS; round++) {
+  for (const [, load] of contenders) await load({ durationMs: roundMs });
+  for (let round = 0; round < rounds; round++) {
     for (const [name, load] of round % 2 === 0 ? contenders : contenders.toReversed()) {
-      const figures = await load({ durationMs: durationMs / ROUNDS });
+      const figures = await load({ durationMs: roundMs });
       if (figures.requestsPerSecond > (best.get(name)?.requestsPerSecond ?? 0)) best.set(name, figures);
     }
   }

@@ -44,7 +44,9 @@ export const guardedGet: Question = {
     `p50 to p99: ${LATENCY.connections} connections, ${DELAY_MS} ms added to each round trip to Redis. ` +
     `req/s: ${THROUGHPUT.connections} connections, nothing added. Ratios are to gatehouse.`,
 
-  async run(progress) {
+  async run(progress, { rounds } = {}) {
+    const latencyRounds = rounds ?? LATENCY.rounds;
+    const throughputRounds = rounds ?? THROUGHPUT.rounds;
     progress('bundling the Workers');
     await using redis = await startBenchRedis();
     await using setUp = await start(redis);
@@ -63,24 +65,24 @@ export const guardedGet: Question = {
 
     const latenciesMs = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
     await redis.setDelay(DELAY_MS);
-    for (let round = 1; round <= LATENCY.rounds; round += 1) {
+    for (let round = 1; round <= latencyRounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = LATENCY;
         latenciesMs[name].push(...(await load(name, counted[name], connections, { durationMs })).latenciesMs);
       }
       progress(
-        `latency, round ${round} of ${LATENCY.rounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`,
+        `latency, round ${round} of ${latencyRounds}: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`,
       );
     }
 
     const rates = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
-    for (let round = 1; round <= THROUGHPUT.rounds; round += 1) {
+    for (let round = 1; round <= throughputRounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = THROUGHPUT;
         const { requests, elapsedMs } = await load(name, direct[name], connections, { durationMs });
         rates[name].push((requests * 1_000) / elapsedMs);
       }
-      progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
+      progress(`requests/s, round ${round} of ${throughputRounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
     }
 
     const cases = CASES.map((name): CaseResult => ({

@@ -45,7 +45,9 @@ export const rateLimit: Question = {
     `req/s: ${THROUGHPUT.connections} connections, nothing added. Commands include those inside scripts. ` +
     `Share: of ${SHARE.maxRequests} requests in ${SHARE.windowMs} ms, over ${WINDOWS} windows. Ratios are to gatehouse.`,
 
-  async run(progress) {
+  async run(progress, { rounds } = {}) {
+    const latencyRounds = rounds ?? LATENCY.rounds;
+    const throughputRounds = rounds ?? THROUGHPUT.rounds;
     progress('bundling the Workers');
     await using redis = await startServerRedis();
     await using limiters = await startLimiters(redis);
@@ -64,7 +66,7 @@ export const rateLimit: Question = {
 
     const latenciesMs: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
     await redis.setDelay(DELAY_MS);
-    for (let round = 1; round <= LATENCY.rounds; round += 1) {
+    for (let round = 1; round <= latencyRounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = LATENCY;
         latenciesMs[name].push(...(await load(limiters, name, 'counted', connections, { durationMs })).latenciesMs);
@@ -73,13 +75,13 @@ export const rateLimit: Question = {
     progress(`latency: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`);
 
     const rates: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
-    for (let round = 1; round <= THROUGHPUT.rounds; round += 1) {
+    for (let round = 1; round <= throughputRounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = THROUGHPUT;
         const { requests, elapsedMs } = await load(limiters, name, 'direct', connections, { durationMs });
         rates[name].push((requests * 1_000) / elapsedMs);
       }
-      progress(`requests/s, round ${round} of ${THROUGHPUT.rounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
+      progress(`requests/s, round ${round} of ${throughputRounds}: ${line((name) => rates[name].at(-1) ?? 0, 0)}`);
     }
 
     progress(`share of the limit: ${OFFERED.join(' and ')} times the limit for ${WINDOWS} windows`);

@@ -35,7 +35,7 @@ export const refresh: Question = {
     'the refresh. better-auth: session in Redis (secondaryStorage), users in D1, cookie cache and rate limit off. ' +
     'Tokens: jose in workerd, one core. Ratios are to gatehouse.',
 
-  async run(progress) {
+  async run(progress, { rounds = LATENCY.rounds } = {}) {
     progress('bundling the Workers');
     await using redis = await startServerRedis();
     await using setUp = await start(redis);
@@ -57,7 +57,7 @@ export const refresh: Question = {
     }
 
     await redis.setDelay(DELAY_MS);
-    for (let round = 1; round <= LATENCY.rounds; round += 1) {
+    for (let round = 1; round <= rounds; round += 1) {
       for (const kind of LOADS) {
         for (const name of CASES) {
           const { durationMs } = LATENCY;
@@ -65,7 +65,7 @@ export const refresh: Question = {
           latenciesMs[name][kind].push(...result.latenciesMs);
         }
         const p50s = CASES.map((name) => quantile(latenciesMs[name][kind], 0.5).toFixed(1));
-        progress(`${kind}, round ${round} of ${LATENCY.rounds}: p50 ${p50s.join(' · ')} ms`);
+        progress(`${kind}, round ${round} of ${rounds}: p50 ${p50s.join(' · ')} ms`);
       }
     }
 
