@@ -83,7 +83,7 @@ export const refresh: Question = {
 };
 
 /** Makes sure that better-auth extends a session where it is to, and only reads it where it is not. */
-async function assertRefreshes({ targets: { 'better-auth': target } }: SetUp): Promise<void> {
+export async function assertRefreshes({ targets: { 'better-auth': target } }: SetUp): Promise<void> {
   for (const kind of LOADS) {
     const before = await expiryOf(target[kind]);
     await setTimeout(5);

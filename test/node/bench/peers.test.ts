@@ -1,0 +1,49 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { behaviourOf } from '../../bench/questions/cache/behaviour.ts';
+import { CASES, startCaches } from '../../bench/questions/cache/setUp.ts';
+import type { Caches } from '../../bench/questions/cache/setUp.ts';
+import { assertRefreshes } from '../../bench/questions/refresh/refresh.ts';
+import { start as startRefresh } from '../../bench/questions/refresh/setUp.ts';
+import { startBenchRedis } from '../../bench/support/redis.ts';
+import type { BenchRedis } from '../../bench/support/redis.ts';
+
+let redis: BenchRedis;
+let caches: Caches;
+
+beforeAll(async () => {
+  redis = await startBenchRedis();
+  caches = await startCaches(redis);
+});
+
+afterAll(async () => {
+  await caches[Symbol.asyncDispose]();
+  await redis[Symbol.asyncDispose]();
+});
+
+describe('the contenders of the question "cache"', () => {
+  // A benchmark of an adapter that does not cache, or does not invalidate, would flatter everybody else.
+  it.each(CASES)('%s caches, forgets, and invalidates by tag if it has tags', async (name) => {
+    const behaviour = await behaviourOf(caches, name);
+
+    expect(behaviour).toMatchObject({ hits: true, forgets: true });
+    expect(behaviour.invalidatesTags).toBe(name === 'cachified' ? undefined : true);
+    // Memory without a bus.
+    expect(behaviour.seesOtherIsolates).toBe(name !== 'bentocache');
+    if (name === 'gatehouse') {
+      expect(behaviour).toMatchObject({
+        survivesInvalidationDuringFill: true,
+        concurrentMisses: [],
+        concurrentTaggedHits: [],
+      });
+    }
+  });
+});
+
+describe('the contenders of the question "refresh"', () => {
+  it('rotate, extend and read sessions as they are said to', async () => {
+    await using setUp = await startRefresh(redis);
+
+    await expect(assertRefreshes(setUp)).resolves.toBeUndefined();
+  });
+});
