@@ -9,7 +9,7 @@ export interface Target {
   forbiddenHeader?: string;
   /** What the next request of a connection has of its own, where they are not all alike. */
   next?: (connection: number) => Variation;
-  /** Sees the body of every answer, before the connection's next request is made. */
+  /** Sees the body of every answer, before the connection's next request is made. What it throws ends the load. */
   answered?: (body: string, connection: number) => void;
 }
 
@@ -120,7 +120,11 @@ function drive(socket: net.Socket, { more, request, answered, latenciesMs, forbi
         return reject(new Error(`an answer has the header${forbidden.trimStart()} (is the machine too busy?)`));
       }
       latenciesMs.push(performance.now() - sentAtMs);
-      answered(received.slice(headEnd + 4));
+      try {
+        answered(received.slice(headEnd + 4));
+      } catch (error) {
+        return reject(error);
+      }
       received = '';
       next();
     });

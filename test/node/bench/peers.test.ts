@@ -23,7 +23,7 @@ afterAll(async () => {
 
 describe('the contenders of the question "cache"', () => {
   // A benchmark of an adapter that does not cache, or does not invalidate, would flatter everybody else.
-  it.each(CASES)('%s caches, forgets, and invalidates by tag if it has tags', async (name) => {
+  it.concurrent.each(CASES)('%s caches, forgets, and invalidates by tag if it has tags', async (name) => {
     const behaviour = await behaviourOf(caches, name);
 
     expect(behaviour).toMatchObject({ hits: true, forgets: true });

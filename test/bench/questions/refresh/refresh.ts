@@ -82,8 +82,11 @@ export const refresh: Question = {
   },
 };
 
-/** Makes sure that better-auth extends a session where it is to, and only reads it where it is not. */
-export async function assertRefreshes({ targets: { 'better-auth': target } }: SetUp): Promise<void> {
+/** Makes sure that ours rotates, and that better-auth extends a session where it is to and only reads it elsewhere. */
+export async function assertRefreshes({ targets }: SetUp): Promise<void> {
+  await load('gatehouse', targets.gatehouse.refresh, CONNECTIONS, { requests: 3 * CONNECTIONS });
+  await load('gatehouse', targets.gatehouse.read, CONNECTIONS, { requests: CONNECTIONS });
+  const target = targets['better-auth'];
   for (const kind of LOADS) {
     const before = await expiryOf(target[kind]);
     await setTimeout(5);
