@@ -84,8 +84,11 @@ export interface ScryptParameters {
 
 /** The runtime's cap on N·r·p. */
 const SCRYPT_CAP = 2 ** 20;
-/** Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equal configurations. */
-const LEAST_P: Readonly<Record<number, number>> = { 13: 10, 14: 5, 15: 3, 16: 2, 17: 1 };
+/**
+ * Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equal configurations, but
+ * for the one that needs all of an isolate's 128 MiB.
+ */
+const LEAST_P: Readonly<Record<number, number>> = { 13: 10, 14: 5, 15: 3, 16: 2 };
 
 function isStrong({ ln, r, p }: ScryptParameters): boolean {
   const memory = ln + Math.floor(Math.log2(r / 8));
@@ -186,7 +189,7 @@ const schema = z
   .refine((env) => isStrong({ ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P }), {
     path: ['SCRYPT_LN'],
     message:
-      'with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, 15/8/3, 16/8/2, 17/8/1 or, ' +
+      'with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, 15/8/3, 16/8/2 or, ' +
       'up to 2^LN·R·P = 2^20, more',
   })
   .refine((env) => env.MAILER !== 'console' || isDeveloperMachine(env.ISSUER), {

@@ -5,7 +5,7 @@ import { isUniqueViolation } from '../db/client';
 import type { Database, Statement } from '../db/client';
 import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
-import { AppError } from '../errors';
+import { AppError, unavailable } from '../errors';
 import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
@@ -60,6 +60,9 @@ declare module './scope' {
 
 export const AuthService: AuthService = facade('auth');
 
+/** Each is overtaken only by somebody who ends sessions of this very user at this very moment. */
+const LOGIN_ATTEMPTS = 3;
+
 export interface AuthDeps {
   database: Database;
   session: SessionService;
@@ -77,11 +80,6 @@ export function createAuthService(deps: AuthDeps): AuthService {
 
   const byEmail = async (email: string) => {
     const [row] = await database.run((db) => db.select().from(users).where(eq(users.email, email)));
-    return row;
-  };
-
-  const byId = async (id: string) => {
-    const [row] = await database.run((db) => db.select().from(users).where(eq(users.id, id)));
     return row;
   };
 
@@ -110,6 +108,21 @@ export function createAuthService(deps: AuthDeps): AuthService {
     const [tokens] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
     happened.report();
     return { user: presentUser(user), ...tokens };
+  }
+
+  /** Stores the password as the settings of today want it, unless it was changed meanwhile. */
+  async function rehashed({ id, passwordHash: former }: UserRow, password: string): Promise<void> {
+    try {
+      const passwordHash = await passwords.hash(password);
+      await database.run((db) =>
+        db
+          .update(users)
+          .set({ passwordHash })
+          .where(and(eq(users.id, id), eq(users.passwordHash, former))),
+      );
+    } catch (error) {
+      log('warn', 'auth.rehash_failed', describeError(error));
+    }
   }
 
   return {
@@ -149,35 +162,22 @@ export function createAuthService(deps: AuthDeps): AuthService {
     },
 
     async login({ email, password }, device) {
-      let user = await byEmail(normalizeEmail(email));
-      const { valid, rehash } = await passwords.verify(user?.passwordHash, password);
-      if (user === undefined || !valid) {
-        if (user === undefined) reportUnknownLogin();
-        else event.note({ kind: 'login-failed', userId: user.id });
-        throw new AppError('INVALID_CREDENTIALS');
-      }
-      const { id, passwordHash: checked } = user;
-      let signedIn: SignedIn | undefined;
-      while (signedIn === undefined) {
-        if (user === undefined || user.passwordHash !== checked) throw new AppError('INVALID_CREDENTIALS');
+      for (let attempt = 1; attempt <= LOGIN_ATTEMPTS; attempt += 1) {
+        const user = await byEmail(normalizeEmail(email));
+        const { valid, rehash } = await passwords.verify(user?.passwordHash, password);
+        if (user === undefined || !valid) {
+          if (user === undefined) reportUnknownLogin();
+          else event.note({ kind: 'login-failed', userId: user.id });
+          throw new AppError('INVALID_CREDENTIALS');
+        }
         if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
-        signedIn = await signIn(user, device, 'login');
+        const signedIn = await signIn(user, device, 'login');
         // Overtaken by a logout everywhere, a new password or a disabling: what holds now decides.
-        if (signedIn === undefined) user = await byId(id);
+        if (signedIn === undefined) continue;
+        if (rehash) waitUntil(rehashed(user, password));
+        return signedIn;
       }
-      if (rehash) {
-        const stored = passwords.hash(password).then((passwordHash) =>
-          database.run((db) =>
-            db
-              .update(users)
-              .set({ passwordHash })
-              // Unless the password was changed meanwhile.
-              .where(and(eq(users.id, id), eq(users.passwordHash, checked))),
-          ),
-        );
-        waitUntil(stored.catch((error: unknown) => log('warn', 'auth.rehash_failed', describeError(error))));
-      }
-      return signedIn;
+      throw unavailable('The login', 1);
     },
 
     async refresh(refreshToken) {

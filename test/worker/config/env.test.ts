@@ -46,7 +46,6 @@ describe('parseConfig', () => {
     [15, 8, 3],
     [15, 8, 4],
     [16, 8, 2],
-    [17, 8, 1],
     [14, 16, 3],
     [13, 32, 3],
   ])('takes scrypt at 2^%i/%i/%i', (ln, r, p) => {
@@ -61,13 +60,14 @@ describe('parseConfig', () => {
     ['too weak', 16, 8, 1],
     ['too weak', 14, 15, 4],
     ['over the runtime’s cap', 15, 8, 5],
+    ['with all of an isolate’s memory', 17, 8, 1],
     ['over the runtime’s cap', 17, 8, 2],
     ['over the runtime’s cap', 17, 16, 1],
   ])('refuses scrypt %s, 2^%i/%i/%i, in one clear message', (_name, ln, r, p) => {
     const settings = { SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
     expect(() => parseConfig({ ...env, ...settings })).toThrow(
       'Configuration wrong: SCRYPT_LN (with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, ' +
-        '15/8/3, 16/8/2, 17/8/1 or, up to 2^LN·R·P = 2^20, more)',
+        '15/8/3, 16/8/2 or, up to 2^LN·R·P = 2^20, more)',
     );
   });
 

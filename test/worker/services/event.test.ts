@@ -188,7 +188,8 @@ describe('what overtakes a login', () => {
   });
 
   test('a new password: the old one does not count any more', async () => {
-    const change = `update users set epoch = epoch + 1, password_hash = 'other' where id = ?`;
+    const other = `$scrypt$ln=15,r=8,p=3$${'A'.repeat(22)}$${'A'.repeat(43)}`;
+    const change = `update users set epoch = epoch + 1, password_hash = '${other}' where id = ?`;
     await expect(loginWhile(change)).rejects.toMatchObject({ code: 'INVALID_CREDENTIALS' });
     expect(await sessionsOf()).toEqual([]);
   });
