@@ -149,6 +149,8 @@ const schema = z
 
     USER_CACHE_TTL_SECONDS: integer(600),
     LIST_CACHE_TTL_SECONDS: integer(300),
+    NEGATIVE_CACHE_TTL_SECONDS: integer(30, 1, 3_600),
+    STALE_IF_ERROR_SECONDS: integer(3_600, 0, 7 * 86_400),
     LOADER_DEADLINE_MS: integer(10_000, 100, 30_000),
     TOMBSTONE_SECONDS: integer(60, 1, 3_600),
 
@@ -250,6 +252,10 @@ export interface Config {
   cache: {
     userTtlSeconds: number;
     listTtlSeconds: number;
+    /** What a loader's `notFound()` lasts at most, unless it says how long. */
+    negativeTtlSeconds: number;
+    /** How long after its TTL the app's own cached data is served when the database fails. */
+    staleIfErrorSeconds: number;
     loaderDeadlineMs: number;
     tombstoneSeconds: number;
   };
@@ -351,6 +357,8 @@ function shape(env: z.infer<typeof schema>): Config {
     cache: {
       userTtlSeconds: env.USER_CACHE_TTL_SECONDS,
       listTtlSeconds: env.LIST_CACHE_TTL_SECONDS,
+      negativeTtlSeconds: env.NEGATIVE_CACHE_TTL_SECONDS,
+      staleIfErrorSeconds: env.STALE_IF_ERROR_SECONDS,
       loaderDeadlineMs: env.LOADER_DEADLINE_MS,
       tombstoneSeconds: env.TOMBSTONE_SECONDS,
     },

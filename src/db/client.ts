@@ -19,6 +19,8 @@ export interface Database {
    * @throws {DatabaseUnavailable} but for a unique constraint, whose error passes through (see {@link isUniqueViolation})
    */
   run<T>(work: (db: Drizzle) => Promise<T>): Promise<T>;
+  /** A query that is not run: for its SQL. */
+  build<T>(make: (db: Drizzle) => T): T;
   /**
    * Several statements as one transaction: all or nothing.
    *
@@ -58,6 +60,7 @@ export function createDatabase(binding: D1Database, { deadlineMs }: DatabaseOpti
 
   return {
     run,
+    build: (make) => make(connect()),
     batch: (statements) =>
       run(async (drizzleDb) => {
         const [first, ...rest] = statements(drizzleDb);

@@ -71,6 +71,24 @@ export class RedisBatch {
     return outcome;
   }
 
+  /**
+   * Sends commands now, as a pipeline of their own beside the request: nobody waits for it, and it uses up none of the
+   * request's deadline.
+   *
+   * @throws {RedisUnavailable | RedisReplyError}
+   */
+  aside(...commands: Command[]): Promise<RedisValue[]> {
+    const slots: Slot[] = [];
+    const replies = commands.map(
+      (command) =>
+        new Promise<RedisValue>((resolve, reject) => slots.push({ command, text: undefined, resolve, reject })),
+    );
+    const all = Promise.all(replies);
+    all.catch(() => undefined);
+    this.#waitUntil(this.#sendUnawaited(slots));
+    return all;
+  }
+
   /** Collects across turns: nothing leaves until the returned function is called. */
   hold(): () => void {
     this.#held += 1;
@@ -89,14 +107,17 @@ export class RedisBatch {
     return this.#deferred.length === 0 ? undefined : this.#sendDeferred();
   }
 
-  async #sendDeferred(): Promise<void> {
-    const deferred = this.#deferred.splice(0);
+  #sendDeferred(): Promise<void> {
+    return this.#sendUnawaited(this.#deferred.splice(0));
+  }
+
+  async #sendUnawaited(slots: readonly Slot[]): Promise<void> {
     try {
       const { refused } = this.#trips;
       if (refused?.reason === 'breaker') throw refused;
-      await this.#dispatch(deferred, (commands) => this.#trips.call(commands));
+      await this.#dispatch(slots, (commands) => this.#trips.call(commands));
     } catch (error) {
-      rejectAll(deferred, error);
+      rejectAll(slots, error);
     }
   }
 

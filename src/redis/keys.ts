@@ -79,6 +79,8 @@ export function createKeys(prefix: string, secret: string) {
 
     /** String: one cached query. */
     cacheEntry: (namespace: string, hash: string) => `${prefix}:cache:${namespace}:{${hash}}`,
+    /** String: made once, and gone only after a flush (or its TTL). */
+    cacheMark: `${prefix}:cache:{mark}`,
     namespaceNonce: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
     tagNonce: (tag: string) => `${prefix}:cache:tag:${createHash('sha256').update(tag).digest('base64url')}`,
   };

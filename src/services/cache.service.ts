@@ -1,71 +1,126 @@
+import type { BatchResponse } from 'drizzle-orm/batch';
+
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
-import { unavailable } from '../errors';
+import type { Database, Drizzle, Statement } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
-import type { RedisValue } from '../redis/client';
-import { RedisError } from '../redis/errors';
+import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { cacheFill } from '../redis/scripts/cacheFill';
-import { canonicalize, encodeEntry, hashCanonical, newNonce, readSnapshot, tombstone } from './cache/entry';
-import type { CacheKey, Snapshot } from './cache/entry';
+import { canonicalize, hashCanonical } from './cache/canonical';
+import { encodeEntry } from './cache/entry';
+import type { CacheKey } from './cache/entry';
 import type { Flights } from './cache/flights';
+import type { Windows } from './cache/freshness';
+import { createIntents } from './cache/intents';
+import { invalidationCommands, recordable } from './cache/invalidation';
+import type { Invalidation } from './cache/invalidation';
+import type { CacheMemory } from './cache/memory';
+import type {
+  CacheResult,
+  KeyOptions,
+  LifeOptions,
+  Loader,
+  LoaderContext,
+  Nothing,
+  QueryOptions,
+} from './cache/options';
+import { createReader } from './cache/reader';
+import { createReadThrough } from './cache/readThrough';
+import type { Wanted } from './cache/readThrough';
+import { createRows } from './cache/rows';
+import type { CachedRows, RowsOptions, RowsQuery } from './cache/rows';
 import { facade } from './scope';
 
 export type { CacheKey } from './cache/entry';
-
-export interface QueryOptions {
-  /** Groups entries that change together: `invalidate({ namespaces: [namespace] })` ends them all. */
-  namespace: string;
-  /** Everything that the result depends on: plain objects, arrays, dates and primitives, in any order. */
-  args: unknown;
-  /** The user whose data this is: `invalidateUser` ends it. */
-  user?: string;
-  tags?: readonly string[];
-  ttlSeconds: number;
-}
-
-/** What changed. A namespace, tag or user costs one command, whatever the number of entries under it. */
-export interface Invalidation {
-  keys?: readonly CacheKey[];
-  namespaces?: readonly string[];
-  tags?: readonly string[];
-  users?: readonly string[];
-}
-
-export interface LoaderContext {
-  /** Aborted at the loader's deadline. */
-  signal: AbortSignal;
-}
+export type { Invalidation } from './cache/invalidation';
+export type {
+  CacheResult,
+  KeyOptions,
+  LifeOptions,
+  Loader,
+  LoaderContext,
+  Nothing,
+  QueryOptions,
+} from './cache/options';
+export type { CachedRows, Json, RowsOptions } from './cache/rows';
+export type { CacheSchema } from './cache/schema';
 
 /**
  * Cache-aside reads that cannot serve what was invalidated while they were filled: an entry carries the nonces that its
  * namespace, tags and user had before the loader ran, and is served only while Redis still has the same ones.
  *
- * While Redis is away every read goes to its loader.
+ * While Redis is away every read goes to its loader. What a request has read or loaded stays so for it (for a second at
+ * most), unless it invalidates something.
  */
 export interface CacheService {
-  keyOf(options: Omit<QueryOptions, 'ttlSeconds'>): CacheKey;
+  keyOf(options: KeyOptions): CacheKey;
   userKey(userId: string): CacheKey;
-  /** Asks for an entry now, so that it travels with the request's other commands. */
-  prefetch(key: CacheKey): void;
+  /** Asks for entries now, so that they travel with the request's other commands. */
+  prefetch(keys: CacheKey | readonly CacheKey[]): void;
   /**
    * The cached value, or the loader's. A loader that returns `null` says that there is nothing; that is not cached.
+   * `notFound()` says so for a while.
    *
    * @example
    * const orders = await CacheService.query({ namespace: 'orders', args: { userId, page }, user: userId, ttlSeconds: 60 },
    *   () => loadOrders(userId, page));
    */
-  query<T>(options: QueryOptions, loader: (context: LoaderContext) => Promise<T | null>): Promise<T | null>;
+  query<T>(options: QueryOptions<T>, loader: Loader<T>): Promise<T | null>;
+  /** {@link query}, with how the value was had. */
+  result<T>(options: QueryOptions<T>, loader: Loader<T>): Promise<CacheResult<T>>;
+  /**
+   * Many at a time: one round trip for all entries, one call of the loader for those that are missing.
+   *
+   * @param loader is given the missing requests, and returns a value (or `null`, or `notFound()`) for each, in their order
+   * @example
+   * const products = await CacheService.getMany(
+   *   ids.map((id) => ({ namespace: 'products', args: { id }, ttlSeconds: 300 })),
+   *   (missing) => loadProducts(missing.map(({ args }) => args.id)));
+   */
+  getMany<T, R extends QueryOptions<T> = QueryOptions<T>>(
+    requests: readonly R[],
+    loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | Nothing | null)[]>,
+  ): Promise<(T | null)[]>;
+  /**
+   * The rows of a Drizzle query, cached by its SQL and values, within the database's deadline. It runs when awaited, and
+   * `reads(…)` takes it as it is.
+   *
+   * @example
+   * const ordersOf = (userId: string) => CacheService.rows({ namespace: 'orders', user: userId, ttlSeconds: 60 },
+   *   (db) => db.select().from(orders).where(eq(orders.userId, userId)));
+   * const rows = await ordersOf(userId);
+   */
+  rows<T>(options: RowsOptions, build: (db: Drizzle) => RowsQuery<T>): CachedRows<T>;
   /** {@link query} for the entry that `cacheUser` and `getCachedUser` name. */
-  user<T>(userId: string, ttlSeconds: number, loader: (context: LoaderContext) => Promise<T | null>): Promise<T | null>;
+  user<T>(userId: string, life: number | LifeOptions, loader: Loader<T>): Promise<T | null>;
   /** Stores a user, unless the user was invalidated since this request's `getCachedUser`. */
   cacheUser(userId: string, user: unknown, ttlSeconds?: number): Promise<boolean>;
   getCachedUser<T>(userId: string): Promise<T | null>;
   invalidateUser(userId: string): Promise<{ pending: boolean }>;
   /** Drops what this request has read, and lets nobody join a load that began before. */
   forgetReads(): void;
-  /** @returns `pending: true` when Redis could not be told; record the change in the outbox where that must not be lost */
+  /**
+   * One round trip, whatever the number of entries. To be awaited before the change is answered.
+   *
+   * @returns `pending: true` when Redis could not be told: the outbox has it and goes on trying
+   * @throws {DatabaseUnavailable} when neither Redis nor the outbox could be told
+   */
   invalidate(change: Invalidation): Promise<{ pending: boolean }>;
+  /**
+   * A change in the database together with what it makes wrong: committed as one transaction with its outbox row, then
+   * Redis is told. The change can be answered as soon as this resolves.
+   *
+   * @returns each statement's rows
+   * @throws {DatabaseUnavailable} but for a unique constraint, whose error passes through
+   * @example
+   * const [[order]] = await CacheService.change({ users: [userId] },
+   *   (db) => [db.update(orders).set({ note }).where(eq(orders.id, id)).returning()]);
+   */
+  change<const S extends readonly [Statement, ...Statement[]]>(
+    invalidation: Invalidation,
+    statements: (db: Drizzle) => S,
+  ): Promise<BatchResponse<S>>;
 }
 
 declare module './scope' {
@@ -76,156 +131,39 @@ declare module './scope' {
 
 export const CacheService: CacheService = facade('cache');
 
-/** A nonce outlives every entry that carries it; a lost one only costs misses. */
-const NONCE_TTL_MS = 7 * 86_400_000;
-
 export interface CacheDeps {
   batch: RedisBatch;
   keys: Keys;
   flights: Flights;
+  memory: CacheMemory;
+  database: Database;
+  /** Writes an invalidation down, and tells Redis later. */
+  outbox: () => {
+    prepare(messages: readonly (Invalidation & { kind: 'invalidate' })[]): {
+      statements(db: Drizzle): Statement[];
+      deliver(): Promise<{ pending: boolean }>;
+    };
+  };
   settings: Config['cache'];
   waitUntil: (promise: Promise<unknown>) => void;
+  background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
   now: () => number;
+  /** Uniform in [0, 1). */
+  random?: () => number;
   degraded: (what: string) => void;
 }
 
-/** The commands that an invalidation is, for whoever sends them (a request, or the outbox). */
-export function invalidationCommands(
-  keys: Keys,
-  { keys: entries = [], namespaces = [], tags = [], users = [] }: Invalidation,
-  tombstoneSeconds: number,
-): [string, ...(string | number)[]][] {
-  const bump = (key: string): [string, ...(string | number)[]] => ['SET', key, newNonce(), 'PX', NONCE_TTL_MS];
-  return [
-    ...entries.map((key): [string, ...(string | number)[]] => [
-      'SET',
-      key.entryKey,
-      tombstone(),
-      'PX',
-      tombstoneSeconds * 1_000,
-    ]),
-    ...namespaces.map((namespace) => bump(keys.namespaceNonce(namespace))),
-    ...tags.map((tag) => bump(keys.tagNonce(tag))),
-    ...users.map((user) => bump(keys.userNonce(user))),
-  ];
+/** A request for one entry, with the options that it was made with. */
+interface Request<R> extends Wanted {
+  readonly request: R;
 }
 
-export function createCacheService({
-  batch,
-  keys,
-  flights,
-  settings,
-  waitUntil,
-  now,
-  degraded,
-}: CacheDeps): CacheService {
-  /** Reads that are under way or done, by entry: a handler finds what its guard asked for. */
-  const reads = new Map<string, Promise<Snapshot>>();
-
-  async function read(key: CacheKey): Promise<Snapshot> {
-    // The entry and its user's nonce share a slot, so one MGET; the others live where they may.
-    const [first, ...others] = key.nonceKeys;
-    const sameSlot = first !== undefined && slotOf(first) === slotOf(key.entryKey);
-    const direct = sameSlot ? [key.entryKey, first] : [key.entryKey];
-    const rest = sameSlot ? others : key.nonceKeys;
-    const [head, ...tail] = await Promise.all([
-      direct.length > 1 ? batch.send('MGET', ...direct) : batch.send('GET', key.entryKey),
-      ...rest.map((nonceKey) => batch.send('GET', nonceKey)),
-    ]);
-    const [entry = null, nonce]: RedisValue[] = sameSlot && Array.isArray(head) ? head : [head ?? null];
-    return readSnapshot(key, entry, sameSlot ? [nonce ?? null, ...tail] : tail, now());
-  }
-
-  function readOnce(key: CacheKey): Promise<Snapshot> {
-    let snapshot = reads.get(key.entryKey);
-    if (snapshot === undefined) {
-      snapshot = read(key);
-      // A prefetch that nobody comes for must not become an unhandled rejection.
-      snapshot.catch(() => undefined);
-      reads.set(key.entryKey, snapshot);
-    }
-    return snapshot;
-  }
-
-  /** `undefined` when Redis cannot be asked: the caller goes on without a cache. */
-  async function snapshotOf(key: CacheKey): Promise<Snapshot | undefined> {
-    try {
-      return await readOnce(key);
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-      degraded('cache=bypass');
-      return undefined;
-    }
-  }
-
-  /**
-   * The nonces that a fill will carry. Missing ones are made here, before a loader runs: made at fill time, they would
-   * hide an invalidation that came in between.
-   */
-  async function ensureNonces(key: CacheKey, snapshot: Snapshot): Promise<string[] | undefined> {
-    try {
-      const nonces = await Promise.all(
-        key.nonceKeys.map(async (nonceKey, index) => {
-          const known = snapshot.nonces[index];
-          if (known != null) return known;
-          const [, made] = await Promise.all([
-            batch.send('SET', nonceKey, newNonce(), 'NX', 'PX', NONCE_TTL_MS),
-            batch.send('GET', nonceKey),
-          ]);
-          if (typeof made === 'string') snapshot.nonces[index] = made;
-          return made;
-        }),
-      );
-      return nonces.every((nonce) => typeof nonce === 'string') ? nonces : undefined;
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-      degraded('cache=bypass');
-      return undefined;
-    }
-  }
-
-  function fillArguments(
-    key: CacheKey,
-    writeId: string,
-    nonces: string[],
-    json: string,
-    ttlMs: number,
-    costMs: number,
-  ) {
-    // Up to a tenth shorter, so that entries written together do not expire together.
-    const lifeMs = Math.ceil(ttlMs * (0.9 + Math.random() * 0.1));
-    const createdAtMs = now();
-    const header = { createdAtMs, expiresAtMs: createdAtMs + lifeMs, costMs, nonces, canonical: key.canonical };
-    return [[key.entryKey], [writeId, encodeEntry(header, json), lifeMs]] as const;
-  }
-
-  async function readThrough<T>(
-    key: CacheKey,
-    ttlSeconds: number,
-    loader: (context: LoaderContext) => Promise<T | null>,
-  ): Promise<T | null> {
-    const snapshot = await snapshotOf(key);
-    if (snapshot?.hit !== undefined) return JSON.parse(snapshot.hit) as T;
-
-    const nonces = snapshot && (await ensureNonces(key, snapshot));
-    const load = async (): Promise<string | undefined> => {
-      const startMs = now();
-      const value = await withDeadline(loader, settings.loaderDeadlineMs);
-      if (value === null) return undefined;
-      const json = JSON.stringify(value);
-      // The loader's deadline is shorter than a tombstone's life, so a fill that passes its compare is current.
-      if (snapshot !== undefined && nonces !== undefined) {
-        void batch.deferRun(
-          cacheFill,
-          ...fillArguments(key, snapshot.writeId, nonces, json, ttlSeconds * 1_000, now() - startMs),
-        );
-      }
-      return json;
-    };
-    const flight = `${key.entryKey} ${flights.generation} ${snapshot?.writeId ?? '-'} ${nonces?.join(' ') ?? '-'}`;
-    const json = await flights.run(flight, load, { deadlineMs: settings.loaderDeadlineMs, keepAlive: waitUntil });
-    return json === undefined ? null : (JSON.parse(json) as T);
-  }
+export function createCacheService({ random = Math.random, ...given }: CacheDeps): CacheService {
+  const { batch, keys, flights, database, outbox, settings, degraded } = given;
+  const reader = createReader(given);
+  const deps = { ...given, random, reader };
+  const { resolve, snapshotsOf, fills } = createReadThrough(deps);
+  const intents = createIntents(deps);
 
   const userKey = (userId: string): CacheKey => ({
     entryKey: keys.user(userId),
@@ -233,13 +171,26 @@ export function createCacheService({
     nonceKeys: [keys.userNonce(userId)],
   });
 
+  /** Reads one entry through its loader. */
+  async function one<T>(wanted: Wanted, loader: Loader<T>): Promise<CacheResult<T>> {
+    const [result] = await resolve([wanted], async (_, context) => [await loader(context)]);
+    return result as CacheResult<T>;
+  }
+
+  const wantedOf = (options: QueryOptions): Wanted => ({
+    key: service.keyOf(options),
+    windows: windowsOf(options),
+    schema: options.schema,
+  });
+
   const service: CacheService = {
     userKey,
 
     keyOf({ namespace, args, user, tags = [] }) {
-      const canonical = canonicalize([namespace, args, user, [...tags]]);
+      const declared = [...new Set(tags)].sort();
+      const canonical = canonicalize([namespace, args, user, declared]);
       const hash = hashCanonical(canonical);
-      const nonceKeys = [keys.namespaceNonce(namespace), ...tags.map((tag) => keys.tagNonce(tag))];
+      const nonceKeys = [keys.namespaceNonce(namespace), ...declared.map((tag) => keys.tagNonce(tag))];
       return user === undefined
         ? { entryKey: keys.cacheEntry(namespace, hash), canonical, nonceKeys }
         : {
@@ -249,25 +200,52 @@ export function createCacheService({
           };
     },
 
-    prefetch(key) {
-      void readOnce(key);
+    prefetch(wanted) {
+      void reader.read(Array.isArray(wanted) ? (wanted as readonly CacheKey[]) : [wanted as CacheKey]);
     },
 
-    query({ ttlSeconds, ...options }, loader) {
-      return readThrough(service.keyOf(options), ttlSeconds, loader);
+    async query<T>(options: QueryOptions<T>, loader: Loader<T>) {
+      return (await one(wantedOf(options), loader)).value;
     },
 
-    user(userId, ttlSeconds, loader) {
-      return readThrough(userKey(userId), ttlSeconds, loader);
+    async result<T>(options: QueryOptions<T>, loader: Loader<T>) {
+      return one(wantedOf(options), loader);
+    },
+
+    async getMany<T, R extends QueryOptions<T>>(
+      requests: readonly R[],
+      loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | Nothing | null)[]>,
+    ) {
+      const named = requests.map((request): Request<R> => ({ request, ...wantedOf(request) }));
+      // Asked for twice, read and loaded once.
+      const distinct = [...new Map(named.map((wanted) => [wanted.key.entryKey, wanted])).values()];
+      const results = await resolve(distinct, (missing, context) =>
+        loader(
+          missing.map(({ request }) => request),
+          context,
+        ),
+      );
+      const values = new Map(distinct.map(({ key }, index) => [key.entryKey, results[index]?.value ?? null]));
+      return named.map(({ key }) => (values.get(key.entryKey) ?? null) as T | null);
+    },
+
+    rows(options, build) {
+      return createRows({ database, cache: service }, options, build);
+    },
+
+    async user<T>(userId: string, life: number | LifeOptions, loader: Loader<T>) {
+      const windows = windowsOf(typeof life === 'number' ? { ttlSeconds: life } : life);
+      return (await one({ key: userKey(userId), windows }, loader)).value;
     },
 
     async getCachedUser<T>(userId: string) {
       const key = userKey(userId);
-      const snapshot = await snapshotOf(key);
+      const [snapshot] = (await snapshotsOf([key])) ?? [];
       if (snapshot === undefined) return null;
-      if (snapshot.hit !== undefined) return JSON.parse(snapshot.hit) as T;
+      const { entry } = snapshot;
+      if (entry !== undefined && entry.softExpiryMs > given.now()) return JSON.parse(entry.json) as T;
       // The caller is about to load: from here on an invalidation must show.
-      await ensureNonces(key, snapshot);
+      await intents.note(key, snapshot);
       return null;
     },
 
@@ -275,22 +253,24 @@ export function createCacheService({
       const key = userKey(userId);
       const json = JSON.stringify(user) as string | undefined;
       if (json === undefined) throw new TypeError('the user has no JSON form');
-      const snapshot = await snapshotOf(key);
-      const nonces = snapshot && (await ensureNonces(key, snapshot));
-      if (snapshot === undefined || nonces === undefined) return false;
+      const [snapshot] = intents.has(key) ? [] : ((await snapshotsOf([key])) ?? []);
+      if (snapshot !== undefined) await intents.note(key, snapshot);
+      const intent = await intents.take(key);
+      if (intent === undefined) return false;
       try {
-        const written = await batch.run(
-          cacheFill,
-          ...fillArguments(key, snapshot.writeId, nonces, json, ttlSeconds * 1_000, 0),
-        );
-        return written === 1;
+        const windows = windowsOf({ ttlSeconds, staleIfErrorSeconds: settings.staleIfErrorSeconds });
+        const entry = fills.entryOf(json, windows, 0, false);
+        const body = encodeEntry(key, intent.nonces, entry);
+        const lifeMs = entry.hardExpiryMs - entry.createdAtMs;
+        const args = fills.fillArguments(intent, body, lifeMs, intent.loadingAtMs);
+        return Number(fills.noteTime(await batch.run(cacheFill, ...args))) > 0;
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('cache=bypass');
         return false;
       } finally {
         // Later reads of this request must see what was written.
-        reads.delete(key.entryKey);
+        reader.forget(key);
       }
     },
 
@@ -299,7 +279,7 @@ export function createCacheService({
     },
 
     forgetReads() {
-      reads.clear();
+      reader.forgetAll();
       flights.separate();
     },
 
@@ -307,37 +287,43 @@ export function createCacheService({
       service.forgetReads();
       try {
         const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);
-        await Promise.all(commands.map((command) => batch.send(...command)));
+        const replies = await Promise.all(commands.map((command) => batch.send(...command)));
+        // Something that answers anything to everything has not been told.
+        if (replies.some((reply) => reply !== 'OK')) throw new RedisUnavailable('garbage');
         return { pending: false };
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('invalidation=pending');
         log('warn', 'cache.invalidation_pending', describeError(error));
-        return { pending: true };
+        const entry = outbox().prepare([{ kind: 'invalidate', ...recordable(change) }]);
+        await database.batch((db) => entry.statements(db));
+        return entry.deliver();
+      } finally {
+        // What was read while Redis was being told may be older than that.
+        service.forgetReads();
       }
+    },
+
+    async change<const S extends readonly [Statement, ...Statement[]]>(
+      invalidation: Invalidation,
+      statements: (db: Drizzle) => S,
+    ) {
+      const entry = outbox().prepare([{ kind: 'invalidate', ...recordable(invalidation) }]);
+      let count = 0;
+      const results = await database.batch((db) => {
+        const made = statements(db);
+        count = made.length;
+        return [...made, ...entry.statements(db)];
+      });
+      if ((await entry.deliver()).pending) degraded('invalidation=pending');
+      return results.slice(0, count) as BatchResponse<S>;
     },
   };
   return service;
 }
 
-/** The hash tag of a key: keys with the same one live in one slot. */
-function slotOf(key: string): string {
-  return /\{([^}]+)\}/.exec(key)?.[1] ?? key;
-}
-
-/** @throws {AppError} `SERVICE_UNAVAILABLE` at the deadline, whether the loader heeds its signal or not */
-async function withDeadline<T>(loader: (context: LoaderContext) => Promise<T>, deadlineMs: number): Promise<T> {
-  const controller = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => {
-      reject(unavailable('The data'));
-      controller.abort(new DOMException('the loader took too long', 'TimeoutError'));
-    }, deadlineMs);
-  });
-  try {
-    return await Promise.race([loader({ signal: controller.signal }), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+function windowsOf({ ttlSeconds, staleSeconds = 0, staleIfErrorSeconds = 0 }: LifeOptions): Windows {
+  if (!(ttlSeconds > 0)) throw new RangeError('ttlSeconds must be positive');
+  if (!(staleSeconds >= 0 && staleIfErrorSeconds >= 0)) throw new RangeError('a stale time must not be negative');
+  return { ttlMs: ttlSeconds * 1_000, staleMs: staleSeconds * 1_000, staleIfErrorMs: staleIfErrorSeconds * 1_000 };
 }

@@ -32,6 +32,7 @@ import { createRecoveryService } from './recovery.service';
 import type { RecoveryService } from './recovery.service';
 import { createRedisService } from './redis.service';
 import type { RedisService } from './redis.service';
+import { runWithServices } from './scope';
 import type { ServiceMap } from './scope';
 import { createSessionService } from './session.service';
 import type { Device, SessionService } from './session.service';
@@ -55,6 +56,8 @@ export interface RequestContext {
   /** Where the request comes from. */
   origin?: () => Device;
   now?: () => number;
+  /** Uniform in [0, 1): for jitter and early refreshes. */
+  random?: () => number;
 }
 
 /** One request's services and what stands behind them. */
@@ -69,7 +72,7 @@ export interface RequestServices {
 
 /** The composition root: everything that the app can do, for one request. Services are made when first used. */
 export function createServices(context: RequestContext): RequestServices {
-  const { isolate, db, email, waitUntil, origin = nowhere, now = Date.now } = context;
+  const { isolate, db, email, waitUntil, origin = nowhere, now = Date.now, random } = context;
   const { config, keys, client, breaker } = isolate;
   const degraded = new Set<string>();
   const note = (what: string) => {
@@ -83,14 +86,28 @@ export function createServices(context: RequestContext): RequestServices {
   const batch = batchOf(guardDeadlineMs);
   const database = createDatabase(db, { deadlineMs: config.databaseDeadlineMs });
   const { denials } = isolate;
-  const services = new RequestServiceMap({
+  const parts: Parts = {
     isolate,
     common: { batch, keys, config, database, denials, waitUntil, origin, now, degraded: note },
+    ...(random && { random }),
     batchWithin: batchOf,
     email,
     freshBatch: () => batchOf(callTimeoutMs),
     slowBatch: () => batchOf(SLOW_MS),
-  });
+    background,
+  };
+  const services = new RequestServiceMap(parts);
+
+  /** The request's own deadline is over by then, and what it read is old. */
+  async function background<T>(work: (batch: RedisBatch) => Promise<T>): Promise<T> {
+    const own = batchOf(callTimeoutMs);
+    const apart = new RequestServiceMap({ ...parts, common: { ...parts.common, batch: own } });
+    try {
+      return await runWithServices(apart, () => work(own));
+    } finally {
+      await own.settle();
+    }
+  }
 
   const due = breaker.claimProbe();
   if (due !== undefined) waitUntil(probe(due, breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
@@ -112,10 +129,13 @@ interface Parts {
     now: () => number;
     degraded: (what: string) => void;
   };
+  random?: () => number;
   batchWithin: (deadlineMs: number) => RedisBatch;
   email: SendEmail | undefined;
   freshBatch: () => RedisBatch;
   slowBatch: () => RedisBatch;
+  /** Runs work that outlives the request, with services and a batch of its own. */
+  background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
 }
 
 /** Each service is built on first use and kept: most requests need few of them. */
@@ -147,8 +167,16 @@ class RequestServiceMap implements ServiceMap {
   }
 
   get cache() {
-    const { common, isolate } = this.#parts;
-    return (this.#cache ??= createCacheService({ ...common, flights: isolate.flights, settings: common.config.cache }));
+    const { common, isolate, background, random } = this.#parts;
+    return (this.#cache ??= createCacheService({
+      ...common,
+      ...(random && { random }),
+      flights: isolate.flights,
+      memory: isolate.cacheMemory,
+      outbox: () => this.outbox,
+      settings: common.config.cache,
+      background,
+    }));
   }
 
   get rateLimit() {
@@ -175,7 +203,8 @@ class RequestServiceMap implements ServiceMap {
 
   get outbox() {
     const { common, isolate, freshBatch } = this.#parts;
-    const forgetReads = () => this.#cache?.forgetReads();
+    // Whoever has not used the cache must not join a load that began before either.
+    const forgetReads = () => (this.#cache === undefined ? isolate.flights.separate() : this.#cache.forgetReads());
     return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch, forgetReads }));
   }
 

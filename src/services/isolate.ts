@@ -8,6 +8,7 @@ import type { Keys } from '../redis/keys';
 import { LocalDenials } from './blacklist/denials';
 import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
+import { CacheMemory } from './cache/memory';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
 import { createPasswordService } from './password.service';
@@ -34,6 +35,7 @@ export interface Isolate {
   refresh: RefreshTokens;
   passwords: PasswordService;
   flights: Flights;
+  cacheMemory: CacheMemory;
   localLimiter: LocalLimiter;
   blocked: BlockList;
   revocationMemo: RevocationMemo;
@@ -61,6 +63,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     refresh: createRefreshTokens(config.refreshKeys, now),
     passwords: createPasswordService({ config }),
     flights: new Flights(),
+    cacheMemory: new CacheMemory(),
     localLimiter: new LocalLimiter(),
     blocked: createBlockList(),
     revocationMemo: new RevocationMemo(),

@@ -104,11 +104,14 @@ export function createUserService({ database, cache, outbox, event, settings, no
     return row;
   };
 
+  // With the database away what was read before is better than nothing; changes end it all the same.
+  const life = (ttlSeconds: number) => ({ ttlSeconds, staleIfErrorSeconds: settings.staleIfErrorSeconds });
+
   return {
     keyOf: (userId) => cache.userKey(userId),
 
     async getUser(userId) {
-      const user = await cache.user(userId, settings.userTtlSeconds, async () => {
+      const user = await cache.user(userId, life(settings.userTtlSeconds), async () => {
         const row = await load(userId);
         return row === undefined ? null : presentUser(row);
       });
@@ -118,7 +121,7 @@ export function createUserService({ database, cache, outbox, event, settings, no
 
     async getUsers({ page, limit, q }) {
       const args = { page, limit, q: q === undefined ? undefined : q.toLowerCase() };
-      const list = await cache.query({ namespace: LISTS, args, ttlSeconds: settings.listTtlSeconds }, () =>
+      const list = await cache.query({ namespace: LISTS, args, ...life(settings.listTtlSeconds) }, () =>
         database.run(async (db) => {
           const where = q === undefined ? undefined : or(contains(users.email, q), contains(users.name, q));
           const [items, [found]] = await db.batch([

@@ -1,14 +1,32 @@
+/** What a load gave: a value's JSON, or nothing. Only plain data is shared between requests; workerd forbids more. */
+export interface Loaded {
+  readonly json: string | undefined;
+}
+
+interface Flight {
+  readonly loaded: Promise<Loaded>;
+  /** By this time whoever led it has finished, or died. */
+  lostAtMs: number;
+}
+
+/** A result is still shared while its fill is on the way, but not for longer than this. */
+const LINGER_MS = 1_000;
+/** Flights of requests that died are swept when there are so many. */
+const SWEEP_AT = 1_000;
+
 /**
- * Single flight in one isolate: whoever asks for a value that is being loaded waits for that load. Only plain strings
- * are shared between requests; workerd forbids more. The leader's load must be kept alive by its own request
- * (`waitUntil`); followers trust nobody and race a timer of their own.
+ * Single flight in one isolate: whoever asks for a value that is being loaded waits for that load. A load must be kept
+ * alive by its own request (`waitUntil`); followers trust nobody and race a timer of their own.
+ *
+ * A flight's name is the entry and the state of the cache that it was missed in (write id and nonces), so that nobody
+ * joins a load that began before an invalidation they have seen.
  */
 export class Flights {
-  readonly #flights = new Map<string, Promise<string | undefined>>();
+  readonly #flights = new Map<string, Flight>();
 
   #generation = 0;
 
-  /** Part of every key: changes with each invalidation that this isolate knows of, also while Redis is away. */
+  /** Part of every name: changes with each invalidation that this isolate knows of, also while Redis is away. */
   get generation(): number {
     return this.#generation;
   }
@@ -20,41 +38,56 @@ export class Flights {
 
   /** Loads under way. */
   get size(): number {
-    return this.#flights.size;
+    return new Set(this.#flights.values()).size;
+  }
+
+  has(name: string): boolean {
+    return this.#current(name) !== undefined;
   }
 
   /**
-   * @param key names the value and the state of the cache that it was missed in, so that nobody joins a load that began
-   *   before an invalidation they have seen
-   * @param load `undefined` for "there is no such thing"
+   * Lets others join a load that has just begun.
+   *
+   * @param names all that it is known by
+   * @param filled settles once the cache has the result (or will not get it): until then latecomers share it
+   * @param lostAfterMs when followers stop believing in it
    */
-  async run(
-    key: string,
-    load: () => Promise<string | undefined>,
-    { deadlineMs, keepAlive }: { deadlineMs: number; keepAlive: (promise: Promise<unknown>) => void },
-  ): Promise<string | undefined> {
-    const flight = this.#flights.get(key);
-    if (flight === undefined) {
-      const led = load().finally(() => {
-        if (this.#flights.get(key) === led) this.#flights.delete(key);
-      });
-      this.#flights.set(key, led);
-      keepAlive(led.catch(() => undefined));
-      return led;
-    }
+  lead(names: readonly string[], loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
+    if (this.#flights.size >= SWEEP_AT) this.#sweep();
+    const flight: Flight = { loaded, lostAtMs: Date.now() + lostAfterMs };
+    for (const name of names) this.#flights.set(name, flight);
+    const end = () => {
+      for (const name of names) if (this.#flights.get(name) === flight) this.#flights.delete(name);
+    };
+    loaded.then(() => {
+      flight.lostAtMs = Math.min(flight.lostAtMs, Date.now() + LINGER_MS);
+    }, end);
+    filled.then(end, end);
+  }
 
+  /** The load of that name, `lost` when its leader died without a word; `undefined` when there is none. */
+  follow(name: string): Promise<Loaded | 'lost'> | undefined {
+    const flight = this.#current(name);
+    if (flight === undefined) return undefined;
     let timer: ReturnType<typeof setTimeout> | undefined;
     const lost = new Promise<'lost'>((resolve) => {
-      timer = setTimeout(() => resolve('lost'), deadlineMs);
+      timer = setTimeout(() => {
+        if (this.#flights.get(name) === flight) this.#flights.delete(name);
+        resolve('lost');
+      }, flight.lostAtMs - Date.now());
     });
-    try {
-      const outcome = await Promise.race([flight.then((json) => ({ json })), lost]);
-      if (outcome !== 'lost') return outcome.json;
-    } finally {
-      clearTimeout(timer);
-    }
-    // The leader died without a word: out with its flight.
-    if (this.#flights.get(key) === flight) this.#flights.delete(key);
-    return load();
+    return Promise.race([flight.loaded, lost]).finally(() => clearTimeout(timer));
+  }
+
+  #current(name: string): Flight | undefined {
+    const flight = this.#flights.get(name);
+    if (flight === undefined || flight.lostAtMs > Date.now()) return flight;
+    this.#flights.delete(name);
+    return undefined;
+  }
+
+  #sweep(): void {
+    const nowMs = Date.now();
+    for (const [name, { lostAtMs }] of this.#flights) if (lostAtMs <= nowMs) this.#flights.delete(name);
   }
 }

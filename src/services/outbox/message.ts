@@ -10,14 +10,15 @@ import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
 import { sessionEnd } from '../../redis/scripts/sessionEnd';
 import { blacklistTtlMs } from '../blacklist.service';
 import type { LocalDenials } from '../blacklist/denials';
-import { invalidationCommands } from '../cache.service';
+import { invalidationCommands } from '../cache/invalidation';
+import type { Invalidation } from '../cache/invalidation';
 
 /** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
 export type OutboxMessage =
   | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
   | { kind: 'token-end'; userId: string; tokenId: string; expiresAtMs: number }
   | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
-  | { kind: 'invalidate'; users?: readonly string[]; namespaces?: readonly string[]; tags?: readonly string[] };
+  | ({ kind: 'invalidate' } & Invalidation);
 
 const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>(['session-end', 'token-end', 'epoch', 'invalidate']);
 

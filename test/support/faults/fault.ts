@@ -32,7 +32,7 @@ export type Fault =
   | ({ kind: 'slot'; error: string } & Aim);
 
 const nameOf = (command: WireCommand) => String(command[0]).toUpperCase();
-const READS = new Set(['GET', 'MGET', 'HGET', 'HMGET', 'HGETALL', 'PING', 'PTTL', 'TTL', 'SCAN', 'CONFIG']);
+const READS = new Set(['GET', 'MGET', 'HGET', 'HMGET', 'HGETALL', 'PING', 'PTTL', 'TTL', 'SCAN', 'CONFIG', 'TIME']);
 
 /** Anything that may write: a replica, or a server without memory, refuses these alone. */
 export const writes = (command: WireCommand): boolean => !READS.has(nameOf(command));

@@ -1,0 +1,135 @@
+import type { Config } from '../../config/env';
+import type { RedisBatch } from '../../redis/batch';
+import type { RedisValue } from '../../redis/client';
+import type { Keys } from '../../redis/keys';
+import { cacheFill } from '../../redis/scripts/cacheFill';
+import { claim } from './claims';
+import { encodeEntry, tombstone } from './entry';
+import type { CacheKey, Entry, Snapshot } from './entry';
+import { expiriesOf } from './freshness';
+import type { Windows } from './freshness';
+import type { CacheMemory } from './memory';
+
+/** An entry to fill, as it was before the loader ran. */
+export interface Fillable {
+  readonly key: CacheKey;
+  readonly snapshot: Snapshot | undefined;
+}
+
+/** The fills of one call of a loader. */
+export interface Filling {
+  /** Before it the loader must not run. */
+  readonly ready: Promise<void>;
+  /** The loader runs from now on: what it reads is at least as new as this. */
+  loading(): void;
+  /** What the entry will carry, as far as it is known. */
+  noncesOf(index: number): readonly string[] | undefined;
+  /** @param entry `undefined`: there is nothing to cache, and what was cached is over */
+  fill(index: number, entry: Entry | undefined): void;
+  /** The loader failed. @param over its error says that what was cached is over */
+  cancel(over: boolean): void;
+  /** Settles when the fill has been, or will not be, done. */
+  done(index: number): Promise<unknown>;
+}
+
+export interface FillDeps {
+  batch: RedisBatch;
+  keys: Keys;
+  memory: CacheMemory;
+  settings: Config['cache'];
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+  random: () => number;
+  degraded: (what: string) => void;
+}
+
+/** Guarded writes: each carries what the cache looked like before the loader ran, and Redis refuses it otherwise. */
+export function createFills({ batch, keys, memory, settings, waitUntil, now, random, degraded }: FillDeps) {
+  function entryOf(json: string, windows: Windows, costMs: number, nothing: boolean): Entry {
+    const createdAtMs = now();
+    return { json, createdAtMs, costMs, nothing, ...expiriesOf(windows, createdAtMs, random) };
+  }
+
+  const noteTime = (reply: RedisValue): RedisValue => {
+    memory.noteServerTime(Math.abs(Number(reply)));
+    return reply;
+  };
+
+  /** Arguments of the script. @param loadingAtMs by the wall clock: a tombstone set since lives at least until … */
+  const fillArguments = ({ key, snapshot }: Fillable, body: string, lifeMs: number, loadingAtMs: number) =>
+    [
+      [key.entryKey],
+      [
+        snapshot?.writeId ?? '',
+        body,
+        Math.max(1, Math.ceil(lifeMs)),
+        memory.serverTime(loadingAtMs + settings.tombstoneSeconds * 1_000),
+      ],
+    ] as const;
+
+  function begin(fillables: readonly Fillable[], when: 'after the answer' | RedisBatch): Filling {
+    const through = when === 'after the answer' ? batch : when;
+    const missing = fillables.flatMap(
+      ({ key, snapshot }) =>
+        snapshot?.nonces.flatMap((nonce, at) => (nonce === null ? [key.nonceKeys[at] ?? ''] : [])) ?? [],
+    );
+    const claimed = claim([...new Set(missing)], { batch: through, keys, memory, degraded });
+    const ends = fillables.map(() => Promise.withResolvers<unknown>());
+    let loadingAtMs = Date.now();
+
+    const noncesOf = (index: number): string[] | undefined => {
+      const { key, snapshot } = fillables[index] ?? {};
+      return snapshot?.nonces.map((nonce, at) => nonce ?? claimed.nonces.get(key?.nonceKeys[at] ?? '') ?? '');
+    };
+
+    /** Once the nonces that it carries are Redis's. */
+    async function send(index: number, body: string, lifeMs: number): Promise<void> {
+      const fillable = fillables[index];
+      if (fillable?.snapshot === undefined) return;
+      const granted = await claimed.granted;
+      const { key, snapshot } = fillable;
+      if (snapshot.nonces.some((nonce, at) => nonce === null && !granted.has(key.nonceKeys[at] ?? ''))) return;
+      const args = fillArguments(fillable, body, lifeMs, loadingAtMs);
+      const sent = when === 'after the answer' ? batch.deferRun(cacheFill, ...args) : when.run(cacheFill, ...args);
+      ends[index]?.resolve(sent.then(noteTime));
+    }
+
+    const start = (index: number, body: string, lifeMs: number) => {
+      const sending = send(index, body, lifeMs);
+      // A fill that was sent ends when Redis has answered it; one that was not ends now.
+      waitUntil(
+        sending.then(
+          () => ends[index]?.resolve(undefined),
+          () => ends[index]?.resolve(undefined),
+        ),
+      );
+    };
+
+    /** What was cached is over: nobody must fall back on it. */
+    const drop = (index: number) => {
+      if (fillables[index]?.snapshot?.entry === undefined) ends[index]?.resolve(undefined);
+      else start(index, tombstone(), settings.tombstoneSeconds * 1_000);
+    };
+
+    return {
+      ready: claimed.ready,
+      loading: () => (loadingAtMs = Date.now()),
+      noncesOf,
+      fill(index, entry) {
+        const fillable = fillables[index];
+        const nonces = noncesOf(index);
+        if (entry === undefined || fillable === undefined || nonces === undefined) return drop(index);
+        start(index, encodeEntry(fillable.key, nonces, entry), entry.hardExpiryMs - now());
+      },
+      cancel(over) {
+        for (const [index, end] of ends.entries()) {
+          if (over) drop(index);
+          else end.resolve(undefined);
+        }
+      },
+      done: (index) => ends[index]?.promise ?? Promise.resolve(),
+    };
+  }
+
+  return { begin, entryOf, fillArguments, noteTime };
+}

@@ -1,0 +1,43 @@
+import { claim } from './claims';
+import type { Claim, ClaimDeps } from './claims';
+import type { CacheKey, Snapshot } from './entry';
+
+/** What the cache looked like when somebody began to load a value by themselves. */
+export interface Intent {
+  readonly key: CacheKey;
+  readonly snapshot: Snapshot;
+  readonly nonces: readonly string[];
+  /** By the wall clock. */
+  readonly loadingAtMs: number;
+}
+
+/** A request's own loads: from the miss that they began with to the value that they end with. */
+export function createIntents(deps: ClaimDeps) {
+  const intents = new Map<string, { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number }>();
+
+  return {
+    has: (key: CacheKey): boolean => intents.has(key.entryKey),
+
+    /** Resolves when the load may begin. The first one counts: it is the oldest. */
+    async note(key: CacheKey, snapshot: Snapshot): Promise<void> {
+      if (intents.has(key.entryKey)) return;
+      const missing = key.nonceKeys.filter((_, at) => snapshot.nonces[at] === null);
+      const claimed = claim(missing, deps);
+      intents.set(key.entryKey, { key, snapshot, claimed, loadingAtMs: Date.now() });
+      await claimed.ready;
+    },
+
+    /** `undefined` when nothing may be written: Redis has not taken the nonces. */
+    async take({ entryKey }: CacheKey): Promise<Intent | undefined> {
+      const intent = intents.get(entryKey);
+      intents.delete(entryKey);
+      if (intent === undefined) return undefined;
+      const { key, snapshot, claimed, loadingAtMs } = intent;
+      const granted = await claimed.granted;
+      if (snapshot.nonces.some((nonce, at) => nonce === null && !granted.has(key.nonceKeys[at] ?? '')))
+        return undefined;
+      const nonces = snapshot.nonces.map((nonce, at) => nonce ?? claimed.nonces.get(key.nonceKeys[at] ?? '') ?? '');
+      return { key, snapshot, nonces, loadingAtMs };
+    },
+  };
+}

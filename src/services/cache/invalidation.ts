@@ -1,0 +1,32 @@
+import type { Command } from '../../redis/client';
+import type { Keys } from '../../redis/keys';
+import { NONCE_TTL_MS, newNonce, tombstone } from './entry';
+import type { CacheKey } from './entry';
+
+/** What changed. A namespace, tag or user costs one command, whatever the number of entries under it. */
+export interface Invalidation {
+  readonly keys?: readonly Pick<CacheKey, 'entryKey'>[];
+  readonly namespaces?: readonly string[];
+  readonly tags?: readonly string[];
+  readonly users?: readonly string[];
+}
+
+/** The commands that an invalidation is, for whoever sends them (a request, or the outbox). Each is answered `OK`. */
+export function invalidationCommands(
+  keys: Keys,
+  { keys: entries = [], namespaces = [], tags = [], users = [] }: Invalidation,
+  tombstoneSeconds: number,
+): Command[] {
+  const bump = (key: string): Command => ['SET', key, newNonce(), 'PX', NONCE_TTL_MS];
+  return [
+    ...entries.map(({ entryKey }): Command => ['SET', entryKey, tombstone(), 'PX', tombstoneSeconds * 1_000]),
+    ...namespaces.map((namespace) => bump(keys.namespaceNonce(namespace))),
+    ...tags.map((tag) => bump(keys.tagNonce(tag))),
+    ...users.map((user) => bump(keys.userNonce(user))),
+  ];
+}
+
+/** As it may be written down: without the arguments that keys were made of. */
+export function recordable({ keys, ...groups }: Invalidation): Invalidation {
+  return { ...groups, ...(keys !== undefined && { keys: keys.map(({ entryKey }) => ({ entryKey })) }) };
+}

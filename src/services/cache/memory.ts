@@ -1,0 +1,46 @@
+import { BoundedMap } from '../../redis/boundedMap';
+
+const FIRST_WAIT_MS = 1_000;
+const MAX_WAIT_MS = 30_000;
+
+/** What an isolate remembers for its cache: plain data only. */
+export class CacheMemory {
+  /**
+   * The value of a key that only a flush (or its own expiry) changes: while it is the same, no nonce that was bumped can
+   * have been forgotten.
+   */
+  mark: string | undefined;
+  /** Server clock minus ours, in milliseconds: no more than it really is. */
+  #serverAheadMs: number | undefined;
+  readonly #failures = new BoundedMap<string, { count: number; untilMs: number }>(2_000);
+
+  get knowsServerTime(): boolean {
+    return this.#serverAheadMs !== undefined;
+  }
+
+  /** The server said this a moment ago. */
+  noteServerTime(serverMs: number): void {
+    if (serverMs > 1) this.#serverAheadMs = serverMs - Date.now();
+  }
+
+  /** By the server's clock; 0 when that is not known. @param wallMs by ours (`Date.now()`) */
+  serverTime(wallMs: number): number {
+    return this.#serverAheadMs === undefined ? 0 : wallMs + this.#serverAheadMs;
+  }
+
+  /** Whether a load of this entry failed so recently that the next is not yet due. */
+  isBackedOff(entryKey: string, nowMs: number): boolean {
+    return nowMs < (this.#failures.get(entryKey)?.untilMs ?? 0);
+  }
+
+  /** 1 s, doubling to 30 s, each up to a half shorter. */
+  noteFailure(entryKey: string, nowMs: number, random: () => number): void {
+    const count = (this.#failures.get(entryKey)?.count ?? 0) + 1;
+    const waitMs = Math.min(MAX_WAIT_MS, FIRST_WAIT_MS * 2 ** (count - 1)) * (1 - random() / 2);
+    this.#failures.set(entryKey, { count, untilMs: nowMs + waitMs });
+  }
+
+  noteSuccess(entryKey: string): void {
+    this.#failures.delete(entryKey);
+  }
+}
