@@ -32,14 +32,21 @@ export function isolateFor(bound: Env = bindings(), options: Parameters<typeof c
   return createIsolate(configOf(bound), options);
 }
 
+interface RequestOptions {
+  isolate?: Isolate;
+  db?: D1Database;
+  now?: () => number;
+  random?: () => number;
+}
+
 /** Runs `fn` as a request would: with services, and with what is deferred sent at the end. */
 export async function inRequest<T>(
   fn: (request: RequestServices) => Promise<T>,
-  { isolate = isolateFor(), db = env.DB, now }: { isolate?: Isolate; db?: D1Database; now?: () => number } = {},
+  { isolate = isolateFor(), db = env.DB, now, random }: RequestOptions = {},
 ): Promise<T> {
   const context = createExecutionContext();
   const waitUntil = (promise: Promise<unknown>) => context.waitUntil(promise);
-  const request = createServices({ isolate, db, waitUntil, ...(now && { now }) });
+  const request = createServices({ isolate, db, waitUntil, ...(now && { now }), ...(random && { random }) });
   try {
     return await runWithServices(request.services, () => fn(request));
   } finally {

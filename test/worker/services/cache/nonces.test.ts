@@ -1,0 +1,163 @@
+import { describe, expect, test, vi } from 'vitest';
+
+import type { Command } from '../../../../src/redis/client';
+import { CacheService } from '../../../../src/services/cache.service';
+import type { Invalidation } from '../../../../src/services/cache.service';
+import { cacheScene, freshNamespace, gate } from '../../support/cache';
+import type { Scene } from '../../support/cache';
+
+const options = () => ({
+  namespace: freshNamespace(),
+  args: 1,
+  user: freshNamespace(),
+  tags: [freshNamespace()],
+  ttlSeconds: 60,
+});
+
+/** The pipeline that makes nonces, and the one that fills. */
+const makes = (commands: readonly Command[]) => commands.some((command) => command[0] === 'SET' && command[3] === 'NX');
+const fills = (commands: readonly Command[]) => commands.some(([name]) => name === 'EVALSHA' || name === 'EVAL');
+
+/** A scene whose isolate knows the mark: any load but the first after a flush. */
+async function warm(): Promise<Scene> {
+  const scene = cacheScene();
+  await scene.query(options(), async () => 'warm');
+  scene.state.sent = [];
+  return scene;
+}
+
+/** What FLUSHALL does to this entry. */
+async function flush(scene: Scene, given: ReturnType<typeof options>): Promise<void> {
+  await scene.run(async ({ batch }) => {
+    const { entryKey, nonceKeys } = CacheService.keyOf(given);
+    const names = [entryKey, ...nonceKeys, scene.elsewhere.keys.cacheMark];
+    await Promise.all(names.map((name) => batch.send('UNLINK', name)));
+  }, scene.elsewhere);
+}
+
+test('the first read of a user, namespace and tag waits for one trip, as every miss does', async () => {
+  const scene = await warm();
+  const given = options();
+  await scene.run(async () => {
+    await CacheService.query(given, async () => {
+      // What makes the nonces is on its way, and nobody waits for it.
+      expect(scene.state.sent.map(makes)).toEqual([false, true]);
+      return 'value';
+    });
+  });
+  expect(scene.state.sent.map(fills)).toEqual([false, false, true]);
+  expect(await scene.query(given, () => Promise.reject(new Error('asked')))).toBe('value');
+});
+
+test('only the first load after a flush makes its nonces before the loader runs', async () => {
+  const scene = await warm();
+  const given = options();
+  await flush(scene, given);
+  // Two loads that the mark is found missing by, and that therefore fill nothing they might have to regret …
+  await scene.query(given, async () => 'value');
+  // … and one that makes a new one first.
+  await scene.query(given, async () => 'value');
+  expect(await scene.query(given, () => Promise.reject(new Error('asked')))).toBe('value');
+});
+
+describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
+  ['namespace', ({ namespace }) => ({ namespaces: [namespace] })],
+  ['tag', ({ tags }) => ({ tags })],
+  ['user', ({ user }) => ({ users: [user] })],
+  ['key', (given) => ({ keys: [CacheService.keyOf(given)] })],
+])('an invalidation by %s while a loader runs and its nonces are being made', (_, change) => {
+  /** Holds the nonces up until told, or lets them through first. */
+  async function race(
+    order:
+      | 'before the nonces'
+      | 'after the nonces'
+      | 'before them, and a flush'
+      | 'before them, and others after a flush',
+  ) {
+    const scene = await warm();
+    const given = options();
+    const nonces = gate();
+    const loader = gate();
+    let made = false;
+    scene.state.before = async (commands) => {
+      if (!makes(commands)) return;
+      if (order !== 'after the nonces') await nonces.opened;
+      made = true;
+    };
+    let value = 'old';
+    const answer = scene.query(given, async () => {
+      const read = value;
+      await loader.opened;
+      return read;
+    });
+    await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+    if (order === 'after the nonces') {
+      await vi.waitFor(() => expect(made).toBe(true));
+      await scene.run(({ batch }) => batch.send('PING'));
+    }
+    value = 'new';
+    await scene.run(async () => CacheService.invalidate(change(given)), scene.elsewhere);
+    if (order.endsWith('flush')) await flush(scene, given);
+    if (order.startsWith('before them, and others'))
+      await scene.run(async () => CacheService.query(options(), async () => 1), scene.newcomer());
+    nonces.open();
+    loader.open();
+    expect(await answer).toBe('old');
+    scene.state.before = undefined;
+    for (const where of [scene.isolate, scene.elsewhere]) {
+      expect(await scene.run(async () => CacheService.query(given, async () => value), where)).toBe('new');
+    }
+  }
+
+  test('that comes first is not undone by them', () => race('before the nonces'));
+  test('that comes last outdates them', () => race('after the nonces'));
+  test('and that a flush makes Redis forget before they arrive', () => race('before them, and a flush'));
+  test('and that a flush makes Redis forget, after which others go on', () =>
+    race('before them, and others after a flush'));
+});
+
+test('a load whose nonces are lost on the way fills nothing', async () => {
+  const scene = await warm();
+  const given = options();
+  scene.state.before = (commands) => (makes(commands) ? Promise.reject(new TypeError('lost')) : undefined);
+  await scene.query(given, async () => 'one').catch(() => undefined);
+  scene.state.before = undefined;
+  expect(await scene.query(given, async () => 'two')).toBe('two');
+});
+
+describe('a fill that comes after its tombstone has ended', () => {
+  test.each([
+    ['of a load', 'query'],
+    ['of cacheUser', 'cacheUser'],
+  ])('%s is refused by Redis', async (_, way) => {
+    // A tombstone lives for a second here, and the fill is on its way for longer.
+    const scene = cacheScene({ TOMBSTONE_SECONDS: '1', LOADER_DEADLINE_MS: '500' });
+    const user = freshNamespace();
+    const given = { namespace: freshNamespace(), args: 1, user, ttlSeconds: 60 };
+    const key = await scene.run(async () => (way === 'query' ? CacheService.keyOf(given) : CacheService.userKey(user)));
+    // Its nonces are there; the entry is not.
+    await scene.run(async () => {
+      await CacheService.query(given, async () => 1);
+      await CacheService.cacheUser(user, 1);
+    });
+    await scene.run(async ({ batch }) => batch.send('UNLINK', key.entryKey));
+    scene.state.before = async (commands) => {
+      if (!fills(commands)) return;
+      await scene.run(async () => CacheService.invalidate({ keys: [key] }), scene.elsewhere);
+      // The server's own clock ends the tombstone: there is no other to turn.
+      await vi.waitFor(
+        async () => expect(await scene.run(({ batch }) => batch.send('EXISTS', key.entryKey), scene.elsewhere)).toBe(0),
+        { timeout: 5_000, interval: 50 },
+      );
+    };
+    if (way === 'query') await scene.query(given, async () => 'old');
+    else {
+      await scene.run(async () => {
+        await CacheService.getCachedUser(user);
+        await CacheService.cacheUser(user, 'old');
+      });
+    }
+    scene.state.before = undefined;
+    expect(await scene.run(({ batch }) => batch.send('EXISTS', key.entryKey), scene.elsewhere)).toBe(0);
+  });
+});

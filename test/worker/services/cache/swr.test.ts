@@ -1,0 +1,171 @@
+import { describe, expect, test, vi } from 'vitest';
+
+import { DatabaseUnavailable } from '../../../../src/db/client';
+import { CacheService } from '../../../../src/services/cache.service';
+import type { Invalidation } from '../../../../src/services/cache.service';
+import { cacheScene, freshNamespace, gate } from '../../support/cache';
+
+const unasked = () => Promise.reject(new Error('the loader was asked'));
+const options = () => ({
+  namespace: freshNamespace(),
+  args: 1,
+  user: 'u-swr',
+  tags: ['t'],
+  ttlSeconds: 60,
+  staleSeconds: 30,
+});
+
+/** A scene with one cached value, which is a second past its TTL. */
+async function stale(given = options()) {
+  const scene = cacheScene();
+  await scene.query(given, async () => 'old');
+  scene.clock.ms += 61_000;
+  return { scene, given };
+}
+
+describe('a stale hit', () => {
+  test('is answered at once with one trip, and is really refreshed', async () => {
+    const { scene, given } = await stale();
+    const order: string[] = [];
+    const { open, opened } = gate();
+    scene.state.sent = [];
+    await scene.run(async () => {
+      const value = await CacheService.query(given, async () => {
+        await opened;
+        order.push('loaded');
+        return 'new';
+      });
+      order.push(`answered with ${value} after ${scene.state.sent.length} trip`);
+      open();
+    });
+    expect(order).toEqual(['answered with old after 1 trip', 'loaded']);
+    expect(await scene.query(given, unasked)).toBe('new');
+    // For a whole TTL.
+    scene.clock.ms += 53_000;
+    expect(await scene.query(given, unasked)).toBe('new');
+  });
+
+  test('of twenty requests at once is refreshed by one', async () => {
+    const { scene, given } = await stale();
+    let loads = 0;
+    const { open, opened } = gate();
+    const answers = Array.from({ length: 20 }, () =>
+      scene.query(given, async () => {
+        loads += 1;
+        await opened;
+        return 'new';
+      }),
+    );
+    // The leader's request ends with its refresh; the others' with their answers.
+    const firstNineteen = await Promise.all(
+      answers.map((answer) => Promise.race([answer, opened.then(() => 'late')])).slice(1),
+    );
+    open();
+    await Promise.all(answers);
+    expect(new Set(firstNineteen)).toEqual(new Set(['old']));
+    expect(loads).toBe(1);
+  });
+
+  test('is refreshed though the request has no time left for Redis', async () => {
+    const { scene, given } = await stale();
+    await scene.run(async ({ batch }) => {
+      expect(await CacheService.query(given, async () => 'new')).toBe('old');
+      batch.setDeadline(0);
+    });
+    expect(await scene.query(given, unasked)).toBe('new');
+  });
+
+  test('is not served once it is too old', async () => {
+    const { scene, given } = await stale();
+    scene.clock.ms += 30_000;
+    expect(await scene.query(given, async () => 'new')).toBe('new');
+  });
+
+  test.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
+    ['key', (given) => ({ keys: [CacheService.keyOf(given)] })],
+    ['namespace', ({ namespace }) => ({ namespaces: [namespace] })],
+    ['tag', ({ tags }) => ({ tags })],
+    ['user', ({ user }) => ({ users: [user] })],
+  ])('that is invalidated by %s while it is refreshed is not refreshed with the old value', async (_, change) => {
+    const { scene, given } = await stale();
+    const { open, opened } = gate();
+    let value = 'old';
+    const answer = scene.query(given, async () => {
+      const read = value;
+      await opened;
+      return read;
+    });
+    await vi.waitFor(() => expect(scene.isolate.flights.size).toBe(1));
+    value = 'new';
+    await scene.run(async () => CacheService.invalidate(change(given)), scene.elsewhere);
+    open();
+    expect(await answer).toBe('old');
+    expect(await scene.query(given, async () => value)).toBe('new');
+    expect(await scene.query(given, unasked)).toBe('new');
+  });
+
+  test('that was invalidated is not served, whatever its window', async () => {
+    const { scene, given } = await stale();
+    await scene.run(async () => CacheService.invalidate({ tags: given.tags }), scene.elsewhere);
+    await expect(scene.query(given, () => Promise.reject(new DatabaseUnavailable('down')))).rejects.toThrow('down');
+  });
+
+  test('whose refresh fails is served on, and the loader is left alone for a while', async () => {
+    const { scene, given } = await stale({ ...options(), staleSeconds: 600 });
+    const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    let tries = 0;
+    const failing = () => {
+      tries += 1;
+      return Promise.reject(new DatabaseUnavailable('down'));
+    };
+    for (let reads = 0; reads < 5; reads += 1) expect(await scene.query(given, failing)).toBe('old');
+    expect(tries).toBe(1);
+    expect(log.mock.calls.map(([line]) => (JSON.parse(String(line)) as { event: string }).event)).toEqual([
+      'cache.refresh_failed',
+    ]);
+    scene.clock.ms += 1_001;
+    for (let reads = 0; reads < 5; reads += 1) expect(await scene.query(given, failing)).toBe('old');
+    expect(tries).toBe(2);
+    // Twice as long after the second failure.
+    scene.clock.ms += 1_001;
+    expect(await scene.query(given, failing)).toBe('old');
+    expect(tries).toBe(2);
+    scene.clock.ms += 1_000;
+    expect(await scene.query(given, async () => 'new')).toBe('old');
+    expect(await scene.query(given, unasked)).toBe('new');
+    log.mockRestore();
+  });
+
+  test('whose loader finds nothing any more is gone', async () => {
+    const { scene, given } = await stale();
+    expect(await scene.query(given, async () => null)).toBe('old');
+    expect(await scene.query(given, async () => null)).toBeNull();
+  });
+});
+
+describe('early refresh', () => {
+  /** A value whose loader takes a second, ten seconds before its end. */
+  async function soonStale(random: number) {
+    const scene = cacheScene();
+    const given = { namespace: freshNamespace(), args: 1, ttlSeconds: 60 };
+    await scene.query(given, async () => {
+      scene.clock.ms += 1_000;
+      return 'first';
+    });
+    scene.clock.ms += 50_000;
+    scene.chance.value = random;
+    let loads = 0;
+    const value = await scene.query(given, async () => {
+      loads += 1;
+      return 'second';
+    });
+    scene.chance.value = 0;
+    return { value, loads, next: await scene.query(given, unasked) };
+  }
+
+  test('by chance, the likelier the nearer the end, and never in the way of an answer', async () => {
+    // -ln(1 - r) of a second reaches ten seconds ahead from r = 1 - e^-10 on.
+    expect(await soonStale(1 - Math.exp(-9.9))).toEqual({ value: 'first', loads: 0, next: 'first' });
+    expect(await soonStale(1 - Math.exp(-10.1))).toEqual({ value: 'first', loads: 1, next: 'second' });
+  });
+});
