@@ -53,7 +53,7 @@ export interface LoaderContext {
    *
    * @param ttlSeconds the query's own when that is shorter than the app's default for negative answers
    */
-  notFound(ttlSeconds?: number): Nothing;
+  readonly notFound: (ttlSeconds?: number) => Nothing;
 }
 
 export type Loader<T> = (context: LoaderContext) => Promise<T | Nothing | null>;

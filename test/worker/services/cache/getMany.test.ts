@@ -36,7 +36,7 @@ describe('getMany', () => {
     const scene = cacheScene();
     const requests = manyOf(4);
     await scene.run(async () => CacheService.getMany(requests.slice(1, 3), double));
-    const loader = vi.fn(double);
+    const loader = vi.fn<typeof double>(double);
     const asked = [...requests, requests[0]!, requests[3]!];
     expect(await scene.run(async () => CacheService.getMany(asked, loader))).toEqual([0, 2, 4, 6, 0, 6]);
     expect(loader).toHaveBeenCalledOnce();
@@ -84,7 +84,7 @@ describe('getMany', () => {
     const requests = manyOf(3, { staleSeconds: 10, staleIfErrorSeconds: 100 });
     await scene.run(async () => CacheService.getMany(requests, double));
     scene.clock.ms += 65_000;
-    const loader = vi.fn(async () => [10, 20, 30]);
+    const loader = vi.fn<() => Promise<number[]>>(async () => [10, 20, 30]);
     expect(await scene.run(async () => CacheService.getMany(requests, loader))).toEqual([0, 2, 4]);
     expect(loader).toHaveBeenCalledOnce();
     expect(await scene.run(async () => CacheService.getMany(requests, unasked))).toEqual([10, 20, 30]);

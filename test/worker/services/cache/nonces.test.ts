@@ -67,7 +67,7 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
   ['key', (given) => ({ keys: [CacheService.keyOf(given)] })],
 ])('an invalidation by %s while a loader runs and its nonces are being made', (_, change) => {
   /** Holds the nonces up until told, or lets them through first. */
-  async function race(
+  async function expectNew(
     order:
       | 'before the nonces'
       | 'after the nonces'
@@ -109,11 +109,11 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     }
   }
 
-  test('that comes first is not undone by them', () => race('before the nonces'));
-  test('that comes last outdates them', () => race('after the nonces'));
-  test('and that a flush makes Redis forget before they arrive', () => race('before them, and a flush'));
+  test('that comes first is not undone by them', () => expectNew('before the nonces'));
+  test('that comes last outdates them', () => expectNew('after the nonces'));
+  test('and that a flush makes Redis forget before they arrive', () => expectNew('before them, and a flush'));
   test('and that a flush makes Redis forget, after which others go on', () =>
-    race('before them, and others after a flush'));
+    expectNew('before them, and others after a flush'));
 });
 
 test('a load whose nonces are lost on the way fills nothing', async () => {
