@@ -4,9 +4,9 @@ import { readFile, readdir } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 
 import { clientOf } from '../../support/client.ts';
-import type { Answer, Call } from '../../support/client.ts';
+import type { Call } from '../../support/client.ts';
 import { signedIn } from '../faults/scene.ts';
-import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
+import { costOf, expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
 let scene: AttackScene;
@@ -21,27 +21,6 @@ beforeAll(async () => {
   await scene.app.sql("UPDATE users SET status = 'disabled', epoch = epoch + 1 WHERE id = ?", disabled.id);
 });
 afterAll(() => scene[Symbol.asyncDispose]());
-
-/** What of an answer may tell one case from another: everything but what is random or a time. */
-function face({ status, headers, body }: Answer): unknown {
-  const { requestId, ...said } = body as Record<string, unknown>;
-  expect(requestId).toEqual(expect.any(String));
-  const shown = [...headers]
-    .filter(([name]) => !['x-request-id', 'date'].includes(name))
-    // A limit's seconds run on between the two.
-    .map(([name, value]) => [name, name === 'ratelimit' ? value.replaceAll(/t=\d+/g, 't=') : value]);
-  return { status, headers: shown, said };
-}
-
-/** What a request cost: its pipelines, with each command's name. */
-async function costOf(send: () => Promise<Answer>): Promise<{ face: unknown; answer: Answer; pipelines: string[][] }> {
-  await scene.redis.idle();
-  scene.redis.reset();
-  const answer = await send();
-  await scene.redis.idle();
-  const pipelines = scene.redis.requests.map(({ commands }) => commands.map(([name]) => String(name)));
-  return { face: face(answer), answer, pipelines };
-}
 
 let client = 0;
 /** Somebody at an address that nobody else has. */
@@ -62,9 +41,9 @@ async function guesses(email: string): Promise<unknown[]> {
 
 describe('login', () => {
   test('a wrong password and an unknown account: the same answer, for the same work', async () => {
-    const wrong = await costOf(() => loginAs(elsewhere(), known.email));
-    const unknown = await costOf(() => loginAs(elsewhere(), `nobody.${randomUUID().slice(0, 8)}@example.com`));
-    const shut = await costOf(() => loginAs(elsewhere(), disabled.email));
+    const wrong = await costOf(scene, () => loginAs(elsewhere(), known.email));
+    const unknown = await costOf(scene, () => loginAs(elsewhere(), `nobody.${randomUUID().slice(0, 8)}@example.com`));
+    const shut = await costOf(scene, () => loginAs(elsewhere(), disabled.email));
     expectRefused(wrong.answer, 'INVALID_CREDENTIALS');
     expect(unknown.face).toEqual(wrong.face);
     expect(shut.face).toEqual(wrong.face);
@@ -86,8 +65,8 @@ describe('login', () => {
 
   test('what cannot be a password or an address is refused alike', async () => {
     for (const password of ['', 'x'.repeat(257)]) {
-      const one = await costOf(() => loginAs(elsewhere(), known.email, password));
-      const other = await costOf(() => loginAs(elsewhere(), 'nobody.at.all@example.com', password));
+      const one = await costOf(scene, () => loginAs(elsewhere(), known.email, password));
+      const other = await costOf(scene, () => loginAs(elsewhere(), 'nobody.at.all@example.com', password));
       expectRefused(one.answer, 'VALIDATION_FAILED');
       expect(other.face).toEqual(one.face);
       expect([one.pipelines, other.pipelines]).toEqual([[], []]);
@@ -138,7 +117,9 @@ describe('refresh', () => {
     const nobody = [form, kid, randomUUID(), randomBytes(16).toString('base64url'), ...rest].join('.');
     const faces: unknown[] = [];
     for (const token of [live, none, nobody, 'grt1.x']) {
-      const cost = await costOf(() => scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: token } }));
+      const cost = await costOf(scene, () =>
+        scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: token } }),
+      );
       expectRefused(cost.answer, 'INVALID_TOKEN');
       expect(cost.pipelines).toEqual([]);
       faces.push(cost.face);
@@ -166,7 +147,7 @@ describe('what belongs to others', () => {
     ];
     const said = new Set<string>();
     for (const id of ids) {
-      const { answer } = await costOf(() => own(scene.call, 'DELETE', `/v1/sessions/${encodeURIComponent(id)}`));
+      const { answer } = await costOf(scene, () => own(scene.call, 'DELETE', `/v1/sessions/${encodeURIComponent(id)}`));
       expectRefused(answer, 'NOT_FOUND');
       said.add(JSON.stringify({ ...answer.body, requestId: '' }));
     }
@@ -188,7 +169,7 @@ describe('what belongs to others', () => {
     const faces: unknown[] = [];
     const pipelines: string[][][] = [];
     for (const id of [known.id, attacker.id, disabled.id, randomUUID(), 'x', known.email]) {
-      const cost = await costOf(() => own(scene.call, ...of(encodeURIComponent(id))));
+      const cost = await costOf(scene, () => own(scene.call, ...of(encodeURIComponent(id))));
       expectRefused(cost.answer, 'FORBIDDEN');
       faces.push({ ...(cost.face as object), headers: undefined });
       pipelines.push(cost.pipelines);

@@ -6,6 +6,7 @@ import { clientOf, newcomer } from '../../support/client.ts';
 import type { Answer, Call } from '../../support/client.ts';
 import { startFaultyRedis } from '../../support/faults.ts';
 import type { FaultyRedis } from '../../support/faults.ts';
+import type { Mailbox } from '../../support/mailbox.ts';
 
 /** Short breaker times, the product's own deadlines, and limits that are in nobody's way. */
 export const SETTINGS = {
@@ -47,9 +48,15 @@ export interface Scene extends AsyncDisposable {
   signIn(account: Account): Promise<SignedIn>;
 }
 
-export async function startScene(settings: Record<string, string> = {}): Promise<Scene> {
+/** @param email where the app's mails go; without it, it sends none */
+export async function startScene(settings: Record<string, string> = {}, email?: Mailbox): Promise<Scene> {
   const redis = await startFaultyRedis();
-  const app = await startApp({ bundle: inject('workerBundle'), redis, settings: { ...SETTINGS, ...settings } });
+  const app = await startApp({
+    bundle: inject('workerBundle'),
+    redis,
+    settings: { ...SETTINGS, ...settings },
+    ...(email !== undefined && { email }),
+  });
   // Each from an address of its own, so that nothing that is counted by address adds up.
   let client = 0;
   const elsewhere = () => clientOf(app.url, `198.51.100.${(client = (client % 250) + 1)}`);
