@@ -93,6 +93,15 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
       const ready = async (): Promise<unknown> => (await fetch(`${url}/ready`)).json();
       const up = { dependencies: { redis: { status: 'up' }, database: { status: 'up' } } };
       await expect.poll(ready, { timeout: 20_000, interval: 500 }).toMatchObject(up);
+      // The terminal is the mailbox.
+      const person = { email: 'ada@example.com', password: 'correct horse battery', name: 'Ada' };
+      const registered = await fetch(`${url}/v1/auth/register`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(person),
+      });
+      expect(registered.status).toBe(201);
+      await expect.poll(() => output.stdout).toMatch(/mail to ada@example\.com ──\nSubject: .+\n\n(?:.*\n)+?gotv1\./);
       // Cron triggers can be tried.
       expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
 
