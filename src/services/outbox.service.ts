@@ -14,6 +14,7 @@ import { blacklistTtlMs } from './blacklist.service';
 import type { LocalDenials, Versions } from './blacklist/denials';
 import { parseMessage, tell } from './outbox/message';
 import type { OutboxMessage } from './outbox/message';
+import { sleep } from './retry';
 import { facade } from './scope';
 
 export type { OutboxMessage } from './outbox/message';
@@ -277,10 +278,4 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       }
     },
   };
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
 }

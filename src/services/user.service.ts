@@ -171,7 +171,12 @@ export function createUserService({ database, cache, outbox, event, settings, no
           })
           .where(eq(users.id, userId))
           .returning(),
-        ...(status === 'disabled' ? [endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs })] : []),
+        ...(status === 'disabled'
+          ? [
+              endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs }),
+              dropOneTimeTokens(db, userId, 'recovery'),
+            ]
+          : []),
         ...invalidation.statements(db),
         ...(versions?.statements(db) ?? []),
       ]);
