@@ -19,7 +19,8 @@ Options:
   --help       prints this
 
 Environment:
-  BENCH_REDIS_URL   a Redis of your own behind the gateway, such as redis://127.0.0.1:6379, in place of the embedded engine
+  BENCH_REDIS_URL   a Redis of your own behind the gateway, such as redis://127.0.0.1:6379, in place of a redis-server of the
+                    bench's own, or of the embedded engine
 `;
 
 async function main(argv: string[]): Promise<number> {

@@ -35,6 +35,7 @@ describe('the contenders of the question "cache"', () => {
         survivesInvalidationDuringFill: true,
         concurrentMisses: [],
         concurrentTaggedHits: [],
+        refreshesStale: true,
       });
     }
   });

@@ -4,7 +4,7 @@ import { onError } from '../../../../src/middlewares/error.middleware';
 import { services } from '../../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../../src/middlewares/services.middleware';
 import { CacheService } from '../../../../src/services/cache.service';
-import { TTL_SECONDS, addRoutes } from './routes.ts';
+import { STALE_AFTER_SECONDS, STALE_FOR_SECONDS, TTL_SECONDS, addRoutes } from './routes.ts';
 import type { Contender, Value } from './routes.ts';
 
 const namespace = 'bench';
@@ -20,9 +20,17 @@ const read: Contender['read'] = async ({ key, load }) =>
 
 const contender: Contender = {
   read,
+  readStale: async ({ key, load }) => {
+    const life = { ttlSeconds: STALE_AFTER_SECONDS, staleSeconds: STALE_FOR_SECONDS };
+    return found(await CacheService.query({ namespace, args: key, ...life }, load));
+  },
   readTagged: async ({ key, load }, tags) =>
     found(await CacheService.query({ namespace, args: key, tags, ttlSeconds: TTL_SECONDS }, load)),
-  readMany: (lookups) => Promise.all(lookups.map(read)),
+  async readMany(lookups) {
+    const requests = lookups.map(({ key, load }) => ({ namespace, args: key, ttlSeconds: TTL_SECONDS, load }));
+    const values = await CacheService.getMany(requests, (missing) => Promise.all(missing.map(({ load }) => load())));
+    return values.map(found);
+  },
   forget: (key) => CacheService.invalidate({ keys: [CacheService.keyOf({ namespace, args: key })] }),
   invalidateTag: (tag) => CacheService.invalidate({ tags: [tag] }),
 };
