@@ -15,6 +15,7 @@ import { healthRoutes } from './routes/health.routes';
 import { recoveryRoutes } from './routes/recovery.routes';
 import { sessionRoutes } from './routes/sessions.routes';
 import { userRoutes } from './routes/users.routes';
+import { warmingRoutes } from './routes/warming.routes';
 import { wellKnownRoutes } from './routes/wellKnown.routes';
 
 /**
@@ -42,7 +43,8 @@ export function createApp(options: ServicesOptions = {}) {
     .route('/v1/auth', recoveryRoutes)
     .route('/v1/sessions', sessionRoutes)
     .route('/v1/users', userRoutes)
-    .route('/v1/admin', adminRoutes);
+    .route('/v1/admin', adminRoutes)
+    .route('/v1/admin/warming', warmingRoutes);
 
   app.onError(onError);
   app.notFound((c) => {

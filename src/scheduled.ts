@@ -3,11 +3,12 @@ import { describeError, log } from './config/log';
 import { createServices } from './services';
 import { isolateOf } from './services/isolate';
 import { runWithServices } from './services/scope';
+import { warmingJobs } from './warming';
 
 /** What one run may wait for Redis in all. */
 const MAX_REDIS_MS = 20_000;
 
-/** Each minute: tells Redis what it has not been told, and clears what has expired. */
+/** Each minute: tells Redis what it has not been told, clears what has expired, and keeps warm what is to be. */
 export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controller, env, ctx) => {
   const { services, batch } = createServices({
     isolate: isolateOf(configOf(env)),
@@ -20,6 +21,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());
     await attempt('one-time-tokens', () => services.recovery.purge());
+    await attempt('warming', () => services.warm.runDue(warmingJobs));
     await batch.settle();
   });
 };

@@ -70,6 +70,9 @@ export function createKeys(prefix: string, secret: string) {
     lock: (name: string) => `${prefix}:lock:{${name}}`,
     lockFence: (name: string) => `${prefix}:lock:{${name}}:fence`,
 
+    /** Hash, one a job: how far its run has come, and the fence of whoever wrote it. */
+    warming: (job: string) => `${prefix}:cache:warming:{${job}}`,
+
     /** String: the cached user, in one slot with the user's nonce. */
     user: (userId: string) => `${prefix}:user:{${userId}}`,
     userNonce: (userId: string) => `${prefix}:user:{${userId}}:nonce`,

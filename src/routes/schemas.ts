@@ -96,6 +96,15 @@ export const listSchema = z.strictObject({
   q: line(100).optional(),
 });
 
+export const warmingParam = z.strictObject({ job: z.string().max(64) });
+export const warmingSchema = z.strictObject({
+  concurrency: count(5, 20),
+  restart: z
+    .enum(['true', 'false'])
+    .default('false')
+    .transform((text) => text === 'true'),
+});
+
 export const userParam = z.strictObject({ id: z.string().max(64) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
 

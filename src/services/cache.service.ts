@@ -151,6 +151,8 @@ export interface CacheDeps {
   /** Uniform in [0, 1). */
   random?: () => number;
   degraded: (what: string) => void;
+  /** What is fresh for less than this is loaded anew, before it is answered: for warming. */
+  refreshWithinMs?: number;
 }
 
 /** A request for one entry, with the options that it was made with. */

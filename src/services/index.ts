@@ -42,6 +42,8 @@ import { createUserService } from './user.service';
 import type { UserService } from './user.service';
 import { createVerificationService } from './verification.service';
 import type { VerificationService } from './verification.service';
+import { createWarmService } from './warm.service';
+import type { WarmService } from './warm.service';
 
 /** What a walk through the key space may wait for Redis in all. */
 const SLOW_MS = 25_000;
@@ -94,18 +96,23 @@ export function createServices(context: RequestContext): RequestServices {
     email,
     freshBatch: () => batchOf(callTimeoutMs),
     slowBatch: () => batchOf(SLOW_MS),
-    background,
+    background: (work) => apart({}, ({ batch: own }) => work(own)),
+    apart,
   };
   const services = new RequestServiceMap(parts);
 
   /** The request's own deadline is over by then, and what it read is old. */
-  async function background<T>(work: (batch: RedisBatch) => Promise<T>): Promise<T> {
-    const own = batchOf(callTimeoutMs);
-    const apart = new RequestServiceMap({ ...parts, common: { ...parts.common, batch: own } });
+  async function apart<T>(changes: { refreshWithinMs?: number }, work: (own: OwnRequest) => Promise<T>): Promise<T> {
+    const own = { batch: batchOf(callTimeoutMs), degraded: new Set<string>() };
+    const noteBoth = (what: string) => {
+      own.degraded.add(what);
+      note(what);
+    };
+    const common = { ...parts.common, batch: own.batch, degraded: noteBoth };
     try {
-      return await runWithServices(apart, () => work(own));
+      return await runWithServices(new RequestServiceMap({ ...parts, ...changes, common }), () => work(own));
     } finally {
-      await own.settle();
+      await own.batch.settle();
     }
   }
 
@@ -115,6 +122,9 @@ export function createServices(context: RequestContext): RequestServices {
 }
 
 const nowhere = (): Device => ({ device: '', address: '' });
+
+/** What stands behind work that is done apart from its request. */
+type OwnRequest = Pick<RequestServices, 'batch' | 'degraded'>;
 
 interface Parts {
   isolate: Isolate;
@@ -136,6 +146,9 @@ interface Parts {
   slowBatch: () => RedisBatch;
   /** Runs work that outlives the request, with services and a batch of its own. */
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
+  /** The same, with what of it was degraded; with `refreshWithinMs` it loads anew what will soon be stale. */
+  apart: <T>(changes: { refreshWithinMs?: number }, work: (own: OwnRequest) => Promise<T>) => Promise<T>;
+  refreshWithinMs?: number;
 }
 
 /** Each service is built on first use and kept: most requests need few of them. */
@@ -157,6 +170,7 @@ class RequestServiceMap implements ServiceMap {
   #recovery?: RecoveryService;
   #verification?: VerificationService;
   #health?: HealthService;
+  #warm?: WarmService;
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -167,10 +181,11 @@ class RequestServiceMap implements ServiceMap {
   }
 
   get cache() {
-    const { common, isolate, background, random } = this.#parts;
+    const { common, isolate, background, random, refreshWithinMs } = this.#parts;
     return (this.#cache ??= createCacheService({
       ...common,
       ...(random && { random }),
+      ...(refreshWithinMs !== undefined && { refreshWithinMs }),
       flights: isolate.flights,
       memory: isolate.cacheMemory,
       outbox: () => this.outbox,
@@ -267,6 +282,11 @@ class RequestServiceMap implements ServiceMap {
   get verification() {
     const { mail, outbox, event } = this;
     return (this.#verification ??= createVerificationService({ ...this.#parts.common, mail, outbox, event }));
+  }
+
+  get warm() {
+    const { common, freshBatch, apart } = this.#parts;
+    return (this.#warm ??= createWarmService({ ...common, lock: this.lock, freshBatch, apart }));
   }
 
   get health() {

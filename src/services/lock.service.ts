@@ -91,10 +91,14 @@ declare module './scope' {
 
 export const LockService: LockService = facade('lock');
 
-/** The answer to a client whose request needs a lock that is not to be had. */
-export function lockRefused(refusal: LockRefusal): AppError {
+/**
+ * The answer to a client whose request needs a lock that is not to be had.
+ *
+ * @param mostMs how long the holder will be at it, where that is known to be less than its lease
+ */
+export function lockRefused(refusal: LockRefusal, mostMs = Infinity): AppError {
   if (refusal.reason === 'unavailable') return unavailable('The lock');
-  const seconds = Math.max(1, Math.ceil(refusal.remainingMs / 1_000));
+  const seconds = Math.max(1, Math.ceil(Math.min(refusal.remainingMs, mostMs) / 1_000));
   return new AppError('CONFLICT', {
     detail: 'Somebody else is at it.',
     headers: { 'Retry-After': String(seconds) },

@@ -1,4 +1,4 @@
-import { asc, count, eq, ne, or, sql } from 'drizzle-orm';
+import { and, asc, count, eq, gt, gte, isNull, ne, or, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import type { Database } from '../db/client';
@@ -53,6 +53,8 @@ export interface UserService {
   /** @throws {AppError} `NOT_FOUND` */
   getUser(userId: string): Promise<User>;
   getUsers(query: UserQuery): Promise<Page<User>>;
+  /** Users with a session that was in use since then, in the order of their ids, from the one after `after` on. */
+  activeIds(sinceMs: number, after: string, limit: number): Promise<string[]>;
   /**
    * @param by who changes somebody else's account
    * @throws {AppError} `NOT_FOUND`
@@ -109,6 +111,18 @@ export function createUserService({ database, cache, outbox, event, settings, no
 
   return {
     keyOf: (userId) => cache.userKey(userId),
+
+    async activeIds(sinceMs, after, limit) {
+      const rows = await database.run((db) =>
+        db
+          .selectDistinct({ userId: sessions.userId })
+          .from(sessions)
+          .where(and(gt(sessions.userId, after), gte(sessions.lastSeenAtMs, sinceMs), isNull(sessions.endedAtMs)))
+          .orderBy(asc(sessions.userId))
+          .limit(limit),
+      );
+      return rows.map(({ userId }) => userId);
+    },
 
     async getUser(userId) {
       const user = await cache.user(userId, life(settings.userTtlSeconds), async () => {

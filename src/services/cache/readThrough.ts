@@ -40,6 +40,7 @@ export interface ReadThroughDeps {
   now: () => number;
   random: () => number;
   degraded: (what: string) => void;
+  refreshWithinMs?: number;
 }
 
 /** Something to load: what is wanted, and the state of the cache that it was missed in. */
@@ -58,6 +59,7 @@ const LEADER_SLACK_MS = 1_500;
 /** Cache-aside for any number of entries at a time: one read of the cache, one call of the loader. */
 export function createReadThrough(deps: ReadThroughDeps) {
   const { reader, flights, memory, settings, waitUntil, background, now, random, degraded } = deps;
+  const { refreshWithinMs = -Infinity } = deps;
   const fills = createFills(deps);
 
   /** `undefined` when Redis cannot be asked: the caller goes on without a cache. */
@@ -90,7 +92,8 @@ export function createReadThrough(deps: ReadThroughDeps) {
       const entry = snapshot?.entry;
       const decoded = entry === undefined ? undefined : decodeEntry(entry, one.schema);
       const miss = { wanted: one, snapshot, flight: flightOf(one.key, snapshot) };
-      if (entry === undefined || decoded?.ok !== true) {
+      const isDue = entry !== undefined && entry.softExpiryMs - now() < refreshWithinMs;
+      if (entry === undefined || decoded?.ok !== true || isDue) {
         misses.push({ at, miss: { ...miss, fallback: undefined } });
         continue;
       }

@@ -4,6 +4,7 @@ import type { RedisBatch } from '../../../src/redis/batch';
 import type { Script } from '../../../src/redis/script';
 import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
 import { cacheFill } from '../../../src/redis/scripts/cacheFill';
+import { fencedWrite } from '../../../src/redis/scripts/fencedWrite';
 import { lockAcquire } from '../../../src/redis/scripts/lockAcquire';
 import { lockExtend } from '../../../src/redis/scripts/lockExtend';
 import { lockRelease } from '../../../src/redis/scripts/lockRelease';
@@ -75,6 +76,7 @@ const field = (batch: RedisBatch, name: string) => batch.send('HGET', session, n
 const all: Record<string, Script> = {
   blacklistMerge,
   cacheFill,
+  fencedWrite,
   lockAcquire,
   lockExtend,
   lockRelease,

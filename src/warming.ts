@@ -1,0 +1,47 @@
+import { AppError } from './errors';
+import { UserService } from './services/user.service';
+import type { UserQuery } from './services/user.service';
+import type { WarmingJob } from './services/warm.service';
+
+/** How many pages of the users' list are kept, with the API's default length. */
+const PAGES = 3;
+
+/**
+ * What an administrator sees first. Each load counts all users: without `everySeconds` it is warmed on request only, which
+ * a table of millions may prefer.
+ */
+const userLists: WarmingJob<UserQuery> = {
+  name: 'user-lists',
+  everySeconds: 60,
+  total: () => Promise.resolve(PAGES),
+  page: (cursor, limit) => {
+    const first = Number(cursor) + 1;
+    const last = Math.min(PAGES, first + limit - 1);
+    const items = Array.from({ length: last - first + 1 }, (_, index) => ({ page: first + index, limit: 20 }));
+    return Promise.resolve({ items, next: last < PAGES ? String(last) : null });
+  },
+  warm: (query) => UserService.getUsers(query),
+};
+
+/** Who was here within this time is expected back. */
+const ACTIVE_MS = 86_400_000;
+
+/** The accounts of those who are about: after Redis has lost its data, before their devices all ask at once. */
+const activeUsers: WarmingJob<string> = {
+  name: 'active-users',
+  page: async (cursor, limit) => {
+    const items = await UserService.activeIds(Date.now() - ACTIVE_MS, cursor, limit);
+    return { items, next: items.length < limit ? null : (items.at(-1) ?? null) };
+  },
+  warm: async (userId) => {
+    try {
+      await UserService.getUser(userId);
+    } catch (error) {
+      // Deleted since.
+      if (!(error instanceof AppError && error.code === 'NOT_FOUND')) throw error;
+    }
+  },
+};
+
+/** Your own jobs go here. */
+export const warmingJobs: readonly WarmingJob[] = [userLists, activeUsers];
