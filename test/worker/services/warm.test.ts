@@ -116,6 +116,16 @@ describe('a run', () => {
     expect(await cached(fresh, 1)).toBe(3);
   });
 
+  test('stores what it loads side by side, the first time too', async () => {
+    const job = jobOf(10);
+    // Something has been cached before, but nothing of this namespace.
+    await inRequest(() => CacheService.query({ namespace: 'other', args: 1, ttlSeconds: 60 }, async () => 1), {
+      isolate,
+    });
+    await run(job);
+    expect(await Promise.all(job.loads.map((_, item) => cached(job, item)))).toEqual(job.loads.map(() => 1));
+  });
+
   test('serves the former value until the new one is there, and keeps it when the load fails', async () => {
     let onLoad = async () => {};
     const job = jobOf(1, { ttlSeconds: 100, everySeconds: 60, onLoad: () => onLoad() });
@@ -295,8 +305,11 @@ describe('without Redis', () => {
         if (item === 24) state.down = true;
       },
     });
-    await expect(inRequest(() => WarmService.run(job), { isolate })).rejects.toThrow(RedisUnavailable);
-    expect(job.loads[30]).toBe(0);
+    await expect(inRequest(() => WarmService.run(job), { isolate })).rejects.toMatchObject({
+      code: 'SERVICE_UNAVAILABLE',
+    });
+    // The wave in which that shows is the last.
+    expect(job.loads[31]).toBe(0);
     expect(await progressOf(job)).toMatchObject({ state: 'running', done: 20, cursor: '20' });
   });
 });
