@@ -5,6 +5,7 @@ import { describeError, log } from '../config/log';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { events, users } from '../db/schema';
 import type { EventRow } from '../db/schema';
+import { wellAfterAnswer } from './afterAnswer';
 import { facade } from './scope';
 import type { Device } from './session.service';
 
@@ -38,7 +39,7 @@ export interface EventEntry {
 export interface EventService {
   /** @param when a condition on D1, told in the same transaction: without it there is no event */
   prepare(event: NewEvent, when?: SQL): EventEntry;
-  /** Logs now and records after the answer: for what changes nothing else. */
+  /** Logs now and records well after the answer, so that its time does not tell: for what changes nothing else. */
   note(event: NewEvent): void;
   /** The last 50, newest first; of failed logins at most 10, so that they cannot push out the rest. */
   list(userId: string): Promise<AccountEvent[]>;
@@ -114,7 +115,8 @@ export function createEventService({ database, origin, waitUntil, now }: EventDe
 
     note(event) {
       report(event);
-      const recorded = database.batch((db) => prepare(event).statements(db));
+      const entry = prepare(event);
+      const recorded = wellAfterAnswer().then(() => database.batch((db) => entry.statements(db)));
       waitUntil(recorded.catch((error: unknown) => log('warn', 'event.lost', describeError(error))));
     },
 

@@ -5,6 +5,7 @@ import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
 import type { UserRow } from '../db/schema';
+import { wellAfterAnswer } from './afterAnswer';
 import type { EventService } from './event.service';
 import { recoveryMail } from './mail/messages';
 import type { MailService } from './mail.service';
@@ -17,7 +18,7 @@ import {
 } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { retry, sleep } from './retry';
+import { retry } from './retry';
 import { facade } from './scope';
 import { endOthers } from './session.service';
 import { normalizeEmail, userInvalidation } from './user.service';
@@ -49,9 +50,6 @@ declare module './scope' {
 }
 
 export const RecoveryService: RecoveryService = facade('recovery');
-
-/** How long after the answer the work begins that tells accounts apart: this, up to twice this. */
-const LATER_MS = 100;
 
 /** After the answer nobody is there to try again. */
 const DATABASE_WAITS_MS = [500, 2_000];
@@ -88,9 +86,7 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
   }
 
   async function sendLink(email: string): Promise<void> {
-    // By then the answer has left. Begun at once, the work for a known account holds it up by some milliseconds (7 of 20 on
-    // one machine), and begun at a fixed time it would hold up another that is sent for that.
-    await sleep(LATER_MS * (1 + Math.random()));
+    await wellAfterAnswer();
     const token = await retry(() => issue(email), { waitsMs: DATABASE_WAITS_MS });
     if (token !== undefined) await mail.send('recovery', recoveryMail(email, token, config.mail));
   }

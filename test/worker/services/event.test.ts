@@ -1,7 +1,12 @@
+import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test';
 import { env } from 'cloudflare:workers';
+import { drizzle } from 'drizzle-orm/d1';
 import { beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { createApp } from '../../../src/app';
+import type { Statement } from '../../../src/db/client';
+import * as schema from '../../../src/db/schema';
+import { tappedD1 } from '../support/database';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
 
 const bound = bindings();
@@ -99,8 +104,12 @@ describe('an account’s events', () => {
   });
 
   test('are the last 50, of which failed logins at most 10: nobody can push the rest out', async () => {
+    const db = drizzle(env.DB, { schema });
     const note = (kind: 'login-failed' | 'logout') =>
-      inRequest(async ({ services }) => services.event.note({ kind, userId }), { isolate });
+      inRequest(({ services }) => {
+        const entry = services.event.prepare({ kind, userId });
+        return db.batch(entry.statements(db) as [Statement, ...Statement[]]);
+      });
     for (let round = 0; round < 14; round += 1) await note('login-failed');
     expect(await kinds()).toEqual([...Array.from({ length: 10 }, () => 'login-failed'), 'registered']);
     for (let round = 0; round < 45; round += 1) await note('logout');
@@ -151,20 +160,38 @@ describe('an account’s events', () => {
   });
 });
 
+test('a failed login asks the database the same before its answer, whether there is such an account', async () => {
+  const before: number[] = [];
+  const after: number[] = [];
+  for (const tried of [email, `nobody.${email}`]) {
+    let queries = 0;
+    const counted = bindings({ DB: tappedD1((query) => ((queries += 1), query())) });
+    const context = createExecutionContext();
+    const request = new Request('http://gatehouse.test/v1/auth/login', {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', 'CF-Connecting-IP': '203.0.113.78' },
+      body: JSON.stringify({ email: tried, password: 'wrong horse battery' }),
+    });
+    const answer = await createApp({ isolate }).fetch(request, counted, context);
+    expect(answer.status).toBe(401);
+    before.push(queries);
+    await waitOnExecutionContext(context);
+    after.push(queries);
+  }
+  expect(before).toEqual([1, 1]);
+  // The event of the one that exists comes later.
+  expect(after).toEqual([2, 1]);
+});
+
 describe('what overtakes a login', () => {
   /** D1 with something that happens right before the batch that begins the session. */
   function overtaken(byWhat: string): D1Database {
     let batches = 0;
-    const real = env.DB.withSession('first-primary');
-    const session = {
-      prepare: (query: string) => real.prepare(query),
-      batch: async (statements: D1PreparedStatement[]) => {
-        batches += 1;
-        if (batches === 2) await env.DB.prepare(byWhat).bind(userId).run();
-        return real.batch(statements);
-      },
-    };
-    return { withSession: () => session } as unknown as D1Database;
+    return tappedD1(async (query, kind) => {
+      if (kind === 'batch') batches += 1;
+      if (kind === 'batch' && batches === 2) await env.DB.prepare(byWhat).bind(userId).run();
+      return query();
+    });
   }
   const loginWhile = (byWhat: string) =>
     inRequest(({ services }) => services.auth.login({ email, password }, { device: 'Phone', address: '' }), {
