@@ -51,7 +51,8 @@ export function createRefresh({ records, find, isAlive, degraded }: RefreshDeps)
       records.write({ ...found, generation, confirmed: grant.generation }),
       records.refresh(grant),
     ]);
-    return reply;
+    // A server that did not know the first script yet has run the second one before it.
+    return reply.status === 'unknown' ? records.refresh(grant) : reply;
   }
 
   async function withoutRedis(grant: RefreshGrant): Promise<RefreshOutcome> {
