@@ -1,4 +1,6 @@
 import { readFile, readdir } from 'node:fs/promises';
+import { pid as ownPid } from 'node:process';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Miniflare } from 'miniflare';
 
@@ -22,10 +24,14 @@ export const UNLIMITED = {
 
 export interface RunningApp extends AsyncDisposable {
   url: string;
+  /** One for each isolate, the first of which is {@link url}'s. They share the database, and nothing else. */
+  urls: string[];
   /** The app's own database, to look behind its back. */
   sql(query: string, ...values: unknown[]): Promise<Record<string, unknown>[]>;
   /** Runs the cron trigger. */
   scheduled(): Promise<void>;
+  /** Kills workerd in the middle of whatever it does (SIGKILL); new isolates come up on the same database and addresses. */
+  kill(): Promise<void>;
   logs: string[];
 }
 
@@ -44,36 +50,43 @@ export async function startApp(options: {
   settings?: Record<string, string>;
   /** What `EMAIL` is: a mailbox of ours, or Miniflare's own stand-in for the platform. */
   email?: Mailbox | 'miniflare';
+  /** How many isolates of the same Worker run on the one database. @default 1 */
+  isolates?: number;
 }): Promise<RunningApp> {
   const { email } = options;
   const mail = email !== undefined && { MAILER: 'cloudflare', MAIL_FROM: 'hello@example.net' };
   const bindings = { ...testBindings(options.redis), ...mail, ...options.settings };
   const logs: string[] = [];
+  const contents = await readFile(options.bundle, 'utf8');
+  const names = Array.from({ length: options.isolates ?? 1 }, (_, index) => `gatehouse${index === 0 ? '' : index}`);
+  const others = new Set(await workerdsOf(ownPid));
   const miniflare = new Miniflare({
     host: '127.0.0.1',
     port: 0,
     handleStructuredLogs: ({ message }) => logs.push(message),
     workers: [
-      {
+      ...names.map((name) => ({
         config: {
-          name: 'gatehouse',
-          compatibilityDate: COMPATIBILITY_DATE,
-          manifest: {
-            mainModule: 'index.js',
-            modules: { 'index.js': { type: 'esm', contents: await readFile(options.bundle, 'utf8') } },
-          },
+          ...workerOf(name, contents).config,
           env: {
-            DB: { type: 'd1', id: 'gatehouse' },
-            ...(email === 'miniflare' && { EMAIL: { type: 'send-email' } }),
-            ...(typeof email === 'object' && { EMAIL: { type: 'worker', worker: 'mailbox', exportName: 'Mailbox' } }),
-            ...Object.fromEntries(Object.entries(bindings).map(([name, value]) => [name, { type: 'text', value }])),
+            DB: { type: 'd1' as const, id: 'gatehouse' },
+            ...(email === 'miniflare' && { EMAIL: { type: 'send-email' as const } }),
+            ...(typeof email === 'object' && {
+              EMAIL: { type: 'worker' as const, worker: 'mailbox', exportName: 'Mailbox' },
+            }),
+            ...Object.fromEntries(
+              Object.entries(bindings).map(([key, value]) => [key, { type: 'text' as const, value }]),
+            ),
           },
         },
-      },
+        dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
+      })),
       ...(typeof email === 'object' ? [workerOf('mailbox', email.worker)] : []),
     ],
   });
   const url = String(await miniflare.ready).replace(/\/$/, '');
+  const direct = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)));
+  const urls = direct.map((address) => String(address).replace(/\/$/, ''));
   const db = await miniflare.getD1Database('DB');
   for (const file of (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort()) {
     const text = await readFile(`${migrations}/${file}`, 'utf8');
@@ -81,6 +94,7 @@ export async function startApp(options: {
   }
   return {
     url,
+    urls,
     logs,
     async sql(query, ...values) {
       const { results } = await db
@@ -96,8 +110,31 @@ export async function startApp(options: {
       const { outcome } = await worker.scheduled({ cron: '* * * * *' });
       if (outcome !== 'ok') throw new Error(`scheduled: ${outcome}`);
     },
+    async kill() {
+      const own = (await workerdsOf(ownPid)).filter((pid) => !others.has(pid));
+      if (own.length !== 1) throw new Error(`which workerd? ${own.join(', ')}`);
+      process.kill(own[0]!, 'SIGKILL');
+      // Miniflare starts another one at once.
+      for (const base of urls) {
+        while ((await fetch(`${base}/health`).catch(() => undefined))?.ok !== true) await sleep(20);
+      }
+    },
     async [Symbol.asyncDispose]() {
       await miniflare.dispose();
     },
   };
+}
+
+/** The workerd processes that a process has started. */
+async function workerdsOf(parent: number): Promise<number[]> {
+  // Where there is no such directory, nothing can be killed.
+  const pids = (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name));
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      // `pid (comm) state ppid …`; a process may be gone by now.
+      const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+      return stat.includes('(workerd)') && Number(/\) \S (\d+)/.exec(stat)?.[1]) === parent ? [Number(pid)] : [];
+    }),
+  );
+  return found.flat();
 }

@@ -48,15 +48,23 @@ export interface FaultyRedis extends AsyncDisposable {
   reset(): void;
   /** Resolves when nothing is under way and nothing has arrived for a while. */
   idle(quietMs?: number): Promise<void>;
+  /** The same Redis behind the faults, without their cost. */
+  readonly direct: { url: string; token: string };
   /** Asks the engine itself, behind the faults. @throws {Error} Redis's error */
   engine(...command: WireCommand): Promise<unknown>;
+  /** {@link engine} for several commands. */
+  engineAll(commands: readonly WireCommand[]): Promise<unknown[]>;
 }
 
 const TOKEN = 'faulty-redis';
 
-/** Starts a REST server on a port of its own before a real engine of its own. */
-export async function startFaultyRedis(): Promise<FaultyRedis> {
-  const gateway = await startGateway({ token: TOKEN, port: 0 });
+/**
+ * Starts a REST server on a port of its own before a real engine of its own, or before other servers.
+ *
+ * @param redisUrl as the gateway takes it
+ */
+export async function startFaultyRedis(redisUrl?: string): Promise<FaultyRedis> {
+  const gateway = await startGateway({ token: TOKEN, port: 0, ...(redisUrl !== undefined && { redisUrl }) });
   let requests: SeenRequest[] = [];
   let fault: Fault = { kind: 'none' };
   let left = Infinity;
@@ -107,6 +115,9 @@ export async function startFaultyRedis(): Promise<FaultyRedis> {
         return;
       case 'delay':
         await sleep(met.ms);
+        return answer(await forward(path, body));
+      case 'meanwhile':
+        await met.act();
         return answer(await forward(path, body));
       case 'stall': {
         const { status, text } = await forward(path, body);
@@ -207,11 +218,17 @@ export async function startFaultyRedis(): Promise<FaultyRedis> {
       const lastMs = () => Math.max(0, ...requests.map(({ arrivedAtMs, endedAtMs }) => endedAtMs ?? arrivedAtMs));
       while (hanging.size > 0 || performance.now() - lastMs() < quietMs) await sleep(10);
     },
+    direct: { url: gateway.url, token: TOKEN },
     async engine(...command) {
-      const { text } = await forward('/', command);
-      const { result, error } = JSON.parse(text) as { result?: unknown; error?: string };
-      if (error !== undefined) throw new Error(error);
+      const [result] = await redis.engineAll([command]);
       return result;
+    },
+    async engineAll(commands) {
+      const { text } = await forward('/pipeline', commands);
+      return (JSON.parse(text) as { result?: unknown; error?: string }[]).map(({ result, error }) => {
+        if (error !== undefined) throw new Error(error);
+        return result;
+      });
     },
     async [Symbol.asyncDispose]() {
       await opening;

@@ -26,6 +26,8 @@ export type Fault =
   | ({ kind: 'drop-after' } & Aim)
   /** Somebody else answers; nothing is executed. */
   | ({ kind: 'answer'; status: number; body: string; type?: string } & Aim)
+  /** Something else happens first, such as the server's death; then it is executed, if it still can be. */
+  | ({ kind: 'meanwhile'; act: () => Promise<unknown> } & Aim)
   /** Executed, but the answer's text is changed on its way. */
   | ({ kind: 'rewrite'; rewrite: (text: string) => string } & Aim)
   /** These commands are refused with Redis's error text, and not executed; the others are. */

@@ -1,0 +1,139 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { BACKENDS } from '../../support/backends.ts';
+import type { RunningBackend } from '../../support/backends.ts';
+import type { Call } from '../../support/client.ts';
+import { until } from '../../support/redisServers.ts';
+import { REVOKED, age, me, refresh, renewed, startStage, wake } from '../../support/stage.ts';
+import type { Held, Stage } from '../../support/stage.ts';
+
+const HOUR_MS = 3_600_000;
+/** The product's grace is 30 s. */
+const PAST_GRACE_MS = 31_000;
+const REUSED = { status: 401, body: { code: 'TOKEN_REUSED' } };
+
+describe.each(BACKENDS)('on $name', ({ missing, start }) => {
+  describe.skipIf(missing)('a refresh token that is shown again', () => {
+    let backend: RunningBackend;
+    let stage: Stage;
+    /** Two who hold the same token, in isolates of their own. */
+    let here: Call;
+    let there: Call;
+
+    beforeAll(async () => {
+      backend = await start();
+      stage = await startStage(backend);
+      [here, there] = stage.isolates;
+    });
+    afterAll(async () => {
+      await stage[Symbol.asyncDispose]();
+      await backend[Symbol.asyncDispose]();
+    });
+
+    async function session(): Promise<Held> {
+      const [person] = await stage.people(1, 1);
+      return wake(here, person!.sessions[0]!);
+    }
+
+    const confirmed = async ({ id }: Held) => Number(await stage.redis.engine('HGET', stage.keyOf.session(id), 'c'));
+    const row = async ({ id }: Held) => (await stage.app.sql('SELECT * FROM sessions WHERE id = ?', id))[0];
+
+    /** Shows an access token, and waits until Redis knows that it has arrived. */
+    async function use(call: Call, held: Held, generation: number): Promise<void> {
+      expect((await me(call, held)).status).toBe(200);
+      await until(async () => (await confirmed(held)) >= generation, 'the use is noted');
+    }
+
+    /** Neither the newest token of the family nor any older one is good for anything, anywhere. */
+    async function expectFamilyDead(...tokens: Held[]): Promise<void> {
+      for (const isolate of [here, there]) {
+        for (const held of tokens) {
+          expect(await me(isolate, held)).toMatchObject(REVOKED);
+          expect(await refresh(isolate, held)).toMatchObject(REVOKED);
+        }
+      }
+      expect(await row(tokens[0]!)).toMatchObject({ ended_reason: 'reuse', ended_at_ms: expect.any(Number) });
+    }
+
+    test('after an hour without a sign of its successor gives that same successor', async () => {
+      const before = await session();
+      const lost = renewed(before, await refresh(here, before));
+      await age(stage, before, HOUR_MS);
+      const retried = renewed(before, await refresh(there, before));
+      expect(retried.refresh).toBe(lost.refresh);
+      await age(stage, before, HOUR_MS);
+      expect(renewed(before, await refresh(here, before)).refresh).toBe(lost.refresh);
+
+      // And the client goes on as if nothing had happened.
+      await use(there, retried, 3);
+      const next = renewed(retried, await refresh(there, retried));
+      expect(next.refresh).not.toBe(retried.refresh);
+      await use(here, next, 4);
+    });
+
+    test('and once more when Redis has been emptied meanwhile', async () => {
+      const before = await session();
+      const lost = renewed(before, await refresh(here, before));
+      await until(async () => (await row(before))?.['generation'] === 3, 'D1 was told');
+      await stage.redis.engine('FLUSHALL');
+      expect(renewed(before, await refresh(there, before)).refresh).toBe(lost.refresh);
+    });
+
+    test('within 30 seconds of its successor’s first use gives that successor, and not later', async () => {
+      const before = await session();
+      const after = renewed(before, await refresh(here, before));
+      await use(here, after, 3);
+      await age(stage, before, 20_000);
+      expect(renewed(before, await refresh(there, before)).refresh).toBe(after.refresh);
+      await age(stage, before, 11_000);
+      expect(await refresh(there, before)).toMatchObject(REUSED);
+      await expectFamilyDead(after, before);
+    });
+
+    test.each([
+      ['access', async (call: Call, held: Held) => (await use(call, held, 3), held)],
+      ['refresh', async (call: Call, held: Held) => renewed(held, await refresh(call, held))],
+    ])('by a thief, after the owner has used its successor’s %s token, ends the session', async (_, goOn) => {
+      const stolen = await session();
+      const owners = renewed(stolen, await refresh(here, stolen));
+      const newest = await goOn(here, owners);
+      await age(stage, stolen, PAST_GRACE_MS);
+      expect(await refresh(there, stolen)).toMatchObject(REUSED);
+      await expectFamilyDead(newest, owners, stolen);
+    });
+
+    test.each([
+      ['access', async (call: Call, held: Held) => (await use(call, held, 3), held)],
+      ['refresh', async (call: Call, held: Held) => renewed(held, await refresh(call, held))],
+    ])('by the owner, after a thief has used its successor’s %s token, ends the session', async (_, goOn) => {
+      const own = await session();
+      const thiefs = renewed(own, await refresh(there, own));
+      const newest = await goOn(there, thiefs);
+      await age(stage, own, PAST_GRACE_MS);
+      expect(await refresh(here, own)).toMatchObject(REUSED);
+      await expectFamilyDead(newest, thiefs, own);
+    });
+
+    test('two generations late ends the session at once, and says so to the operator without the token', async () => {
+      const stolen = await session();
+      const second = renewed(stolen, await refresh(here, stolen));
+      const third = renewed(second, await refresh(here, second));
+      expect(await refresh(there, stolen)).toMatchObject(REUSED);
+      await expectFamilyDead(third, second, stolen);
+      const logs = stage.app.logs.filter((line) => line.includes('security.refresh_reuse'));
+      expect(logs.some((line) => line.includes(stolen.id))).toBe(true);
+      expect(stage.app.logs.join('\n')).not.toContain(stolen.refresh);
+      expect(stage.app.logs.join('\n')).not.toContain(third.access);
+    });
+
+    test('ends its own session only', async () => {
+      const [person] = await stage.people(1, 2);
+      const [victim, other] = await Promise.all(person!.sessions.map((held) => wake(here, held)));
+      const second = renewed(victim!, await refresh(here, victim!));
+      await refresh(here, second);
+      expect(await refresh(there, victim!)).toMatchObject(REUSED);
+      for (const isolate of [here, there]) expect((await me(isolate, other!)).status).toBe(200);
+      expect((await refresh(there, other!)).status).toBe(200);
+    });
+  });
+});
