@@ -106,9 +106,12 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     return lookup;
   }
 
-  async function fromDatabase(claims: AccessClaims): Promise<Verdict> {
+  async function fromDatabase(
+    claims: AccessClaims,
+    facts: (userId: string, sessionId: string) => Promise<RevocationFacts>,
+  ): Promise<Verdict> {
     try {
-      return judge(claims, await sharedFacts(claims.userId, claims.sessionId));
+      return judge(claims, await facts(claims.userId, claims.sessionId));
     } catch (error) {
       if (error instanceof DatabaseUnavailable) throw unavailable('The check for revoked tokens', 5, error);
       throw error;
@@ -142,7 +145,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
       degraded(`revocation=${whenUnavailable}`);
       if (whenUnavailable === 'open') return 'valid';
       if (whenUnavailable === 'closed') throw unavailable('The check for revoked tokens', 5, error);
-      return fromDatabase(claims);
+      return fromDatabase(claims, sharedFacts);
     }
 
     const [epoch, accessVersion, sessionDenied, tokenDenied] = Array.isArray(reply) ? reply : [];
@@ -152,7 +155,8 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     }
     degraded('revocation=unknown');
     waitUntil(seed(userId).catch((error: unknown) => log('warn', 'blacklist.seed_failed', describeError(error))));
-    return fromDatabase(claims);
+    // Asked anew: what was acknowledged a moment ago counts, although Redis has lost it since.
+    return fromDatabase(claims, readFacts);
   }
 
   return {
