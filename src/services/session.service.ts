@@ -211,6 +211,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
     const happened = kind && event.prepare({ kind, userId, sessionId: id }, isLive(id));
     // Together: the answer waits for both, and counts on D1 alone.
     const committed = database.batch((db) => [...(happened?.statements(db) ?? []), ...statements(db)]);
+    // But a replay Redis has found out by itself, and goes on to say so until it is told that D1 knows.
+    if (reason === 'reuse') await committed;
     await Promise.all([committed, entry.deliver(committed)]);
     happened?.report();
   }

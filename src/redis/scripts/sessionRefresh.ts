@@ -6,7 +6,7 @@ import { defineScript } from '../script';
  *
  * Confirmation by use: presenting the current generation rotates it. Presenting the one before gives the same successor
  * again as long as nobody has shown a token of that successor, and for the grace after somebody did. Anything older is
- * reuse, and ends the session.
+ * reuse, and ends the session. It says so to whoever asks until `sessionEnd` confirms that the database knows.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
  * ARGV[1] sid   ARGV[2] generation presented   ARGV[3] epoch of the token   ARGV[4] grace (ms)   ARGV[5] idle TTL (ms)
@@ -18,6 +18,7 @@ import { defineScript } from '../script';
 export const sessionRefresh = defineScript(`
 local denied = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
 local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'ct', 'ep', 'av', 'ro', 'dead')
+if record[7] == 'unrecorded' then return {'reuse'} end
 if denied[3] or record[7] then return {'revoked'} end
 if denied[1] and tonumber(denied[1]) > tonumber(ARGV[3]) then return {'revoked'} end
 if not denied[1] or not record[1] then return {'unknown'} end
@@ -41,7 +42,7 @@ elseif presented == current - 1 and (confirmed < current or now - confirmedAt <=
   redis.call('HSET', KEYS[1], 'ls', now)
 else
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[1], 'dead', 'reuse')
+  redis.call('HSET', KEYS[1], 'dead', 'unrecorded')
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
   redis.call('HSET', KEYS[2], 's:' .. ARGV[1], ARGV[7])
   if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[2], ARGV[8]) end

@@ -14,7 +14,7 @@ import { defineScript } from '../script';
  * ARGV[13] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
  * ARGV[14…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
  * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
- * (ms), dead reason
+ * (ms), dead reason, or `unrecorded` for a reuse of which the database may not know yet
  * -> 1 written or already there, 0 refused
  */
 export const sessionWrite = defineScript(`
