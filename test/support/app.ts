@@ -1,4 +1,7 @@
-import { readFile, readdir } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { mkdtemp, readFile, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { pid as ownPid } from 'node:process';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -8,6 +11,9 @@ import { testBindings } from './bindings.ts';
 import type { Mailbox } from './mailbox.ts';
 
 const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
+
+/** A database in memory outlives its workerd as well as one on a disk, and writes in a tenth of the time. */
+const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 
 /** The numbers of the default policy get in the way of tests that are about something else. */
 export const UNLIMITED = {
@@ -60,9 +66,11 @@ export async function startApp(options: {
   const contents = await readFile(options.bundle, 'utf8');
   const names = Array.from({ length: options.isolates ?? 1 }, (_, index) => `gatehouse${index === 0 ? '' : index}`);
   const others = new Set(await workerdsOf(ownPid));
+  const folder = await mkdtemp(join(MEMORY, 'gatehouse-d1-'));
   const miniflare = new Miniflare({
     host: '127.0.0.1',
     port: 0,
+    resourcePersistencePath: folder,
     handleStructuredLogs: ({ message }) => logs.push(message),
     workers: [
       ...names.map((name) => ({
@@ -87,7 +95,7 @@ export async function startApp(options: {
   const url = String(await miniflare.ready).replace(/\/$/, '');
   const direct = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)));
   const urls = direct.map((address) => String(address).replace(/\/$/, ''));
-  const db = await miniflare.getD1Database('DB');
+  let db = await miniflare.getD1Database('DB');
   for (const file of (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort()) {
     const text = await readFile(`${migrations}/${file}`, 'utf8');
     for (const statement of text.split('--> statement-breakpoint')) await db.prepare(statement).run();
@@ -118,9 +126,11 @@ export async function startApp(options: {
       for (const base of urls) {
         while ((await fetch(`${base}/health`).catch(() => undefined))?.ok !== true) await sleep(20);
       }
+      db = await miniflare.getD1Database('DB');
     },
     async [Symbol.asyncDispose]() {
       await miniflare.dispose();
+      await rm(folder, { recursive: true, force: true });
     },
   };
 }

@@ -10,15 +10,15 @@ export interface TestBackend {
   name: string;
   /** For `describe.skipIf(…)`; the name says why. */
   missing: boolean;
-  start(): Promise<RunningBackend>;
+  start: () => Promise<RunningBackend>;
 }
 
 const real = (name: string, start: () => Promise<{ url: string; stop(): Promise<void> }>): TestBackend => ({
   name: hasRedisServer ? name : `${name}: ${REDIS_MISSING}`,
   missing: !hasRedisServer,
-  async start() {
-    const { url, stop } = await start();
-    return { redisUrl: url, [Symbol.asyncDispose]: stop };
+  start: async () => {
+    const server = await start();
+    return { redisUrl: server.url, [Symbol.asyncDispose]: () => server.stop() };
   },
 });
 

@@ -22,12 +22,20 @@ export interface Held {
   refresh: string;
   /** `''` until its first refresh. */
   access: string;
+  /** Absolute end. */
+  expiresAtMs: number;
 }
 
 export interface Person {
   id: string;
   email: string;
   sessions: Held[];
+}
+
+export interface Changes {
+  role?: 'user' | 'admin';
+  /** How long a user's sessions last, one after the other. @default 30 days */
+  livesMs?: readonly number[];
 }
 
 /** Isolates of one Worker on one database and one Redis. */
@@ -37,7 +45,7 @@ export interface Stage extends AsyncDisposable {
   /** One client for each isolate. */
   isolates: readonly [Call, Call];
   /** Accounts with sessions that D1 alone knows, as after a loss of Redis: no password is hashed for them. */
-  people(count: number, sessionsEach: number, changes?: { role?: 'user' | 'admin' }): Promise<Person[]>;
+  people(count: number, sessionsEach: number, changes?: Changes): Promise<Person[]>;
   keyOf: { blacklist(userId: string): string; session(sessionId: string): string };
 }
 
@@ -60,12 +68,12 @@ export async function startStage(
 ): Promise<Stage> {
   const redis = await startFaultyRedis(redisUrl);
   const server = faults ? redis : redis.direct;
-  const bindings = { ...testBindings(server), ...SETTINGS, ...settings };
+  const bindings: Record<string, string> = { ...testBindings(server), ...SETTINGS, ...settings };
   const app = await startApp({ bundle: inject('workerBundle'), redis: server, settings: bindings, isolates: 2 });
   const tokens = createRefreshTokens(JSON.parse(bindings['REFRESH_KEYS']!), Date.now);
   const [first, second] = app.urls;
 
-  async function people(count: number, sessionsEach: number, { role = 'user' }: { role?: 'user' | 'admin' } = {}) {
+  async function people(count: number, sessionsEach: number, { role = 'user', livesMs = [] }: Changes = {}) {
     const nowMs = Date.now();
     const made = Array.from({ length: count }, () => {
       const id = randomUUID();
@@ -80,21 +88,23 @@ export async function startStage(
       nowMs,
       JSON.stringify(made.map(({ id, email }) => ({ id, email }))),
     );
-    const expiresAtMs = nowMs + 30 * DAY_MS;
+    const endOf = (index: number) => nowMs + (livesMs[index] ?? 30 * DAY_MS);
     await app.sql(
       `INSERT INTO sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)
-       SELECT value ->> 'id', value ->> 'user', 'Phone', '203.0.113.7', ?, ?, ?, 1 FROM json_each(?)`,
+       SELECT value ->> 'id', value ->> 'user', 'Phone', '203.0.113.7', ?, ?, value ->> 'end', 1 FROM json_each(?)`,
       nowMs,
       nowMs,
-      expiresAtMs,
-      JSON.stringify(made.flatMap(({ id: user, sessions }) => sessions.map((id) => ({ id, user })))),
+      JSON.stringify(
+        made.flatMap(({ id: user, sessions }) => sessions.map((id, index) => ({ id, user, end: endOf(index) }))),
+      ),
     );
     return made.map(({ id: userId, email, sessions }) => ({
       id: userId,
       email,
-      sessions: sessions.map((id) => {
-        const refresh = tokens.mint({ sessionId: id, generation: 1, epoch: 1, expiresAtMs });
-        return { id, userId, refresh, access: '' };
+      sessions: sessions.map((id, index) => {
+        const expiresAtMs = endOf(index);
+        const token = tokens.mint({ sessionId: id, generation: 1, epoch: 1, expiresAtMs });
+        return { id, userId, refresh: token, access: '', expiresAtMs };
       }),
     }));
   }

@@ -120,7 +120,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       const third = renewed(second, await refresh(here, second));
       expect(await refresh(there, stolen)).toMatchObject(REUSED);
       await expectFamilyDead(third, second, stolen);
-      const logs = stage.app.logs.filter((line) => line.includes('security.refresh_reuse'));
+      const logs = stage.app.logs.filter((line) => line.includes('audit.refresh_reuse'));
       expect(logs.some((line) => line.includes(stolen.id))).toBe(true);
       expect(stage.app.logs.join('\n')).not.toContain(stolen.refresh);
       expect(stage.app.logs.join('\n')).not.toContain(third.access);
