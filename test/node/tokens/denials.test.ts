@@ -56,8 +56,9 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       // An operator who has shortened the settings since: what lasts longer goes on to.
       await redis.engine('PEXPIRE', keyOf.blacklist(person!.id), 90 * DAY_MS);
 
-      const asked = (call: Promise<{ status: number }>, status: number) =>
-        call.then((answer) => expect(answer.status).toBe(status));
+      const asked = async (call: Promise<{ status: number }>, status: number) => {
+        expect((await call).status).toBe(status);
+      };
       const steps: [Held | undefined, () => Promise<void>][] = [
         [first, () => asked(here('POST', '/v1/auth/logout', { token: first.access }), 204)],
         [second, () => asked(here('DELETE', `/v1/sessions/${second.id}`, { token: keeper.access }), 204)],
@@ -82,7 +83,13 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
           () => asked(here('POST', '/v1/auth/login', { body: { email: person!.email, password: PASSWORD } }), 200),
         ],
         // Everything once more, in the order of the outbox's own.
-        [undefined, async () => void (await app.sql('UPDATE outbox SET due_at_ms = 0'), await app.scheduled())],
+        [
+          undefined,
+          async () => {
+            await app.sql('UPDATE outbox SET due_at_ms = 0');
+            await app.scheduled();
+          },
+        ],
       ];
 
       const ended: Held[] = [];
@@ -92,7 +99,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
         if (session !== undefined) ended.push(session);
         const after = await look(person!.id, sessions);
         for (const [field, value] of before.fields) {
-          expect(after.fields.get(field), field).toBeGreaterThanOrEqual(value);
+          expect(after.fields.get(field)).toBeGreaterThanOrEqual(value);
         }
         for (const [key, endMs] of before.ends) expect(after.ends.get(key)).toBeGreaterThan(endMs - SLACK_MS);
         // Each is denied until its own end, and its record lies dead as long.
