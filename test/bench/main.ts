@@ -79,4 +79,7 @@ function questionOf(name: string): Question {
   return question;
 }
 
+// An end that lets what was started be stopped.
+process.once('SIGINT', () => process.exit(130));
+process.once('SIGTERM', () => process.exit(143));
 process.exitCode = await main(process.argv.slice(2));

@@ -72,17 +72,24 @@ export async function startBenchRedis(redisUrl = process.env['BENCH_REDIS_URL'])
 export async function startServerRedis(): Promise<BenchRedis> {
   if (process.env['BENCH_REDIS_URL'] !== undefined || !hasRedisServer) return startBenchRedis();
   const server = await startRedis();
+  // A benchmark that is interrupted leaves no server behind.
+  const abandon = () => void server.kill();
+  process.once('exit', abandon);
+  const stop = async () => {
+    process.off('exit', abandon);
+    await server.stop();
+  };
   try {
     const redis = await startBenchRedis(server.url);
     return {
       ...redis,
       async [Symbol.asyncDispose]() {
         await redis[Symbol.asyncDispose]();
-        await server.stop();
+        await stop();
       },
     };
   } catch (error) {
-    await server.stop();
+    await stop();
     throw error;
   }
 }

@@ -1,6 +1,6 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -159,13 +159,18 @@ async function serve(folder: string, sockets: number): Promise<RunningWorkers> {
   child.stderr?.setEncoding('utf8').on('data', (text: string) => {
     complaint = (complaint + text).slice(-2_000);
   });
+  // A benchmark that is interrupted leaves neither a workerd nor its folder behind.
+  const abandon = () => {
+    child.kill();
+    rmSync(folder, { recursive: true, force: true });
+  };
+  process.once('exit', abandon);
   const stop = async () => {
+    process.off('exit', abandon);
     child.kill();
     await exited;
     await rm(folder, { recursive: true, force: true });
   };
-  // A benchmark that is interrupted leaves no workerd behind.
-  process.once('exit', () => child.kill());
 
   const urls = new Map<string, string>();
   const listening = (async () => {

@@ -16,6 +16,7 @@ export interface Bindings {
 export interface User {
   id: string;
   email: string;
+  emailVerified: boolean;
   name: string;
   role: string;
   status: string;
@@ -29,6 +30,7 @@ export async function loadUser(db: D1Database, id: string): Promise<User | null>
   return {
     id: String(row['id']),
     email: String(row['email']),
+    emailVerified: row['email_verified_at_ms'] !== null,
     name: String(row['name']),
     role: String(row['role']),
     status: String(row['status']),
