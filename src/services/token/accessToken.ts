@@ -5,6 +5,7 @@ import * as z from 'zod';
 import type { Config, KeySetConfig } from '../../config/env';
 import { AppError } from '../../errors';
 import { BoundedMap } from '../../redis/boundedMap';
+import { userOfSession } from '../../redis/keys';
 
 /** What an access token says (RFC 9068), beside issuer, audience and times. */
 export interface AccessClaims {
@@ -21,17 +22,20 @@ export interface AccessClaims {
   expiresAt: number;
 }
 
-const claimsSchema = z.object({
-  sub: z.string().min(1).max(64),
-  sid: z.string().min(1).max(128),
-  jti: z.string().min(1).max(64),
-  role: z.enum(['user', 'admin']),
-  ep: z.number().int().min(0),
-  av: z.number().int().min(0),
-  gen: z.number().int().min(1),
-  iat: z.number().int(),
-  exp: z.number().int(),
-});
+const claimsSchema = z
+  .object({
+    sub: z.string().min(1).max(64),
+    sid: z.string().min(1).max(128),
+    jti: z.string().min(1).max(64),
+    role: z.enum(['user', 'admin']),
+    ep: z.number().int().min(0),
+    av: z.number().int().min(0),
+    gen: z.number().int().min(1),
+    iat: z.number().int(),
+    exp: z.number().int(),
+  })
+  // A session's denials are looked for with its user's.
+  .refine(({ sub, sid }) => userOfSession(sid) === sub);
 
 /** RFC 9068 section 2.1. */
 const TYPE = 'at+jwt';

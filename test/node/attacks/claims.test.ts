@@ -153,12 +153,12 @@ describe('signed by the right key, and good', () => {
   });
 });
 
-test('the session of somebody else does not lend its user', async () => {
-  // Only the Worker's own key could sign this; it is who the token says, and nobody besides.
-  const token = forge(key, { ...claimsLike(victim.access), sid: other.sessionId });
-  expect((await scene.me(token)).body.id).toBe(victim.id);
-  const { body } = await scene.call('GET', '/v1/sessions', { token });
-  expect(body.items.map(({ id }: { id: string }) => id)).toEqual([victim.sessionId]);
+test('a session is its user’s: nobody’s token names another’s, whoever signed it', async () => {
+  const claims = claimsLike(victim.access);
+  expect((await scene.me(forge(key, claims))).body.id).toBe(victim.id);
+  for (const sid of [other.sessionId, victim.sessionId.slice(1), victim.id.slice(0, -1), `${victim.id}x.1`]) {
+    expectRefused(await scene.me(forge(key, { ...claims, sid })), 'INVALID_TOKEN');
+  }
 });
 
 test('an epoch or version that was never reached is nobody’s secret way back', async () => {
