@@ -1,14 +1,16 @@
 import { describeError, log } from '../config/log';
 import { AppError, unavailable } from '../errors';
-import type { RedisBatch } from '../redis/batch';
-import type { Argument, RedisValue } from '../redis/client';
+import type { RedisValue } from '../redis/client';
 import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
-import type { Script } from '../redis/script';
 import { lockAcquire } from '../redis/scripts/lockAcquire';
 import { lockExtend } from '../redis/scripts/lockExtend';
 import { lockRelease } from '../redis/scripts/lockRelease';
+import { createAsk } from './lock/ask';
+import type { AskDeps } from './lock/ask';
 import { Lease } from './lock/lease';
+import { orAborted, pauseMs } from './lock/waiting';
+import { sleep } from './retry';
 import { facade } from './scope';
 
 export interface AcquireOptions {
@@ -65,6 +67,9 @@ export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
  * holder, over a loss of Redis's data too, as long as the clocks of its servers agree to within the time that a failover
  * takes (else the newer holder's writes are refused: nothing is corrupted). Waiters are not served in any order.
  *
+ * A request that is cancelled because its client has gone leaves its lock until the lease ends: give long work to
+ * `waitUntil`.
+ *
  * @example
  * await using lock = await LockService.acquire('report:daily', { leaseMs: 30_000, waitMs: 2_000 });
  * if (!lock.acquired) throw lockRefused(lock); // 409 or 503
@@ -111,22 +116,10 @@ const MAX_WAIT_MS = 60_000;
 const CLOCK_STEP_MS = 3_600_000;
 /** A call that nobody waits for any more arrives within this time, or never. */
 const LATE_CALL_MS = 60_000;
-/** A lost answer is asked for again, soon: each script may run twice. */
-const TRIES = 3;
-const RETRY_MS = 20;
-/** Between two looks at a lock that another holds: from the first to the last of these, jittered by half. */
-const FIRST_PAUSE_MS = 25;
-const LAST_PAUSE_MS = 300;
 
-export interface LockDeps {
-  /** One with a deadline of its own: whoever waits for a lock outlasts the request's one deadline. */
-  batchWithin: (deadlineMs: number) => RedisBatch;
-  /** What Redis may take for one answer, tries included, in milliseconds. */
-  deadlineMs: number;
+export interface LockDeps extends AskDeps {
   keys: Keys;
   waitUntil: (promise: Promise<unknown>) => void;
-  now: () => number;
-  random?: () => number;
 }
 
 export function createLockService({
@@ -137,20 +130,7 @@ export function createLockService({
   now,
   random = Math.random,
 }: LockDeps): LockService {
-  /** @throws {RedisError} */
-  async function ask(script: Script, keysOf: string[], args: Argument[]) {
-    const untilMs = now() + deadlineMs;
-    for (let attempt = 1; ; attempt += 1) {
-      const askedAtMs = now();
-      try {
-        const reply = await batchWithin(untilMs - askedAtMs).run(script, keysOf, args);
-        return { reply, askedAtMs, certain: attempt === 1 };
-      } catch (error) {
-        if (!isWorthAnotherTry(error) || attempt === TRIES || now() + 2 * RETRY_MS >= untilMs) throw error;
-        await sleep(RETRY_MS * (0.5 + random()));
-      }
-    }
-  }
+  const ask = createAsk({ batchWithin, deadlineMs, now, random });
 
   const release = (name: string, holder: string) =>
     ask(lockRelease, [keys.lock(name), keys.lockFence(name)], [holder, LATE_CALL_MS]);
@@ -250,22 +230,11 @@ export function createLockService({
   };
 }
 
-/** What is gone for good within this deadline, or not even tried, is not asked again. */
-function isWorthAnotherTry(error: unknown): boolean {
-  return error instanceof RedisUnavailable && error.reason !== 'deadline' && error.reason !== 'breaker';
-}
-
 /** @throws {RedisUnavailable} `garbage` */
 function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
   const [granted, value] = Array.isArray(reply) ? reply : [];
   if ((granted !== 0 && granted !== 1) || typeof value !== 'number') throw new RedisUnavailable('garbage');
   return { granted: granted === 1, value };
-}
-
-/** Longer each time; jittered, so that waiters do not look in step; and no later than the other's lease ends. */
-function pauseMs(round: number, remainingMs: number, random: () => number): number {
-  const pause = Math.min(LAST_PAUSE_MS, FIRST_PAUSE_MS * 1.5 ** round) * (0.5 + random());
-  return remainingMs > 0 ? Math.min(pause, remainingMs + FIRST_PAUSE_MS * random()) : pause;
 }
 
 function refusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unavailable' }): LockRefusal {
@@ -275,26 +244,5 @@ function refusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unava
 function checkDuration(name: string, ms: number, min: number, max: number): void {
   if (!Number.isSafeInteger(ms) || ms < min || ms > max) {
     throw new RangeError(`${name} must be a whole number of milliseconds from ${min} to ${max}`);
-  }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
-}
-
-/** @throws what the signal was aborted with; `promise` goes on by itself */
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  promise.catch(() => undefined);
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason as Error);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }
