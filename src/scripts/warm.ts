@@ -87,8 +87,7 @@ async function findCredentials(signal: AbortSignal): Promise<Credentials> {
 
 async function ask(question: string, signal: AbortSignal, hidden = false): Promise<string> {
   if (!process.stdin.isTTY) throw new UserError('Set GATEHOUSE_TOKEN, or GATEHOUSE_EMAIL and GATEHOUSE_PASSWORD.');
-  process.stderr.write(question);
-  // What is typed is echoed by readline, to here.
+  // What readline shows, the question and what is typed, goes here.
   const echo = new Writable({
     write(chunk: Buffer, _encoding, done) {
       if (!hidden) process.stderr.write(chunk);
@@ -97,8 +96,10 @@ async function ask(question: string, signal: AbortSignal, hidden = false): Promi
   });
   const lines = createInterface({ input: process.stdin, output: echo, terminal: true });
   lines.once('SIGINT', () => process.emit('SIGINT'));
+  // Only now: from here on the terminal itself echoes nothing.
+  if (hidden) process.stderr.write(question);
   try {
-    return await lines.question('', { signal });
+    return await lines.question(hidden ? '' : question, { signal });
   } finally {
     lines.close();
     if (hidden) process.stderr.write('\n');

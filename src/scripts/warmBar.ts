@@ -36,8 +36,8 @@ export function progressOn(stream: { isTTY?: boolean; columns?: number; write(te
   return {
     show(job, elapsedMs) {
       if (!terminal) return void stream.write(`${describe(job, elapsedMs)}\n`);
-      // A line that wraps could not be written over.
-      stream.write(AGAIN + describe(job, elapsedMs, BAR).slice(0, (stream.columns ?? 80) - 1));
+      // A line that wraps could not be written over. Some terminals have 0 columns: they do not know.
+      stream.write(AGAIN + describe(job, elapsedMs, BAR).slice(0, (stream.columns || 80) - 1));
       shown = true;
     },
     note(line) {

@@ -247,6 +247,8 @@ describe('progress', () => {
     expect(written({ isTTY: true, columns: 20 })).toBe(
       '\r\u001B[Korders [###########\r\u001B[Korders [###########\r\u001B[Kdone\nagain\n',
     );
-    expect(written({ isTTY: true })).toContain(`[${'#'.repeat(15)}${'-'.repeat(15)}] 6/12`);
+    for (const unknown of [{}, { columns: 0 }]) {
+      expect(written({ isTTY: true, ...unknown })).toContain(`[${'#'.repeat(15)}${'-'.repeat(15)}] 6/12, 1.0 s\r`);
+    }
   });
 });
