@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { newcomer } from '../../support/client.ts';
-import { degraded, signedIn, startScene, timed, untilRecovered } from './scene.ts';
+import { degraded, endElsewhere, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
 const TABLES = ['users', 'sessions', 'outbox'];
@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => scene[Symbol.asyncDispose]());
 afterEach(async () => {
-  for (const table of TABLES) await scene.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
+  await findDatabase();
   await scene.redis.clear();
   await untilRecovered(scene, user.access);
 });
@@ -24,9 +24,18 @@ afterEach(async () => {
 const me = () => scene.call('GET', '/v1/users/me', { token: user.access });
 const refresh = () => scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
 
+let lost = false;
+
 /** Every query fails from now on. */
 async function loseDatabase(): Promise<void> {
   for (const table of TABLES) await scene.app.sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
+  lost = true;
+}
+
+async function findDatabase(): Promise<void> {
+  if (!lost) return;
+  for (const table of TABLES) await scene.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
+  lost = false;
 }
 
 const unavailable = { status: 503, body: { code: 'SERVICE_UNAVAILABLE' } };
@@ -41,6 +50,73 @@ describe('with the database broken', () => {
     expect(refreshed).toMatchObject({ status: 200 });
     Object.assign(user, signedIn(refreshed));
     expect(await me()).toMatchObject({ status: 200 });
+  });
+
+  it('a session is refreshed again and again by Redis alone, and the database hears of it afterwards', async () => {
+    const generation = async () => {
+      const [row] = await scene.app.sql('SELECT generation FROM sessions WHERE id = ?', user.sessionId);
+      return Number(row?.['generation']);
+    };
+    const before = await generation();
+    await loseDatabase();
+    for (let round = 0; round < 3; round += 1) {
+      const answer = await refresh();
+      expect(answer).toMatchObject({ status: 200 });
+      expect(degraded(answer)).toBe('');
+      expect(answer.body.refresh_token).not.toBe(user.refresh);
+      Object.assign(user, signedIn(answer));
+      expect(await me()).toMatchObject({ status: 200 });
+    }
+    await findDatabase();
+    expect(await generation()).toBe(before);
+    Object.assign(user, signedIn(await refresh()));
+    const [, random] = user.sessionId.split('.');
+    const rotated = Number(await scene.redis.engine('HGET', `app:session:{${user.id}}.${random}`, 'g'));
+    expect(rotated).toBeGreaterThanOrEqual(before + 4);
+    await until('the database has heard of all of them', async () => (await generation()) === rotated);
+  });
+
+  it('who is not in the cache is told when to come back, and is not signed out', async () => {
+    await scene.redis.engine('UNLINK', `app:user:{${user.id}}`);
+    await loseDatabase();
+    const answer = await me();
+    expect(answer).toMatchObject(unavailable);
+    expect(Number(answer.headers.get('Retry-After'))).toBeGreaterThan(0);
+    const refreshed = await refresh();
+    expect(refreshed).toMatchObject({ status: 200 });
+    Object.assign(user, signedIn(refreshed));
+  });
+
+  it('a session that Redis knows to have ended is refused', async () => {
+    const { call } = scene;
+    const gone = await scene.signIn(user);
+    await endElsewhere(scene, gone, { redisKnows: true });
+    await loseDatabase();
+    const refused = { status: 401, body: { code: 'TOKEN_REVOKED' } };
+    expect(await call('GET', '/v1/users/me', { token: gone.access })).toMatchObject(refused);
+    expect(await call('POST', '/v1/auth/refresh', { body: { refresh_token: gone.refresh } })).toMatchObject(refused);
+  });
+
+  it('a replay that is found out ends the session at once, and the database hears of it as soon as it can', async () => {
+    const { call, app, redis } = scene;
+    const show = ({ refresh: token }: SignedIn) => call('POST', '/v1/auth/refresh', { body: { refresh_token: token } });
+    const stolen = await scene.signIn(user);
+    const second = signedIn(await show(stolen));
+    const newest = signedIn(await show(second));
+    const row = () => app.sql('SELECT ended_reason FROM sessions WHERE id = ?', stolen.sessionId);
+    await loseDatabase();
+    // Nobody is told that a session has ended before that is safe.
+    expect(await show(stolen)).toMatchObject(unavailable);
+    expect(await call('GET', '/v1/users/me', { token: newest.access })).toMatchObject({ status: 401 });
+    expect(await show(newest)).toMatchObject(unavailable);
+
+    await findDatabase();
+    expect(await row()).toEqual([{ ended_reason: null }]);
+    expect(await show(newest)).toMatchObject({ status: 401, body: { code: 'TOKEN_REUSED' } });
+    expect(await row()).toEqual([{ ended_reason: 'reuse' }]);
+    expect(await show(stolen)).toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
+    await redis.engine('FLUSHALL');
+    for (const token of [stolen, newest]) expect((await show(token)).status).toBe(401);
   });
 
   it('what needs it says that it is away for a while, and nothing else', async () => {

@@ -82,6 +82,18 @@ describe.each([EMBEDDED, REDIS])('on $name', ({ missing, start }) => {
       },
     );
 
+    test('and whose loss, its end and another loss follow each other within a second, stays ended', async () => {
+      const [here, there] = stage.isolates;
+      const [person] = await stage.people(1, 1);
+      const session = await wake(here, person!.sessions[0]!);
+      await forget(session);
+      expect((await me(there, session)).status).toBe(200);
+      await stage.redis.idle();
+      await revoke(session);
+      await forget(session);
+      expect(await me(there, session)).toMatchObject(REVOKED);
+    });
+
     /** The write that restores something of this user, of which D1 was asked before. */
     const restoring =
       ({ userId }: Held) =>
