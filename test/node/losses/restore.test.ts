@@ -32,18 +32,14 @@ describe.each([EMBEDDED, REDIS])('on $name', ({ missing, start }) => {
     const forget = ({ id, userId }: Held) =>
       stage.redis.engine('UNLINK', stage.keyOf.session(id), stage.keyOf.blacklist(userId));
 
-    /** Sessions of which Redis holds a record that nothing there denies. */
+    /** Sessions whose record in Redis is not a dead one. */
     async function alive(sessions: readonly Held[]): Promise<Held[]> {
       const { redis, keyOf } = stage;
-      const found = (await redis.engineAll(
-        sessions.flatMap(({ id, userId }) => [
-          ['HMGET', keyOf.session(id), 'g', 'dead'],
-          ['HMGET', keyOf.blacklist(userId), `s:${id}`],
-        ]),
-      )) as (string | null)[][];
+      const commands = sessions.map(({ id }) => ['HMGET', keyOf.session(id), 'g', 'dead']);
+      const records = (await redis.engineAll(commands)) as [string | null, string | null][];
       return sessions.filter((_, index) => {
-        const [generation, dead] = found[2 * index]!;
-        return generation !== null && dead === null && found[2 * index + 1]![0] === null;
+        const [generation, dead] = records[index]!;
+        return generation !== null || dead === null;
       });
     }
 
