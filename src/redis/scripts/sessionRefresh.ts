@@ -31,11 +31,13 @@ local current = tonumber(record[1])
 local confirmed = tonumber(record[2])
 local confirmedAt = tonumber(record[3])
 
--- The epoch is as genuine as the generation: a larger one is a renewal whose write was lost.
+-- The epoch is as genuine as the generation: a larger one is a renewal whose write was lost, and what was recorded under
+-- the one before counts no more.
+local renewed = tonumber(ARGV[3]) > tonumber(record[4])
 local epoch = math.max(tonumber(record[4]), tonumber(ARGV[3]))
 
-if presented >= current then
-  if presented > confirmed then redis.call('HSET', KEYS[1], 'c', presented, 'ct', now) end
+if presented >= current or renewed then
+  if presented > confirmed or renewed then redis.call('HSET', KEYS[1], 'c', presented, 'ct', now) end
   current = presented + 1
   redis.call('HSET', KEYS[1], 'g', current, 'ls', now)
 elseif presented == current - 1 and (confirmed < current or now - confirmedAt <= tonumber(ARGV[4])) then

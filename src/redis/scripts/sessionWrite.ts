@@ -3,7 +3,8 @@ import { defineScript } from '../script';
 /**
  * Writes a session's record from what D1 says: when it begins, and again after Redis lost it. Refuses a session that is
  * denied, dead or older than its user's epoch, so a restore that races a revocation never brings it back. A generation
- * that is larger than the recorded one is adopted (a failover lost a rotation); a smaller one changes nothing. A role
+ * that is larger than the recorded one is adopted (a failover lost a rotation), and one of a newer epoch in any case, as
+ * the tokens before it count no more; a smaller one changes nothing. A role
  * goes with the access version that it was read with, never with a newer one.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
@@ -30,11 +31,11 @@ if state[1] or ARGV[13] == '1' then
   end
 end
 if state[3] or epoch > tonumber(ARGV[5]) then return 0 end
-local record = redis.call('HMGET', KEYS[1], 'g', 'av', 'dead')
+local record = redis.call('HMGET', KEYS[1], 'g', 'av', 'dead', 'ep')
 if record[3] then return 0 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if not record[1] or tonumber(record[1]) < tonumber(ARGV[3]) then
+if not record[1] or tonumber(record[1]) < tonumber(ARGV[3]) or tonumber(record[4]) < tonumber(ARGV[5]) then
   redis.call('HSET', KEYS[1], 'g', ARGV[3], 'c', ARGV[4], 'ct', now)
 end
 if not record[1] then redis.call('HSET', KEYS[1], 'ls', now) end

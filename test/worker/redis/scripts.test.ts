@@ -157,6 +157,19 @@ describe('sessionRefresh', () => {
   );
 
   test(
+    'a renewal goes on from its own generation, however far the old tokens had got, and whether it was written or not',
+    withRedis(async (batch) => {
+      await write(batch, { gen: 9, conf: 8 });
+      await write(batch, { gen: 4, conf: 3, ep: 2, userEp: 2 });
+      expect(await refresh(batch, 4, { ep: 2 })).toEqual(['ok', 5, 2, 1, 'user']);
+      expect(await refresh(batch, 4, { ep: 2 })).toEqual(['ok', 5, 2, 1, 'user']);
+      await batch.send('HSET', session, 'g', 9, 'c', 9);
+      expect(await refresh(batch, 6, { ep: 3 })).toEqual(['ok', 7, 3, 1, 'user']);
+      expect(await batch.send('HMGET', session, 'g', 'c', 'ep')).toEqual(['7', '6', '3']);
+    }),
+  );
+
+  test(
     'what Redis has lost is unknown, what it denies is revoked',
     withRedis(async (batch) => {
       expect(await refresh(batch, 1)).toEqual(['unknown']);
