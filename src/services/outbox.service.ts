@@ -1,4 +1,5 @@
 import { and, eq, inArray, lt, lte, or, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
@@ -44,7 +45,8 @@ export interface VersionsEntry {
  * are written together, so neither a dead Redis nor a dying isolate loses a revocation or an invalidation.
  */
 export interface OutboxService {
-  prepare(messages: readonly OutboxMessage[]): OutboxEntry;
+  /** @param when a condition on D1, told in the same transaction: without it nothing is left to be told */
+  prepare(messages: readonly OutboxMessage[], when?: SQL): OutboxEntry;
   prepareVersions(userId: string): VersionsEntry;
   /**
    * Delivers what is due, oldest first. For the scheduled handler.
@@ -81,7 +83,7 @@ const REFUSED_RETRY_MS = 10 * 60_000;
 const CLAIM = 50;
 /** What a request does itself, in `waitUntil`, before it leaves its messages to the cron. */
 const RETRIES_MS = [250, 1_000, 4_000];
-/** D1 binds at most 100 values a statement; a row has six. */
+/** D1 binds at most 100 values a statement; a row has six, and a condition some. */
 const ROWS_A_STATEMENT = 16;
 
 export interface OutboxDeps {
@@ -228,11 +230,18 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   }
 
   return {
-    prepare(messages) {
+    prepare(messages, when) {
       const rows = messages.map((message) => ({ ...newRow(), message: JSON.stringify(message) }));
       const ids = rows.map((row) => row.id);
       return {
-        statements: (db) => chunks(rows, ROWS_A_STATEMENT).map((chunk) => db.insert(outbox).values(chunk)),
+        statements: (db) =>
+          chunks(rows, ROWS_A_STATEMENT).map((chunk) =>
+            when === undefined
+              ? db.insert(outbox).values(chunk)
+              : db
+                  .insert(outbox)
+                  .select(sql`select * from (values ${sql.join(chunk.map(tuple), sql`, `)}) where ${when}`),
+          ),
         deliver: async (committed) => (rows.length === 0 ? { pending: false } : deliver(ids, messages, committed)),
       };
     },
@@ -279,3 +288,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     },
   };
 }
+
+/** A row's values in the order of the table's columns. */
+const tuple = ({ id, message, state, dueAtMs, createdAtMs, expiresAtMs }: OutboxRow) =>
+  sql`(${id}, ${message}, ${state}, ${dueAtMs}, ${createdAtMs}, ${expiresAtMs})`;

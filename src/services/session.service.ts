@@ -180,22 +180,22 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
   const refresh = createRefresh({ records, find: rowAndOwner, isAlive, degraded });
 
-  /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction. */
-  function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason) {
+  /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction; nothing of it without `when`. */
+  function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason, when?: SQL) {
     const messages = ended.map(({ id, expiresAtMs }): OutboxMessage => ({
       kind: 'session-end',
       sessionId: id,
       reason,
       expiresAtMs,
     }));
-    const entry = outbox.prepare(messages);
+    const entry = outbox.prepare(messages, when);
     const ids = ended.map(({ id }) => id);
     const statements = (db: Drizzle): Statement[] => [
       ...chunks(ids, IDS_A_STATEMENT).map((chunk) =>
         db
           .update(sessions)
           .set({ endedAtMs: now(), endedReason: reason })
-          .where(and(inArray(sessions.id, chunk), isNull(sessions.endedAtMs))),
+          .where(and(inArray(sessions.id, chunk), isNull(sessions.endedAtMs), when)),
       ),
       ...entry.statements(db),
     ];
@@ -290,10 +290,11 @@ export function createSessionService(deps: SessionDeps): SessionService {
           recentDenials(db, owner.id, config, createdAtMs),
         ]),
       );
-      // Those that would expire first leave.
-      const evicted = ending(active.slice(sessionsPerUser - 1), 'evicted');
+      const id = newSessionId(owner.id);
+      // Those that would expire first leave, for a session that does begin.
+      const evicted = ending(active.slice(sessionsPerUser - 1), 'evicted', isLive(id));
       const session = {
-        id: newSessionId(owner.id),
+        id,
         userId: owner.id,
         device,
         address,

@@ -1,0 +1,89 @@
+import { env } from 'cloudflare:workers';
+import { beforeEach, describe, expect, test } from 'vitest';
+
+import { createApp } from '../../../src/app';
+import type { Answer } from '../../support/client';
+import { tappedD1 } from '../support/database';
+import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
+
+const device = { device: 'Phone', address: '203.0.113.9' };
+const password = 'correct horse battery';
+
+const bound = bindings({ SESSIONS_PER_USER: '2' });
+const isolate = isolateFor(bound);
+const call = callerOf(createApp({ isolate }), bound);
+/** An isolate that has seen nothing of what the first one did. */
+const elsewhere = () => callerOf(createApp({ isolate: isolateFor(bound) }), bound);
+
+let counter = 0;
+let email = '';
+let owner: Tokens;
+
+interface Tokens {
+  access: string;
+  refresh: string;
+  userId: string;
+  sessionId: string;
+}
+
+function tokensOf({ body }: Answer): Tokens {
+  const claims = JSON.parse(Buffer.from(body.access_token.split('.')[1], 'base64url').toString()) as Record<
+    string,
+    string
+  >;
+  return { access: body.access_token, refresh: body.refresh_token, userId: claims['sub']!, sessionId: claims['sid']! };
+}
+
+const login = async (given = password) =>
+  tokensOf(await call('POST', '/v1/auth/login', { body: { email, password: given } }));
+const me = (token: string, from = call) => from('GET', '/v1/users/me', { token });
+const refresh = (token: string, from = call) => from('POST', '/v1/auth/refresh', { body: { refresh_token: token } });
+const logout = (token: string) => call('POST', '/v1/auth/logout', { token });
+const forget = (...keys: string[]) => inRequest(({ batch }) => batch.send('UNLINK', ...keys), { isolate });
+
+const refused = { status: 401, body: { code: 'TOKEN_REVOKED' } };
+
+beforeEach(async () => {
+  counter += 1;
+  email = `revoked${counter}@example.com`;
+  owner = tokensOf(await call('POST', '/v1/auth/register', { body: { email, password, name: 'Revoked' } }));
+});
+
+describe('a login beyond the cap', () => {
+  test('ends the session that would expire first, and Redis is told', async () => {
+    await login();
+    await login();
+    expect(await me(owner.access, elsewhere())).toMatchObject(refused);
+    expect(await refresh(owner.refresh, elsewhere())).toMatchObject(refused);
+    const { results } = await env.DB.prepare('select state from outbox where instr(message, ?)')
+      .bind(owner.sessionId)
+      .all();
+    expect(results).toEqual([{ state: 'delivered' }]);
+  });
+});
+
+describe('a login that is overtaken by a new password', () => {
+  test('ends no session: the one that changed the password goes on', async () => {
+    await login();
+    let batches = 0;
+    let changed: Answer | undefined;
+    // Read, then written: the password is changed in between, with the old one still in the login's hands.
+    const db = tappedD1(async (query, kind) => {
+      if (kind === 'batch' && (batches += 1) === 2) {
+        const body = { currentPassword: password, newPassword: 'another horse battery' };
+        changed = await call('POST', '/v1/auth/password', { token: owner.access, body });
+      }
+      return query();
+    });
+    const late = inRequest(({ services }) => services.auth.login({ email, password }, device), { isolate, db });
+    await expect(late).rejects.toMatchObject({ code: 'INVALID_CREDENTIALS' });
+    expect(changed).toMatchObject({ status: 200 });
+    const { results } = await env.DB.prepare('select ended_reason from sessions where id = ?')
+      .bind(owner.sessionId)
+      .all();
+    expect(results).toEqual([{ ended_reason: null }]);
+    const told = await env.DB.prepare(`select message from outbox where instr(message, ?)`).bind(owner.sessionId).all();
+    expect(told.results).toEqual([]);
+    expect(await me(tokensOf(changed!).access, elsewhere())).toMatchObject({ status: 200 });
+  });
+});
