@@ -28,7 +28,8 @@ export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
 
 /**
  * Which tokens are revoked. Redis holds one hash a user: `ep` ends sessions issued before it, `av` access tokens,
- * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost it: D1 knows.
+ * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost it: D1 knows. `least` is an
+ * epoch that Redis was told of in between.
  */
 export interface BlacklistService {
   /** What this isolate knows without asking: it never accepts what it has revoked itself. */

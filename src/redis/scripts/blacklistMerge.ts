@@ -4,9 +4,12 @@ import { defineScript } from '../script';
  * Tells Redis of revocations. Idempotent and monotone: a value only grows, a field is only added, the TTL only gets
  * longer, so deliveries may repeat and overtake each other.
  *
+ * `ep` says that the hash holds all that is denied, so only whoever brings that along may make it. A message that knows
+ * the epoch alone says `least`, which raises `ep` where there is one, now or later.
+ *
  * KEYS[1] blacklist hash of a user
  * ARGV[1] TTL (ms), longer than any token lives
- * ARGV[2…] field and value in turn: `ep` and `av` are versions; `s:<sid>` and `j:<jti>` hold the end of what they deny
+ * ARGV[2…] field and value in turn: `ep`, `least` and `av` are versions; `s:<sid>` and `j:<jti>` hold the end of what they deny
  *          (ms since the epoch), by which a large hash is pruned
  * -> 1
  */
@@ -16,6 +19,10 @@ for i = 2, #ARGV, 2 do
   if not current or current < tonumber(ARGV[i + 1]) then
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
+end
+local epochs = redis.call('HMGET', KEYS[1], 'ep', 'least')
+if epochs[1] and epochs[2] and tonumber(epochs[1]) < tonumber(epochs[2]) then
+  redis.call('HSET', KEYS[1], 'ep', epochs[2])
 end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])

@@ -19,8 +19,8 @@ import { defineScript } from '../script';
  * -> 1 written or already there, 0 refused
  */
 export const sessionWrite = defineScript(`
-local state = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
-local epoch = math.max(tonumber(state[1] or '0'), tonumber(ARGV[7]))
+local state = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1], 'least')
+local epoch = math.max(tonumber(state[1] or '0'), tonumber(state[4] or '0'), tonumber(ARGV[7]))
 if state[1] or ARGV[13] == '1' then
   redis.call('HSET', KEYS[2], 'ep', epoch, 'av', math.max(tonumber(state[2] or '0'), tonumber(ARGV[8])))
   if not state[1] then

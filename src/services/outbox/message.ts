@@ -57,7 +57,8 @@ export async function tell(
     case 'epoch': {
       const { userId, epoch, accessVersion } = message;
       denials.raise(userId, message);
-      const versions = [lifeMs, 'ep', epoch, 'av', accessVersion];
+      // Not `ep`: what else of this user is denied, the message does not know.
+      const versions = [lifeMs, 'least', epoch, 'av', accessVersion];
       confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], versions), 1);
       return;
     }

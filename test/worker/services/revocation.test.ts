@@ -2,6 +2,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
+import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
 import type { Answer } from '../../support/client';
 import { tappedD1 } from '../support/database';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
@@ -85,5 +86,47 @@ describe('a login that is overtaken by a new password', () => {
     const told = await env.DB.prepare(`select message from outbox where instr(message, ?)`).bind(owner.sessionId).all();
     expect(told.results).toEqual([]);
     expect(await me(tokensOf(changed!).access, elsewhere())).toMatchObject({ status: 200 });
+  });
+});
+
+describe('a Redis that has lost its data', () => {
+  test('is not given an epoch without what is denied, by a change that changes nothing', async () => {
+    const admin = tokensOf(
+      await call('POST', '/v1/auth/register', { body: { email: `admin.${email}`, password, name: 'Admin' } }),
+    );
+    await env.DB.prepare(`update users set role = 'admin', access_version = 2 where id = ?`).bind(admin.userId).run();
+    await forget(isolate.keys.blacklist(admin.userId), isolate.keys.session(admin.sessionId));
+    const { access } = tokensOf(await refresh(admin.refresh));
+    const gone = await login();
+    expect(await call('POST', '/v1/auth/revoke', { body: { token: gone.access } })).toMatchObject({ status: 200 });
+    await forget(isolate.keys.blacklist(owner.userId));
+    const patch = await call('PATCH', `/v1/users/${owner.userId}`, { token: access, body: { status: 'active' } });
+    expect(patch).toMatchObject({ status: 200 });
+    expect(await me(gone.access, elsewhere())).toMatchObject(refused);
+    expect(await me(owner.access, elsewhere())).toMatchObject({ status: 200 });
+  });
+
+  test('nor by the second delivery of a role’s change', async () => {
+    await inRequest(({ services }) => services.user.updateUser(owner.userId, { role: 'admin' }), { isolate });
+    const gone = await login();
+    await logout(gone.access);
+    await forget(isolate.keys.blacklist(owner.userId), isolate.keys.session(gone.sessionId));
+    await env.DB.batch([
+      env.DB.prepare('update outbox set due_at_ms = ?').bind(Date.now() + 60_000),
+      env.DB.prepare(`update outbox set due_at_ms = 0 where instr(message, '"epoch":') and instr(message, ?)`).bind(
+        owner.userId,
+      ),
+    ]);
+    const delivered = inRequest(({ services }) => services.outbox.deliverDue(), { isolate: isolateFor(bound) });
+    expect(await delivered).toBe(1);
+    expect(await me(gone.access, elsewhere())).toMatchObject(refused);
+  });
+
+  test('keeps what it is told of an epoch from whoever read an older one before', async () => {
+    const key = isolate.keys.blacklist(owner.userId);
+    await forget(key);
+    await inRequest(({ batch }) => batch.run(blacklistMerge, [key], [60_000, 'least', 2, 'av', 1]), { isolate });
+    await inRequest(({ batch }) => batch.run(blacklistMerge, [key], [60_000, 'ep', 1, 'av', 1]), { isolate });
+    expect(await me(owner.access, elsewhere())).toMatchObject(refused);
   });
 });
