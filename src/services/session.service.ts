@@ -81,7 +81,7 @@ export interface SessionService {
   createSession(sessionId: string, data: SessionData, ttlSeconds?: number): Promise<void>;
   /** The data as they were stored; `null` for a session that does not exist, has ended or has expired. */
   getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
-  /** Ends a session: its tokens are refused from now on. False when there was no live one. */
+  /** Ends a session: its tokens are refused from now on. False when there was none, or it had ended already. */
   deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;
 
   /** A session and its owner as D1 has them. */
@@ -270,7 +270,8 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
     async deleteSession(sessionId, reason = 'revoked') {
       const row = await rowAndOwner(sessionId);
-      if (row === undefined || !isAlive(row.session)) return false;
+      // Not `isAlive`: it may have been used since D1 was last told so, and Redis knows.
+      if (row === undefined || row.session.endedAtMs !== null || row.session.expiresAtMs <= now()) return false;
       await end(row.session, reason);
       return true;
     },

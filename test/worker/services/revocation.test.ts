@@ -130,3 +130,15 @@ describe('a Redis that has lost its data', () => {
     expect(await me(owner.access, elsewhere())).toMatchObject(refused);
   });
 });
+
+describe('a logout', () => {
+  test('ends a session that D1 was not told the last use of', async () => {
+    const { access, refresh: token, sessionId } = await login();
+    await env.DB.prepare('update sessions set last_seen_at_ms = ? where id = ?')
+      .bind(Date.now() - 8 * 86_400_000, sessionId)
+      .run();
+    expect(await logout(access)).toMatchObject({ status: 204 });
+    expect(await refresh(token, elsewhere())).toMatchObject(refused);
+    expect(await me(access, elsewhere())).toMatchObject(refused);
+  });
+});
