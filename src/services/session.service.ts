@@ -113,6 +113,8 @@ const ENDINGS: Partial<Record<SessionEndReason, EventKind>> = {
 
 /** D1 binds at most 100 values a statement. */
 const IDS_A_STATEMENT = 90;
+/** More refreshes than there can be of which a renewal does not know: since it read D1, or D1 was last told. */
+const RENEWAL_LEAD = 1_000;
 
 export interface SessionDeps {
   batch: RedisBatch;
@@ -364,7 +366,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     prepareRenewal({ session, denied }, shownGeneration) {
       const { id, userId, expiresAtMs } = session;
       // Ahead of anything that Redis may know, so that it is adopted wherever it is shown first.
-      const generation = Math.max(session.generation, shownGeneration) + 2;
+      const generation = Math.max(session.generation, shownGeneration) + RENEWAL_LEAD;
       return {
         statement: (db, when) =>
           db

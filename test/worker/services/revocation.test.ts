@@ -142,3 +142,26 @@ describe('a logout', () => {
     expect(await me(access, elsewhere())).toMatchObject(refused);
   });
 });
+
+describe('a new password', () => {
+  test('leaves the session to who set it, however often it was refreshed meanwhile', async () => {
+    let latest = owner.refresh;
+    let rounds = 0;
+    const db = tappedD1(async (query, kind) => {
+      // Between what was read and what is written.
+      if (kind === 'batch' && (rounds += 1) === 2) {
+        for (let i = 0; i < 5; i += 1) latest = tokensOf(await refresh(latest)).refresh;
+      }
+      return query();
+    });
+    const claims = await inRequest(({ services }) => services.token.verifyAccess(owner.access), { isolate });
+    const renewed = await inRequest(
+      ({ services }) => services.auth.changePassword(claims, password, 'another horse battery'),
+      { isolate, db },
+    );
+    const next = await refresh(renewed.refresh_token);
+    expect(next).toMatchObject({ status: 200 });
+    expect(await refresh(latest)).toMatchObject(refused);
+    expect(await me(tokensOf(next).access)).toMatchObject({ status: 200 });
+  });
+});
