@@ -1,4 +1,5 @@
 import { defineScript } from '../script';
+import { blacklistPrune } from './blacklistPrune';
 
 /**
  * Tells Redis of revocations. Idempotent and monotone: a value only grows, a field is only added, the TTL only gets
@@ -27,16 +28,6 @@ end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
 end
-if redis.call('HLEN', KEYS[1]) > 256 then
-  local time = redis.call('TIME')
-  local now = tonumber(time[1]) * 1000
-  local all = redis.call('HGETALL', KEYS[1])
-  for i = 1, #all, 2 do
-    local kind = string.sub(all[i], 1, 2)
-    if (kind == 's:' or kind == 'j:') and tonumber(all[i + 1]) < now - 60000 then
-      redis.call('HDEL', KEYS[1], all[i])
-    end
-  end
-end
+${blacklistPrune('KEYS[1]')}
 return 1
 `);

@@ -1,4 +1,5 @@
 import { defineScript } from '../script';
+import { blacklistPrune } from './blacklistPrune';
 
 /**
  * Ends a session: denies it and leaves a dead record until its absolute end, so that nothing can restore it.
@@ -15,5 +16,6 @@ local ttl = math.max(tonumber(ARGV[3]), redis.call('PTTL', KEYS[1]))
 redis.call('DEL', KEYS[1])
 redis.call('HSET', KEYS[1], 'dead', ARGV[2])
 redis.call('PEXPIRE', KEYS[1], math.max(ttl, 1))
+${blacklistPrune('KEYS[2]')}
 return 1
 `);

@@ -286,13 +286,17 @@ describe('blacklistMerge', () => {
   );
 
   test(
-    'prunes what has expired from a large hash, and nothing else',
+    'prunes what has expired from a large hash, and nothing else; so does the end of a session',
     withRedis(async (batch) => {
       const old = Array.from({ length: 300 }, (_, i) => [`s:old${i}`, Date.now() - DAY]).flat();
       await batch.send('HSET', blacklist, 'ep', 1, 's:live', Date.now() + DAY, ...old);
       await batch.run(blacklistMerge, [blacklist], [DAY, 'av', 1]);
       expect(await batch.send('HLEN', blacklist)).toBe(3);
       expect(await batch.send('HEXISTS', blacklist, 's:live')).toBe(1);
+      await batch.send('HSET', blacklist, ...old);
+      await end(batch);
+      expect(await batch.send('HLEN', blacklist)).toBe(4);
+      expect(await batch.send('HMGET', blacklist, 'ep', 's:live', 's:u.s')).not.toContain(null);
     }),
   );
 });
