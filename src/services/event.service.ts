@@ -41,7 +41,7 @@ export interface EventService {
   prepare(event: NewEvent, when?: SQL): EventEntry;
   /** Logs now and records well after the answer, so that its time does not tell: for what changes nothing else. */
   note(event: NewEvent): void;
-  /** The last 50, newest first; of failed logins at most 10, so that they cannot push out the rest. */
+  /** The last 50, newest first; of what strangers can cause, such as failed logins, at most 10 each. */
   list(userId: string): Promise<AccountEvent[]>;
 }
 
@@ -54,7 +54,8 @@ declare module './scope' {
 export const EventService: EventService = facade('event');
 
 const KEPT = 50;
-const KEPT_FAILED_LOGINS = 10;
+/** Fewer of what a stranger can cause: nobody pushes the rest out. */
+const KEPT_OF: Partial<Record<EventKind, number>> = { 'login-failed': 10, 'recovery-requested': 10 };
 /** Signs of an attack. */
 const WARNINGS: ReadonlySet<EventKind> = new Set(['login-failed', 'refresh-reuse']);
 
@@ -101,11 +102,12 @@ export function createEventService({ database, origin, waitUntil, now }: EventDe
         .returning({ id: events.id });
     return {
       insert,
-      statements: (db) => [
-        insert(db),
-        prune(db, userId, KEPT),
-        ...(kind === 'login-failed' ? [prune(db, userId, KEPT_FAILED_LOGINS, kind)] : []),
-      ],
+      statements: (db) => {
+        const keptOfKind = KEPT_OF[kind];
+        const ofKind = keptOfKind === undefined ? [] : [prune(db, userId, keptOfKind, kind)];
+        // These first: they make room for the newcomer among their own.
+        return [insert(db), ...ofKind, prune(db, userId, KEPT)];
+      },
       report: () => report(event),
     };
   }

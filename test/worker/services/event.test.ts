@@ -120,6 +120,21 @@ describe('an account’s events', () => {
     expect(results).toHaveLength(50);
   });
 
+  test('are not pushed out by a stranger who asks to recover the password', async () => {
+    const db = drizzle(env.DB, { schema });
+    const record = (kind: 'recovery-requested' | 'logout') =>
+      inRequest(({ services }) => {
+        const [first, ...rest] = services.event.prepare({ kind, userId }).statements(db);
+        return db.batch([first!, ...rest]);
+      });
+    for (let round = 0; round < 10; round += 1) await record('recovery-requested');
+    for (let round = 0; round < 39; round += 1) await record('logout');
+    for (let round = 0; round < 12; round += 1) await record('recovery-requested');
+    const all = await kinds();
+    expect(all.filter((kind: string) => kind === 'recovery-requested')).toHaveLength(10);
+    expect(all.slice(10)).toEqual([...Array.from({ length: 39 }, () => 'logout'), 'registered']);
+  });
+
   test('go with the account', async () => {
     expect(await call('DELETE', '/v1/users/me', { token: access })).toMatchObject({ status: 204 });
     const { results } = await env.DB.prepare('select id from events where user_id = ?').bind(userId).all();
