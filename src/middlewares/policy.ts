@@ -26,6 +26,14 @@ export const policy = {
   /** Authenticated callers by user, others by address. */
   api: { name: 'api', limit: (limits) => limits.api },
   register: { name: 'register', limit: (limits) => limits.register, identity: address, charge },
+  /** Accounts that an e-mail address may have one after the other: each begins with a mail, whoever asked for it. */
+  registerAccount: {
+    name: 'register-account',
+    limit: (limits) => limits.recoveryAccount,
+    identity: async (c) => `account:${await account(c)}`,
+    message: 'This address was registered too often.',
+    charge: (c) => (c.res.status === 201 ? 1 : 0),
+  },
   /** By address and account together: one phone must not lock out all that share its address. */
   login: {
     name: 'login',

@@ -15,12 +15,17 @@ import { loginSchema, passwordSchema, refreshSchema, registerSchema, revokeSchem
 
 export const authRoutes = new Hono<AppEnv>()
   .use(authDeadline())
-  .post('/register', ...validJson(registerSchema), rateLimiter(policy.register), async (c) => {
-    const { device, ...registration } = c.req.valid('json');
-    const signedIn = await AuthService.register(registration, deviceOf(c, device));
-    VerificationService.welcome(signedIn.user);
-    return c.json(signedIn, 201);
-  })
+  .post(
+    '/register',
+    ...validJson(registerSchema),
+    guard(rateLimiter(policy.register), rateLimiter(policy.registerAccount)),
+    async (c) => {
+      const { device, ...registration } = c.req.valid('json');
+      const signedIn = await AuthService.register(registration, deviceOf(c, device));
+      VerificationService.welcome(signedIn.user);
+      return c.json(signedIn, 201);
+    },
+  )
   .post(
     '/login',
     ...validJson(loginSchema),

@@ -389,6 +389,27 @@ describe('limits', () => {
     expect(mailbox).toHaveLength(3);
   });
 
+  test('nor by registering it, deleting the account and registering it again', async () => {
+    const client = strict();
+    const body = {
+      email: `again.${Math.random().toString(36).slice(2)}@example.org`,
+      password: 'correct horse battery',
+      name: 'Again',
+    };
+    const attempt = (i: number) =>
+      client('POST', '/v1/auth/register', { body, headers: { 'CF-Connecting-IP': `198.51.100.${i}` } });
+    mailbox.length = 0;
+    for (let i = 1; i <= 3; i += 1) {
+      const { status, body: signedIn } = await attempt(i);
+      expect(status).toBe(201);
+      // What is taken is not counted.
+      if (i === 1) expect((await attempt(i)).status).toBe(409);
+      expect((await client('DELETE', '/v1/users/me', { token: signedIn.access_token })).status).toBe(204);
+    }
+    expect(await attempt(4)).toMatchObject({ status: 429, body: { 'violated-policies': ['register-account'] } });
+    expect(mailbox).toHaveLength(3);
+  });
+
   test('one address cannot ask for everybody', async () => {
     const client = strict();
     for (let i = 1; i <= 5; i += 1) expect((await from(client, `n${i}@example.org`, '192.0.2.1')).status).toBe(202);
