@@ -7,8 +7,8 @@ import type { Answer, Call } from '../../support/client.ts';
 import { eachOf, me, refresh, renewed, startStage, wake } from '../../support/stage.ts';
 import type { Held, Stage } from '../../support/stage.ts';
 
-const TRAFFIC_MS = 3_000;
-const FLUSHES = 5;
+const TRAFFIC_MS = 2_400;
+const FLUSHES = 4;
 /** Sessions that are ended while it goes on, some right before a flush and some right after. */
 const VICTIMS = 40;
 

@@ -9,7 +9,7 @@ import type { Held, Stage } from '../../support/stage.ts';
 
 const TRIES = 1_000;
 /** Every so many of them, the client has an access token as well: it restores another part of what Redis has lost. */
-const AWAKE = 5;
+const AWAKE = 10;
 
 describe.each([EMBEDDED, REDIS])('on $name', ({ missing, start }) => {
   describe.skipIf(missing)('a session that Redis has lost', () => {

@@ -55,6 +55,33 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       expect(await row(tokens[0]!)).toMatchObject({ ended_reason: 'reuse', ended_at_ms: expect.any(Number) });
     }
 
+    test('a hundred times at once, in two isolates, is one generation with one successor', async () => {
+      const { isolates, redis, app, keyOf } = stage;
+      const before = await session();
+      const answers = await Promise.all(
+        Array.from({ length: 100 }, (_, index) => refresh(isolates[index % 2 === 0 ? 0 : 1], before)),
+      );
+      expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200]));
+      expect(answers.filter(({ headers }) => headers.has('Gatehouse-Degraded'))).toEqual([]);
+      const [successor, ...others] = new Set(answers.map(({ body }) => body.refresh_token as string));
+      expect(others).toEqual([]);
+      expect(successor).not.toBe(before.refresh);
+
+      // The session woke with generation 2: this is the third, for all hundred.
+      expect(await redis.engine('HMGET', keyOf.session(before.id), 'g', 'c')).toEqual(['3', '2']);
+      await until(async () => {
+        const [row] = await app.sql('SELECT generation FROM sessions WHERE id = ?', before.id);
+        return row?.['generation'] === 3;
+      }, 'D1 was told');
+
+      // Whichever answer arrived, the client goes on with it.
+      const last = renewed(before, answers.at(-1)!);
+      for (const isolate of isolates) expect((await me(isolate, last)).status).toBe(200);
+      const next = renewed(last, await refresh(isolates[1], last));
+      expect(await redis.engine('HGET', keyOf.session(before.id), 'g')).toBe('4');
+      expect((await me(isolates[0], next)).status).toBe(200);
+    });
+
     test('after an hour without a sign of its successor gives that same successor', async () => {
       const before = await session();
       const lost = renewed(before, await refresh(here, before));
