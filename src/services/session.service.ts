@@ -3,7 +3,7 @@ import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
-import { chunks } from '../db/client';
+import { chunks, DatabaseUnavailable, isUniqueViolation } from '../db/client';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { sessions, users } from '../db/schema';
 import type { SessionEndReason, SessionRow } from '../db/schema';
@@ -16,6 +16,7 @@ import type { LocalDenials } from './blacklist/denials';
 import { recentDenials } from './blacklist/recent';
 import type { EventKind, EventService } from './event.service';
 import type { OutboxMessage, OutboxService } from './outbox.service';
+import { retry } from './retry';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
 import type { SessionOwner } from './session/record';
@@ -79,7 +80,7 @@ export interface SessionService {
    * @throws {AppError} `CONFLICT` for the id of a session that has ended
    */
   createSession(sessionId: string, data: SessionData, ttlSeconds?: number): Promise<void>;
-  /** The data as they were stored; `null` for a session that does not exist, has ended or has expired. */
+  /** The data as they were stored, those of a device with its owner's role of today; `null` for a session that does not exist, has ended or has expired. */
   getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
   /** Ends a session: its tokens are refused from now on. False when there was none, or it had ended already. */
   deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;
@@ -113,6 +114,8 @@ const ENDINGS: Partial<Record<SessionEndReason, EventKind>> = {
 
 /** D1 binds at most 100 values a statement. */
 const IDS_A_STATEMENT = 90;
+/** Pauses between attempts to record an end after its answer. */
+const RECORD_WAITS_MS = [250, 1_000, 4_000, 10_000];
 /** More refreshes than there can be of which a renewal does not know: since it read D1, or D1 was last told. */
 const RENEWAL_LEAD = 1_000;
 
@@ -171,7 +174,10 @@ export function createSessionService(deps: SessionDeps): SessionService {
       ]),
     );
     if (session === undefined) return undefined;
-    return { session, owner: owner ?? null, denied: deniedOf(sessionId, session.userId, denied) };
+    // The app's own data are as they were stored, a device's what its owner is today.
+    const data = owner !== undefined && session.device !== '' ? dataOf(owner) : session.data;
+    const known = deniedOf(sessionId, session.userId, denied);
+    return { session: { ...session, data }, owner: owner ?? null, denied: known };
   }
 
   const isLive = (sessionId: string) =>
@@ -211,12 +217,28 @@ export function createSessionService(deps: SessionDeps): SessionService {
     const { entry, statements } = ending([{ id, expiresAtMs }], reason);
     const kind = ENDINGS[reason];
     const happened = kind && event.prepare({ kind, userId, sessionId: id }, isLive(id));
+    const record = () => database.batch((db) => [...(happened?.statements(db) ?? []), ...statements(db)]);
     // Together: the answer waits for both, and counts on D1 alone.
-    const committed = database.batch((db) => [...(happened?.statements(db) ?? []), ...statements(db)]);
-    // But a replay Redis has found out by itself, and goes on to say so until it is told that D1 knows.
-    if (reason === 'reuse') await committed;
-    await Promise.all([committed, entry.deliver(committed)]);
+    const committed = record();
+    try {
+      // But a replay Redis has found out by itself, and goes on to say so until it is told that D1 knows.
+      if (reason === 'reuse') await committed;
+      await Promise.all([committed, entry.deliver(committed)]);
+    } catch (error) {
+      // Whoever asks again may be refused as signed out, because Redis has been told: D1 must hear of it all the same.
+      if (error instanceof DatabaseUnavailable) waitUntil(recorded(record));
+      throw error;
+    }
     happened?.report();
+  }
+
+  async function recorded(record: () => Promise<unknown>): Promise<void> {
+    try {
+      await retry(record, { waitsMs: RECORD_WAITS_MS, isFinal: isUniqueViolation });
+    } catch (error) {
+      // Its rows are there: only the answer was lost.
+      if (!isUniqueViolation(error)) log('error', 'session.end_lost', describeError(error));
+    }
   }
 
   const service: SessionService = {
@@ -305,7 +327,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
         lastSeenAtMs: createdAtMs,
         expiresAtMs: createdAtMs + refreshAbsoluteSeconds * 1_000,
         epoch: owner.epoch,
-        data: JSON.stringify({ userId: owner.id, email: owner.email, role: owner.role }),
+        data: dataOf(owner),
       };
       const { id: sessionId, expiresAtMs, epoch } = session;
       return {
@@ -384,6 +406,9 @@ export function createSessionService(deps: SessionDeps): SessionService {
   };
   return service;
 }
+
+/** What `getSession` gives for a device. */
+const dataOf = ({ id, email, role }: SessionOwner) => JSON.stringify({ userId: id, email, role });
 
 type NewSession = Required<Omit<typeof sessions.$inferInsert, 'generation' | 'endedAtMs' | 'endedReason'>>;
 

@@ -75,8 +75,8 @@ export const UserService: UserService = facade('user');
 const LISTS = 'users';
 
 /** What a change of a user makes wrong. */
-export function userInvalidation(userId: string): OutboxMessage {
-  return { kind: 'invalidate', users: [userId], namespaces: [LISTS] };
+export function userInvalidation(userId: string) {
+  return { kind: 'invalidate', users: [userId], namespaces: [LISTS] } as const satisfies OutboxMessage;
 }
 
 /** Trimmed, NFC, lower case: what two spellings of one address have in common. */
@@ -202,7 +202,20 @@ export function createUserService({ database, cache, outbox, event, settings, no
     },
 
     async deleteUser(userId) {
-      const invalidation = outbox().prepare([userInvalidation(userId)]);
+      const live = await database.run((db) =>
+        db
+          .select({ sessionId: sessions.id, expiresAtMs: sessions.expiresAtMs })
+          .from(sessions)
+          .where(and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(sessions.expiresAtMs, now())))
+          .limit(1_000),
+      );
+      const told = outbox().prepare([
+        // The copies themselves, and not only their nonces: they hold what the person is called.
+        { ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] },
+        ...live.map(
+          ({ sessionId, expiresAtMs }) => ({ kind: 'session-end', reason: 'deleted', sessionId, expiresAtMs }) as const,
+        ),
+      ]);
       const versions = outbox().prepareVersions(userId);
       const [rows] = await database.batch((db) => [
         // Raised before it goes, so that the message outdates every token.
@@ -212,7 +225,7 @@ export function createUserService({ database, cache, outbox, event, settings, no
           .where(eq(users.id, userId))
           .returning(),
         ...versions.statements(db),
-        ...invalidation.statements(db),
+        ...told.statements(db),
         endOthers(db, { userId, reason: 'deleted', atMs: now() }),
         // What remains until the tokens have expired says nothing about the person.
         db.update(sessions).set({ device: '', address: '', data: '{}' }).where(eq(sessions.userId, userId)),
@@ -221,7 +234,7 @@ export function createUserService({ database, cache, outbox, event, settings, no
         db.delete(users).where(eq(users.id, userId)),
       ]);
       const [gone] = rows as UserRow[];
-      await Promise.all([invalidation.deliver(), gone && versions.deliver(gone)]);
+      await Promise.all([told.deliver(), gone && versions.deliver(gone)]);
     },
   };
 }

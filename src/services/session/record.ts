@@ -102,15 +102,17 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     async data(sessionId) {
       const [key = '', blacklist = ''] = slot(sessionId);
       const [record, denied] = await Promise.all([
-        batch.send('HMGET', key, 'd', 'dead', 'ep'),
-        batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep'),
+        batch.send('HMGET', key, 'd', 'dead', 'ep', 'av'),
+        batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep', 'av'),
       ]);
-      const [data, dead, epoch] = Array.isArray(record) ? record : [];
-      const [ended, userEpoch] = Array.isArray(denied) ? denied : [];
+      const [data, dead, epoch, accessVersion] = Array.isArray(record) ? record : [];
+      const [ended, userEpoch, userVersion] = Array.isArray(denied) ? denied : [];
       if (dead != null || ended != null) return null;
-      // An older epoch than the user's may be a lost write of a session that went on.
+      // An older epoch than the user's may be a lost write of a session that went on; with an older version the role is
+      // the former one.
       const current = epoch != null && userEpoch != null && Number(epoch) >= Number(userEpoch);
-      return typeof data === 'string' && current ? data : undefined;
+      const ofToday = Number(accessVersion ?? 0) >= Number(userVersion ?? 0);
+      return typeof data === 'string' && current && ofToday ? data : undefined;
     },
 
     async lastSeen(sessionIds) {

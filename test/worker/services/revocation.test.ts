@@ -2,6 +2,7 @@ import { env } from 'cloudflare:workers';
 import { beforeEach, describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
+import { DatabaseUnavailable } from '../../../src/db/client';
 import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
 import type { Answer } from '../../support/client';
 import { tappedD1 } from '../support/database';
@@ -138,6 +139,65 @@ describe('a logout', () => {
       .bind(Date.now() - 8 * 86_400_000, sessionId)
       .run();
     expect(await logout(access)).toMatchObject({ status: 204 });
+    expect(await refresh(token, elsewhere())).toMatchObject(refused);
+    expect(await me(access, elsewhere())).toMatchObject(refused);
+  });
+});
+
+describe('what an account is', () => {
+  const session = (from = isolate) =>
+    inRequest(({ services }) => services.session.getSession(owner.sessionId), { isolate: from });
+
+  test('is what its sessions say: a role that was taken is gone from them', async () => {
+    const setRole = (role: 'admin' | 'user') =>
+      inRequest(({ services }) => services.user.updateUser(owner.userId, { role }), { isolate });
+    await setRole('admin');
+    const admin = await login();
+    const asAdmin = () =>
+      inRequest(({ services }) => services.session.getSession(admin.sessionId), { isolate: isolateFor(bound) });
+    expect(await asAdmin()).toEqual({ userId: owner.userId, email, role: 'admin' });
+    expect(await session()).toMatchObject({ role: 'admin' });
+    await setRole('user');
+    expect(await asAdmin()).toMatchObject({ role: 'user' });
+    expect(await asAdmin()).toMatchObject({ role: 'user' });
+    // After a refresh, whose record is of today, as well.
+    await refresh(admin.refresh);
+    expect(await asAdmin()).toMatchObject({ role: 'user' });
+  });
+
+  test('leaves Redis with it', async () => {
+    await me(owner.access);
+    await session();
+    const dump = async () => {
+      const names = [isolate.keys.session(owner.sessionId), isolate.keys.user(owner.userId)];
+      const [record, cached] = await inRequest(
+        ({ batch }) => Promise.all([batch.send('HGETALL', names[0]!), batch.send('GET', names[1]!)]),
+        { isolate },
+      );
+      return JSON.stringify([record, cached]);
+    };
+    expect(await dump()).toContain(email);
+    expect(await call('DELETE', '/v1/users/me', { token: owner.access })).toMatchObject({ status: 204 });
+    expect(await dump()).not.toContain(email);
+    expect(await me(owner.access, elsewhere())).toMatchObject(refused);
+  });
+});
+
+describe('a logout that the database misses', () => {
+  test('is recorded a moment later, though the app, asking again, is told that it is signed out', async () => {
+    const { access, refresh: token, sessionId } = await login();
+    const claims = await inRequest(({ services }) => services.token.verifyAccess(access), { isolate });
+    let batches = 0;
+    const db = tappedD1(async (query, kind) => {
+      // The first batch reads, the second records.
+      if (kind === 'batch' && (batches += 1) === 2) throw new Error('D1_ERROR: no such luck');
+      return query();
+    });
+    const late = inRequest(({ services }) => services.auth.logout(claims), { isolate, db });
+    await expect(late).rejects.toThrow(DatabaseUnavailable);
+    expect(await logout(access)).toMatchObject(refused);
+    expect(batches).toBe(3);
+    await forget(isolate.keys.blacklist(owner.userId), isolate.keys.session(sessionId));
     expect(await refresh(token, elsewhere())).toMatchObject(refused);
     expect(await me(access, elsewhere())).toMatchObject(refused);
   });
