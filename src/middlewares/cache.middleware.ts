@@ -1,13 +1,16 @@
 import type { Context } from 'hono';
 
 import { CacheService } from '../services/cache.service';
-import type { CacheKey } from '../services/cache.service';
+import type { CacheKey, CachedRows } from '../services/cache.service';
 import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
 import type { AppEnv } from './services.middleware';
 
 type Authenticated = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & AuthVariables }>;
+
+/** An entry by its key, or a cached read that has one. */
+type Readable = CacheKey | Pick<CachedRows<unknown>, 'key'>;
 
 /**
  * Names the cache entries that the handler will want, so that they travel with the checks. The handler's own call finds
@@ -16,15 +19,14 @@ type Authenticated = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['
  * @example
  * guard(authenticate(), reads((c) => UserService.keyOf(c.var.auth.userId)))
  */
-export function reads(keysOf: (c: Authenticated) => CacheKey | readonly CacheKey[]): Check {
+export function reads(wantedBy: (c: Authenticated) => Readable | readonly Readable[]): Check {
   return check({
     name: 'reads()',
     requires: 'auth',
     prepare(c) {
-      const wanted = keysOf(c as unknown as Authenticated);
-      for (const key of Array.isArray(wanted) ? (wanted as readonly CacheKey[]) : [wanted as CacheKey]) {
-        CacheService.prefetch(key);
-      }
+      const wanted = wantedBy(c as unknown as Authenticated);
+      const all = Array.isArray(wanted) ? (wanted as readonly Readable[]) : [wanted as Readable];
+      CacheService.prefetch(all.map((one) => ('key' in one ? one.key : one)));
       return undefined;
     },
   });

@@ -24,6 +24,8 @@ export interface CheckPlan {
   known?(c: Context<AppEnv>): void;
   /** Issues commands (they are held until every check has) and returns what decides once their replies are in. */
   prepare?(c: Context<AppEnv>): Decide | undefined;
+  /** Takes the place of the handler, and of the checks' `around` written after it, once all checks have decided. */
+  around?(c: Context<AppEnv>, next: () => Promise<void>): Promise<void>;
   /** Once the answer is made (`c.res`): what it costs after all. */
   after?(c: Context<AppEnv>): void;
   /** Takes back what this check consumed for a request that was refused before it counted. */
@@ -54,9 +56,20 @@ export function planOf(check: Mergeable): CheckPlan | undefined {
 export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
   const handler: MiddlewareHandler<AppEnv> = async function check(c, next) {
     await runChecks(c, [plan]);
-    await next();
+    await runAround(c, [plan], next);
   };
   return Object.assign(handler, { [PLAN]: plan }) as unknown as Check<V>;
+}
+
+/** The handler, in whatever the checks put around it: the one written first is the outermost. */
+export function runAround(
+  c: Context<AppEnv>,
+  [plan, ...rest]: readonly CheckPlan[],
+  next: () => Promise<void>,
+): Promise<void> {
+  if (plan === undefined) return next();
+  const inner = () => runAround(c, rest, next);
+  return plan.around === undefined ? inner() : plan.around(c, inner);
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { MiddlewareHandler } from 'hono';
 
-import { planOf, runChecks } from './check';
+import { planOf, runAround, runChecks } from './check';
 import type { CheckPlan, Mergeable } from './check';
 import type { AppEnv } from './services.middleware';
 
@@ -41,9 +41,10 @@ export function guard<const T extends readonly Mergeable[]>(
       provided.add(plan.provides);
     }
   }
+  const wrappers = plans.filter((plan) => plan.around !== undefined);
   const handler: MiddlewareHandler<AppEnv> = async function guard(c, next) {
     await runChecks(c, plans);
-    await next();
+    await runAround(c, wrappers, next);
   };
   return handler as unknown as ReturnType<typeof guard<T>>;
 }

@@ -1,11 +1,8 @@
 import type { BatchResponse } from 'drizzle-orm/batch';
 
-import type { Config } from '../config/env';
-import { describeError, log } from '../config/log';
-import type { Database, Drizzle, Statement } from '../db/client';
+import type { Drizzle, Statement } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
-import { RedisError, RedisUnavailable } from '../redis/errors';
-import type { Keys } from '../redis/keys';
+import { RedisError } from '../redis/errors';
 import { cacheFill } from '../redis/scripts/cacheFill';
 import { canonicalize, hashCanonical } from './cache/canonical';
 import { encodeEntry } from './cache/entry';
@@ -13,8 +10,9 @@ import type { CacheKey } from './cache/entry';
 import type { Flights } from './cache/flights';
 import type { Windows } from './cache/freshness';
 import { createIntents } from './cache/intents';
-import { invalidationCommands, recordable } from './cache/invalidation';
 import type { Invalidation } from './cache/invalidation';
+import { createInvalidations } from './cache/invalidations';
+import type { InvalidationsDeps } from './cache/invalidations';
 import type { CacheMemory } from './cache/memory';
 import type {
   CacheResult,
@@ -27,9 +25,10 @@ import type {
 } from './cache/options';
 import { createReader } from './cache/reader';
 import { createReadThrough } from './cache/readThrough';
-import type { Wanted } from './cache/readThrough';
+import type { Wanted } from './cache/loads';
 import { createRows } from './cache/rows';
 import type { CachedRows, RowsOptions, RowsQuery } from './cache/rows';
+import type { LockService } from './lock.service';
 import { facade } from './scope';
 
 export type { CacheKey } from './cache/entry';
@@ -108,6 +107,18 @@ export interface CacheService {
    */
   invalidate(change: Invalidation): Promise<{ pending: boolean }>;
   /**
+   * Ends everything cached in the namespaces that match. `orders:*` names one: one command, whatever the number of its
+   * entries. A glob of names (`orders-*`) has Redis searched for namespaces: 20 s at most, not for a request's hot path.
+   *
+   * @param cursor where an earlier call stopped
+   * @returns how many namespaces; `cursor` to go on from, `null` at the end
+   * @throws {RedisUnavailable} while a glob is searched: nothing is known of what was not yet found
+   */
+  deletePattern(
+    pattern: string,
+    cursor?: string,
+  ): Promise<{ namespaces: number; pending: boolean; cursor: string | null }>;
+  /**
    * A change in the database together with what it makes wrong: committed as one transaction with its outbox row, then
    * Redis is told. The change can be answered as soon as this resolves.
    *
@@ -131,26 +142,16 @@ declare module './scope' {
 
 export const CacheService: CacheService = facade('cache');
 
-export interface CacheDeps {
-  batch: RedisBatch;
-  keys: Keys;
+export interface CacheDeps extends Omit<InvalidationsDeps, 'forgetReads'> {
   flights: Flights;
   memory: CacheMemory;
-  database: Database;
-  /** Writes an invalidation down, and tells Redis later. */
-  outbox: () => {
-    prepare(messages: readonly (Invalidation & { kind: 'invalidate' })[]): {
-      statements(db: Drizzle): Statement[];
-      deliver(): Promise<{ pending: boolean }>;
-    };
-  };
-  settings: Config['cache'];
   waitUntil: (promise: Promise<unknown>) => void;
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
-  now: () => number;
+  freshBatch: () => RedisBatch;
+  /** For `lease`. */
+  locks: () => Pick<LockService, 'acquire'>;
   /** Uniform in [0, 1). */
   random?: () => number;
-  degraded: (what: string) => void;
   /** What is fresh for less than this is loaded anew, before it is answered: for warming. */
   refreshWithinMs?: number;
 }
@@ -161,7 +162,7 @@ interface Request<R> extends Wanted {
 }
 
 export function createCacheService({ random = Math.random, ...given }: CacheDeps): CacheService {
-  const { batch, keys, flights, database, outbox, settings, degraded } = given;
+  const { batch, keys, flights, database, settings, degraded } = given;
   const reader = createReader(given);
   const deps = { ...given, random, reader };
   const { resolve, snapshotsOf, fills } = createReadThrough(deps);
@@ -183,10 +184,18 @@ export function createCacheService({ random = Math.random, ...given }: CacheDeps
     key: service.keyOf(options),
     windows: windowsOf(options),
     schema: options.schema,
+    lease: options.lease,
   });
+
+  const forgetReads = () => {
+    reader.forgetAll();
+    flights.separate();
+  };
 
   const service: CacheService = {
     userKey,
+    forgetReads,
+    ...createInvalidations({ ...given, forgetReads }),
 
     keyOf({ namespace, args, user, tags = [] }) {
       const declared = [...new Set(tags)].sort();
@@ -278,47 +287,6 @@ export function createCacheService({ random = Math.random, ...given }: CacheDeps
 
     invalidateUser(userId) {
       return service.invalidate({ users: [userId] });
-    },
-
-    forgetReads() {
-      reader.forgetAll();
-      flights.separate();
-    },
-
-    async invalidate(change) {
-      service.forgetReads();
-      try {
-        const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);
-        const replies = await Promise.all(commands.map((command) => batch.send(...command)));
-        // Something that answers anything to everything has not been told.
-        if (replies.some((reply) => reply !== 'OK')) throw new RedisUnavailable('garbage');
-        return { pending: false };
-      } catch (error) {
-        if (!(error instanceof RedisError)) throw error;
-        degraded('invalidation=pending');
-        log('warn', 'cache.invalidation_pending', describeError(error));
-        const entry = outbox().prepare([{ kind: 'invalidate', ...recordable(change) }]);
-        await database.batch((db) => entry.statements(db));
-        return entry.deliver();
-      } finally {
-        // What was read while Redis was being told may be older than that.
-        service.forgetReads();
-      }
-    },
-
-    async change<const S extends readonly [Statement, ...Statement[]]>(
-      invalidation: Invalidation,
-      statements: (db: Drizzle) => S,
-    ) {
-      const entry = outbox().prepare([{ kind: 'invalidate', ...recordable(invalidation) }]);
-      let count = 0;
-      const results = await database.batch((db) => {
-        const made = statements(db);
-        count = made.length;
-        return [...made, ...entry.statements(db)];
-      });
-      if ((await entry.deliver()).pending) degraded('invalidation=pending');
-      return results.slice(0, count) as BatchResponse<S>;
     },
   };
   return service;

@@ -70,6 +70,8 @@ export interface RequestServices {
   degraded: ReadonlySet<string>;
   /** Called once the answer is made. */
   afterAnswer: (() => void)[];
+  /** The request's clock. */
+  nowMs: () => number;
 }
 
 /** The composition root: everything that the app can do, for one request. Services are made when first used. */
@@ -118,7 +120,7 @@ export function createServices(context: RequestContext): RequestServices {
 
   const due = breaker.claimProbe();
   if (due !== undefined) waitUntil(probe(due, breaker, batchOf(callTimeoutMs * 2, UNGUARDED), services.outbox));
-  return { services, batch, degraded, afterAnswer: [] };
+  return { services, batch, degraded, afterAnswer: [], nowMs: now };
 }
 
 const nowhere = (): Device => ({ device: '', address: '' });
@@ -181,7 +183,7 @@ class RequestServiceMap implements ServiceMap {
   }
 
   get cache() {
-    const { common, isolate, background, random, refreshWithinMs } = this.#parts;
+    const { common, isolate, background, freshBatch, slowBatch, random, refreshWithinMs } = this.#parts;
     return (this.#cache ??= createCacheService({
       ...common,
       ...(random && { random }),
@@ -190,7 +192,10 @@ class RequestServiceMap implements ServiceMap {
       memory: isolate.cacheMemory,
       outbox: () => this.outbox,
       settings: common.config.cache,
+      freshBatch,
+      slowBatch,
       background,
+      locks: () => this.lock,
     }));
   }
 

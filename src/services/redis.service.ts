@@ -2,6 +2,7 @@ import type { RedisBatch } from '../redis/batch';
 import { RedisUnavailable } from '../redis/errors';
 import { DEFAULT_TTL_SECONDS, FALLBACK_TTL_SECONDS } from '../redis/keys';
 import type { Keys } from '../redis/keys';
+import { escapeGlob, walkKeys } from '../redis/scan';
 import { facade } from './scope';
 
 export { RedisNamespace } from '../redis/keys';
@@ -37,12 +38,28 @@ export interface RedisService {
   /** Whether there was such a key. */
   delete(namespace: string, key: string, options?: RedisCallOptions): Promise<boolean>;
   /**
-   * Deletes every key of the namespace that matches the glob (`user:*`), a thousand at a time. It walks the whole key
-   * space: not for a request's hot path.
+   * Deletes every key of the namespace that matches the glob (`user:*`), for 20 s at most. It walks the whole key space:
+   * not for a request's hot path. Cached queries are ended by `CacheService.deletePattern`, in one command.
    *
    * @returns how many keys were deleted, also when Redis went away on the way; `throw` tells
    */
   deletePattern(namespace: string, pattern: string, options?: RedisCallOptions): Promise<number>;
+  /**
+   * The same in pieces: for as long as `budgetMs` (a page at least), and from where the last piece ended.
+   *
+   * @returns `cursor` to pass to the next call; `null` at the end
+   * @throws {RedisUnavailable} the cursor that was passed is still good: nothing is harmed by deleting twice
+   */
+  deletePatternFrom(
+    namespace: string,
+    pattern: string,
+    options?: { cursor?: string; budgetMs?: number },
+  ): Promise<DeletedPage>;
+}
+
+interface DeletedPage {
+  deleted: number;
+  cursor: string | null;
 }
 
 declare module './scope' {
@@ -53,16 +70,18 @@ declare module './scope' {
 
 export const RedisService: RedisService = facade('redis');
 
-const SCAN_COUNT = 1_000;
+/** A call that walks the key space stops after this and says where. */
+const BUDGET_MS = 20_000;
 
 export interface RedisDeps {
   batch: RedisBatch;
   keys: Keys;
   /** One with a deadline for work that takes many trips. */
   slowBatch: () => RedisBatch;
+  now?: () => number;
 }
 
-export function createRedisService({ batch, keys, slowBatch }: RedisDeps): RedisService {
+export function createRedisService({ batch, keys, slowBatch, now = Date.now }: RedisDeps): RedisService {
   async function attempt<T>(call: Promise<T>, instead: T, options: RedisCallOptions | undefined): Promise<T> {
     try {
       return await call;
@@ -70,6 +89,21 @@ export function createRedisService({ batch, keys, slowBatch }: RedisDeps): Redis
       if (!(error instanceof RedisUnavailable) || options?.whenUnavailable === 'throw') throw error;
       return instead;
     }
+  }
+
+  async function deletePage(slow: RedisBatch, namespace: string, pattern: string, from: string, budgetMs: number) {
+    let deleted = 0;
+    const cursor = await walkKeys(
+      slow,
+      keys.plain(escapeGlob(namespace), pattern),
+      async (found) => {
+        // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
+        const counts = await Promise.all(found.map((key) => slow.send('UNLINK', key)));
+        deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);
+      },
+      { cursor: from, budgetMs, now },
+    );
+    return { deleted, cursor };
   }
 
   const service: RedisService = {
@@ -101,20 +135,23 @@ export function createRedisService({ batch, keys, slowBatch }: RedisDeps): Redis
       return (await attempt(batch.send('UNLINK', keys.plain(namespace, key)), null, options)) === 1;
     },
     async deletePattern(namespace, pattern, options) {
-      const match = keys.plain(namespace.replaceAll(/[*?[\]\\^]/g, String.raw`\$&`), pattern);
-      const slow = slowBatch();
       let deleted = 0;
-      let cursor = '0';
-      do {
-        const page = await attempt(slow.send('SCAN', cursor, 'MATCH', match, 'COUNT', SCAN_COUNT), null, options);
-        if (!Array.isArray(page)) break;
-        cursor = String(page[0]);
-        const found = Array.isArray(page[1]) ? page[1].map(String) : [];
-        // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
-        const counts = await attempt(Promise.all(found.map((key) => slow.send('UNLINK', key))), [], options);
-        deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);
-      } while (cursor !== '0');
+      const untilMs = now() + BUDGET_MS;
+      const slow = slowBatch();
+      let cursor: string | null = '0';
+      try {
+        while (cursor !== null && now() < untilMs) {
+          const page: DeletedPage = await deletePage(slow, namespace, pattern, cursor, 0);
+          deleted += page.deleted;
+          ({ cursor } = page);
+        }
+      } catch (error) {
+        if (!(error instanceof RedisUnavailable) || options?.whenUnavailable === 'throw') throw error;
+      }
       return deleted;
+    },
+    async deletePatternFrom(namespace, pattern, { cursor = '0', budgetMs = BUDGET_MS } = {}) {
+      return deletePage(slowBatch(), namespace, pattern, cursor, budgetMs);
     },
   };
   return service;

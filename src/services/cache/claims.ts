@@ -2,17 +2,16 @@ import type { RedisBatch } from '../../redis/batch';
 import type { Command, RedisValue } from '../../redis/client';
 import { RedisError } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
-import { NONCE_TTL_MS, newNonce } from './entry';
+import { NONCE_TTL_MS, bump, initialNonce, isInitial } from './entry';
+import type { CacheKey, Snapshot } from './entry';
 import type { CacheMemory } from './memory';
 
 /** Nonces that were missing, and that a load's fills will carry. */
 export interface Claim {
-  /** By their keys. Chosen before the loader runs. */
-  readonly nonces: ReadonlyMap<string, string>;
   /** The loader may run. */
   readonly ready: Promise<void>;
-  /** Those that Redis has taken. A fill that carries another must not be sent. */
-  readonly granted: Promise<ReadonlySet<string>>;
+  /** By their keys, those that Redis has; a fill that would carry another must not be sent. */
+  readonly granted: Promise<ReadonlyMap<string, string>>;
 }
 
 export interface ClaimDeps {
@@ -22,12 +21,13 @@ export interface ClaimDeps {
   degraded: (what: string) => void;
 }
 
-const NONE: ReadonlySet<string> = new Set();
+const NONE: ReadonlyMap<string, string> = new Map();
 
 /**
- * Makes missing nonces while the loader runs, at no cost to the request. Their values are chosen here before the loader
- * runs, and made with `SET … NX`. An invalidation that comes first has set another value, and NX fails; one that comes
- * later overwrites ours: either way what the fill carries is never current again.
+ * Makes missing nonces while the loader runs, at no cost to the request: `SET … NX` with a value that tells that nobody
+ * has invalidated anything since the nonce was missing. An invalidation in the meantime, before or after it, has written
+ * a value of the other kind: then nothing is filled, or what is filled is never current. What another isolate has made
+ * in this way since is as good as our own.
  *
  * One thing could undo that: a flush that makes Redis forget the invalidation before our NX arrives. The mark tells: it
  * was read before the loader ran, and once more behind the NX; a flush in between has taken it. Where no mark is known
@@ -35,45 +35,48 @@ const NONE: ReadonlySet<string> = new Set();
  * costs this one load a round trip.
  */
 export function claim(missing: readonly string[], { batch, keys, memory, degraded }: ClaimDeps): Claim {
-  const nonces = new Map(missing.map((name) => [name, newNonce()]));
-  if (nonces.size === 0) return { nonces, ready: Promise.resolve(), granted: Promise.resolve(NONE) };
+  if (missing.length === 0) return { ready: Promise.resolve(), granted: Promise.resolve(NONE) };
 
-  const create = (name: string, value: string): Command => ['SET', name, value, 'NX', 'PX', NONCE_TTL_MS];
-  const overwrite = (name: string): Command => ['SET', name, newNonce(), 'PX', NONCE_TTL_MS];
-  const makeAll = missing.map((name) => create(name, nonces.get(name) ?? ''));
+  const create = (name: string): Command => ['SET', name, initialNonce(), 'NX', 'PX', NONCE_TTL_MS];
   const readAll: Command = ['MGET', keys.cacheMark, ...missing];
+  const known = memory.mark;
 
-  const grantedOf = (reply: RedisValue | undefined, known: string | undefined): ReadonlySet<string> => {
+  const grantedOf = (replies: readonly RedisValue[]): ReadonlyMap<string, string> => {
+    const reply = replies.at(-1);
     const [mark, ...values] = Array.isArray(reply) ? reply : [];
     memory.mark = typeof mark === 'string' ? mark : undefined;
     // A key of another type is no nonce, and stands in the way of one.
     const foreign = missing.filter((_, index) => values[index] === null);
     if (mark === null && known === undefined) foreign.push(keys.cacheMark);
-    if (foreign.length > 0) void batch.aside(...foreign.map((name) => overwrite(name)));
+    if (foreign.length > 0) void batch.aside(...foreign.map((name) => bump(name)));
     if (mark == null || (known !== undefined && mark !== known)) return NONE;
-    return new Set(missing.filter((name, index) => values[index] === nonces.get(name)));
+    const current = missing.map((name, index) => [name, values[index]] as const);
+    // Before the loader has run any nonce will do.
+    const fit = (value: unknown): value is string =>
+      known === undefined ? typeof value === 'string' : isInitial(value);
+    return new Map(current.flatMap(([name, value]) => (fit(value) ? [[name, value]] : [])));
   };
-  const none = (error: unknown): ReadonlySet<string> => {
+  const none = (error: unknown): ReadonlyMap<string, string> => {
     if (!(error instanceof RedisError)) throw error;
     degraded('cache=bypass');
     return NONE;
   };
 
-  const known = memory.mark;
   if (known !== undefined) {
-    const granted = batch.aside(...makeAll, readAll).then((replies) => grantedOf(replies.at(-1), known), none);
-    return { nonces, ready: Promise.resolve(), granted };
+    const granted = batch.aside(...missing.map((name) => create(name)), readAll).then(grantedOf, none);
+    return { ready: Promise.resolve(), granted };
   }
-  const commands: Command[] = [...makeAll, create(keys.cacheMark, newNonce()), readAll];
-  const granted = Promise.all(commands.map((command) => batch.send(...command))).then((replies) => {
-    const reply = replies.at(-1);
-    const [, ...values] = Array.isArray(reply) ? reply : [];
-    // Nobody has loaded anything yet: what others have made in the meantime is as good.
-    missing.forEach((name, index) => {
-      const value = values[index];
-      if (typeof value === 'string') nonces.set(name, value);
-    });
-    return grantedOf(reply, undefined);
-  }, none);
-  return { nonces, ready: granted.then(() => undefined), granted };
+  const commands = [...[...missing, keys.cacheMark].map((name) => create(name)), readAll];
+  const granted = Promise.all(commands.map((command) => batch.send(...command))).then(grantedOf, none);
+  return { ready: granted.then(() => undefined), granted };
+}
+
+/** What a fill carries: the nonces that were there, and those that were made; `undefined` when one could not be. */
+export function carried(
+  { nonceKeys }: CacheKey,
+  { nonces }: Snapshot,
+  granted: ReadonlyMap<string, string>,
+): readonly string[] | undefined {
+  const all = nonceKeys.map((name, at) => nonces[at] ?? granted.get(name));
+  return all.every((nonce) => nonce !== undefined) ? all : undefined;
 }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 
-import type { RedisValue } from '../../redis/client';
+import type { Command, RedisValue } from '../../redis/client';
 
 /** Where a value is cached, and what invalidates it. */
 export interface CacheKey {
@@ -46,7 +46,19 @@ const OURS = /^[\w-]{16}[T[]/;
 
 const newWriteId = (): string => randomBytes(12).toString('base64url');
 
-export const newNonce = (): string => randomBytes(9).toString('base64url');
+const newNonce = (): string => randomBytes(9).toString('base64url');
+
+/** No nonce that an invalidation has written begins like this. */
+const INITIAL = '+';
+
+/** For a nonce that is missing, to be written by `SET … NX`. */
+export const initialNonce = (): string => INITIAL + newNonce();
+
+/** Whether nothing was invalidated since this nonce was missing. */
+export const isInitial = (nonce: unknown): nonce is string => typeof nonce === 'string' && nonce.startsWith(INITIAL);
+
+/** Whatever carries this nonce is over; a key of another type in its place, too. */
+export const bump = (nonceKey: string): Command => ['SET', nonceKey, newNonce(), 'PX', NONCE_TTL_MS];
 
 export const tombstone = (): string => `${newWriteId()}T`;
 

@@ -3,7 +3,7 @@ import type { RedisBatch } from '../../redis/batch';
 import type { RedisValue } from '../../redis/client';
 import type { Keys } from '../../redis/keys';
 import { cacheFill } from '../../redis/scripts/cacheFill';
-import { claim } from './claims';
+import { carried, claim } from './claims';
 import { encodeEntry, tombstone } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import { expiriesOf } from './freshness';
@@ -22,8 +22,6 @@ export interface Filling {
   readonly ready: Promise<void>;
   /** The loader runs from now on: what it reads is at least as new as this. */
   loading(): void;
-  /** What the entry will carry, as far as it is known. */
-  noncesOf(index: number): readonly string[] | undefined;
   /** @param entry `undefined`: there is nothing to cache, and what was cached is over */
   fill(index: number, entry: Entry | undefined): void;
   /** The loader failed. @param over its error says that what was cached is over */
@@ -77,49 +75,36 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
     const ends = fillables.map(() => Promise.withResolvers<unknown>());
     let loadingAtMs = Date.now();
 
-    const noncesOf = (index: number): string[] | undefined => {
-      const { key, snapshot } = fillables[index] ?? {};
-      return snapshot?.nonces.map((nonce, at) => nonce ?? claimed.nonces.get(key?.nonceKeys[at] ?? '') ?? '');
-    };
-
     /** Once the nonces that it carries are Redis's. */
-    async function send(index: number, body: string, lifeMs: number): Promise<void> {
+    async function send(index: number, bodyOf: (nonces: readonly string[]) => string, lifeMs: number): Promise<void> {
       const fillable = fillables[index];
       if (fillable?.snapshot === undefined) return;
-      const granted = await claimed.granted;
-      const { key, snapshot } = fillable;
-      if (snapshot.nonces.some((nonce, at) => nonce === null && !granted.has(key.nonceKeys[at] ?? ''))) return;
-      const args = fillArguments(fillable, body, lifeMs, loadingAtMs);
+      const nonces = carried(fillable.key, fillable.snapshot, await claimed.granted);
+      if (nonces === undefined) return;
+      const args = fillArguments(fillable, bodyOf(nonces), lifeMs, loadingAtMs);
       const sent = when === 'after the answer' ? batch.deferRun(cacheFill, ...args) : when.run(cacheFill, ...args);
       ends[index]?.resolve(sent.then(noteTime));
     }
 
-    const start = (index: number, body: string, lifeMs: number) => {
-      const sending = send(index, body, lifeMs);
+    const start = (index: number, bodyOf: (nonces: readonly string[]) => string, lifeMs: number) => {
       // A fill that was sent ends when Redis has answered it; one that was not ends now.
-      waitUntil(
-        sending.then(
-          () => ends[index]?.resolve(undefined),
-          () => ends[index]?.resolve(undefined),
-        ),
-      );
+      const end = () => ends[index]?.resolve(undefined);
+      waitUntil(send(index, bodyOf, lifeMs).then(end, end));
     };
 
     /** What was cached is over: nobody must fall back on it. */
     const drop = (index: number) => {
       if (fillables[index]?.snapshot?.entry === undefined) ends[index]?.resolve(undefined);
-      else start(index, tombstone(), settings.tombstoneSeconds * 1_000);
+      else start(index, tombstone, settings.tombstoneSeconds * 1_000);
     };
 
     return {
       ready: claimed.ready,
       loading: () => (loadingAtMs = Date.now()),
-      noncesOf,
       fill(index, entry) {
-        const fillable = fillables[index];
-        const nonces = noncesOf(index);
-        if (entry === undefined || fillable === undefined || nonces === undefined) return drop(index);
-        start(index, encodeEntry(fillable.key, nonces, entry), entry.hardExpiryMs - now());
+        const key = fillables[index]?.key;
+        if (entry === undefined || key === undefined) return drop(index);
+        start(index, (nonces) => encodeEntry(key, nonces, entry), entry.hardExpiryMs - now());
       },
       cancel(over) {
         for (const [index, end] of ends.entries()) {

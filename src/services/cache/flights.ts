@@ -38,7 +38,7 @@ export class Flights {
 
   /** Loads under way. */
   get size(): number {
-    return new Set(this.#flights.values()).size;
+    return this.#flights.size;
   }
 
   has(name: string): boolean {
@@ -48,16 +48,15 @@ export class Flights {
   /**
    * Lets others join a load that has just begun.
    *
-   * @param names all that it is known by
    * @param filled settles once the cache has the result (or will not get it): until then latecomers share it
    * @param lostAfterMs when followers stop believing in it
    */
-  lead(names: readonly string[], loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
+  lead(name: string, loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
     if (this.#flights.size >= SWEEP_AT) this.#sweep();
     const flight: Flight = { loaded, lostAtMs: Date.now() + lostAfterMs };
-    for (const name of names) this.#flights.set(name, flight);
+    this.#flights.set(name, flight);
     const end = () => {
-      for (const name of names) if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      if (this.#flights.get(name) === flight) this.#flights.delete(name);
     };
     loaded.then(() => {
       flight.lostAtMs = Math.min(flight.lostAtMs, Date.now() + LINGER_MS);

@@ -1,4 +1,4 @@
-import { claim } from './claims';
+import { carried, claim } from './claims';
 import type { Claim, ClaimDeps } from './claims';
 import type { CacheKey, Snapshot } from './entry';
 
@@ -33,11 +33,8 @@ export function createIntents(deps: ClaimDeps) {
       intents.delete(entryKey);
       if (intent === undefined) return undefined;
       const { key, snapshot, claimed, loadingAtMs } = intent;
-      const granted = await claimed.granted;
-      if (snapshot.nonces.some((nonce, at) => nonce === null && !granted.has(key.nonceKeys[at] ?? '')))
-        return undefined;
-      const nonces = snapshot.nonces.map((nonce, at) => nonce ?? claimed.nonces.get(key.nonceKeys[at] ?? '') ?? '');
-      return { key, snapshot, nonces, loadingAtMs };
+      const nonces = carried(key, snapshot, await claimed.granted);
+      return nonces && { key, snapshot, nonces, loadingAtMs };
     },
   };
 }

@@ -1,6 +1,6 @@
 import type { Command } from '../../redis/client';
 import type { Keys } from '../../redis/keys';
-import { NONCE_TTL_MS, newNonce, tombstone } from './entry';
+import { bump, tombstone } from './entry';
 import type { CacheKey } from './entry';
 
 /** What changed. A namespace, tag or user costs one command, whatever the number of entries under it. */
@@ -17,7 +17,6 @@ export function invalidationCommands(
   { keys: entries = [], namespaces = [], tags = [], users = [] }: Invalidation,
   tombstoneSeconds: number,
 ): Command[] {
-  const bump = (key: string): Command => ['SET', key, newNonce(), 'PX', NONCE_TTL_MS];
   return [
     ...entries.map(({ entryKey }): Command => ['SET', entryKey, tombstone(), 'PX', tombstoneSeconds * 1_000]),
     ...namespaces.map((namespace) => bump(keys.namespaceNonce(namespace))),

@@ -33,6 +33,12 @@ export class CacheMemory {
     return nowMs < (this.#failures.get(entryKey)?.untilMs ?? 0);
   }
 
+  /** Somebody is at it: no other refresh for so long. */
+  pause(entryKey: string, nowMs: number, ms: number): void {
+    const count = this.#failures.get(entryKey)?.count ?? 0;
+    this.#failures.set(entryKey, { count, untilMs: nowMs + ms });
+  }
+
   /** 1 s, doubling to 30 s, each up to a half shorter. */
   noteFailure(entryKey: string, nowMs: number, random: () => number): void {
     const count = (this.#failures.get(entryKey)?.count ?? 0) + 1;

@@ -47,6 +47,8 @@ export class Nothing {
 export interface LoaderContext {
   /** Aborted at the loader's deadline. */
   readonly signal: AbortSignal;
+  /** The answer was made from the cache already: this load only refreshes it. */
+  readonly refresh: boolean;
   /**
    * Returned by a loader: there is nothing, and for so long nobody need ask again (`query` gives `null`). A loader that
    * returns `null` says only that there is nothing now; that is not cached.

@@ -1,6 +1,6 @@
 import { configOf } from '../../../src/config/env';
 import { createRedisClient } from '../../../src/redis/client';
-import type { Command, RedisClient } from '../../../src/redis/client';
+import type { Command, RedisClient, Reply } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import type { CacheService, QueryOptions } from '../../../src/services/cache.service';
 import type { RequestServices } from '../../../src/services';
@@ -26,13 +26,16 @@ export function observedClient() {
     down: false,
     /** Awaited before a pipeline leaves. */
     before: undefined as ((commands: readonly Command[]) => Promise<void> | undefined) | undefined,
+    /** Changes what Redis has answered. */
+    rewrite: undefined as ((replies: Reply[]) => Reply[]) | undefined,
   };
   const client: RedisClient = {
     async execute(commands) {
       state.sent.push(commands);
       if (state.down) throw new RedisUnavailable('refused');
       await state.before?.(commands);
-      return real.execute(commands);
+      const replies = await real.execute(commands);
+      return state.rewrite?.(replies) ?? replies;
     },
   };
   return { client, state };
@@ -49,7 +52,11 @@ export interface Scene {
   elsewhere: ReturnType<typeof isolateFor>;
   /** One that has just begun, likewise. */
   newcomer(): ReturnType<typeof isolateFor>;
-  run<T>(fn: (request: RequestServices) => Promise<T>, where?: ReturnType<typeof isolateFor>): Promise<T>;
+  run<T>(
+    fn: (request: RequestServices) => Promise<T>,
+    where?: ReturnType<typeof isolateFor>,
+    db?: D1Database,
+  ): Promise<T>;
   /** In a request of its own. */
   query<T>(options: QueryOptions<T>, loader: Parameters<typeof CacheService.query<T>>[1]): Promise<T | null>;
 }
@@ -70,7 +77,7 @@ export function cacheScene(settings: Record<string, unknown> = {}): Scene {
     isolate,
     elsewhere: isolateFor(bound),
     newcomer: () => isolateFor(bound),
-    run: (fn, where = isolate) => inRequest(fn, { isolate: where, now, random: () => chance.value }),
+    run: (fn, where = isolate, db = bound.DB) => inRequest(fn, { isolate: where, db, now, random: () => chance.value }),
     query: (options, loader) => scene.run(({ services }) => services.cache.query(options, loader)),
   };
   return scene;

@@ -1,0 +1,191 @@
+import type { Context } from 'hono';
+
+import { CacheService } from '../services/cache.service';
+import type { CacheResult, QueryOptions } from '../services/cache.service';
+import { authOf } from './auth.middleware';
+import type { AuthVariables } from './auth.middleware';
+import { matches, storedFrom } from './cachedResponse';
+import type { StoredResponse, StoreRules } from './cachedResponse';
+import { check } from './check';
+import type { Check } from './check';
+import type { AppEnv } from './services.middleware';
+
+type Ctx = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & Partial<AuthVariables> }>;
+
+/** Options of {@link cached}. */
+export interface CachedOptions {
+  /** How long an answer is fresh, for everybody: an invalidation ends it at once. */
+  ttlSeconds: number;
+  /** After that it is still answered at once, and refreshed behind the answer. @default 0 */
+  staleSeconds?: number;
+  /** After its TTL it is answered when the handler fails (a status from 500 on). @default 0 */
+  staleIfErrorSeconds?: number;
+  /** What `CacheService.invalidate({ namespaces })` ends. @default 'http' */
+  namespace?: string;
+  /** What else ends it. A user's own answers also end with `invalidate({ users })`. */
+  tags?: readonly string[] | ((c: Ctx) => readonly string[]);
+  /**
+   * One answer for all callers. By default each authenticated user has answers of their own, and a request with
+   * credentials that `authenticate()` has not checked is not cached at all. @default false
+   */
+  shared?: boolean;
+  /** Request headers that the answer depends on. @default [] */
+  vary?: readonly string[];
+  /**
+   * How long a client may use its copy without asking, counted from when the answer was made: an invalidation does not
+   * reach it there. 0: it asks each time, and is mostly told 304. @default 0
+   */
+  clientSeconds?: number;
+  /** Headers of the handler's that are kept beside those that describe the body. @default [] */
+  headers?: readonly string[];
+  /** Longer bodies are answered, but not cached. @default 262_144 */
+  maxBytes?: number;
+  /** One load among all isolates; see `CacheService.query`. @default false */
+  lease?: boolean;
+}
+
+/** The handler answered with an error of its own: an answer for those who asked, and no answer to cache. */
+class HandlerFailed extends Error {
+  override readonly name = 'HandlerFailed';
+  readonly status: number;
+
+  constructor(status: number) {
+    super(`the handler answered ${status}`);
+    this.status = status;
+  }
+}
+
+/**
+ * Caches whole answers to GET: status 200, JSON or text, without cookies. Adds `ETag` (and answers 304), `Cache-Control`,
+ * `Age`, `Vary` and `Cache-Status` (RFC 9211). In a guard its entry travels with what the other checks ask Redis, and they
+ * decide before it is answered. Handlers have the cache loader's deadline.
+ *
+ * @example
+ * app.get('/catalogue', guard(rateLimiter(policy.api), cached({ ttlSeconds: 300, shared: true, tags: ['catalogue'] })),
+ *   async (c) => c.json(await loadCatalogue()));
+ */
+export function cached(options: CachedOptions): Check {
+  const { ttlSeconds, staleSeconds = 0, staleIfErrorSeconds = 0, namespace = 'http', tags = [] } = options;
+  const { shared = false, vary = [], headers = [], clientSeconds = 0, maxBytes = 262_144, lease = false } = options;
+  if (!(ttlSeconds > 0)) throw new RangeError('cached(): ttlSeconds must be positive');
+  const lower = (names: readonly string[]) => names.map((name) => name.toLowerCase()).sort();
+  const rules: StoreRules = { maxBytes, vary: lower(vary), headers: lower(headers), shared };
+
+  /** `undefined`: not to be cached. */
+  function queryOf(c: Context<AppEnv>): QueryOptions<StoredResponse> | undefined {
+    if (c.req.method !== 'GET' && c.req.method !== 'HEAD') return undefined;
+    const auth = shared ? undefined : authOf(c);
+    // Whoever these are of, the answer may be theirs alone.
+    const credentials = c.req.header('Authorization') ?? c.req.header('Cookie');
+    if (!shared && auth === undefined && credentials !== undefined) return undefined;
+    const url = new URL(c.req.url);
+    url.searchParams.sort();
+    const negotiated = rules.vary.map((name) => c.req.header(name));
+    return {
+      namespace,
+      args: [url.origin, url.pathname, [...url.searchParams], negotiated, auth?.role],
+      user: auth?.userId,
+      tags: typeof tags === 'function' ? tags(c) : tags,
+      ttlSeconds,
+      staleSeconds,
+      staleIfErrorSeconds,
+      lease,
+    };
+  }
+
+  return check({
+    name: 'cached()',
+    prepare(c) {
+      const query = queryOf(c);
+      if (query !== undefined) CacheService.prefetch(CacheService.keyOf(query));
+      return undefined;
+    },
+
+    async around(c, next) {
+      const query = queryOf(c);
+      if (query === undefined) {
+        await next();
+        note(c, 'fwd=bypass');
+        return;
+      }
+      // What stands in the answer's head already (rate limits, CORS) is this request's own.
+      const own = new Headers(c.res.headers);
+      const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
+      // Who stands around us sets its headers in the same turn that the answer is made in.
+      c.var.request.afterAnswer.push(() => setTimeout(answer, 0));
+
+      let led = false;
+      const load = async ({ refresh }: { refresh: boolean }): Promise<StoredResponse | null> => {
+        if (refresh) {
+          await answered;
+          // The handler runs for its answer alone: nobody gets this one.
+          c.res = undefined;
+          c.finalized = false;
+        } else led = true;
+        await next();
+        if (c.res.status >= 500) throw new HandlerFailed(c.res.status);
+        return (await storedFrom(c.res, rules)) ?? null;
+      };
+
+      let result: CacheResult<StoredResponse>;
+      try {
+        result = await CacheService.result(query, load);
+      } catch (error) {
+        if (!(error instanceof HandlerFailed)) throw error;
+        // Another request's handler has failed: this one's may do better.
+        if (!led) await next();
+        note(c, 'fwd=miss');
+        return;
+      }
+      if (result.value === null) {
+        // An answer that is not to be shared: everybody has their own made.
+        if (!led) await next();
+        note(c, result.from === 'bypass' ? 'fwd=bypass' : 'fwd=miss');
+        return;
+      }
+      respond(c, result as CacheResult<StoredResponse> & { value: StoredResponse }, own);
+    },
+  });
+
+  function respond(
+    c: Context<AppEnv>,
+    { value: { headers: kept, body, etag }, ...how }: CacheResult<StoredResponse> & { value: StoredResponse },
+    own: Headers,
+  ): void {
+    const control = `${shared ? 'public' : 'private'}, ${clientSeconds > 0 ? `max-age=${clientSeconds}` : 'no-cache'}`;
+    const answer = new Headers({ 'cache-control': control, ...kept, etag });
+    for (const [name, value] of own) if (name !== 'content-type') answer.append(name, value);
+    for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
+    const nowMs = c.var.request.nowMs();
+    const ageSeconds = Math.max(0, Math.floor((nowMs - how.createdAtMs) / 1_000));
+    answer.set('Age', String(ageSeconds));
+    const unchanged = matches(c.req.header('If-None-Match'), etag);
+    if (unchanged) answer.delete('content-type');
+    c.res = undefined;
+    c.res = unchanged ? new Response(null, { status: 304, headers: answer }) : new Response(body, { headers: answer });
+    // What has failed has been made up for.
+    if (how.from === 'fallback') c.error = undefined;
+    note(c, statusOf(how, Math.floor((how.freshUntilMs - nowMs) / 1_000)));
+  }
+}
+
+/** RFC 9211, section 2. A stale answer's time to live is negative. */
+function statusOf({ from, expired }: Omit<CacheResult<unknown>, 'value'>, ttl: number): string {
+  switch (from) {
+    case 'hit':
+    case 'stale':
+      return `hit; ttl=${ttl}`;
+    case 'fallback':
+      return `hit; ttl=${ttl}; detail=stale-if-error`;
+    case 'bypass':
+      return 'fwd=bypass';
+    case 'joined':
+      return `fwd=${expired ? 'stale' : 'miss'}; collapsed`;
+    case 'loaded':
+      return `fwd=${expired ? 'stale' : 'miss'}; stored`;
+  }
+}
+
+function note(c: Context<AppEnv>, status: string): void {
+  c.res.headers.append('Cache-Status', `Gatehouse; ${status}`);
+}

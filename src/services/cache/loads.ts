@@ -1,0 +1,235 @@
+import type { Config } from '../../config/env';
+import type { RedisBatch } from '../../redis/batch';
+import { RedisError } from '../../redis/errors';
+import type { Keys } from '../../redis/keys';
+import type { LockService } from '../lock.service';
+import { isAnswer, withDeadline } from './deadline';
+import { isInitial } from './entry';
+import type { CacheKey, Entry, Snapshot } from './entry';
+import { createFills } from './fills';
+import type { Filling } from './fills';
+import type { Flights, Loaded } from './flights';
+import type { Windows } from './freshness';
+import { takeLease } from './lease';
+import type { CacheMemory } from './memory';
+import { Nothing } from './options';
+import type { CacheResult, LoaderContext } from './options';
+import { createReader } from './reader';
+import type { CacheReader } from './reader';
+import { decode } from './schema';
+import type { CacheSchema, Decoded } from './schema';
+
+/** One entry that somebody wants. */
+export interface Wanted {
+  readonly key: CacheKey;
+  readonly windows: Windows;
+  readonly schema?: CacheSchema<unknown> | undefined;
+  /** One load among all isolates. */
+  readonly lease?: boolean | undefined;
+}
+
+/** Something to load: what is wanted, and the state of the cache that it was missed in. */
+export interface Miss<W> {
+  readonly wanted: W;
+  /** `undefined`: Redis could not be asked. */
+  readonly snapshot: Snapshot | undefined;
+  readonly flight: string;
+  /** What may be served should the load fail. */
+  readonly fallback?: CacheResult<unknown>;
+}
+
+/** Loads what the cache does not have: values in the order of what it is given. */
+export type LoadAll<W extends Wanted> = (wanted: readonly W[], context: LoaderContext) => Promise<readonly unknown[]>;
+
+export interface LoadsDeps {
+  reader: CacheReader;
+  batch: RedisBatch;
+  /** A batch with a deadline of its own. */
+  freshBatch: () => RedisBatch;
+  keys: Keys;
+  flights: Flights;
+  memory: CacheMemory;
+  locks: () => Pick<LockService, 'acquire'>;
+  settings: Config['cache'];
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+  random: () => number;
+  degraded: (what: string) => void;
+}
+
+/** Followers believe in a leader for the loader's deadline, what Redis may take before it, and a moment. */
+const LEADER_SLACK_MS = 1_500;
+/** What an isolate waits for another's load before it loads itself. */
+const LEASE_WAIT_MS = 5_000;
+/** How soon an isolate looks again whether a refresh is still being made elsewhere. */
+const REFRESH_PAUSE_MS = 1_000;
+
+/** Calls of loaders: joined by whoever wants the same, bounded in time, and what they give is written guarded. */
+export function createLoads(deps: LoadsDeps) {
+  const { reader, freshBatch, flights, memory, locks, settings, waitUntil, now, random } = deps;
+  const fills = createFills(deps);
+  const leaseMs = settings.loaderDeadlineMs + LEADER_SLACK_MS;
+  const leaseWaitMs = Math.min(LEASE_WAIT_MS, settings.loaderDeadlineMs);
+
+  const flightOf = (key: CacheKey, snapshot: Snapshot | undefined): string =>
+    `${flights.generation} ${stateOf(key, snapshot)}`;
+
+  /** One call of the loader for all of these, for a request that waits for it. Others may join from now on. */
+  function lead<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<Loaded>[] {
+    const [first] = misses;
+    const leased = misses.length === 1 && first?.wanted.lease === true && first.snapshot !== undefined;
+    if (!leased) {
+      const filling = fills.begin(misses.map(fillable), 'after the answer');
+      return announce(misses, run(misses, load, filling, false), filling, 0);
+    }
+    // Other isolates wait for what is written: that does not wait for this one's answer.
+    const filling = fills.begin([fillable(first)], freshBatch());
+    return announce(misses, runLeased(first, load, filling), filling, leaseWaitMs);
+  }
+
+  /** Loads again what was answered already. Fills leave at once. */
+  async function refresh<W extends Wanted>(
+    misses: readonly Miss<W>[],
+    load: LoadAll<W>,
+    through: RedisBatch,
+  ): Promise<void> {
+    const refreshAll = async (some: readonly Miss<W>[]) => {
+      const filling = fills.begin(some.map(fillable), through);
+      await Promise.all(announce(some, run(some, load, filling, true), filling, 0));
+      await Promise.allSettled(some.map((_, index) => filling.done(index)));
+    };
+    const unleased = misses.filter(({ wanted }) => wanted.lease !== true);
+    const leased = misses.filter(({ wanted }) => wanted.lease === true);
+    for (const { wanted } of leased) memory.pause(wanted.key.entryKey, now(), REFRESH_PAUSE_MS);
+    await Promise.all([
+      unleased.length > 0 && refreshAll(unleased),
+      ...leased.map(async (miss) => {
+        const times = { leaseMs, waitMs: 0, reread: () => newerOf(miss), now };
+        const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks(), times);
+        if (lease.outcome !== 'load') return;
+        try {
+          await refreshAll([miss]);
+        } finally {
+          await lease.release();
+        }
+      }),
+    ]);
+  }
+
+  function announce(
+    misses: readonly Miss<Wanted>[],
+    work: Promise<Loaded[]>,
+    filling: Filling,
+    waitMs: number,
+  ): Promise<Loaded>[] {
+    waitUntil(work.catch(() => undefined));
+    return misses.map(({ flight }, index) => {
+      const loaded = work.then((all) => all[index] ?? { json: undefined });
+      flights.lead(flight, loaded, filling.done(index), waitMs + settings.loaderDeadlineMs + LEADER_SLACK_MS);
+      return loaded;
+    });
+  }
+
+  /** The load of one entry that no other isolate is loading, or what another has loaded. */
+  async function runLeased<W extends Wanted>(miss: Miss<W>, load: LoadAll<W>, filling: Filling): Promise<Loaded[]> {
+    const times = { leaseMs, waitMs: leaseWaitMs, reread: () => newerOf(miss), now };
+    const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks(), times);
+    if (lease.outcome === 'found') {
+      filling.cancel(false);
+      return [loadedOf(lease.entry)];
+    }
+    const loading = run([miss], load, filling, false);
+    if (lease.outcome === 'load') {
+      // Not before those who wait can find the result; the answer does not wait for that.
+      waitUntil(loading.then(() => filling.done(0)).then(lease.release, lease.release));
+    }
+    return loading;
+  }
+
+  /** The entry as it is now, when somebody has written it since this miss. */
+  async function newerOf({ wanted, snapshot }: Miss<Wanted>): Promise<Entry | undefined> {
+    try {
+      const [found] = await Promise.all(createReader({ ...deps, batch: freshBatch() }).read([wanted.key]));
+      const entry = found?.writeId === snapshot?.writeId ? undefined : found?.entry;
+      if (entry === undefined || entry.softExpiryMs <= now()) return undefined;
+      return decodeEntry(entry, wanted.schema).ok ? entry : undefined;
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      return undefined;
+    }
+  }
+
+  async function run<W extends Wanted>(
+    misses: readonly Miss<W>[],
+    load: LoadAll<W>,
+    filling: Filling,
+    refresh: boolean,
+  ): Promise<Loaded[]> {
+    const { generation } = flights;
+    const wanted = misses.map((miss) => miss.wanted);
+    try {
+      await filling.ready;
+      const startMs = now();
+      filling.loading();
+      const notFound = (ttlSeconds?: number) => new Nothing(ttlSeconds);
+      const values = await withDeadline(
+        (signal) => load(wanted, { signal, refresh, notFound }),
+        settings.loaderDeadlineMs,
+      );
+      if (values.length !== misses.length) throw new TypeError('a loader must return one value for each key');
+      const costMs = Math.max(0, now() - startMs);
+      const entries = wanted.map((one, index) => encode(values[index], one, costMs));
+      for (const [index, { snapshot }] of misses.entries()) {
+        const entry = entries[index];
+        const { key } = wanted[index] as W;
+        memory.noteSuccess(key.entryKey);
+        filling.fill(index, entry);
+        // What this request has loaded it need not ask for again; unless it has invalidated something since.
+        if (entry === undefined || snapshot === undefined || generation !== flights.generation) continue;
+        reader.replace(key, { ...snapshot, entry });
+      }
+      return entries.map((entry) => (entry === undefined ? { json: undefined } : loadedOf(entry)));
+    } catch (error) {
+      filling.cancel(isAnswer(error));
+      if (!isAnswer(error)) for (const { key } of wanted) memory.noteFailure(key.entryKey, now(), random);
+      throw error;
+    }
+  }
+
+  /** The entry that a loader's value becomes; `undefined` when it is not to be cached. */
+  function encode(value: unknown, { windows, schema }: Wanted, costMs: number): Entry | undefined {
+    if (value === null || value === undefined) return undefined;
+    if (value instanceof Nothing) {
+      const ttlSeconds = value.ttlSeconds ?? Math.min(windows.ttlMs / 1_000, settings.negativeTtlSeconds);
+      return fills.entryOf('null', { ttlMs: ttlSeconds * 1_000, staleMs: 0, staleIfErrorMs: 0 }, costMs, true);
+    }
+    const json = JSON.stringify(value) as string | undefined;
+    if (json === undefined) throw new TypeError('what the loader returned has no JSON form');
+    if (!decode(json, schema).ok) throw new TypeError('the loader returned what its own schema refuses');
+    return fills.entryOf(json, windows, costMs, false);
+  }
+
+  return { lead, refresh, flightOf, fills };
+}
+
+/**
+ * What an entry was missed in: whoever has seen an invalidation since has another text for it. Those who came before a
+ * nonce was there, and those who came after, have the same.
+ */
+export function stateOf({ entryKey }: CacheKey, snapshot: Pick<Snapshot, 'writeId' | 'nonces'> | undefined): string {
+  if (snapshot === undefined) return entryKey;
+  return `${entryKey} ${snapshot.writeId} ${snapshot.nonces.map((nonce) => (nonce === null || isInitial(nonce) ? '+' : nonce)).join(' ')}`;
+}
+
+/** A negative entry passes every schema. */
+export function decodeEntry({ json, nothing }: Entry, schema: CacheSchema<unknown> | undefined): Decoded {
+  return nothing ? { ok: true, value: null } : decode(json, schema);
+}
+
+function loadedOf({ json, nothing }: Entry): Loaded {
+  return { json: nothing ? undefined : json };
+}
+
+function fillable({ wanted, snapshot }: Miss<Wanted>) {
+  return { key: wanted.key, snapshot };
+}

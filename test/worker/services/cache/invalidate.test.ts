@@ -1,0 +1,141 @@
+import { describe, expect, test, vi } from 'vitest';
+
+import { RedisUnavailable } from '../../../../src/redis/errors';
+import { CacheService } from '../../../../src/services/cache.service';
+import { RedisService } from '../../../../src/services/redis.service';
+import { cacheScene, freshNamespace } from '../../support/cache';
+import type { Scene } from '../../support/cache';
+import { bindings } from '../../support/request';
+
+const unasked = () => Promise.reject(new Error('the loader was asked'));
+
+const cachedIn = async (scene: Scene, namespace: string, args: unknown = 1) => {
+  const given = { namespace, args, tags: [`tag ${namespace}`], user: `user-${namespace}`, ttlSeconds: 600 };
+  await scene.query(given, async () => 'old');
+  expect(await scene.query(given, unasked)).toBe('old');
+  return given;
+};
+
+describe('invalidate', () => {
+  test('is one round trip for keys, namespaces, tags and users together', async () => {
+    const scene = cacheScene();
+    const given = await Promise.all(Array.from({ length: 4 }, () => cachedIn(scene, freshNamespace())));
+    const [a, b, c, d] = given as [(typeof given)[0], (typeof given)[0], (typeof given)[0], (typeof given)[0]];
+    scene.state.sent = [];
+    const change = { namespaces: [b.namespace], tags: c.tags, users: [d.user] };
+    expect(await scene.run(async () => CacheService.invalidate({ keys: [CacheService.keyOf(a)], ...change }))).toEqual({
+      pending: false,
+    });
+    expect(scene.state.sent.map((commands) => commands.length)).toEqual([4]);
+    for (const one of given) expect(await scene.query(one, async () => 'new')).toBe('new');
+  });
+
+  test('that Redis cannot be told is in the outbox, without the arguments of its keys, and ends the entry later', async () => {
+    const scene = cacheScene();
+    const given = await cachedIn(scene, freshNamespace(), { email: 'somebody@example.com' });
+    const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    scene.state.before = (commands) =>
+      commands.some(([name]) => name === 'SET') ? Promise.reject(new RedisUnavailable('refused')) : undefined;
+    const key = await scene.run(async () => {
+      const named = CacheService.keyOf(given);
+      expect(await CacheService.invalidate({ keys: [named] })).toEqual({ pending: true });
+      return named;
+    });
+    log.mockRestore();
+    const { results } = await bindings()
+      .DB.prepare('SELECT message FROM outbox WHERE instr(message, ?) > 0')
+      .bind(key.entryKey)
+      .all();
+    expect(results).toEqual([{ message: JSON.stringify({ kind: 'invalidate', keys: [{ entryKey: key.entryKey }] }) }]);
+    expect(await scene.query(given, unasked)).toBe('old');
+    scene.state.before = undefined;
+    scene.clock.ms += 10_000;
+    await scene.run(async ({ services }) => services.outbox.deliverDue());
+    expect(await scene.query(given, async () => 'new')).toBe('new');
+  });
+
+  test('answered by something that says yes to everything is pending', async () => {
+    const scene = cacheScene();
+    const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    scene.state.rewrite = (replies) => replies.map(() => ({ value: 1 }));
+    expect(await scene.run(async () => CacheService.invalidate({ tags: ['t'] }))).toEqual({ pending: true });
+    log.mockRestore();
+  });
+
+  test('that nobody can be told fails', async () => {
+    const scene = cacheScene();
+    const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    scene.state.down = true;
+    const broken = {
+      withSession: () => {
+        throw new Error('D1_ERROR');
+      },
+    } as unknown as D1Database;
+    await expect(
+      scene.run(async () => CacheService.invalidate({ tags: ['t'] }), scene.isolate, broken),
+    ).rejects.toThrow(expect.objectContaining({ name: 'DatabaseUnavailable' }));
+    log.mockRestore();
+  });
+});
+
+describe('deletePattern', () => {
+  test('of a namespace is one command', async () => {
+    const scene = cacheScene();
+    const given = await cachedIn(scene, freshNamespace());
+    scene.state.sent = [];
+    expect(await scene.run(async () => CacheService.deletePattern(`${given.namespace}:*`))).toEqual({
+      namespaces: 1,
+      pending: false,
+      cursor: null,
+    });
+    expect(scene.state.sent.map((commands) => commands.map(([name]) => name))).toEqual([['SET']]);
+    expect(await scene.query(given, async () => 'new')).toBe('new');
+  });
+
+  test('of a glob ends the namespaces that match, users’ entries in them too, and no others', async () => {
+    const scene = cacheScene();
+    const group = freshNamespace();
+    const [a, b, other] = [
+      await cachedIn(scene, `${group}-a`),
+      await cachedIn(scene, `${group}-b`),
+      await cachedIn(scene, `x${group}`),
+    ];
+    expect(await scene.run(async () => CacheService.deletePattern(`${group}-*`))).toEqual({
+      namespaces: 2,
+      pending: false,
+      cursor: null,
+    });
+    for (const one of [a, b]) expect(await scene.query(one, async () => 'new')).toBe('new');
+    expect(await scene.query(other, unasked)).toBe('old');
+  });
+
+  test('of plain keys goes on where it stopped', { timeout: 30_000 }, async () => {
+    const scene = cacheScene();
+    await scene.run(async ({ batch }) => {
+      batch.setDeadline(20_000);
+      for (let page = 0; page < 13; page += 1) {
+        const writes = Array.from({ length: 1_000 }, (_, i) =>
+          batch.send('SET', scene.isolate.keys.plain('many', `k:${page}:${i}`), '1', 'EX', 60),
+        );
+        await Promise.all(writes);
+      }
+      await RedisService.set('many', 'other', '1');
+      let cursor: string | null = '0';
+      let deleted = 0;
+      let calls = 0;
+      while (cursor !== null) {
+        const page: { deleted: number; cursor: string | null } = await RedisService.deletePatternFrom('many', 'k:*', {
+          cursor,
+          budgetMs: 0,
+        });
+        deleted += page.deleted;
+        ({ cursor } = page);
+        calls += 1;
+      }
+      expect(deleted).toBe(13_000);
+      // A page at a time: the budget was nought.
+      expect(calls).toBeGreaterThan(1);
+      expect(await RedisService.get('many', 'other')).toBe('1');
+    });
+  });
+});
