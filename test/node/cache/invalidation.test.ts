@@ -22,7 +22,7 @@ const ENGINES: [string, boolean, () => Promise<{ url?: string; stop(): Promise<v
 ];
 
 describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) => {
-  describe.skipIf(!available)(available ? 'cache' : `${engine}: ${REDIS_MISSING}`, () => {
+  describe.skipIf(!available)(`${engine}${available ? '' : `: ${REDIS_MISSING}`}`, () => {
     let gateway: Awaited<ReturnType<typeof startGateway>>;
     let server: Awaited<ReturnType<typeof startEngine>>;
     let truth: Truth;
