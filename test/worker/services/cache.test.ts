@@ -1,6 +1,5 @@
 import { describe, expect, test, vi } from 'vitest';
 
-import { canonicalize } from '../../../src/services/cache/canonical';
 import { CacheService } from '../../../src/services/cache.service';
 import type { RedisClient } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
@@ -230,57 +229,4 @@ test('an entry of other arguments under the same key is a miss', async () => {
     },
     { isolate },
   );
-});
-
-describe('canonicalize', () => {
-  test('knows neither order nor identity', () => {
-    expect(canonicalize({ a: 1, b: [{ d: 2, c: 3 }] })).toBe(canonicalize({ b: [{ c: 3, d: 2 }], a: 1 }));
-  });
-
-  test('no two different values share a text', () => {
-    const values = [
-      1,
-      '1',
-      1n,
-      true,
-      'true',
-      null,
-      'null',
-      undefined,
-      'u',
-      '',
-      [],
-      {},
-      [[]],
-      [1],
-      ['1'],
-      [1, 2],
-      ['1,2'],
-      [[1], 2],
-      { a: undefined },
-      { a: null },
-      { a: 1 },
-      { a: '1' },
-      { 'a":n1,"b': 2 },
-      { a: 1, b: 2 },
-      0,
-      -0,
-      Number.NaN,
-      'NaN',
-      new Date(0),
-      0n,
-      new Date(0).toISOString(),
-      Infinity,
-      [undefined],
-      [null],
-      's"x"',
-      '"x"',
-    ];
-    const texts = values.map(canonicalize);
-    expect(new Set(texts).size).toBe(values.length);
-  });
-
-  test.each([[() => 1], [Symbol('x')], [new Map()], [/x/]])('refuses %o', (value) => {
-    expect(() => canonicalize({ value })).toThrow(TypeError);
-  });
 });

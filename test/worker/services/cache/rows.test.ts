@@ -1,57 +1,21 @@
-import { asc, eq } from 'drizzle-orm';
+import { eq } from 'drizzle-orm';
 import { Hono } from 'hono';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { createApp } from '../../../../src/app';
 import { DatabaseUnavailable } from '../../../../src/db/client';
 import { users } from '../../../../src/db/schema';
-import { AppError } from '../../../../src/errors';
-import { authenticate } from '../../../../src/middlewares/auth.middleware';
-import { reads } from '../../../../src/middlewares/cache.middleware';
 import { onError } from '../../../../src/middlewares/error.middleware';
-import { guard } from '../../../../src/middlewares/guard.middleware';
-import { policy } from '../../../../src/middlewares/policy';
-import { rateLimiter } from '../../../../src/middlewares/rateLimiter.middleware';
 import { services } from '../../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../../src/middlewares/services.middleware';
 import { RedisUnavailable } from '../../../../src/redis/errors';
 import { CacheService } from '../../../../src/services/cache.service';
+import readme from '../../../../README.md?raw';
+import { orderRoutes } from '../../examples/orders.routes';
+// oxlint-disable-next-line import/default -- Vite gives the file's text
+import example from '../../examples/orders.routes.ts?raw';
 import { observedClient } from '../../support/cache';
 import { bindings, callerOf, inRequest, isolateFor } from '../../support/request';
-
-// A developer's own list, detail and change, as the README shows them, over the table that there is.
-
-const mine = (userId: string) => ({ namespace: 'profiles', user: userId, ttlSeconds: 300 });
-
-const profilesOf = (userId: string) =>
-  CacheService.rows(mine(userId), (db) => db.select().from(users).where(eq(users.id, userId)).orderBy(asc(users.id)));
-
-const profileOf = (userId: string, id: string) =>
-  CacheService.rows(mine(userId), (db) => db.select().from(users).where(eq(users.id, id)).limit(1));
-
-const profileRoutes = new Hono<AppEnv>()
-  .get(
-    '/',
-    guard(
-      rateLimiter(policy.api),
-      authenticate(),
-      reads((c) => profilesOf(c.var.auth.userId)),
-    ),
-    async (c) => c.json(await profilesOf(c.var.auth.userId)),
-  )
-  .get('/:id', guard(rateLimiter(policy.api), authenticate()), async (c) => {
-    const [profile] = await profileOf(c.var.auth.userId, c.req.param('id'));
-    if (profile === undefined) throw new AppError('NOT_FOUND');
-    return c.json(profile);
-  })
-  .patch('/:id', guard(rateLimiter(policy.api), authenticate()), async (c) => {
-    const { userId } = c.var.auth;
-    const { name } = await c.req.json<{ name: string }>();
-    const [[profile]] = await CacheService.change({ users: [userId] }, (db) => [
-      db.update(users).set({ name }).where(eq(users.id, userId)).returning(),
-    ]);
-    return c.json(profile);
-  });
 
 const bound = bindings();
 let token = '';
@@ -64,52 +28,58 @@ beforeAll(async () => {
   });
   token = body.access_token as string;
   userId = body.user.id as string;
+  await bound.DB.exec('CREATE TABLE orders (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, note TEXT NOT NULL)');
+  const insert = bound.DB.prepare('INSERT INTO orders VALUES (?, ?, ?)');
+  await bound.DB.batch([insert.bind('o1', userId, 'first'), insert.bind('o2', 'somebody else', 'theirs')]);
 });
 
-function profileApp() {
+function orderApp() {
   const { client, state } = observedClient();
   const isolate = isolateFor(bound, { client });
-  const app = new Hono<AppEnv>().use(services({ isolate })).route('/profiles', profileRoutes);
+  const app = new Hono<AppEnv>().use(services({ isolate })).route('/orders', orderRoutes);
   app.onError(onError);
   return { call: callerOf(app, bound), state, isolate };
 }
 
 describe('a route of one’s own', () => {
+  test('is the README’s, word for word', () => {
+    const shown = example.slice(example.indexOf('const mine ='));
+    expect(readme).toContain(`\`\`\`ts\n${shown}\`\`\``);
+  });
+
   test('lists with one trip, and one command for entry and nonces', async () => {
-    const { call, state } = profileApp();
-    for (let warm = 0; warm < 2; warm += 1) await call('GET', '/profiles', { token });
+    const { call, state } = orderApp();
+    for (let warm = 0; warm < 2; warm += 1) await call('GET', '/orders', { token });
     state.sent = [];
-    const { status, body } = await call('GET', '/profiles', { token });
-    expect({ status, body }).toMatchObject({ status: 200, body: [{ id: userId }] });
+    const { status, body } = await call('GET', '/orders', { token });
+    expect({ status, body }).toEqual({ status: 200, body: [{ id: 'o1', userId, note: 'first' }] });
     expect(state.sent.map((commands) => commands.map(([name]) => name))).toEqual([['EVALSHA', 'HMGET', 'MGET']]);
   });
 
-  test('shows one, and 404 for none', async () => {
-    const { call } = profileApp();
-    expect((await call('GET', `/profiles/${userId}`, { token })).body).toMatchObject({ id: userId });
-    expect((await call('GET', '/profiles/nobody', { token })).status).toBe(404);
+  test('shows one, and 404 for none and for somebody else’s', async () => {
+    const { call } = orderApp();
+    expect((await call('GET', '/orders/o1', { token })).body).toMatchObject({ note: 'first' });
+    for (const id of ['o2', 'none']) expect((await call('GET', `/orders/${id}`, { token })).status).toBe(404);
+    expect((await call('PATCH', '/orders/o2', { token, body: { note: 'mine' } })).status).toBe(404);
   });
 
   test('changes, and what was cached is over before that is answered', async () => {
-    const { call, state } = profileApp();
-    await call('GET', `/profiles/${userId}`, { token });
-    for (const name of ['Grace', 'Edsger']) {
-      expect((await call('PATCH', `/profiles/${userId}`, { token, body: { name } })).body).toMatchObject({ name });
-      expect((await call('GET', `/profiles/${userId}`, { token })).body).toMatchObject({ name });
-      expect((await call('GET', '/profiles', { token })).body).toMatchObject([{ name }]);
+    const { call, state } = orderApp();
+    await call('GET', '/orders/o1', { token });
+    for (const note of ['second', 'third']) {
+      expect((await call('PATCH', '/orders/o1', { token, body: { note } })).body).toMatchObject({ note });
+      expect((await call('GET', '/orders/o1', { token })).body).toMatchObject({ note });
+      expect((await call('GET', '/orders', { token })).body).toMatchObject([{ note }]);
     }
-    // The change while Redis is away is in the outbox with it …
+    // What Redis cannot be told is in the outbox, with the change.
     const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
-    await call('GET', `/profiles/${userId}`, { token });
     state.before = (commands) =>
       commands.some(([name]) => name === 'SET') ? Promise.reject(new RedisUnavailable('refused')) : undefined;
-    const changed = await call('PATCH', `/profiles/${userId}`, { token, body: { name: 'Barbara' } });
-    expect(changed).toMatchObject({ status: 200, body: { name: 'Barbara' } });
-    expect(changed.headers.get('Gatehouse-Degraded')).toContain('invalidation=pending');
+    const changed = await call('PATCH', '/orders/o1', { token, body: { note: 'fourth' } });
     log.mockRestore();
-    const { results } = await bound.DB.prepare(
-      "SELECT message, state FROM outbox WHERE message LIKE '%invalidate%' AND state = 'pending'",
-    ).all();
+    expect(changed).toMatchObject({ status: 200, body: { note: 'fourth' } });
+    expect(changed.headers.get('Gatehouse-Degraded')).toContain('invalidation=pending');
+    const { results } = await bound.DB.prepare("SELECT message FROM outbox WHERE state = 'pending'").all();
     expect(results.map(({ message }) => JSON.parse(String(message)) as unknown)).toContainEqual({
       kind: 'invalidate',
       users: [userId],
