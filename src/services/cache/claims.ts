@@ -37,24 +37,35 @@ const NONE: ReadonlyMap<string, string> = new Map();
 export function claim(missing: readonly string[], { batch, keys, memory, degraded }: ClaimDeps): Claim {
   if (missing.length === 0) return { ready: Promise.resolve(), granted: Promise.resolve(NONE) };
 
-  const create = (name: string): Command => ['SET', name, initialNonce(), 'NX', 'PX', NONCE_TTL_MS];
-  const readAll: Command = ['MGET', keys.cacheMark, ...missing];
   const known = memory.mark;
+  // With no mark known one is made along with them.
+  const names = known === undefined ? [...missing, keys.cacheMark] : missing;
+  const chosen = names.map(() => initialNonce());
+  const commands = [
+    ...names.map((name, at): Command => ['SET', name, chosen[at] ?? '', 'NX', 'PX', NONCE_TTL_MS]),
+    ['MGET', ...missing, keys.cacheMark] as const,
+  ];
 
   const grantedOf = (replies: readonly RedisValue[]): ReadonlyMap<string, string> => {
-    const reply = replies.at(-1);
-    const [mark, ...values] = Array.isArray(reply) ? reply : [];
+    const read = replies.at(-1);
+    if (!Array.isArray(read) || read.length !== missing.length + 1) return NONE;
+    // What NX has just written is ours whatever a replica says that lags behind.
+    const values = [...missing, keys.cacheMark].map((_, at) => (replies[at] === 'OK' ? chosen[at] : read[at]) ?? null);
+    const mark = values.at(-1);
     memory.mark = typeof mark === 'string' ? mark : undefined;
     // A key of another type is no nonce, and stands in the way of one.
-    const foreign = missing.filter((_, index) => values[index] === null);
-    if (mark === null && known === undefined) foreign.push(keys.cacheMark);
+    const foreign = names.filter((_, at) => values[at] === null);
     if (foreign.length > 0) void batch.aside(...foreign.map((name) => bump(name)));
-    if (mark == null || (known !== undefined && mark !== known)) return NONE;
-    const current = missing.map((name, index) => [name, values[index]] as const);
+    if (memory.mark === undefined || (known !== undefined && memory.mark !== known)) return NONE;
     // Before the loader has run any nonce will do.
     const fit = (value: unknown): value is string =>
       known === undefined ? typeof value === 'string' : isInitial(value);
-    return new Map(current.flatMap(([name, value]) => (fit(value) ? [[name, value]] : [])));
+    return new Map(
+      missing.flatMap((name, at) => {
+        const value = values[at];
+        return fit(value) ? [[name, value] as const] : [];
+      }),
+    );
   };
   const none = (error: unknown): ReadonlyMap<string, string> => {
     if (!(error instanceof RedisError)) throw error;
@@ -63,10 +74,8 @@ export function claim(missing: readonly string[], { batch, keys, memory, degrade
   };
 
   if (known !== undefined) {
-    const granted = batch.aside(...missing.map((name) => create(name)), readAll).then(grantedOf, none);
-    return { ready: Promise.resolve(), granted };
+    return { ready: Promise.resolve(), granted: batch.aside(...commands).then(grantedOf, none) };
   }
-  const commands = [...[...missing, keys.cacheMark].map((name) => create(name)), readAll];
   const granted = Promise.all(commands.map((command) => batch.send(...command))).then(grantedOf, none);
   return { ready: granted.then(() => undefined), granted };
 }

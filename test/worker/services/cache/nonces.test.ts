@@ -117,6 +117,24 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     expectNew('before them, and others after a flush'));
 });
 
+test.each([
+  ['one isolate', 'isolate'],
+  ['two isolates', 'elsewhere'],
+] as const)('loads side by side that miss the same nonce, in %s, all fill', async (_, other) => {
+  const scene = await warm();
+  await scene.run(async () => CacheService.query(options(), async () => 1), scene.elsewhere);
+  const namespace = freshNamespace();
+  const given = Array.from({ length: 6 }, (__, args) => ({ namespace, args, ttlSeconds: 60 }));
+  const all = (loader: () => Promise<string>) =>
+    Promise.all(
+      given.map((one, at) =>
+        scene.run(async () => CacheService.query(one, loader), at % 2 === 0 ? scene.isolate : scene[other]),
+      ),
+    );
+  await all(async () => 'value');
+  expect(await all(() => Promise.reject(new Error('asked')))).toEqual(given.map(() => 'value'));
+});
+
 test('a load whose nonces are lost on the way fills nothing', async () => {
   const scene = await warm();
   const given = options();
