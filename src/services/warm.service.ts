@@ -140,8 +140,7 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
   async function advance(job: WarmingJob, lock: Lock, from: WarmingProgress, limit: number, concurrency: number) {
     const { items, next } = await apart({}, () => job.page(from.cursor, limit));
     let failed = 0;
-    // The first one alone: it makes the nonces that the others share. Each would make its own, and one of them count.
-    for (const together of [items.slice(0, 1), ...chunks(items.slice(1), concurrency)]) {
+    for (const together of chunks(items, concurrency)) {
       if (lock.remainingMs < EXTEND_BELOW_MS) await lock.extend();
       if (lock.signal.aborted) return undefined;
       failed += await warmTogether(job, together, lock.signal);
