@@ -25,6 +25,7 @@ import type {
 } from './cache/options';
 import { createReader } from './cache/reader';
 import { createReadThrough } from './cache/readThrough';
+import { decodeEntry } from './cache/loads';
 import type { Wanted } from './cache/loads';
 import { createRows } from './cache/rows';
 import type { CachedRows, RowsOptions, RowsQuery } from './cache/rows';
@@ -252,9 +253,11 @@ export function createCacheService({ random = Math.random, ...given }: CacheDeps
     async getCachedUser<T>(userId: string) {
       const key = userKey(userId);
       const [snapshot] = (await snapshotsOf([key])) ?? [];
-      if (snapshot === undefined) return null;
-      const { entry } = snapshot;
-      if (entry !== undefined && entry.softExpiryMs > given.now()) return JSON.parse(entry.json) as T;
+      const entry = snapshot?.entry;
+      if (entry !== undefined && entry.softExpiryMs > given.now()) {
+        const found = decodeEntry(entry, undefined);
+        if (found.ok && found.value !== null) return found.value as T;
+      }
       // The caller is about to load: from here on an invalidation must show.
       await intents.note(key, snapshot);
       return null;

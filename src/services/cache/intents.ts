@@ -13,21 +13,29 @@ export interface Intent {
 
 /** A request's own loads: from the miss that they began with to the value that they end with. */
 export function createIntents(deps: ClaimDeps) {
-  const intents = new Map<string, { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number }>();
+  const intents = new Map<
+    string,
+    { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number } | undefined
+  >();
 
   return {
     has: (key: CacheKey): boolean => intents.has(key.entryKey),
 
-    /** Resolves when the load may begin. The first one counts: it is the oldest. */
-    async note(key: CacheKey, snapshot: Snapshot): Promise<void> {
+    /**
+     * Resolves when the load may begin. The first one counts: it is the oldest.
+     *
+     * @param snapshot `undefined`: Redis could not be asked, and what was invalidated since nobody can tell
+     */
+    async note(key: CacheKey, snapshot: Snapshot | undefined): Promise<void> {
       if (intents.has(key.entryKey)) return;
+      if (snapshot === undefined) return void intents.set(key.entryKey, undefined);
       const missing = key.nonceKeys.filter((_, at) => snapshot.nonces[at] === null);
       const claimed = claim(missing, deps);
       intents.set(key.entryKey, { key, snapshot, claimed, loadingAtMs: Date.now() });
       await claimed.ready;
     },
 
-    /** `undefined` when nothing may be written: Redis has not taken the nonces. */
+    /** `undefined` when nothing may be written: Redis was away, or has not taken the nonces. */
     async take({ entryKey }: CacheKey): Promise<Intent | undefined> {
       const intent = intents.get(entryKey);
       intents.delete(entryKey);

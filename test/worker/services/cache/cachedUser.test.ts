@@ -1,0 +1,53 @@
+import { expect, test } from 'vitest';
+
+import { CacheService } from '../../../../src/services/cache.service';
+import { cacheScene, freshNamespace } from '../../support/cache';
+
+test('a user who was invalidated since a getCachedUser that Redis did not answer is not stored', async () => {
+  const scene = cacheScene();
+  const user = freshNamespace();
+  await scene.run(async () => {
+    scene.state.down = true;
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    scene.state.down = false;
+    await scene.run(async () => CacheService.invalidateUser(user), scene.elsewhere);
+    // Long enough for the request to ask Redis again.
+    scene.clock.ms += 2_000;
+    expect(await CacheService.cacheUser(user, 'old')).toBe(false);
+  });
+  expect(await scene.run(async () => CacheService.getCachedUser(user), scene.elsewhere)).toBeNull();
+});
+
+test('nor one who was invalidated since a getCachedUser that knew of nobody', async () => {
+  const scene = cacheScene();
+  const user = freshNamespace();
+  await scene.run(async () => CacheService.user(user, 60, async ({ notFound }) => notFound()));
+  await scene.run(async () => {
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    await scene.run(async () => CacheService.invalidateUser(user), scene.elsewhere);
+    scene.clock.ms += 2_000;
+    await CacheService.cacheUser(user, 'old');
+  });
+  expect(await scene.run(async () => CacheService.getCachedUser(user), scene.elsewhere)).toBeNull();
+});
+
+test('a user of whom nothing was known is stored', async () => {
+  const scene = cacheScene();
+  const user = freshNamespace();
+  await scene.run(async () => CacheService.user(user, 60, async ({ notFound }) => notFound()));
+  await scene.run(async () => {
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    expect(await CacheService.cacheUser(user, 'Ada')).toBe(true);
+  });
+  expect(await scene.run(async () => CacheService.getCachedUser(user))).toBe('Ada');
+});
+
+test('an entry with something else behind its value is a miss', async () => {
+  const scene = cacheScene();
+  const user = freshNamespace();
+  await scene.run(async ({ batch }) => {
+    await CacheService.cacheUser(user, { name: 'Ada' });
+    await batch.send('APPEND', CacheService.userKey(user).entryKey, 'garbage');
+  });
+  expect(await scene.run(async () => CacheService.getCachedUser(user))).toBeNull();
+});
