@@ -69,6 +69,8 @@ export function createInvalidations(deps: InvalidationsDeps) {
     forgetReads();
     const slow = slowBatch();
     let namespaces = 0;
+    // A first nonce that is still on its way the search would miss: with another mark, nobody fills with it.
+    if (cursor === undefined) await slow.send(...bump(keys.cacheMark));
     // A namespace without a nonce has no entry that is served.
     const rest = await walkKeys(
       slow,

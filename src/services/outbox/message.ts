@@ -65,7 +65,12 @@ export async function tell(
     case 'invalidate': {
       forgetReads();
       const commands = invalidationCommands(keys, message, config.cache.tombstoneSeconds);
-      await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
+      try {
+        await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
+      } finally {
+        // What was read while Redis was being told may be older than that.
+        forgetReads();
+      }
     }
   }
 }

@@ -1,9 +1,12 @@
+import { sql } from 'drizzle-orm';
 import { describe, expect, test, vi } from 'vitest';
 
+import { users } from '../../../../src/db/schema';
+import type { Command } from '../../../../src/redis/client';
 import { RedisUnavailable } from '../../../../src/redis/errors';
 import { CacheService } from '../../../../src/services/cache.service';
 import { RedisService } from '../../../../src/services/redis.service';
-import { cacheScene, freshNamespace } from '../../support/cache';
+import { cacheScene, freshNamespace, gate } from '../../support/cache';
 import type { Scene } from '../../support/cache';
 import { bindings } from '../../support/request';
 
@@ -78,6 +81,28 @@ describe('invalidate', () => {
   });
 });
 
+test('what a request reads beside its change it does not go on with', async () => {
+  const scene = cacheScene();
+  const given = await cachedIn(scene, freshNamespace());
+  scene.state.sent = [];
+  const told = gate();
+  const tells = (commands: readonly Command[]) => commands.some(([name]) => name === 'SET');
+  scene.state.before = (commands) => (tells(commands) ? told.opened : undefined);
+  await scene.run(async () => {
+    const changed = CacheService.change({ tags: given.tags }, (db) => [
+      db
+        .select({ n: sql`1` })
+        .from(users)
+        .limit(1),
+    ]);
+    await vi.waitFor(() => expect(scene.state.sent.some(tells)).toBe(true));
+    expect(await CacheService.query(given, unasked)).toBe('old');
+    told.open();
+    await changed;
+    expect(await CacheService.query(given, async () => 'new')).toBe('new');
+  });
+});
+
 describe('deletePattern', () => {
   test('of a namespace is one command', async () => {
     const scene = cacheScene();
@@ -107,6 +132,32 @@ describe('deletePattern', () => {
     });
     for (const one of [a, b]) expect(await scene.query(one, async () => 'new')).toBe('new');
     expect(await scene.query(other, unasked)).toBe('old');
+  });
+
+  test('of a glob ends what began to load before it, when its first nonce is still on its way', async () => {
+    const scene = cacheScene();
+    const group = freshNamespace();
+    await cachedIn(scene, freshNamespace());
+    scene.state.sent = [];
+    const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
+    const nonces = gate();
+    const loader = gate();
+    scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
+    const given = { namespace: `${group}-a`, args: 1, ttlSeconds: 60 };
+    let value = 'old';
+    const answer = scene.query(given, async () => {
+      const read = value;
+      await loader.opened;
+      return read;
+    });
+    await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+    value = 'new';
+    await scene.run(async () => CacheService.deletePattern(`${group}-*`), scene.elsewhere);
+    nonces.open();
+    loader.open();
+    expect(await answer).toBe('old');
+    scene.state.before = undefined;
+    expect(await scene.run(async () => CacheService.query(given, async () => value), scene.elsewhere)).toBe('new');
   });
 
   test('of plain keys goes on where it stopped', { timeout: 30_000 }, async () => {
