@@ -1,4 +1,5 @@
 import type { LockService } from '../lock.service';
+import { sleep } from '../retry';
 import { hashCanonical } from './canonical';
 import type { Entry } from './entry';
 
@@ -50,6 +51,6 @@ export async function takeLease(
     if (lock.acquired) return { outcome: 'load', release: () => lock.release() };
     if (lock.reason === 'unavailable') return { outcome: 'load', release: NOTHING_TO_RELEASE };
     if (now() >= untilMs) return waitMs > 0 ? { outcome: 'load', release: NOTHING_TO_RELEASE } : { outcome: 'held' };
-    await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    await sleep(pauseMs);
   }
 }

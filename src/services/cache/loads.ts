@@ -93,27 +93,22 @@ export function createLoads(deps: LoadsDeps) {
     load: LoadAll<W>,
     through: RedisBatch,
   ): Promise<void> {
-    const refreshAll = async (some: readonly Miss<W>[]) => {
-      const filling = fills.begin(some.map(fillable), through);
-      await Promise.all(announce(some, run(some, load, filling, true), filling, 0));
-      await Promise.allSettled(some.map((_, index) => filling.done(index)));
+    const refreshAll = async () => {
+      const filling = fills.begin(misses.map(fillable), through);
+      await Promise.all(announce(misses, run(misses, load, filling, true), filling, 0));
+      await Promise.allSettled(misses.map((_, index) => filling.done(index)));
     };
-    const unleased = misses.filter(({ wanted }) => wanted.lease !== true);
-    const leased = misses.filter(({ wanted }) => wanted.lease === true);
-    for (const { wanted } of leased) memory.pause(wanted.key.entryKey, now(), REFRESH_PAUSE_MS);
-    await Promise.all([
-      unleased.length > 0 && refreshAll(unleased),
-      ...leased.map(async (miss) => {
-        const times = { leaseMs, waitMs: 0, reread: () => newerOf(miss), now };
-        const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks(), times);
-        if (lease.outcome !== 'load') return;
-        try {
-          await refreshAll([miss]);
-        } finally {
-          await lease.release();
-        }
-      }),
-    ]);
+    const [first] = misses;
+    if (misses.length > 1 || first?.wanted.lease !== true) return refreshAll();
+    memory.pause(first.wanted.key.entryKey, now(), REFRESH_PAUSE_MS);
+    const times = { leaseMs, waitMs: 0, reread: () => newerOf(first), now };
+    const lease = await takeLease(stateOf(first.wanted.key, first.snapshot), locks(), times);
+    if (lease.outcome !== 'load') return;
+    try {
+      await refreshAll();
+    } finally {
+      await lease.release();
+    }
   }
 
   function announce(

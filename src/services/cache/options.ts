@@ -30,7 +30,7 @@ export interface QueryOptions<T = unknown> extends KeyOptions, LifeOptions {
   readonly schema?: CacheSchema<T> | undefined;
   /**
    * Among all isolates one loads and the others wait for its result (or serve what is stale), by a lock in Redis that
-   * costs a round trip on a miss. Within an isolate that is so without it. Not for `getMany`. @default false
+   * costs two round trips on a miss. Within an isolate that is so without it. Not for `getMany`. @default false
    */
   readonly lease?: boolean | undefined;
 }

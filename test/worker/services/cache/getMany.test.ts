@@ -93,6 +93,17 @@ describe('getMany', () => {
     expect(await scene.run(async () => CacheService.getMany(requests, down))).toEqual([10, 20, 30]);
   });
 
+  test('refreshes together what would have a lease if it were read alone', async () => {
+    const scene = cacheScene();
+    const requests = manyOf(3, { staleSeconds: 10, lease: true });
+    await scene.run(async () => CacheService.getMany(requests, double));
+    scene.clock.ms += 65_000;
+    const loader = vi.fn<() => Promise<number[]>>(async () => [10, 20, 30]);
+    expect(await scene.run(async () => CacheService.getMany(requests, loader))).toEqual([0, 2, 4]);
+    expect(loader).toHaveBeenCalledOnce();
+    expect(await scene.run(async () => CacheService.getMany(requests, unasked))).toEqual([10, 20, 30]);
+  });
+
   test('refuses a loader that does not answer for every key', async () => {
     await expect(cacheScene().run(async () => CacheService.getMany(manyOf(2), async () => [1]))).rejects.toThrow(
       'one value for each key',
