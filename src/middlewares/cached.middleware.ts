@@ -83,7 +83,8 @@ export function cached(options: CachedOptions): Check {
     const negotiated = rules.vary.map((name) => c.req.header(name));
     return {
       namespace,
-      args: [url.origin, url.pathname, [...url.searchParams], negotiated, auth?.role],
+      // A handler may leave out the body that a HEAD has no use for.
+      args: [c.req.method, url.origin, url.pathname, [...url.searchParams], negotiated, auth?.role],
       user: auth?.userId,
       tags: typeof tags === 'function' ? tags(c) : tags,
       ttlSeconds,
@@ -154,7 +155,8 @@ export function cached(options: CachedOptions): Check {
   ): void {
     const control = `${shared ? 'public' : 'private'}, ${clientSeconds > 0 ? `max-age=${clientSeconds}` : 'no-cache'}`;
     const answer = new Headers({ 'cache-control': control, ...kept, etag });
-    for (const [name, value] of own) if (name !== 'content-type') answer.append(name, value);
+    for (const [name, value] of own)
+      if (name !== 'content-type' && !Object.hasOwn(kept, name)) answer.append(name, value);
     for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
     const nowMs = c.var.request.nowMs();
     const ageSeconds = Math.max(0, Math.floor((nowMs - how.createdAtMs) / 1_000));

@@ -132,6 +132,36 @@ describe('a whole answer', () => {
     expect(headers.get('Cache-Control')).toBe('private, max-age=30');
   });
 
+  test('has what stood in its head before the handler once', async () => {
+    const { call } = appWith((routes) =>
+      routes.get(
+        '/linked',
+        async (c, next) => {
+          c.header('Link', '</next>; rel="next"');
+          c.header('Cache-Control', 'max-age=5');
+          await next();
+        },
+        cached({ ttlSeconds: 60, namespace: freshNamespace() }),
+        async (c) => c.json({}),
+      ),
+    );
+    for (let reads = 0; reads < 2; reads += 1) {
+      const { headers } = await call('GET', '/linked');
+      expect(headers.get('Link')).toBe('</next>; rel="next"');
+      expect(headers.get('Cache-Control')).toBe('max-age=5');
+    }
+  });
+
+  test('to HEAD is not taken for one to GET', async () => {
+    const { call } = appWith((routes) =>
+      routes.get('/heads', cached({ ttlSeconds: 60, namespace: freshNamespace() }), async (c) =>
+        c.req.method === 'HEAD' ? c.text('') : c.text('whole'),
+      ),
+    );
+    await call('HEAD', '/heads');
+    expect((await call('GET', '/heads')).body).toBe('whole');
+  });
+
   test('is made once for twenty who ask at once', async () => {
     const { get, made } = listed();
     const { open, opened } = gate();
