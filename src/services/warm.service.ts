@@ -59,7 +59,7 @@ export type Slice = { ran: true; progress: WarmingProgress } | { ran: false; ref
 
 /**
  * Keeps cache entries warm, a slice at a time: one isolate a job (a lock), from where the last slice ended (progress in
- * Redis, for a day), a few items side by side.
+ * Redis, for a day or two intervals), a few items side by side.
  *
  * What is fresh is read and left as it is. What is missing, stale or invalidated is loaded, and so is what would not be
  * fresh for long: readers are served the former value until the new one is there, and keep it when the load fails.
@@ -91,6 +91,9 @@ const LEASE_MS = 20_000;
 /** Prolonged before a wave when less than this is left: a loader's deadline, and more. */
 const EXTEND_BELOW_MS = 15_000;
 const PROGRESS_TTL_MS = 86_400_000;
+/** Items of a slice, and of all slices of one call of the scheduled handler: see {@link SliceOptions.maxItems}. */
+const SLICE_ITEMS = 100;
+const RUN_ITEMS = 200;
 /** Waves of items a page, and so a write of the progress. */
 const WAVES = 4;
 
@@ -116,7 +119,9 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
 
   /** Whether it was written: `false` when somebody else has gone on with the job since. */
   async function record(job: WarmingJob, { fence }: Lock, progress: WarmingProgress): Promise<boolean> {
-    const args = [fence, JSON.stringify(progress), PROGRESS_TTL_MS];
+    // Longer than it takes until the next run: without its progress a job would be due.
+    const ttlMs = Math.max(PROGRESS_TTL_MS, 2_000 * (job.everySeconds ?? 0));
+    const args = [fence, JSON.stringify(progress), ttlMs];
     return (await freshBatch().run(fencedWrite, [keys.warming(job.name)], args)) === 1;
   }
 
@@ -164,7 +169,7 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
 
   async function slice(
     job: WarmingJob,
-    { maxMs = 10_000, maxItems = 100, concurrency = 5, restart = false, ifDue = false }: SliceOptions,
+    { maxMs = 10_000, maxItems = SLICE_ITEMS, concurrency = 5, restart = false, ifDue = false }: SliceOptions,
   ): Promise<Slice> {
     const untilMs = now() + maxMs;
     await using lock = await locks.acquire(`warming:${job.name}`, { leaseMs: LEASE_MS });
@@ -201,7 +206,8 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
       try {
         const progress = await progressOf(scheduled);
         const due = scheduled.filter(({ everySeconds }, index) => isDue(everySeconds, progress[index], now()));
-        for (const job of due) await runOne(job);
+        const maxItems = Math.min(SLICE_ITEMS, Math.ceil(RUN_ITEMS / due.length));
+        for (const job of due) await runOne(job, maxItems);
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         log('info', 'warming.skipped', describeError(error));
@@ -210,9 +216,9 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
   };
 
   /** One job's failure is not the other's. */
-  async function runOne(job: WarmingJob): Promise<void> {
+  async function runOne(job: WarmingJob, maxItems: number): Promise<void> {
     try {
-      await service.run(job, { ifDue: true });
+      await service.run(job, { ifDue: true, maxItems });
     } catch (error) {
       log('warn', 'warming.failed', { job: job.name, ...describeError(error) });
     }

@@ -338,6 +338,19 @@ describe('the scheduled handler', () => {
     expect(onRequest.pages).toEqual([]);
   });
 
+  test('warms two hundred items at most, however many jobs are due', async () => {
+    const jobs = [1, 2, 3, 4].map(() => jobOf(100, { everySeconds: 60 }));
+    await inRequest(() => WarmService.runDue(jobs), { isolate });
+    expect(jobs.map(({ loads }) => loads.filter((count) => count > 0).length)).toEqual([50, 50, 50, 50]);
+  });
+
+  test('knows for longer than a day when a weekly job began', async () => {
+    const weekly = jobOf(1, { everySeconds: 7 * 86_400 });
+    await run(weekly);
+    const left = await inRequest(({ batch }) => batch.send('PTTL', isolate.keys.warming(weekly.name)));
+    expect(Number(left)).toBeGreaterThan(7 * 86_400_000);
+  });
+
   test('one job that fails leaves the others alone', async () => {
     const logged = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
     const bad: WarmingJob = { ...jobOf(1, { everySeconds: 60 }), page: () => Promise.reject(new Error('broken')) };
