@@ -31,7 +31,8 @@ export interface Lock extends AsyncDisposable {
   /**
    * Fires while the lock is still held in Redis, a twentieth of the lease (20 ms at least) before its end; and at once
    * when it turns out to be lost, or is released. A timer fires only while the isolate is not computing: between long
-   * computations look at `remainingMs`.
+   * computations await something, such as a timer, and look at `remainingMs` (on Cloudflare the clock stands still
+   * while an isolate computes).
    */
   readonly signal: AbortSignal;
   /** Time until the signal fires, in milliseconds. */
