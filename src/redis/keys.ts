@@ -66,9 +66,10 @@ export function createKeys(prefix: string, secret: string) {
     /** String, one a policy and identity. The identity is hashed: it may be an address. */
     rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${concealed(identity)}}`,
 
-    /** String: who holds a lock, with its fence; and hash: the last fence, in the same slot. */
+    /** String: who holds a lock, with its fence; hash: the last fence; string, one a holder: it has left. In one slot. */
     lock: (name: string) => `${prefix}:lock:{${name}}`,
     lockFence: (name: string) => `${prefix}:lock:{${name}}:fence`,
+    lockLeft: (name: string, holder: string) => `${prefix}:lock:{${name}}:left:${holder}`,
 
     /** Hash, one a job: how far its run has come, and the fence of whoever wrote it. */
     warming: (job: string) => `${prefix}:cache:warming:{${job}}`,

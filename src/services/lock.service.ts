@@ -134,7 +134,7 @@ export function createLockService({
   const ask = createAsk({ batchWithin, deadlineMs, now, random });
 
   const release = (name: string, holder: string) =>
-    ask(lockRelease, [keys.lock(name), keys.lockFence(name)], [holder, LATE_CALL_MS]);
+    ask(lockRelease, [keys.lock(name), keys.lockLeft(name, holder)], [holder, LATE_CALL_MS]);
 
   /** For a holder that leaves and does not know whether a call of its own has taken, or will take, the lock. */
   function leave(name: string, holder: string): void {
@@ -200,7 +200,8 @@ export function createLockService({
       try {
         for (let round = 0; ; round += 1) {
           doubt = true;
-          const asked = ask(lockAcquire, [keys.lock(name), keys.lockFence(name)], [holder, leaseMs, CLOCK_STEP_MS]);
+          const touched = [keys.lock(name), keys.lockFence(name), keys.lockLeft(name, holder)];
+          const asked = ask(lockAcquire, touched, [holder, leaseMs, CLOCK_STEP_MS]);
           const { reply, askedAtMs, certain } = await orAborted(asked, signal);
           const { granted, value } = parseAnswer(reply);
           if (granted) {

@@ -10,7 +10,7 @@ import { defineScript } from '../script';
  * until the clock has passed the fence by ARGV[3]: what comes after that is larger by the clock alone, unless the clock
  * goes back by more than ARGV[3] in one step.
  *
- * KEYS[1] lock, string: `<holder> <fence>`   KEYS[2] hash: fence (the last one), over (the last holder that has left)
+ * KEYS[1] lock, string: `<holder> <fence>`   KEYS[2] hash: fence (the last one)   KEYS[3] there once this holder has left
  * ARGV[1] holder   ARGV[2] lease (ms)   ARGV[3] how far back the server's clock may be set (ms)
  * -> {1, fence}, or {0, remaining lease (ms)} while another holds it; {0, 0}: this holder has left, and this call is late
  */
@@ -23,11 +23,10 @@ if held then
   if left < tonumber(ARGV[2]) then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
   return {1, tonumber(fence)}
 end
-local known = redis.call('HMGET', KEYS[2], 'fence', 'over')
-if known[2] == ARGV[1] then return {0, 0} end
+if redis.call('EXISTS', KEYS[3]) == 1 then return {0, 0} end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-local fence = math.max(tonumber(known[1] or '0') + 1, now)
+local fence = math.max(tonumber(redis.call('HGET', KEYS[2], 'fence') or '0') + 1, now)
 local text = string.format('%.0f', fence)
 redis.call('HSET', KEYS[2], 'fence', text)
 redis.call('PEXPIRE', KEYS[2], math.ceil((fence - now) / 1000) + tonumber(ARGV[3]))

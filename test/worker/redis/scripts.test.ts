@@ -303,9 +303,11 @@ describe('blacklistMerge', () => {
 
 describe('locks', () => {
   const lockKeys = () => [`scripts:{lock${n}}`, `scripts:{lock${n}}:fence`];
+  const left = (holder: string) => `scripts:{lock${n}}:left:${holder}`;
   const acquire = (batch: RedisBatch, holder: string, leaseMs = 60_000) =>
-    batch.run(lockAcquire, lockKeys(), [holder, leaseMs, 3_600_000]) as Promise<[number, number]>;
-  const release = (batch: RedisBatch, holder: string) => batch.run(lockRelease, lockKeys(), [holder, 60_000]);
+    batch.run(lockAcquire, [...lockKeys(), left(holder)], [holder, leaseMs, 3_600_000]) as Promise<[number, number]>;
+  const release = (batch: RedisBatch, holder: string) =>
+    batch.run(lockRelease, [lockKeys()[0]!, left(holder)], [holder, 60_000]);
   const ttl = async (batch: RedisBatch) => Number(await batch.send('PTTL', lockKeys()[0]!));
 
   test(
@@ -341,6 +343,10 @@ describe('locks', () => {
       expect(await release(batch, 'a')).toBe(1);
       expect(await acquire(batch, 'a')).toEqual([0, 0]);
       expect((await acquire(batch, 'b'))[0]).toBe(1);
+      // However many have come and gone since.
+      expect(await release(batch, 'b')).toBe(1);
+      for (const gone of ['early', 'a', 'b']) expect(await acquire(batch, gone)).toEqual([0, 0]);
+      expect(await batch.send('PTTL', left('a'))).toBeGreaterThan(50_000);
     }),
   );
 
