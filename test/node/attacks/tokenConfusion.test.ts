@@ -10,9 +10,7 @@ let scene: AttackScene;
 let victim: Victim;
 beforeAll(async () => {
   scene = await startAttack({ SIGNING_KEYS: signingKeys({ active: key }) });
-  // With a letter that ordinary base64 spells otherwise: one token in fifteen has none.
-  do victim = await scene.newAccount();
-  while (!/[-_]/.test(victim.access));
+  victim = await scene.newAccount();
 });
 afterAll(() => scene[Symbol.asyncDispose]());
 
@@ -73,7 +71,7 @@ const COPIES: [string, (token: string) => string][] = [
   ['loose bits in the signature', looseBits],
   ['loose bits in the payload', (token) => looseIn(token, 1)],
   ['loose bits in the header', (token) => looseIn(token, 0)],
-  ['ordinary base64', (token) => token.replaceAll('-', '+').replaceAll('_', '/')],
+  ['ordinary base64', ordinaryBase64],
   ['a space within', (token) => insert(token, ' ')],
   ['a tab within', (token) => insert(token, '\t')],
   ['a space after the first dot', (token) => token.replace('.', '. ')],
@@ -103,6 +101,12 @@ function looseIn(token: string, index: number): string {
   const part = parts[index] ?? '';
   parts[index] = part.length % 4 === 0 ? `${part}A` : looseBits(part);
   return parts.join('.');
+}
+
+function ordinaryBase64(token: string): string {
+  const ordinary = token.replaceAll('-', '+').replaceAll('_', '/');
+  // One token in fifteen has neither letter.
+  return ordinary === token ? `${token}+` : ordinary;
 }
 
 function insert(token: string, text: string): string {
