@@ -94,12 +94,23 @@ export interface CacheService {
   rows<T>(options: RowsOptions, build: (db: Drizzle) => RowsQuery<T>): CachedRows<T>;
   /** {@link query} for the entry that `cacheUser` and `getCachedUser` name. */
   user<T>(userId: string, life: number | LifeOptions, loader: Loader<T>): Promise<T | null>;
-  /** Stores a user, unless the user was invalidated since this request's `getCachedUser`. */
+  /**
+   * Stores a user that this request has loaded after its `getCachedUser`, which must come first: it notes what the cache
+   * looked like before the load. Without it that is noted now, and a user who was loaded before an invalidation would
+   * count as current.
+   *
+   * @returns `true`: stored, and served unless the user was invalidated since that `getCachedUser`. `false`: not stored,
+   *   because Redis is away or an invalidation was seen, also one by this request
+   */
   cacheUser(userId: string, user: unknown, ttlSeconds?: number): Promise<boolean>;
   getCachedUser<T>(userId: string): Promise<T | null>;
   invalidateUser(userId: string): Promise<{ pending: boolean }>;
-  /** Drops what this request has read, and lets nobody join a load that began before. */
-  forgetReads(): void;
+  /**
+   * Drops what this request has read, and lets nobody join a load that began before.
+   *
+   * @param redisKeys the keys that an invalidation writes: other loads may still be joined. Left out: none may
+   */
+  forgetReads(redisKeys?: readonly string[]): void;
   /**
    * One round trip, whatever the number of entries. To be awaited before the change is answered.
    *
@@ -188,9 +199,10 @@ export function createCacheService({ random = Math.random, ...given }: CacheDeps
     lease: options.lease,
   });
 
-  const forgetReads = () => {
+  const forgetReads = (redisKeys?: readonly string[]) => {
     reader.forgetAll();
-    flights.separate();
+    intents.end(redisKeys);
+    flights.separate(redisKeys);
   };
 
   const service: CacheService = {

@@ -224,7 +224,8 @@ class RequestServiceMap implements ServiceMap {
   get outbox() {
     const { common, isolate, freshBatch } = this.#parts;
     // Whoever has not used the cache must not join a load that began before either.
-    const forgetReads = () => (this.#cache === undefined ? isolate.flights.separate() : this.#cache.forgetReads());
+    const forgetReads = (redisKeys: readonly string[]) =>
+      this.#cache === undefined ? isolate.flights.separate(redisKeys) : this.#cache.forgetReads(redisKeys);
     return (this.#outbox ??= createOutboxService({ ...common, breaker: isolate.breaker, freshBatch, forgetReads }));
   }
 

@@ -95,7 +95,7 @@ export interface OutboxDeps {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
-  forgetReads: () => void;
+  forgetReads: (redisKeys: readonly string[]) => void;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }

@@ -13,27 +13,46 @@ interface Flight {
 const LINGER_MS = 1_000;
 /** Flights of requests that died are swept when there are so many. */
 const SWEEP_AT = 1_000;
+/** When so many keys are remembered all are forgotten, at the price of one separation of everything. */
+const MAX_SEPARATED = 2_000;
 
 /**
  * Single flight in one isolate: whoever asks for a value that is being loaded waits for that load. A load must be kept
  * alive by its own request (`waitUntil`); followers trust nobody and race a timer of their own.
  *
  * A flight's name is the entry and the state of the cache that it was missed in (write id and nonces), so that nobody
- * joins a load that began before an invalidation they have seen.
+ * joins a load that began before an invalidation they have seen. Of what this isolate has invalidated itself the name
+ * tells also when Redis does not: it was not told, is away, has lost it, or a replica lags behind.
  */
 export class Flights {
   readonly #flights = new Map<string, Flight>();
 
-  #generation = 0;
+  /** Redis keys that this isolate has invalidated, with the generation that this began. */
+  readonly #separated = new Map<string, number>();
 
-  /** Part of every name: changes with each invalidation that this isolate knows of, also while Redis is away. */
+  #generation = 0;
+  /** No key is of an older generation than this. */
+  #oldest = 0;
+
+  /** Changes with each invalidation that this isolate knows of. */
   get generation(): number {
     return this.#generation;
   }
 
-  /** From now on nobody joins a load that has begun. */
-  separate(): void {
+  /** Part of every name: changes with each invalidation of one of these Redis keys that this isolate knows of. */
+  generationOf(redisKeys: readonly string[]): number {
+    return redisKeys.reduce((latest, key) => Math.max(latest, this.#separated.get(key) ?? 0), this.#oldest);
+  }
+
+  /** From now on nobody joins a load that has begun of what these Redis keys end; without any, of whatever there is. */
+  separate(redisKeys?: readonly string[]): void {
     this.#generation += 1;
+    if (redisKeys === undefined || this.#separated.size + redisKeys.length > MAX_SEPARATED) {
+      this.#separated.clear();
+      this.#oldest = this.#generation;
+      return;
+    }
+    for (const key of redisKeys) this.#separated.set(key, this.#generation);
   }
 
   /** Loads under way. */

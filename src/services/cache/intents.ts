@@ -11,11 +11,16 @@ export interface Intent {
   readonly loadingAtMs: number;
 }
 
+/** Redis could not be asked when the load began. */
+const UNKNOWN = 'unknown';
+/** This request has invalidated it since. */
+const OVER = 'over';
+
 /** A request's own loads: from the miss that they began with to the value that they end with. */
 export function createIntents(deps: ClaimDeps) {
   const intents = new Map<
     string,
-    { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number } | undefined
+    { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number } | typeof UNKNOWN | typeof OVER
   >();
 
   return {
@@ -27,19 +32,31 @@ export function createIntents(deps: ClaimDeps) {
      * @param snapshot `undefined`: Redis could not be asked, and what was invalidated since nobody can tell
      */
     async note(key: CacheKey, snapshot: Snapshot | undefined): Promise<void> {
-      if (intents.has(key.entryKey)) return;
-      if (snapshot === undefined) return void intents.set(key.entryKey, undefined);
+      if ((intents.get(key.entryKey) ?? OVER) !== OVER) return;
+      if (snapshot === undefined) return void intents.set(key.entryKey, UNKNOWN);
       const missing = key.nonceKeys.filter((_, at) => snapshot.nonces[at] === null);
       const claimed = claim(missing, deps);
       intents.set(key.entryKey, { key, snapshot, claimed, loadingAtMs: Date.now() });
       await claimed.ready;
     },
 
-    /** `undefined` when nothing may be written: Redis was away, or has not taken the nonces. */
+    /**
+     * This request has invalidated these Redis keys, or whatever there is: what it has loaded until now is not written,
+     * and a load that it notes from now on is one of its own.
+     */
+    end(redisKeys: readonly string[] | undefined): void {
+      for (const [entryKey, intent] of intents) {
+        if (intent === UNKNOWN || intent === OVER) continue;
+        const names = [entryKey, ...intent.key.nonceKeys];
+        if (redisKeys === undefined || names.some((name) => redisKeys.includes(name))) intents.set(entryKey, OVER);
+      }
+    },
+
+    /** `undefined` when nothing may be written: Redis was away, has not taken the nonces, or it was invalidated. */
     async take({ entryKey }: CacheKey): Promise<Intent | undefined> {
       const intent = intents.get(entryKey);
       intents.delete(entryKey);
-      if (intent === undefined) return undefined;
+      if (intent === undefined || intent === UNKNOWN || intent === OVER) return undefined;
       const { key, snapshot, claimed, loadingAtMs } = intent;
       const nonces = carried(key, snapshot, await claimed.granted);
       return nonces && { key, snapshot, nonces, loadingAtMs };

@@ -25,6 +25,11 @@ export function invalidationCommands(
   ];
 }
 
+/** The Redis keys that these commands of an invalidation write. */
+export function keysOf(commands: readonly Command[]): string[] {
+  return commands.map(([, key]) => String(key));
+}
+
 /** As it may be written down: without the arguments that keys were made of. */
 export function recordable({ keys, ...groups }: Invalidation): Invalidation {
   return { ...groups, ...(keys !== undefined && { keys: keys.map(({ entryKey }) => ({ entryKey })) }) };

@@ -8,7 +8,7 @@ import { RedisError, RedisUnavailable } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
 import { escapeGlob, walkKeys } from '../../redis/scan';
 import { bump } from './entry';
-import { invalidationCommands, recordable } from './invalidation';
+import { invalidationCommands, keysOf, recordable } from './invalidation';
 import type { Invalidation } from './invalidation';
 
 /** A search for namespaces stops after this and says where. */
@@ -28,8 +28,8 @@ export interface InvalidationsDeps {
     };
   };
   settings: Config['cache'];
-  /** Drops what this request has read, and lets nobody join a load that began before. */
-  forgetReads: () => void;
+  /** As `CacheService.forgetReads`. */
+  forgetReads: (redisKeys?: readonly string[]) => void;
   now: () => number;
   degraded: (what: string) => void;
 }
@@ -41,9 +41,10 @@ export function createInvalidations(deps: InvalidationsDeps) {
   const record = (change: Invalidation) => outbox().prepare([{ kind: 'invalidate', ...recordable(change) }]);
 
   async function invalidate(change: Invalidation): Promise<{ pending: boolean }> {
-    forgetReads();
+    const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);
+    const ended = keysOf(commands);
+    forgetReads(ended);
     try {
-      const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);
       const replies = await Promise.all(commands.map((command) => batch.send(...command)));
       // Something that answers anything to everything has not been told.
       if (replies.some((reply) => reply !== 'OK')) throw new RedisUnavailable('garbage');
@@ -57,7 +58,7 @@ export function createInvalidations(deps: InvalidationsDeps) {
       return entry.deliver();
     } finally {
       // What was read while Redis was being told may be older than that.
-      forgetReads();
+      forgetReads(ended);
     }
   }
 

@@ -72,7 +72,7 @@ export function createLoads(deps: LoadsDeps) {
   const leaseWaitMs = Math.min(LEASE_WAIT_MS, settings.loaderDeadlineMs);
 
   const flightOf = (key: CacheKey, snapshot: Snapshot | undefined): string =>
-    `${flights.generation} ${stateOf(key, snapshot)}`;
+    `${flights.generationOf([key.entryKey, ...key.nonceKeys])} ${stateOf(key, snapshot)}`;
 
   /** One call of the loader for all of these, for a request that waits for it. Others may join from now on. */
   function lead<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<Loaded>[] {

@@ -10,7 +10,7 @@ import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
 import { sessionEnd } from '../../redis/scripts/sessionEnd';
 import { blacklistTtlMs } from '../blacklist.service';
 import type { LocalDenials } from '../blacklist/denials';
-import { invalidationCommands } from '../cache/invalidation';
+import { invalidationCommands, keysOf } from '../cache/invalidation';
 import type { Invalidation } from '../cache/invalidation';
 
 /** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
@@ -27,7 +27,7 @@ export interface TellOptions {
   config: Config;
   denials: LocalDenials;
   /** What this request has read from the cache is no longer to be trusted. */
-  forgetReads: () => void;
+  forgetReads: (redisKeys: readonly string[]) => void;
   now: () => number;
 }
 
@@ -63,13 +63,14 @@ export async function tell(
       return;
     }
     case 'invalidate': {
-      forgetReads();
       const commands = invalidationCommands(keys, message, config.cache.tombstoneSeconds);
+      const ended = keysOf(commands);
+      forgetReads(ended);
       try {
         await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
       } finally {
         // What was read while Redis was being told may be older than that.
-        forgetReads();
+        forgetReads(ended);
       }
     }
   }

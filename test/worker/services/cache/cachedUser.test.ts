@@ -31,6 +31,24 @@ test('nor one who was invalidated since a getCachedUser that knew of nobody', as
   expect(await scene.run(async () => CacheService.getCachedUser(user), scene.elsewhere)).toBeNull();
 });
 
+test('one whom this request has invalidated since is stored once it was asked for anew', async () => {
+  const scene = cacheScene();
+  const user = freshNamespace();
+  await scene.run(async () => {
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    await CacheService.invalidate({ tags: ['another'] });
+    expect(await CacheService.cacheUser(user, 'first')).toBe(true);
+    scene.clock.ms += 700_000;
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    await CacheService.invalidateUser(user);
+    expect(await CacheService.cacheUser(user, 'old')).toBe(false);
+    await CacheService.invalidateUser(user);
+    expect(await CacheService.getCachedUser(user)).toBeNull();
+    expect(await CacheService.cacheUser(user, 'new')).toBe(true);
+  });
+  expect(await scene.run(async () => CacheService.getCachedUser(user), scene.elsewhere)).toBe('new');
+});
+
 test('a user of whom nothing was known is stored', async () => {
   const scene = cacheScene();
   const user = freshNamespace();

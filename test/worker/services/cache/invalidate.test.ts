@@ -103,6 +103,69 @@ test('what a request reads beside its change it does not go on with', async () =
   });
 });
 
+describe('a load under way', () => {
+  const startLoad = (scene: Scene, given: Parameters<Scene['query']>[0]) => {
+    const held = gate();
+    let calls = 0;
+    const ask = () =>
+      scene.query(given, async () => {
+        calls += 1;
+        await held.opened;
+        return calls;
+      });
+    return { ask, open: held.open, calls: () => calls };
+  };
+
+  test('is joined whatever else is invalidated in its isolate', async () => {
+    const scene = cacheScene();
+    const namespace = freshNamespace();
+    const load = startLoad(scene, { namespace, args: 1, tags: [`tag ${namespace}`], ttlSeconds: 60 });
+    const answers = [load.ask()];
+    await vi.waitFor(() => expect(load.calls()).toBe(1));
+    for (let other = 1; other < 20; other += 1) {
+      await scene.run(async () => CacheService.invalidate({ tags: [`other ${other}`] }));
+      scene.state.sent = [];
+      answers.push(load.ask());
+      await vi.waitFor(() => expect(scene.state.sent.length).toBe(1));
+    }
+    load.open();
+    expect(new Set(await Promise.all(answers))).toEqual(new Set([1]));
+    expect(load.calls()).toBe(1);
+  });
+
+  test.each(['Redis was told', 'Redis could not be told', 'a flush has lost it', 'thousands of others followed'])(
+    'is not joined once its isolate has invalidated what it loads: %s',
+    async (how) => {
+      const scene = cacheScene();
+      const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+      const namespace = freshNamespace();
+      const load = startLoad(scene, { namespace, args: 1, tags: [`tag ${namespace}`], ttlSeconds: 60 });
+      const first = load.ask();
+      await vi.waitFor(() => expect(load.calls()).toBe(1));
+      const untold = how === 'Redis could not be told';
+      if (untold) {
+        scene.state.before = (commands) =>
+          commands.some(([name, , , nx]) => name === 'SET' && nx !== 'NX')
+            ? Promise.reject(new RedisUnavailable('refused'))
+            : undefined;
+      }
+      await scene.run(async ({ batch }) => {
+        expect(await CacheService.invalidate({ tags: [`tag ${namespace}`] })).toEqual({ pending: untold });
+        if (how === 'a flush has lost it') await batch.send('UNLINK', scene.isolate.keys.tagNonce(`tag ${namespace}`));
+      });
+      if (how === 'thousands of others followed') {
+        for (let n = 0; n < 3; n += 1)
+          scene.isolate.flights.separate(Array.from({ length: 1_000 }, (_, i) => `other ${n} ${i}`));
+      }
+      const second = load.ask();
+      await vi.waitFor(() => expect(load.calls()).toBe(2));
+      load.open();
+      await Promise.all([first, second]);
+      log.mockRestore();
+    },
+  );
+});
+
 describe('deletePattern', () => {
   test('of a namespace is one command', async () => {
     const scene = cacheScene();
