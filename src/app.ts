@@ -2,6 +2,7 @@ import { Hono } from 'hono';
 import { secureHeaders } from 'hono/secure-headers';
 
 import { AppError } from './errors';
+import { tellingAnswered } from './middlewares/answered';
 import { jsonBody } from './middlewares/body.middleware';
 import { noStore } from './middlewares/cacheControl.middleware';
 import { browserOrigins } from './middlewares/cors.middleware';
@@ -53,6 +54,7 @@ export function createApp(options: ServicesOptions = {}) {
       ? problem(c, new AppError('METHOD_NOT_ALLOWED', { headers: { Allow: allowed.join(', ') } }))
       : problem(c, new AppError('NOT_FOUND'));
   });
+  app.fetch = tellingAnswered(app.fetch);
   return app;
 }
 

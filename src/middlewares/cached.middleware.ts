@@ -1,7 +1,8 @@
 import type { Context } from 'hono';
 
 import { CacheService } from '../services/cache.service';
-import type { CacheResult, QueryOptions } from '../services/cache.service';
+import type { CacheResult, LoaderContext, QueryOptions } from '../services/cache.service';
+import { onceAnswered } from './answered';
 import { authOf } from './auth.middleware';
 import type { AuthVariables } from './auth.middleware';
 import { matches, storedFrom } from './cachedResponse';
@@ -29,7 +30,7 @@ export interface CachedOptions {
    * credentials that `authenticate()` has not checked is not cached at all. @default false
    */
   shared?: boolean;
-  /** Request headers that the answer depends on. @default [] */
+  /** Request headers that the answer depends on, also those that tell who asks. @default [] */
   vary?: readonly string[];
   /**
    * How long a client may use its copy without asking, counted from when the answer was made: an invalidation does not
@@ -59,6 +60,13 @@ class HandlerFailed extends Error {
  * Caches whole answers to GET: status 200, JSON or text, without cookies. Adds `ETag` (and answers 304), `Cache-Control`,
  * `Age`, `Vary` and `Cache-Status` (RFC 9211). In a guard its entry travels with what the other checks ask Redis, and they
  * decide before it is answered. Handlers have the cache loader's deadline.
+ *
+ * Each distinct query string is an entry of its own. Credentials are `Authorization` and `Cookie`, and nothing else: a
+ * route whose answers depend on another header (an API key, a tenant) needs that header in `vary`.
+ *
+ * A stale answer is refreshed by its own request's handler, once the answer has left the app. `createApp()` knows when; an
+ * app of your own does with `tellingAnswered`. Without that, what stands outside `services()` must not await anything
+ * after its `next()` on routes with `staleSeconds` or a TTL: the refresh would take the answer from under it.
  *
  * @example
  * app.get('/catalogue', guard(rateLimiter(policy.api), cached({ ttlSeconds: 300, shared: true, tags: ['catalogue'] })),
@@ -112,13 +120,16 @@ export function cached(options: CachedOptions): Check {
       // What stands in the answer's head already (rate limits, CORS) is this request's own.
       const own = new Headers(c.res.headers);
       const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
-      // Who stands around us sets its headers in the same turn that the answer is made in.
-      c.var.request.afterAnswer.push(() => setTimeout(answer, 0));
+      if (!onceAnswered(c.req.raw, answer)) {
+        // Who stands around us sets its headers in the same turn that the answer is made in.
+        c.var.request.afterAnswer.push(() => setTimeout(answer, 0));
+      }
 
       let led = false;
-      const load = async ({ refresh }: { refresh: boolean }): Promise<StoredResponse | null> => {
+      const load = async ({ refresh, signal }: LoaderContext): Promise<StoredResponse | null> => {
         if (refresh) {
           await answered;
+          signal.throwIfAborted();
           // The handler runs for its answer alone: nobody gets this one.
           c.res = undefined;
           c.finalized = false;

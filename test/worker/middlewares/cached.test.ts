@@ -1,8 +1,10 @@
 import { Hono } from 'hono';
+import type { MiddlewareHandler } from 'hono';
 import { beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { createApp } from '../../../src/app';
 import { AppError } from '../../../src/errors';
+import { tellingAnswered } from '../../../src/middlewares/answered';
 import { authenticate } from '../../../src/middlewares/auth.middleware';
 import { noStore } from '../../../src/middlewares/cacheControl.middleware';
 import { cached } from '../../../src/middlewares/cached.middleware';
@@ -13,6 +15,7 @@ import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
 import { services } from '../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../src/middlewares/services.middleware';
 import { CacheService } from '../../../src/services/cache.service';
+import { sleep } from '../../../src/services/retry';
 import { freshNamespace, gate, observedClient } from '../support/cache';
 import { bindings, callerOf, isolateFor } from '../support/request';
 
@@ -33,26 +36,31 @@ beforeAll(async () => {
 });
 
 /** An app whose Redis and clock the test holds in its hands. */
-function appWith(mount: (app: Hono<AppEnv>) => void) {
+function appWith(mount: (app: Hono<AppEnv>) => void, around?: MiddlewareHandler) {
   const { client, state } = observedClient();
   const clock = { ms: Date.now() };
   const isolate = isolateFor(bound, { client });
-  const app = new Hono<AppEnv>().use(noStore()).use(services({ isolate, now: () => clock.ms }));
+  const app = new Hono<AppEnv>().use(noStore());
+  if (around !== undefined) app.use(around);
+  app.use(services({ isolate, now: () => clock.ms }));
   app.post('/invalidate/:tag', async (c) => c.json(await CacheService.invalidate({ tags: [c.req.param('tag')] })));
   app.post('/invalidate/user/:id', async (c) => c.json(await CacheService.invalidateUser(c.req.param('id'))));
   mount(app);
   app.onError(onError);
+  if (around !== undefined) app.fetch = tellingAnswered(app.fetch);
   return { call: callerOf(app, bound), state, clock };
 }
 
 /** GET /list, which counts how often it is made. */
-function listed(options: Partial<CachedOptions> = {}) {
+function listed(options: Partial<CachedOptions> = {}, around?: MiddlewareHandler) {
   const made = { count: 0, answer: undefined as (() => Response | Promise<Response>) | undefined };
-  const app = appWith((routes) =>
-    routes.get('/list', cached({ ttlSeconds: 60, namespace: freshNamespace(), ...options }), async (c) => {
-      made.count += 1;
-      return made.answer?.() ?? c.json({ made: made.count });
-    }),
+  const app = appWith(
+    (routes) =>
+      routes.get('/list', cached({ ttlSeconds: 60, namespace: freshNamespace(), ...options }), async (c) => {
+        made.count += 1;
+        return made.answer?.() ?? c.json({ made: made.count });
+      }),
+    around,
   );
   const get = (headers: Record<string, string> = {}, path = '/list') => app.call('GET', path, { headers });
   return { ...app, made, get };
@@ -191,6 +199,27 @@ describe('a whole answer', () => {
     expect(fresh.body).toEqual({ made: 2 });
     expect(status(fresh)).toMatch(/^Gatehouse; hit; ttl=\d+$/);
   });
+
+  test.each([200, 500])(
+    'is answered when what stands around it takes its time, whatever its refresh gives: %i',
+    async (code) => {
+      const slow: MiddlewareHandler = async (_, next) => {
+        await next();
+        await sleep(50);
+      };
+      const { get, clock, made } = listed({ staleSeconds: 30 }, slow);
+      await get();
+      clock.ms += 61_000;
+      if (code === 500) made.answer = () => new Response('broken', { status: 500 });
+      const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+      const stale = await get();
+      log.mockRestore();
+      expect(stale).toMatchObject({ status: 200, body: { made: 1 } });
+      expect(status(stale)).toMatch(/^Gatehouse; hit; ttl=-/);
+      expect(made.count).toBe(2);
+      expect((await get()).body).toEqual({ made: code === 500 ? 1 : 2 });
+    },
+  );
 
   test('is served on when the handler fails, and replaced when it works', async () => {
     const { get, clock, made } = listed({ staleIfErrorSeconds: 600 });
