@@ -6,6 +6,7 @@ import { RedisError } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { fencedWrite } from '../redis/scripts/fencedWrite';
 import type { Lock, LockRefusal, LockService } from './lock.service';
+import { orAborted } from './lock/waiting';
 import { facade } from './scope';
 import { isDue, parseProgress } from './warming/progress';
 import type { WarmingProgress } from './warming/progress';
@@ -38,7 +39,7 @@ export interface WarmingJob<Item = unknown> {
    * @param cursor `next` of the page before, `''` for the first
    */
   page(cursor: string, limit: number): Promise<{ items: readonly Item[]; next: string | null }>;
-  /** Reads the item through the cache. */
+  /** Reads the item through the cache. Once the signal fires nobody waits for it any more. */
   warm(item: Item, context: { signal: AbortSignal }): Promise<unknown>;
 }
 
@@ -125,11 +126,12 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
     return (await freshBatch().run(fencedWrite, [keys.warming(job.name)], args)) === 1;
   }
 
-  /** Warms items side by side. @returns how many could not be */
+  /** Warms items side by side. @returns how many could not be @throws what the signal was aborted with */
   function warmTogether(job: WarmingJob, items: readonly unknown[], signal: AbortSignal): Promise<number> {
     const refreshWithinMs = (job.refreshBelowSeconds ?? (job.everySeconds ?? 60) + 60) * 1_000;
     return apart({ refreshWithinMs }, async ({ degraded }) => {
-      const outcomes = await Promise.allSettled(items.map((item) => job.warm(item, { signal })));
+      // An item that does not heed the signal is left to itself.
+      const outcomes = await orAborted(Promise.allSettled(items.map((item) => job.warm(item, { signal }))), signal);
       // Loading what cannot be stored is load for nothing: no further.
       if (degraded.size > 0) throw unavailable('The cache');
       const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
@@ -148,7 +150,12 @@ export function createWarmService({ lock: locks, keys, freshBatch, apart, waitUn
     for (const together of chunks(items, concurrency)) {
       if (lock.remainingMs < EXTEND_BELOW_MS) await lock.extend();
       if (lock.signal.aborted) return undefined;
-      failed += await warmTogether(job, together, lock.signal);
+      try {
+        failed += await warmTogether(job, together, lock.signal);
+      } catch (error) {
+        if (lock.signal.aborted && error === lock.signal.reason) return undefined;
+        throw error;
+      }
     }
     const progress: WarmingProgress = {
       ...from,

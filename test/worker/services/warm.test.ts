@@ -3,11 +3,13 @@ import { describe, expect, test, vi } from 'vitest';
 import { DatabaseUnavailable } from '../../../src/db/client';
 import { createRedisClient } from '../../../src/redis/client';
 import type { RedisClient } from '../../../src/redis/client';
+import type { RedisBatch } from '../../../src/redis/batch';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import { configOf } from '../../../src/config/env';
 import { CacheService } from '../../../src/services/cache.service';
 import { LockService } from '../../../src/services/lock.service';
-import { WarmService } from '../../../src/services/warm.service';
+import type { Lock } from '../../../src/services/lock.service';
+import { WarmService, createWarmService } from '../../../src/services/warm.service';
 import type { Slice, SliceOptions, WarmingJob, WarmingProgress } from '../../../src/services/warm.service';
 import { isDue, parseProgress } from '../../../src/services/warming/progress';
 import { warmingJobs } from '../../../src/warming';
@@ -83,6 +85,36 @@ const cached = (job: TestJob, item: number) =>
   inRequest(() => CacheService.query<number>(job.options(item), async () => null), { isolate: isolateFor() });
 
 describe('a run', () => {
+  test('does not wait for an item that goes on although the lock is lost', async () => {
+    const lost = new AbortController();
+    const lock = {
+      acquired: true,
+      fence: 1,
+      signal: lost.signal,
+      remainingMs: 20_000,
+      extend: async () => 'extended',
+      release: async () => true,
+      [Symbol.asyncDispose]: async () => undefined,
+    } as unknown as Lock;
+    const service = createWarmService({
+      lock: { acquire: async () => lock },
+      keys: isolate.keys,
+      freshBatch: () => ({ send: async () => null, run: async () => 1 }) as unknown as RedisBatch,
+      apart: async (_, work) => work({ degraded: new Set() }),
+      waitUntil: () => undefined,
+      now: Date.now,
+    });
+    const slice = service.run({
+      name: 'hangs',
+      page: async () => ({ items: [1, 2], next: null }),
+      warm: async (item) => {
+        if (item === 2) lost.abort(new Error('lost'));
+        return item === 1 ? new Promise(() => undefined) : undefined;
+      },
+    });
+    expect(await slice).toMatchObject({ ran: true, progress: { state: 'running', done: 0 } });
+  });
+
   test('goes on slice by slice, loads each item once, and what is fresh not again', async () => {
     const job = jobOf(25);
     const first = progress(await run(job, { maxItems: 10 }));
