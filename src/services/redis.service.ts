@@ -1,8 +1,9 @@
 import type { RedisBatch } from '../redis/batch';
 import { RedisUnavailable } from '../redis/errors';
-import { DEFAULT_TTL_SECONDS, FALLBACK_TTL_SECONDS } from '../redis/keys';
+import { DEFAULT_TTL_SECONDS, FALLBACK_TTL_SECONDS, RedisNamespace } from '../redis/keys';
 import type { Keys } from '../redis/keys';
 import { escapeGlob, walkKeys } from '../redis/scan';
+import { bump } from './cache/entry';
 import { facade } from './scope';
 
 export { RedisNamespace } from '../redis/keys';
@@ -39,7 +40,8 @@ export interface RedisService {
   delete(namespace: string, key: string, options?: RedisCallOptions): Promise<boolean>;
   /**
    * Deletes every key of the namespace that matches the glob (`user:*`), for 20 s at most. It walks the whole key space:
-   * not for a request's hot path. Cached queries are ended by `CacheService.deletePattern`, in one command.
+   * not for a request's hot path. What `CacheService` has written is ended by `CacheService.deletePattern`, in one
+   * command, and not by this: it takes invalidations along that loads under way have yet to see.
    *
    * @returns how many keys were deleted, also when Redis went away on the way; `throw` tells
    */
@@ -70,6 +72,9 @@ declare module './scope' {
 
 export const RedisService: RedisService = facade('redis');
 
+/** Where the cache's nonces live. */
+const WITH_NONCES: ReadonlySet<string> = new Set([RedisNamespace.CACHE, RedisNamespace.USER]);
+
 /** A call that walks the key space stops after this and says where. */
 const BUDGET_MS = 20_000;
 
@@ -97,6 +102,9 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
       slow,
       keys.plain(escapeGlob(namespace), pattern),
       async (found) => {
+        // A nonce among them may be all that tells a load under way of an invalidation: with another mark, nobody fills
+        // with one that is made in its place.
+        if (WITH_NONCES.has(namespace.split(':', 1)[0] ?? '')) await slow.send(...bump(keys.cacheMark));
         // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
         const counts = await Promise.all(found.map((key) => slow.send('UNLINK', key)));
         deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);

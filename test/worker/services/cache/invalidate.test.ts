@@ -223,6 +223,32 @@ describe('deletePattern', () => {
     expect(await scene.run(async () => CacheService.query(given, async () => value), scene.elsewhere)).toBe('new');
   });
 
+  test('of plain keys that takes the nonces along lets no load fill that began before an invalidation', async () => {
+    const scene = cacheScene();
+    const namespace = freshNamespace();
+    await cachedIn(scene, freshNamespace());
+    scene.state.sent = [];
+    const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
+    const nonces = gate();
+    const loader = gate();
+    scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
+    const given = { namespace, args: 1, ttlSeconds: 60 };
+    const answer = scene.query(given, async () => {
+      await loader.opened;
+      return 'old';
+    });
+    await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+    await scene.run(async () => {
+      await CacheService.invalidate({ namespaces: [namespace] });
+      expect(await RedisService.deletePattern('cache', `${namespace}:*`)).toBe(1);
+    }, scene.elsewhere);
+    nonces.open();
+    loader.open();
+    expect(await answer).toBe('old');
+    scene.state.before = undefined;
+    expect(await scene.run(async () => CacheService.query(given, async () => 'new'), scene.elsewhere)).toBe('new');
+  });
+
   test('of plain keys goes on where it stopped', { timeout: 30_000 }, async () => {
     const scene = cacheScene();
     await scene.run(async ({ batch }) => {
