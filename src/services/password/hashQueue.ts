@@ -1,6 +1,7 @@
 import { log } from '../../config/log';
 import { unavailable } from '../../errors';
 import { noteBlocked } from '../../redis/busy';
+import { sleep as timer } from '../retry';
 
 export interface HashQueueOptions {
   /** Hashes that may wait at a time; one more is refused. */
@@ -102,10 +103,4 @@ export class HashQueue {
     this.#freeAtMs = nowMs + GAP_MS;
     this.#startedMs = undefined;
   }
-}
-
-function timer(ms: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, ms);
-  });
 }
