@@ -166,6 +166,29 @@ describe('a load under way', () => {
   );
 });
 
+/** A load that has read its value, and whose first nonces are on their way until its end. */
+async function loadWithNoncesHeld(scene: Scene, given: Parameters<Scene['query']>[0], value: () => string) {
+  scene.state.sent = [];
+  const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
+  const nonces = gate();
+  const loader = gate();
+  scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
+  const answer = scene.query(given, async () => {
+    const read = value();
+    await loader.opened;
+    return read;
+  });
+  await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+  return {
+    end: () => {
+      nonces.open();
+      loader.open();
+      scene.state.before = undefined;
+      return answer;
+    },
+  };
+}
+
 describe('deletePattern', () => {
   test('of a namespace is one command', async () => {
     const scene = cacheScene();
@@ -201,25 +224,12 @@ describe('deletePattern', () => {
     const scene = cacheScene();
     const group = freshNamespace();
     await cachedIn(scene, freshNamespace());
-    scene.state.sent = [];
-    const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
-    const nonces = gate();
-    const loader = gate();
-    scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
     const given = { namespace: `${group}-a`, args: 1, ttlSeconds: 60 };
     let value = 'old';
-    const answer = scene.query(given, async () => {
-      const read = value;
-      await loader.opened;
-      return read;
-    });
-    await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+    const load = await loadWithNoncesHeld(scene, given, () => value);
     value = 'new';
     await scene.run(async () => CacheService.deletePattern(`${group}-*`), scene.elsewhere);
-    nonces.open();
-    loader.open();
-    expect(await answer).toBe('old');
-    scene.state.before = undefined;
+    expect(await load.end()).toBe('old');
     expect(await scene.run(async () => CacheService.query(given, async () => value), scene.elsewhere)).toBe('new');
   });
 
@@ -227,25 +237,13 @@ describe('deletePattern', () => {
     const scene = cacheScene();
     const namespace = freshNamespace();
     await cachedIn(scene, freshNamespace());
-    scene.state.sent = [];
-    const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
-    const nonces = gate();
-    const loader = gate();
-    scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
     const given = { namespace, args: 1, ttlSeconds: 60 };
-    const answer = scene.query(given, async () => {
-      await loader.opened;
-      return 'old';
-    });
-    await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+    const load = await loadWithNoncesHeld(scene, given, () => 'old');
     await scene.run(async () => {
       await CacheService.invalidate({ namespaces: [namespace] });
       expect(await RedisService.deletePattern('cache', `${namespace}:*`)).toBe(1);
     }, scene.elsewhere);
-    nonces.open();
-    loader.open();
-    expect(await answer).toBe('old');
-    scene.state.before = undefined;
+    expect(await load.end()).toBe('old');
     expect(await scene.run(async () => CacheService.query(given, async () => 'new'), scene.elsewhere)).toBe('new');
   });
 
