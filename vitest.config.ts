@@ -19,9 +19,19 @@ function lowerDecorators(): Plugin {
   };
 }
 
+/** Tests in Node: real servers, real HTTP. */
+const inNode = {
+  environment: 'node',
+  globalSetup: ['test/support/buildWorker.ts'],
+  testTimeout: 60_000,
+  hookTimeout: 60_000,
+} as const;
+
+/** What causes outages and waits for deadlines: one file at a time, so that only what it breaks is slow. */
+const OUTAGES = ['test/node/faults/**/*.test.ts', 'test/node/losses/**/*.test.ts', 'test/contract/*.failover.test.ts'];
+
 export default defineConfig({
   test: {
-    reporters: process.env['CI'] ? ['default'] : ['default'],
     projects: [
       {
         plugins: [
@@ -38,6 +48,7 @@ export default defineConfig({
         ],
         test: {
           name: 'worker',
+          sequence: { groupOrder: 1 },
           include: ['test/worker/**/*.test.ts'],
           globalSetup: ['test/support/globalSetup.ts'],
           setupFiles: ['test/support/workerSetup.ts'],
@@ -46,15 +57,26 @@ export default defineConfig({
       },
       {
         test: {
+          ...inNode,
           name: 'node',
-          environment: 'node',
+          sequence: { groupOrder: 2 },
+          maxWorkers: 2,
           include: ['test/node/**/*.test.ts', 'test/contract/**/*.test.ts'],
-          globalSetup: ['test/support/buildWorker.ts'],
-          testTimeout: 60_000,
-          // Tests that cause outages share the machine with the servers that they break: a second try tells a moment without
-          // a free core from a defect. A retried test is reported as such.
+          exclude: OUTAGES,
+          // Two files at a time share the machine with all servers that they start: a second try tells a moment without a
+          // free core from a defect. A retried test is reported as such.
           retry: 1,
-          hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          ...inNode,
+          name: 'outages',
+          sequence: { groupOrder: 3 },
+          maxWorkers: 1,
+          include: OUTAGES,
+          // As above: the servers that a test breaks run beside it.
+          retry: 1,
         },
       },
     ],

@@ -9,7 +9,7 @@ export function browserOrigins(): MiddlewareHandler<AppEnv> {
   const handle = cors({
     origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
     allowHeaders: ['Authorization', 'Content-Type', 'X-Request-Id'],
-    exposeHeaders: ['RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    exposeHeaders: ['Age', 'Cache-Status', 'ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
     maxAge: 600,
   });
   return async function browserOrigins(c, next) {
