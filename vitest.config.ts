@@ -21,14 +21,14 @@ function lowerDecorators(): Plugin {
 
 /** Tests in Node: real servers, real HTTP. */
 const inNode = {
-  environment: 'node',
+  environment: 'node' as const,
   globalSetup: ['test/support/buildWorker.ts'],
   testTimeout: 60_000,
   hookTimeout: 60_000,
-} as const;
+};
 
-/** What causes outages and waits for deadlines: one file at a time, so that only what it breaks is slow. */
-const OUTAGES = ['test/node/faults/**/*.test.ts', 'test/node/losses/**/*.test.ts', 'test/contract/*.failover.test.ts'];
+/** What causes outages, and waits for deadlines and leases: one file at a time, so that only what it breaks is slow. */
+const OUTAGES = ['test/node/{faults,losses,lock,rateLimit}/**/*.test.ts', 'test/contract/*.failover.test.ts'];
 
 export default defineConfig({
   test: {

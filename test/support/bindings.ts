@@ -1,5 +1,8 @@
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 
+/** The product's own cost of a password hash: for tests of what it does to everybody else. */
+export const TRUE_HASHES = { SCRYPT_LN: '15', SCRYPT_R: '8', SCRYPT_P: '3' };
+
 /** A set of settings that the Worker accepts, with keys of its own. */
 export function testBindings(redis: { url: string; token: string }): Record<string, string> {
   const { privateKey } = generateKeyPairSync('ed25519');
@@ -24,6 +27,9 @@ export function testBindings(redis: { url: string; token: string }): Record<stri
     REFRESH_KEYS: JSON.stringify({ keys: [refresh] }),
     UPSTASH_REDIS_REST_URL: redis.url,
     UPSTASH_REDIS_REST_TOKEN: redis.token,
+    // A hundredth of a true one: most tests are not about it, and there are hundreds.
+    SCRYPT_LN: '10',
+    SCRYPT_P: '1',
     KEY_PREFIX: `t${randomUUID().slice(0, 8)}`,
   };
 }

@@ -141,15 +141,30 @@ export async function until(
   }
 }
 
-/** A TCP port of 127.0.0.1 that is free now (and, for a cluster node, whose bus port, 10,000 above, exists). */
-export function freePort(): Promise<number> {
-  const { promise, resolve, reject } = Promise.withResolvers<number>();
-  const probe = net.createServer();
-  probe.once('error', reject).listen(0, '127.0.0.1', () => {
-    const { port } = probe.address() as net.AddressInfo;
-    probe.close(() => resolve(port > 55_000 ? freePort() : port));
+/** Redis Cluster's nodes also talk on the port that is so much higher. */
+const BUS = 10_000;
+const FIRST_PORT = 10_000;
+const PORTS_A_WORKER = 2_500;
+let tried = Math.floor(Math.random() * PORTS_A_WORKER);
+
+/**
+ * A port that nobody listens on. Below those that the system hands out by itself, and others in each of vitest's workers:
+ * so nobody takes it before its server does.
+ */
+export async function freePort(): Promise<number> {
+  const worker = Number(process.env['VITEST_POOL_ID'] ?? 0) % 4;
+  for (;;) {
+    tried += 1;
+    const port = FIRST_PORT + worker * PORTS_A_WORKER + (tried % PORTS_A_WORKER);
+    if ((await isFree(port)) && (await isFree(port + BUS))) return port;
+  }
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createServer();
+    probe.once('error', () => resolve(false)).listen(port, '127.0.0.1', () => probe.close(() => resolve(true)));
   });
-  return promise;
 }
 
 /** A master with two replicas, watched by three Sentinels under the name `mymaster`. */

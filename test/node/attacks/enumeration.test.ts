@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { clientOf } from '../../support/client.ts';
 import type { Call } from '../../support/client.ts';
 import { signedIn } from '../faults/scene.ts';
+import { TRUE_HASHES } from '../../support/bindings.ts';
 import { costOf, expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
@@ -14,7 +15,7 @@ let known: Victim;
 let disabled: Victim;
 let attacker: Victim;
 beforeAll(async () => {
-  scene = await startAttack({ LIMIT_LOGIN: '5/15m' });
+  scene = await startAttack({ ...TRUE_HASHES, LIMIT_LOGIN: '5/15m' });
   known = await scene.newAccount();
   disabled = await scene.newAccount();
   attacker = await scene.newAccount();

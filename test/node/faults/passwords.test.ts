@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
+import { TRUE_HASHES } from '../../support/bindings.ts';
 import { startScene } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
@@ -7,7 +8,7 @@ let scene: Scene;
 let user: Account & SignedIn;
 
 beforeAll(async () => {
-  scene = await startScene({ HASH_QUEUE_MAX: '3' });
+  scene = await startScene({ ...TRUE_HASHES, HASH_QUEUE_MAX: '3' });
   user = await scene.newAccount();
 });
 afterAll(() => scene[Symbol.asyncDispose]());

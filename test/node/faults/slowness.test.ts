@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
+import { TRUE_HASHES } from '../../support/bindings.ts';
 import { FAULTS } from '../../support/faults.ts';
 import { degraded, denialOf, isAvailable, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
@@ -11,7 +12,7 @@ describe('with the default deadlines', () => {
   let user: Account & SignedIn;
 
   beforeAll(async () => {
-    scene = await startScene({ REDIS_CALL_TIMEOUT_MS: '1500' });
+    scene = await startScene({ ...TRUE_HASHES, REDIS_CALL_TIMEOUT_MS: '1500' });
     user = await scene.newAccount();
     await me();
   });

@@ -1,11 +1,22 @@
-import { env } from 'cloudflare:workers';
+import { env as tests } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
 import { parseConfig } from '../../../src/config/env';
+import { TRUE_HASHES } from '../../support/bindings';
 import { callerOf } from '../support/request';
 
+const env = { ...tests, ...TRUE_HASHES };
+const deployed = { ISSUER: 'https://api.example.com' };
+
 describe('parseConfig', () => {
+  test('takes a hash that costs nothing where somebody develops, and only there', () => {
+    const cheap = { SCRYPT_LN: '4', SCRYPT_R: '8', SCRYPT_P: '1' };
+    const local = { ...env, ...cheap, ISSUER: 'http://127.0.0.1:8787' };
+    expect(parseConfig(local).passwords.scrypt).toEqual({ ln: 4, r: 8, p: 1 });
+    expect(() => parseConfig({ ...local, ...deployed })).toThrow('SCRYPT_LN');
+  });
+
   test('names every missing setting in one message', () => {
     expect(() => parseConfig({})).toThrow(
       'missing: DB (a D1 database), ISSUER, AUDIENCE, SIGNING_KEYS, REFRESH_KEYS, UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN',
@@ -49,7 +60,7 @@ describe('parseConfig', () => {
     [14, 16, 3],
     [13, 32, 3],
   ])('takes scrypt at 2^%i/%i/%i', (ln, r, p) => {
-    const settings = { SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
+    const settings = { ...deployed, SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
     expect(parseConfig({ ...env, ...settings }).passwords.scrypt).toEqual({ ln, r, p });
   });
 
@@ -64,7 +75,7 @@ describe('parseConfig', () => {
     ['over the runtime’s cap', 17, 8, 2],
     ['over the runtime’s cap', 17, 16, 1],
   ])('refuses scrypt %s, 2^%i/%i/%i, in one clear message', (_name, ln, r, p) => {
-    const settings = { SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
+    const settings = { ...deployed, SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
     expect(() => parseConfig({ ...env, ...settings })).toThrow(
       'Configuration wrong: SCRYPT_LN (with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, ' +
         '15/8/3, 16/8/2 or, up to 2^LN·R·P = 2^20, more)',

@@ -7,6 +7,7 @@ import { parseConfig } from '../../../src/config/env';
 import type { ScryptParameters } from '../../../src/config/env';
 import { createPasswordService } from '../../../src/services/password.service';
 import type { Derive } from '../../../src/services/password.service';
+import { TRUE_HASHES } from '../../support/bindings';
 import { bindings, callerOf, isolateFor } from '../support/request';
 
 type State = 'next' | 'active' | 'retired';
@@ -34,13 +35,16 @@ function service(settings: Record<string, string> = {}) {
     derived.push({ password, length, parameters });
     return scryptSync(`${password} ${JSON.stringify(parameters)}`, salt, length, { N: 2, r: 1, p: 1 });
   };
-  return Object.assign(createPasswordService({ config: parseConfig({ ...env, ...settings }), derive }), { derived });
+  return Object.assign(
+    createPasswordService({ config: parseConfig({ ...env, ...TRUE_HASHES, ...settings }), derive }),
+    { derived },
+  );
 }
 
 const b64 = (bytes: Buffer) => bytes.toString('base64').replaceAll('=', '');
 
 describe('a hash', () => {
-  const real = createPasswordService({ config: parseConfig(env) });
+  const real = createPasswordService({ config: parseConfig({ ...env, ...TRUE_HASHES }) });
 
   test('is a PHC string that verifies its password alone', async () => {
     const stored = await real.hash('correct horse');
@@ -163,7 +167,7 @@ describe('login over HTTP', () => {
   const stored = () =>
     env.DB.prepare('select password_hash from users where email = ?').bind(known.email).first<string>('password_hash');
   const login = (settings: Record<string, string>, body: object = known) => {
-    const bound = bindings(settings);
+    const bound = bindings({ ...TRUE_HASHES, ...settings });
     const { email, password } = { ...known, ...body };
     return callerOf(createApp({ isolate: isolateFor(bound) }), bound)('POST', '/v1/auth/login', {
       body: { email, password },
@@ -171,7 +175,7 @@ describe('login over HTTP', () => {
   };
 
   test('heals older parameters and peppers, and does not call a lost pepper a wrong password', async () => {
-    const bound = bindings();
+    const bound = bindings(TRUE_HASHES);
     const call = callerOf(createApp({ isolate: isolateFor(bound) }), bound);
     expect((await call('POST', '/v1/auth/register', { body: known })).status).toBe(201);
     expect(await stored()).toMatch(/^\$scrypt\$ln=15,r=8,p=3\$/);
