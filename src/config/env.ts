@@ -113,7 +113,7 @@ const linkTemplate = z
 
 /** Names and addresses that cannot be anybody's but a developer's (RFC 6761, section 6; RFC 1122, section 3.2.1.3). */
 function isDeveloperMachine(url: string): boolean {
-  const { hostname } = new URL(url);
+  const hostname = URL.canParse(url) ? new URL(url).hostname : '';
   return /^(?:127(?:\.\d+){3}|\[::1\]|(?:.+\.)?localhost|.+\.test)$/.test(hostname);
 }
 
