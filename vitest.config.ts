@@ -49,6 +49,7 @@ export default defineConfig({
         test: {
           name: 'worker',
           sequence: { groupOrder: 1 },
+          maxWorkers: 2,
           include: ['test/worker/**/*.test.ts'],
           globalSetup: ['test/support/globalSetup.ts'],
           setupFiles: ['test/support/workerSetup.ts'],

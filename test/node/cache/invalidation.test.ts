@@ -121,6 +121,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       async (by) => {
         const thing = fresh({ staleSeconds: 600 });
         await here.post('/query', thing.request);
+        await expectStored((await entryOf(thing.options)).entryKey);
         const release = truth.hold(thing.name);
         expect((await here.post('/query', thing.request, 2 * MINUTE_MS)).body).toMatchObject({
           value: 'old',
