@@ -9,7 +9,7 @@ import { AppError, unavailable } from '../errors';
 import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { endOthers } from './session.service';
+import { endOthers } from './session/statements';
 import type { Device, SessionService } from './session.service';
 import type { AccessClaims, TokenPair, TokenService } from './token.service';
 import { normalizeEmail, presentUser, userInvalidation } from './user.service';

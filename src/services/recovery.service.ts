@@ -20,7 +20,7 @@ import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
 import { retry } from './retry';
 import { facade } from './scope';
-import { endOthers } from './session.service';
+import { endOthers } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
 
 /** The way back in for whoever has forgotten the password and still reads the account's mail. */

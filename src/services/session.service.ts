@@ -22,6 +22,7 @@ import { createSessionRecords } from './session/record';
 import type { SessionOwner } from './session/record';
 import { createRefresh } from './session/refresh';
 import type { FoundSession, RefreshOutcome } from './session/refresh';
+import { began, whileOwner } from './session/statements';
 import type { RefreshGrant } from './token.service';
 
 /** An app's own session data; `userId` is required. */
@@ -394,7 +395,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
           db
             .update(sessions)
             .set({ epoch: sql`(select ${users.epoch} from ${users} where ${users.id} = ${userId})`, generation })
-            .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs), ofUser(userId, when)))
+            .where(and(eq(sessions.id, id), isNull(sessions.endedAtMs), whileOwner(userId, when)))
             .returning({ id: sessions.id }),
         grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
         publish: (owner) => {
@@ -410,61 +411,10 @@ export function createSessionService(deps: SessionDeps): SessionService {
 /** What `getSession` gives for a device. */
 const dataOf = ({ id, email, role }: SessionOwner) => JSON.stringify({ userId: id, email, role });
 
-type NewSession = Required<Omit<typeof sessions.$inferInsert, 'generation' | 'endedAtMs' | 'endedReason'>>;
-
-/** The row, if the owner's epoch is still the one that it carries and the account is active. */
-function began(db: Drizzle, session: NewSession) {
-  const { id, userId, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, epoch, data } = session;
-  return db
-    .select({
-      id: sql<string>`${id}`.as('id'),
-      userId: users.id,
-      device: sql<string>`${device}`.as('device'),
-      address: sql<string>`${address}`.as('address'),
-      createdAtMs: sql<number>`${createdAtMs}`.as('created_at_ms'),
-      lastSeenAtMs: sql<number>`${lastSeenAtMs}`.as('last_seen_at_ms'),
-      expiresAtMs: sql<number>`${expiresAtMs}`.as('expires_at_ms'),
-      epoch: users.epoch,
-      generation: sql<number>`1`.as('generation'),
-      data: sql<string>`${data}`.as('data'),
-      endedAtMs: sql<null>`null`.as('ended_at_ms'),
-      endedReason: sql<null>`null`.as('ended_reason'),
-    })
-    .from(users)
-    .where(and(eq(users.id, userId), eq(users.epoch, epoch), eq(users.status, 'active')));
-}
-
 /**
  * A session's denials live in the slot that its id names. Under an id of another form that is nobody's, or somebody
  * else's: what is known of the user says nothing there, and D1 stays the one to ask.
  */
 function deniedOf<T>(sessionId: string, userId: string, denied: T): T | undefined {
   return userOfSession(sessionId) === userId ? denied : undefined;
-}
-
-const ofUser = (userId: string, when: SQL) =>
-  sql`exists (select 1 from ${users} where ${users.id} = ${userId} and ${when})`;
-
-/** Which sessions end, why, and on what condition on their user's row. */
-interface Ending {
-  userId: string;
-  except?: string;
-  reason: SessionEndReason;
-  atMs: number;
-  when?: SQL;
-}
-
-/** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
-export function endOthers(db: Drizzle, { userId, except, reason, atMs, when }: Ending): Statement {
-  return db
-    .update(sessions)
-    .set({ endedAtMs: atMs, endedReason: reason })
-    .where(
-      and(
-        eq(sessions.userId, userId),
-        isNull(sessions.endedAtMs),
-        except === undefined ? undefined : ne(sessions.id, except),
-        when && ofUser(userId, when),
-      ),
-    );
 }

@@ -9,7 +9,7 @@ import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
 import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxMessage, OutboxService } from './outbox.service';
-import { endOthers } from './session.service';
+import { endOthers } from './session/statements';
 import { facade } from './scope';
 
 /** An account as the API shows it. Times are RFC 3339 in UTC. */

@@ -1,0 +1,58 @@
+import { and, eq, isNull, ne, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+
+import type { Drizzle, Statement } from '../../db/client';
+import { sessions, users } from '../../db/schema';
+import type { SessionEndReason } from '../../db/schema';
+
+type NewSession = Required<Omit<typeof sessions.$inferInsert, 'generation' | 'endedAtMs' | 'endedReason'>>;
+
+/** What a session's insertion selects: its row, if the owner's epoch is still the one that it carries and the account is active. */
+export function began(db: Drizzle, session: NewSession) {
+  const { id, userId, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, epoch, data } = session;
+  return db
+    .select({
+      id: sql<string>`${id}`.as('id'),
+      userId: users.id,
+      device: sql<string>`${device}`.as('device'),
+      address: sql<string>`${address}`.as('address'),
+      createdAtMs: sql<number>`${createdAtMs}`.as('created_at_ms'),
+      lastSeenAtMs: sql<number>`${lastSeenAtMs}`.as('last_seen_at_ms'),
+      expiresAtMs: sql<number>`${expiresAtMs}`.as('expires_at_ms'),
+      epoch: users.epoch,
+      generation: sql<number>`1`.as('generation'),
+      data: sql<string>`${data}`.as('data'),
+      endedAtMs: sql<null>`null`.as('ended_at_ms'),
+      endedReason: sql<null>`null`.as('ended_reason'),
+    })
+    .from(users)
+    .where(and(eq(users.id, userId), eq(users.epoch, epoch), eq(users.status, 'active')));
+}
+
+/** A condition on a user's row, for statements about that user's sessions. */
+export const whileOwner = (userId: string, when: SQL) =>
+  sql`exists (select 1 from ${users} where ${users.id} = ${userId} and ${when})`;
+
+/** Which sessions end, why, and on what condition on their user's row. */
+interface Ending {
+  userId: string;
+  except?: string;
+  reason: SessionEndReason;
+  atMs: number;
+  when?: SQL;
+}
+
+/** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
+export function endOthers(db: Drizzle, { userId, except, reason, atMs, when }: Ending): Statement {
+  return db
+    .update(sessions)
+    .set({ endedAtMs: atMs, endedReason: reason })
+    .where(
+      and(
+        eq(sessions.userId, userId),
+        isNull(sessions.endedAtMs),
+        except === undefined ? undefined : ne(sessions.id, except),
+        when && whileOwner(userId, when),
+      ),
+    );
+}
