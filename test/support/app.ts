@@ -95,7 +95,7 @@ export async function startApp(options: {
   const url = String(await miniflare.ready).replace(/\/$/, '');
   const direct = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)));
   const urls = direct.map((address) => String(address).replace(/\/$/, ''));
-  let db = await miniflare.getD1Database('DB');
+  const db = await miniflare.getD1Database('DB');
   for (const file of (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort()) {
     const text = await readFile(`${migrations}/${file}`, 'utf8');
     for (const statement of text.split('--> statement-breakpoint')) await db.prepare(statement).run();
@@ -105,7 +105,9 @@ export async function startApp(options: {
     urls,
     logs,
     async sql(query, ...values) {
-      const { results } = await db
+      // Asked for each time: what Miniflare gave before it started another workerd is no good any more.
+      const current = await miniflare.getD1Database('DB');
+      const { results } = await current
         .prepare(query)
         .bind(...values)
         .all<Record<string, unknown>>();
@@ -126,7 +128,7 @@ export async function startApp(options: {
       for (const base of urls) {
         while ((await fetch(`${base}/health`).catch(() => undefined))?.ok !== true) await sleep(20);
       }
-      db = await miniflare.getD1Database('DB');
+      await miniflare.ready;
     },
     async [Symbol.asyncDispose]() {
       await miniflare.dispose();
