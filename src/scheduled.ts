@@ -1,8 +1,6 @@
-import { configOf } from './config/env';
 import { describeError, log } from './config/log';
-import { createServices } from './services';
+import { runInScope } from './services';
 import { isolateOf } from './services/isolate';
-import { runWithServices } from './services/scope';
 import { warmingJobs } from './warming';
 
 /** What one run may wait for Redis in all. */
@@ -10,13 +8,13 @@ const MAX_REDIS_MS = 20_000;
 
 /** Each minute: tells Redis what it has not been told, clears what has expired, and keeps warm what is to be. */
 export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controller, env, ctx) => {
-  const { services, batch } = createServices({
-    isolate: isolateOf(configOf(env)),
+  const context = {
+    isolate: isolateOf(env),
     db: env.DB,
-    waitUntil: (promise) => ctx.waitUntil(promise),
-  });
-  batch.setDeadline(MAX_REDIS_MS);
-  await runWithServices(services, async () => {
+    waitUntil: (promise: Promise<unknown>) => ctx.waitUntil(promise),
+  };
+  await runInScope(context, async ({ services, batch }) => {
+    batch.setDeadline(MAX_REDIS_MS);
     await attempt('outbox', () => services.outbox.deliverDue());
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());

@@ -122,7 +122,7 @@ export function cached(options: CachedOptions): Check {
       const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
       if (!onceAnswered(c.req.raw, answer)) {
         // Who stands around us sets its headers in the same turn that the answer is made in.
-        c.var.request.afterAnswer.push(() => setTimeout(answer, 0));
+        c.var.request.afterResponse.push(() => setTimeout(answer, 0));
       }
 
       let led = false;
@@ -169,7 +169,7 @@ export function cached(options: CachedOptions): Check {
     for (const [name, value] of own)
       if (name !== 'content-type' && !Object.hasOwn(kept, name)) answer.append(name, value);
     for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
-    const nowMs = c.var.request.nowMs();
+    const nowMs = c.var.request.now();
     const ageSeconds = Math.max(0, Math.floor((nowMs - how.createdAtMs) / 1_000));
     answer.set('Age', String(ageSeconds));
     const unchanged = matches(c.req.header('If-None-Match'), etag);

@@ -92,8 +92,8 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
-  const { batch, afterAnswer } = c.var.request;
-  for (const plan of active) if (plan.after !== undefined) afterAnswer.push(() => plan.after?.(c));
+  const { batch, afterResponse } = c.var.request;
+  for (const plan of active) if (plan.after !== undefined) afterResponse.push(() => plan.after?.(c));
   for (const plan of active) {
     const work = plan.identify?.(c);
     if (work !== undefined) await work;

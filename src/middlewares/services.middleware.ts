@@ -1,17 +1,16 @@
+import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 
-import { configOf } from '../config/env';
-import { createServices } from '../services';
-import type { RequestServices } from '../services';
+import { runInScope } from '../services';
 import { isolateOf } from '../services/isolate';
 import type { Isolate } from '../services/isolate';
-import { runWithServices } from '../services/scope';
+import type { RequestScope } from '../services/scope';
 import { deviceOf } from './clientDevice';
 
 /** What every handler finds in its context. */
 export interface AppEnv {
   Bindings: Env;
-  Variables: { requestId: string; request: RequestServices };
+  Variables: { requestId: string; request: RequestScope };
 }
 
 export interface ServicesOptions {
@@ -20,27 +19,33 @@ export interface ServicesOptions {
   now?: () => number;
 }
 
-/** Composes a request's services, runs the request with them, and sends what was left for after the answer. */
+/** Opens a request's scope, runs the request in it, and sends after the response what was left for then. */
 export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
   return createMiddleware<AppEnv>(async function services(c, next) {
-    const waitUntil = (promise: Promise<unknown>) => c.executionCtx.waitUntil(promise);
-    const request = createServices({
-      isolate: isolate ?? isolateOf(configOf(c.env)),
+    const context = {
+      isolate: isolate ?? isolateOf(c.env),
       db: c.env.DB,
-      // There for those who have it in their wrangler.toml.
-      email: (c.env as { EMAIL?: SendEmail }).EMAIL,
-      waitUntil,
+      waitUntil: runtimeWaitUntil(c),
       origin: () => deviceOf(c),
       now,
-    });
-    c.set('request', request);
-    const { batch, degraded, afterAnswer } = request;
-    await runWithServices(request.services, async () => {
+    };
+    await runInScope(context, async (scope) => {
+      c.set('request', scope);
+      trackWaitUntil(c, scope);
       await next();
-      for (const settle of afterAnswer) settle();
+      for (const settle of scope.afterResponse) settle();
+      if (scope.degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...scope.degraded].join(', '));
+      const deferred = scope.batch.settle();
+      if (deferred !== undefined) scope.waitUntil(deferred);
     });
-    if (degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...degraded].join(', '));
-    const deferred = batch.settle();
-    if (deferred !== undefined) waitUntil(deferred);
   });
+}
+
+function runtimeWaitUntil({ executionCtx }: Context<AppEnv>) {
+  return executionCtx.waitUntil.bind(executionCtx);
+}
+
+/** The scope outlives promises that a handler gives to `c.executionCtx.waitUntil` by itself. */
+function trackWaitUntil({ executionCtx }: Context<AppEnv>, scope: RequestScope): void {
+  executionCtx.waitUntil = (promise) => scope.waitUntil(promise);
 }

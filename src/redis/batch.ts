@@ -24,7 +24,36 @@ interface Slot {
  * @example
  * const [name, visits] = await Promise.all([batch.send('GET', key), batch.send('INCR', counter)]); // one HTTP request
  */
-export class RedisBatch {
+export interface RedisBatch {
+  /** Gives the request another deadline for the Redis work that it has yet to do (auth routes have a longer one). */
+  setDeadline(deadlineMs: number): void;
+  /** @throws {RedisUnavailable | RedisReplyError} */
+  send(...command: Command): Promise<RedisValue>;
+  /** Runs a script by its SHA; a server that does not know it yet gets its text, in one more trip. */
+  run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
+  /**
+   * {@link run}, after the response, together with everything else that can wait. The promise may be ignored: a
+   * rejection that is not handled is not reported.
+   */
+  deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
+  /**
+   * Sends commands now, as a pipeline of their own beside the request: the request does not wait for it, and it uses up
+   * none of the request's deadline.
+   *
+   * @throws {RedisUnavailable | RedisReplyError}
+   */
+  aside(...commands: Command[]): Promise<RedisValue[]>;
+  /** Collects across turns: nothing leaves until the returned function is called. */
+  hold(): () => void;
+  /** Sends deferred commands as one pipeline. Called once the response is made; `undefined` when there were none. */
+  settle(): Promise<void> | undefined;
+}
+
+export function createRedisBatch(options: RedisBatchOptions): RedisBatch {
+  return new PipelinedBatch(options);
+}
+
+class PipelinedBatch implements RedisBatch {
   readonly #trips: Trips;
   readonly #waitUntil: RedisBatchOptions['waitUntil'];
   readonly #keyLocking: boolean;
@@ -40,26 +69,19 @@ export class RedisBatch {
     this.#keyLocking = options.keyLocking ?? false;
   }
 
-  /** Gives the request another deadline for the Redis work that it has yet to do (auth routes have a longer one). */
   setDeadline(deadlineMs: number): void {
     this.#trips.deadlineMs = deadlineMs;
   }
 
-  /** @throws {RedisUnavailable | RedisReplyError} */
   send(...command: Command): Promise<RedisValue> {
     return this.#enqueue(command, undefined);
   }
 
-  /** Runs a script by its SHA; a server that does not know it yet gets its text, in one more trip. */
   run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
     const { text, sha } = this.#keyLocking ? script.locking : script;
     return this.#enqueue(['EVALSHA', sha, keys.length, ...keys, ...args], text);
   }
 
-  /**
-   * {@link run}, after the answer, together with everything else that can wait. The promise may be ignored: nothing is
-   * rejected that nobody looks at.
-   */
   deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
     const { text, sha } = this.#keyLocking ? script.locking : script;
     const outcome = new Promise<RedisValue>((resolve, reject) => {
@@ -71,12 +93,6 @@ export class RedisBatch {
     return outcome;
   }
 
-  /**
-   * Sends commands now, as a pipeline of their own beside the request: nobody waits for it, and it uses up none of the
-   * request's deadline.
-   *
-   * @throws {RedisUnavailable | RedisReplyError}
-   */
   aside(...commands: Command[]): Promise<RedisValue[]> {
     const slots: Slot[] = [];
     const replies = commands.map(
@@ -89,7 +105,6 @@ export class RedisBatch {
     return all;
   }
 
-  /** Collects across turns: nothing leaves until the returned function is called. */
   hold(): () => void {
     this.#held += 1;
     let released = false;
@@ -101,7 +116,6 @@ export class RedisBatch {
     };
   }
 
-  /** Sends what was deferred, as one pipeline. Called once the answer is made; `undefined` when nothing was. */
   settle(): Promise<void> | undefined {
     this.#answered = true;
     return this.#deferred.length === 0 ? undefined : this.#sendDeferred();

@@ -69,7 +69,7 @@ export interface AuthDeps {
   token: TokenService;
   passwords: PasswordService;
   outbox: OutboxService;
-  blacklist: () => BlacklistService;
+  blacklist: BlacklistService;
   event: EventService;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -198,7 +198,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const { claims } = recognized;
       const { userId, sessionId, tokenId } = claims;
       const revoked = event.prepare({ kind: 'token-revoked', userId, sessionId }, notYetRevoked(tokenId));
-      await blacklist().revokeToken(claims, revoked);
+      await blacklist.revokeToken(claims, revoked);
       revoked.report();
     },
 

@@ -62,8 +62,7 @@ export function blacklistTtlMs(config: Config): number {
 export interface BlacklistDeps {
   batch: RedisBatch;
   database: Database;
-  /** Made when a token is revoked. */
-  outbox: () => OutboxService;
+  outbox: OutboxService;
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
@@ -165,7 +164,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
 
     async revokeToken({ userId, tokenId, expiresAt }, event) {
       const expiresAtMs = (expiresAt + CLOCK_TOLERANCE_SECONDS) * 1_000;
-      const entry = outbox().prepare([{ kind: 'token-end', userId, tokenId, expiresAtMs }]);
+      const entry = outbox.prepare([{ kind: 'token-end', userId, tokenId, expiresAtMs }]);
       const committed = database.batch((db) => [
         ...event.statements(db),
         db.insert(revokedTokens).values({ id: tokenId, userId, expiresAtMs }).onConflictDoNothing(),

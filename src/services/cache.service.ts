@@ -10,6 +10,7 @@ import type { CacheKey } from './cache/entry';
 import type { Flights } from './cache/flights';
 import type { Windows } from './cache/freshness';
 import { createIntents } from './cache/intents';
+import type { ManualFills } from './cache/intents';
 import type { Invalidation } from './cache/invalidation';
 import { createInvalidations } from './cache/invalidations';
 import type { InvalidationsDeps } from './cache/invalidations';
@@ -24,7 +25,9 @@ import type {
   QueryOptions,
 } from './cache/options';
 import { createReader } from './cache/reader';
+import type { CacheReads } from './cache/reader';
 import { createReadThrough } from './cache/readThrough';
+import type { ReadThroughDeps } from './cache/readThrough';
 import { decodeEntry } from './cache/loads';
 import type { Wanted } from './cache/loads';
 import { createRows } from './cache/rows';
@@ -154,18 +157,19 @@ declare module './scope' {
 
 export const CacheService: CacheService = facade('cache');
 
-export interface CacheDeps extends Omit<InvalidationsDeps, 'forgetReads'> {
+export interface CacheDeps extends InvalidationsDeps {
   flights: Flights;
   memory: CacheMemory;
   waitUntil: (promise: Promise<unknown>) => void;
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
   freshBatch: () => RedisBatch;
   /** For `lease`. */
-  locks: () => Pick<LockService, 'acquire'>;
+  locks: Pick<LockService, 'acquire'>;
   /** Uniform in [0, 1). */
-  random?: () => number;
-  /** What is fresh for less than this is loaded anew, before it is answered: for warming. */
-  refreshWithinMs?: number;
+  random: () => number;
+  refreshWithinMs: ReadThroughDeps['refreshWithinMs'];
+  reads: () => CacheReads;
+  manualFills: () => ManualFills;
 }
 
 /** A request for one entry, with the options that it was made with. */
@@ -173,10 +177,10 @@ interface Request<R> extends Wanted {
   readonly request: R;
 }
 
-export function createCacheService({ random = Math.random, ...given }: CacheDeps): CacheService {
-  const { batch, keys, flights, database, settings, degraded } = given;
+export function createCacheService(given: CacheDeps): CacheService {
+  const { batch, keys, database, settings, forgetReads, degraded } = given;
   const reader = createReader(given);
-  const deps = { ...given, random, reader };
+  const deps = { ...given, reader };
   const { resolve, snapshotsOf, fills } = createReadThrough(deps);
   const intents = createIntents(deps);
 
@@ -199,16 +203,10 @@ export function createCacheService({ random = Math.random, ...given }: CacheDeps
     lease: options.lease,
   });
 
-  const forgetReads = (redisKeys?: readonly string[]) => {
-    reader.forgetAll();
-    intents.end(redisKeys);
-    flights.separate(redisKeys);
-  };
-
   const service: CacheService = {
     userKey,
     forgetReads,
-    ...createInvalidations({ ...given, forgetReads }),
+    ...createInvalidations(given),
 
     keyOf({ namespace, args, user, tags = [] }) {
       const declared = [...new Set(tags)].sort();

@@ -7,7 +7,7 @@ import { events, users } from '../db/schema';
 import type { EventRow } from '../db/schema';
 import { wellAfterAnswer } from './afterAnswer';
 import { facade } from './scope';
-import type { Device } from './session.service';
+import type { Device } from './session/device';
 
 export type EventKind = EventRow['kind'];
 

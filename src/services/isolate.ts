@@ -1,3 +1,4 @@
+import { configOf } from '../config/env';
 import type { Config } from '../config/env';
 import { createBreaker } from '../redis/breaker';
 import type { Breaker } from '../redis/breaker';
@@ -11,6 +12,8 @@ import { Flights } from './cache/flights';
 import { CacheMemory } from './cache/memory';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
+import { createMailer } from './mail/mailer';
+import type { Mailer } from './mail/mailer';
 import { createPasswordService } from './password.service';
 import type { PasswordService } from './password.service';
 import { BoundedMap } from '../redis/boundedMap';
@@ -34,6 +37,8 @@ export interface Isolate {
   access: AccessTokens;
   refresh: RefreshTokens;
   passwords: PasswordService;
+  /** `undefined` where the settings say that no mail is sent. */
+  mailer: Mailer | undefined;
   flights: Flights;
   cacheMemory: CacheMemory;
   localLimiter: LocalLimiter;
@@ -50,9 +55,11 @@ export interface IsolateOptions {
   now?: () => number;
   /** In place of the one that the settings describe. */
   client?: RedisClient;
+  /** The binding that `MAILER=cloudflare` sends through. */
+  email?: SendEmail | undefined;
 }
 
-export function createIsolate(config: Config, { now = Date.now, client }: IsolateOptions = {}): Isolate {
+export function createIsolate(config: Config, { now = Date.now, client, email }: IsolateOptions = {}): Isolate {
   const { url, token, callTimeoutMs, prefix, breaker } = config.redis;
   return {
     config,
@@ -62,6 +69,7 @@ export function createIsolate(config: Config, { now = Date.now, client }: Isolat
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
     passwords: createPasswordService({ config }),
+    mailer: createMailer(config.mail, email),
     flights: new Flights(),
     cacheMemory: new CacheMemory(),
     localLimiter: new LocalLimiter(),
@@ -81,11 +89,14 @@ function activeSecret({ refreshKeys }: Config): string {
 
 const isolates = new WeakMap<Config, Isolate>();
 
-/** The one of these settings in this isolate. */
-export function isolateOf(config: Config): Isolate {
+/** The one of these bindings' settings in this isolate. */
+export function isolateOf(bindings: Env): Isolate {
+  const config = configOf(bindings);
   let isolate = isolates.get(config);
   if (isolate === undefined) {
-    isolate = createIsolate(config);
+    // There for those who have it in their wrangler.toml.
+    const { EMAIL: email } = bindings as { EMAIL?: SendEmail };
+    isolate = createIsolate(config, { email });
     isolates.set(config, isolate);
   }
   return isolate;

@@ -20,10 +20,13 @@ import { retry } from './retry';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
 import type { SessionOwner } from './session/record';
+import type { Device } from './session/device';
 import { createRefresh } from './session/refresh';
 import type { FoundSession, RefreshOutcome } from './session/refresh';
 import { began, whileOwner } from './session/statements';
 import type { RefreshGrant } from './token.service';
+
+export type { Device } from './session/device';
 
 /** An app's own session data; `userId` is required. */
 export interface SessionData {
@@ -31,13 +34,6 @@ export interface SessionData {
   email?: string;
   role?: string;
   [name: string]: unknown;
-}
-
-/** Where a session was begun. */
-export interface Device {
-  /** What the client calls itself, or its User-Agent. */
-  device: string;
-  address: string;
 }
 
 /** One line of a user's list of devices. Times in milliseconds since the epoch. */

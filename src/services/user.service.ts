@@ -93,9 +93,8 @@ export function presentUser(row: UserRow): User {
 export interface UserDeps {
   database: Database;
   cache: CacheService;
-  /** Made when something changes. */
-  outbox: () => OutboxService;
-  event: () => EventService;
+  outbox: OutboxService;
+  event: EventService;
   settings: Config['cache'];
   now: () => number;
 }
@@ -158,11 +157,11 @@ export function createUserService({ database, cache, outbox, event, settings, no
       const about = { userId, ...(by !== undefined && { by }) };
       const kind = status === 'disabled' ? 'disabled' : 'enabled';
       const happened = [
-        ...(role === undefined ? [] : [event().prepare({ kind: 'role-changed', ...about }, ne(users.role, role))]),
-        ...(status === undefined ? [] : [event().prepare({ kind, ...about }, ne(users.status, status))]),
+        ...(role === undefined ? [] : [event.prepare({ kind: 'role-changed', ...about }, ne(users.role, role))]),
+        ...(status === undefined ? [] : [event.prepare({ kind, ...about }, ne(users.status, status))]),
       ];
-      const invalidation = outbox().prepare([userInvalidation(userId)]);
-      const versions = role !== undefined || status !== undefined ? outbox().prepareVersions(userId) : undefined;
+      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const versions = role !== undefined || status !== undefined ? outbox.prepareVersions(userId) : undefined;
       const updatedAtMs = now();
       const results = await database.batch((db) => [
         // First: they look at what is about to change.
@@ -209,14 +208,14 @@ export function createUserService({ database, cache, outbox, event, settings, no
           .where(and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(sessions.expiresAtMs, now())))
           .limit(1_000),
       );
-      const told = outbox().prepare([
+      const told = outbox.prepare([
         // The copies themselves, and not only their nonces: they hold what the person is called.
         { ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] },
         ...live.map(
           ({ sessionId, expiresAtMs }) => ({ kind: 'session-end', reason: 'deleted', sessionId, expiresAtMs }) as const,
         ),
       ]);
-      const versions = outbox().prepareVersions(userId);
+      const versions = outbox.prepareVersions(userId);
       const [rows] = await database.batch((db) => [
         // Raised before it goes, so that the message outdates every token.
         db

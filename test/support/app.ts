@@ -110,7 +110,7 @@ export async function startApp(options: {
       const { results } = await current
         .prepare(query)
         .bind(...values)
-        .all<Record<string, unknown>>();
+        .all();
       return results;
     },
     async scheduled() {

@@ -16,15 +16,21 @@ const UNKNOWN = 'unknown';
 /** This request has invalidated it since. */
 const OVER = 'over';
 
-/** A request's own loads: from the miss that they began with to the value that they end with. */
-export function createIntents(deps: ClaimDeps) {
-  const intents = new Map<
-    string,
-    { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number } | typeof UNKNOWN | typeof OVER
-  >();
+/** Loads of a request's own, by their entries' keys. */
+export type ManualFills = Map<
+  string,
+  { key: CacheKey; snapshot: Snapshot; claimed: Claim; loadingAtMs: number } | typeof UNKNOWN | typeof OVER
+>;
 
+export interface IntentDeps extends ClaimDeps {
+  /** The current request's. */
+  manualFills: () => ManualFills;
+}
+
+/** A request's own loads: from the miss that they began with to the value that they end with. */
+export function createIntents({ manualFills, ...deps }: IntentDeps) {
   return {
-    has: (key: CacheKey): boolean => intents.has(key.entryKey),
+    has: (key: CacheKey): boolean => manualFills().has(key.entryKey),
 
     /**
      * Resolves when the load may begin. The first one counts: it is the oldest.
@@ -32,6 +38,7 @@ export function createIntents(deps: ClaimDeps) {
      * @param snapshot `undefined`: Redis could not be asked, and what was invalidated since nobody can tell
      */
     async note(key: CacheKey, snapshot: Snapshot | undefined): Promise<void> {
+      const intents = manualFills();
       if ((intents.get(key.entryKey) ?? OVER) !== OVER) return;
       if (snapshot === undefined) return void intents.set(key.entryKey, UNKNOWN);
       const missing = key.nonceKeys.filter((_, at) => snapshot.nonces[at] === null);
@@ -40,20 +47,9 @@ export function createIntents(deps: ClaimDeps) {
       await claimed.ready;
     },
 
-    /**
-     * This request has invalidated these Redis keys, or whatever there is: what it has loaded until now is not written,
-     * and a load that it notes from now on is one of its own.
-     */
-    end(redisKeys: readonly string[] | undefined): void {
-      for (const [entryKey, intent] of intents) {
-        if (intent === UNKNOWN || intent === OVER) continue;
-        const names = [entryKey, ...intent.key.nonceKeys];
-        if (redisKeys === undefined || names.some((name) => redisKeys.includes(name))) intents.set(entryKey, OVER);
-      }
-    },
-
     /** `undefined` when nothing may be written: Redis was away, has not taken the nonces, or it was invalidated. */
     async take({ entryKey }: CacheKey): Promise<Intent | undefined> {
+      const intents = manualFills();
       const intent = intents.get(entryKey);
       intents.delete(entryKey);
       if (intent === undefined || intent === UNKNOWN || intent === OVER) return undefined;
@@ -62,4 +58,16 @@ export function createIntents(deps: ClaimDeps) {
       return nonces && { key, snapshot, nonces, loadingAtMs };
     },
   };
+}
+
+/**
+ * The request has invalidated these Redis keys (left out: any): values that it has loaded until now are not written, and a
+ * load that it begins from now on counts anew.
+ */
+export function endManualFills(fills: ManualFills, redisKeys: readonly string[] | undefined): void {
+  for (const [entryKey, fill] of fills) {
+    if (fill === UNKNOWN || fill === OVER) continue;
+    const names = [entryKey, ...fill.key.nonceKeys];
+    if (redisKeys === undefined || names.some((name) => redisKeys.includes(name))) fills.set(entryKey, OVER);
+  }
 }

@@ -21,7 +21,7 @@ export interface InvalidationsDeps {
   keys: Keys;
   database: Database;
   /** Writes an invalidation down, and tells Redis later. */
-  outbox: () => {
+  outbox: {
     prepare(messages: readonly (Invalidation & { kind: 'invalidate' })[]): {
       statements(db: Drizzle): Statement[];
       deliver(): Promise<{ pending: boolean }>;
@@ -38,7 +38,7 @@ export interface InvalidationsDeps {
 export function createInvalidations(deps: InvalidationsDeps) {
   const { batch, slowBatch, keys, database, outbox, settings, forgetReads, now, degraded } = deps;
 
-  const record = (change: Invalidation) => outbox().prepare([{ kind: 'invalidate', ...recordable(change) }]);
+  const record = (change: Invalidation) => outbox.prepare([{ kind: 'invalidate', ...recordable(change) }]);
 
   async function invalidate(change: Invalidation): Promise<{ pending: boolean }> {
     const commands = invalidationCommands(keys, change, settings.tombstoneSeconds);

@@ -15,7 +15,7 @@ import type { CacheMemory } from './memory';
 import { Nothing } from './options';
 import type { CacheResult, LoaderContext } from './options';
 import { createReader } from './reader';
-import type { CacheReader } from './reader';
+import type { CacheReader, CacheReads } from './reader';
 import { decode } from './schema';
 import type { CacheSchema, Decoded } from './schema';
 
@@ -49,7 +49,7 @@ export interface LoadsDeps {
   keys: Keys;
   flights: Flights;
   memory: CacheMemory;
-  locks: () => Pick<LockService, 'acquire'>;
+  locks: Pick<LockService, 'acquire'>;
   settings: Config['cache'];
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -102,7 +102,7 @@ export function createLoads(deps: LoadsDeps) {
     if (misses.length > 1 || first?.wanted.lease !== true) return refreshAll();
     memory.pause(first.wanted.key.entryKey, now(), REFRESH_PAUSE_MS);
     const times = { leaseMs, waitMs: 0, reread: () => newerOf(first), now };
-    const lease = await takeLease(stateOf(first.wanted.key, first.snapshot), locks(), times);
+    const lease = await takeLease(stateOf(first.wanted.key, first.snapshot), locks, times);
     if (lease.outcome !== 'load') return;
     try {
       await refreshAll();
@@ -128,7 +128,7 @@ export function createLoads(deps: LoadsDeps) {
   /** The load of one entry that no other isolate is loading, or what another has loaded. */
   async function runLeased<W extends Wanted>(miss: Miss<W>, load: LoadAll<W>, filling: Filling): Promise<Loaded[]> {
     const times = { leaseMs, waitMs: leaseWaitMs, reread: () => newerOf(miss), now };
-    const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks(), times);
+    const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks, times);
     if (lease.outcome === 'found') {
       filling.cancel(false);
       return [loadedOf(lease.entry)];
@@ -143,8 +143,11 @@ export function createLoads(deps: LoadsDeps) {
 
   /** The entry as it is now, when somebody has written it since this miss. */
   async function newerOf({ wanted, snapshot }: Miss<Wanted>): Promise<Entry | undefined> {
+    const fresh: CacheReads = new Map();
     try {
-      const [found] = await Promise.all(createReader({ ...deps, batch: freshBatch() }).read([wanted.key]));
+      const [found] = await Promise.all(
+        createReader({ ...deps, batch: freshBatch(), reads: () => fresh }).read([wanted.key]),
+      );
       const entry = found?.writeId === snapshot?.writeId ? undefined : found?.entry;
       if (entry === undefined || entry.softExpiryMs <= now()) return undefined;
       return decodeEntry(entry, wanted.schema).ok ? entry : undefined;

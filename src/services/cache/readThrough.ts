@@ -13,8 +13,8 @@ import { decode } from './schema';
 export interface ReadThroughDeps extends LoadsDeps {
   /** Runs work that outlives the request, with services and a batch of its own. */
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
-  /** What is fresh for less than this is loaded anew, before it is answered: for warming. */
-  refreshWithinMs?: number;
+  /** The current request loads anew, before it serves them, entries that are fresh for less than this. */
+  refreshWithinMs: () => number | undefined;
 }
 
 /** What is made of one entry: an answer, perhaps with a refresh behind it, or a load. */
@@ -22,8 +22,7 @@ type Verdict = { result: CacheResult<unknown>; refresh: boolean } | { result?: n
 
 /** Cache-aside for any number of entries at a time: one read of the cache, one call of the loader. */
 export function createReadThrough(deps: ReadThroughDeps) {
-  const { reader, flights, memory, waitUntil, background, now, random, degraded } = deps;
-  const { refreshWithinMs = -Infinity } = deps;
+  const { reader, flights, memory, waitUntil, background, now, random, refreshWithinMs, degraded } = deps;
   const loads = createLoads(deps);
 
   /** `undefined` when Redis cannot be asked: the caller goes on without a cache. */
@@ -64,7 +63,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
 
   function judge({ key, windows, schema }: Wanted, entry: Entry | undefined): Verdict {
     const decoded = entry === undefined ? undefined : decodeEntry(entry, schema);
-    const isDue = entry !== undefined && entry.softExpiryMs - now() < refreshWithinMs;
+    const isDue = entry !== undefined && entry.softExpiryMs - now() < (refreshWithinMs() ?? -Infinity);
     if (entry === undefined || decoded?.ok !== true || isDue) return {};
     const found = (from: 'hit' | 'stale' | 'fallback'): CacheResult<unknown> => ({
       value: decoded.value,

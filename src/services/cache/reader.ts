@@ -20,19 +20,21 @@ export interface CacheReader {
   /** Later reads of this request see what it has loaded. */
   replace(key: CacheKey, snapshot: Snapshot): void;
   forget(key: CacheKey): void;
-  forgetAll(): void;
 }
+
+/** Entries that a request has asked for, by their keys. */
+export type CacheReads = Map<string, { snapshot: Promise<Snapshot>; atMs: number }>;
 
 export interface ReaderDeps {
   batch: RedisBatch;
+  /** The current request's. */
+  reads: () => CacheReads;
   keys: Keys;
   memory: CacheMemory;
   now: () => number;
 }
 
-export function createReader({ batch, keys, memory, now }: ReaderDeps): CacheReader {
-  const reads = new Map<string, { snapshot: Promise<Snapshot>; atMs: number }>();
-
+export function createReader({ batch, reads: readsOfRequest, keys, memory, now }: ReaderDeps): CacheReader {
   /** The values of these Redis keys by name; a key of another type has none. */
   async function valuesOf(names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
     // What an isolate has yet to learn travels along with its first read.
@@ -55,6 +57,7 @@ export function createReader({ batch, keys, memory, now }: ReaderDeps): CacheRea
   return {
     read(wanted) {
       const atMs = now();
+      const reads = readsOfRequest();
       const missing = wanted.filter(({ entryKey }) => {
         const known = reads.get(entryKey);
         return known === undefined || Math.abs(atMs - known.atMs) > REUSE_MS;
@@ -78,13 +81,10 @@ export function createReader({ batch, keys, memory, now }: ReaderDeps): CacheRea
       });
     },
     replace(key, snapshot) {
-      reads.set(key.entryKey, { snapshot: Promise.resolve(snapshot), atMs: now() });
+      readsOfRequest().set(key.entryKey, { snapshot: Promise.resolve(snapshot), atMs: now() });
     },
     forget(key) {
-      reads.delete(key.entryKey);
-    },
-    forgetAll() {
-      reads.clear();
+      readsOfRequest().delete(key.entryKey);
     },
   };
 }

@@ -1,7 +1,7 @@
 import { Ratelimit } from '@upstash/ratelimit';
 
 import type { Quota, RateLimitPolicy } from '../rateLimit.service';
-import { currentServices } from '../scope';
+import { currentScope } from '../scope';
 
 type RatelimitOptions = ConstructorParameters<typeof Ratelimit>[0];
 
@@ -27,17 +27,20 @@ export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limit
   return () => ({
     async limit({ prefix }, identifier, rate = 1) {
       const identity = identityOf(prefix, identifier);
-      const decision = await currentServices().rateLimit.consume({ policy, identity, cost: rate });
+      const decision = await currentScope().services.rateLimit.consume({ policy, identity, cost: rate });
       const pending = Promise.resolve();
       if (decision.allowed) return { success: true, limit, ...tightest(decision.quotas), pending };
       const waitsMs = decision.reason === 'unavailable' ? 0 : decision.retryAfterMs;
       return { success: false, limit, remaining: 0, reset: Date.now() + waitsMs, pending };
     },
     async getRemaining({ prefix }, identifier) {
-      return { ...tightest(await currentServices().rateLimit.peek(policy, identityOf(prefix, identifier))), limit };
+      return {
+        ...tightest(await currentScope().services.rateLimit.peek(policy, identityOf(prefix, identifier))),
+        limit,
+      };
     },
     async resetTokens({ prefix }, identifier) {
-      await currentServices().rateLimit.reset(policy, identityOf(prefix, identifier));
+      await currentScope().services.rateLimit.reset(policy, identityOf(prefix, identifier));
     },
   });
 }

@@ -1,4 +1,4 @@
-import { RedisBatch } from '../../../src/redis/batch.ts';
+import { createRedisBatch } from '../../../src/redis/batch.ts';
 import { createBreaker } from '../../../src/redis/breaker.ts';
 import { createRedisClient } from '../../../src/redis/client.ts';
 import { createKeys } from '../../../src/redis/keys.ts';
@@ -23,7 +23,7 @@ export function isolate(
   const waitUntil = (promise: Promise<unknown>) => void promise;
   return createLockService({
     batchWithin: (within) =>
-      new RedisBatch({ client, breaker, waitUntil, deadlineMs: within, callTimeoutMs: 20_000, keyLocking }),
+      createRedisBatch({ client, breaker, waitUntil, deadlineMs: within, callTimeoutMs: 20_000, keyLocking }),
     deadlineMs,
     keys,
     waitUntil,

@@ -1,6 +1,6 @@
 import { describe, expect, test, vi } from 'vitest';
 
-import { RedisBatch } from '../../../src/redis/batch';
+import { createRedisBatch } from '../../../src/redis/batch';
 import { createBreaker } from '../../../src/redis/breaker';
 import { noteBlocked } from '../../../src/redis/busy';
 import type { Command, RedisClient, Reply } from '../../../src/redis/client';
@@ -37,7 +37,7 @@ function batchOf(
     probeMaxMs: 30_000,
   });
   const waitUntil = (promise: Promise<unknown>) => void kept.push(promise);
-  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs, callTimeoutMs: 2_000, now });
+  const batch = createRedisBatch({ client, breaker, waitUntil, deadlineMs, callTimeoutMs: 2_000, now });
   return { batch, breaker, kept };
 }
 
@@ -111,7 +111,7 @@ test('where the server takes it, scripts begin with the key-locking flag', async
   );
   const { breaker } = batchOf(client);
   const waitUntil = () => undefined;
-  const batch = new RedisBatch({ client, breaker, waitUntil, deadlineMs: 200, callTimeoutMs: 200, keyLocking: true });
+  const batch = createRedisBatch({ client, breaker, waitUntil, deadlineMs: 200, callTimeoutMs: 200, keyLocking: true });
   await batch.run(ping, ['k'], []);
   expect(sent.flat()).toEqual([
     ['EVALSHA', ping.locking.sha, 1, 'k'],

@@ -5,7 +5,7 @@ import type { RedisClient } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import { createRedisClient } from '../../../src/redis/client';
 import { configOf } from '../../../src/config/env';
-import type { RequestServices } from '../../../src/services';
+import type { RequestScope } from '../../../src/services/scope';
 import { bindings, inRequest, isolateFor } from '../support/request';
 
 const ttlSeconds = 600;
@@ -158,7 +158,7 @@ test('a hundred misses at once load once', async () => {
     await opened;
     return { value: 7 };
   };
-  const read = async ({ batch }: RequestServices) => {
+  const read = async ({ batch }: RequestScope) => {
     CacheService.prefetch(CacheService.keyOf(options));
     await batch.send('PING');
     missed += 1;

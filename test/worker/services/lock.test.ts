@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 
 import { createBreaker } from '../../../src/redis/breaker';
-import { RedisBatch } from '../../../src/redis/batch';
+import { createRedisBatch } from '../../../src/redis/batch';
 import type { Command, RedisClient, Reply } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import { createKeys } from '../../../src/redis/keys';
@@ -45,7 +45,7 @@ describe('with a clock of its own', () => {
     const kept: Promise<unknown>[] = [];
     const waitUntil = (promise: Promise<unknown>) => void kept.push(promise);
     const service = createLockService({
-      batchWithin: (deadlineMs) => new RedisBatch({ client, breaker, waitUntil, deadlineMs, callTimeoutMs: 2_000 }),
+      batchWithin: (deadlineMs) => createRedisBatch({ client, breaker, waitUntil, deadlineMs, callTimeoutMs: 2_000 }),
       deadlineMs: 1_000,
       keys: createKeys('t', 's'),
       waitUntil,

@@ -481,7 +481,7 @@ describe('when something is away', () => {
     for (const level of ['info', 'warn', 'error'] as const) {
       vi.spyOn(console, level).mockImplementation((line: string) => void lines.push(line));
     }
-    const client = callerOf(app, refusing);
+    const client = callerOf(createApp({ isolate: isolateFor(refusing, { now }) }), refusing);
     expect((await client('POST', '/v1/auth/recovery', { body: { email: person.email } })).status).toBe(202);
     expect(lines.map((line) => JSON.parse(line))).toContainEqual({
       level: 'error',

@@ -3,7 +3,7 @@ import { createRedisClient } from '../../../src/redis/client';
 import type { Command, RedisClient, Reply } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import type { CacheService, QueryOptions } from '../../../src/services/cache.service';
-import type { RequestServices } from '../../../src/services';
+import type { RequestScope } from '../../../src/services/scope';
 import { bindings, inRequest, isolateFor } from './request';
 
 let n = 0;
@@ -52,11 +52,7 @@ export interface Scene {
   elsewhere: ReturnType<typeof isolateFor>;
   /** One that has just begun, likewise. */
   newcomer(): ReturnType<typeof isolateFor>;
-  run<T>(
-    fn: (request: RequestServices) => Promise<T>,
-    where?: ReturnType<typeof isolateFor>,
-    db?: D1Database,
-  ): Promise<T>;
+  run<T>(fn: (request: RequestScope) => Promise<T>, where?: ReturnType<typeof isolateFor>, db?: D1Database): Promise<T>;
   /** In a request of its own. */
   query<T>(options: QueryOptions<T>, loader: Parameters<typeof CacheService.query<T>>[1]): Promise<T | null>;
 }

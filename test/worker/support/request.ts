@@ -3,11 +3,10 @@ import { env } from 'cloudflare:workers';
 
 import type { createApp } from '../../../src/app';
 import { configOf } from '../../../src/config/env';
-import { createServices } from '../../../src/services';
-import type { RequestServices } from '../../../src/services';
+import { runInScope } from '../../../src/services';
 import { createIsolate } from '../../../src/services/isolate';
 import type { Isolate } from '../../../src/services/isolate';
-import { runWithServices } from '../../../src/services/scope';
+import type { RequestScope } from '../../../src/services/scope';
 import type { Answer, CallOptions } from '../../support/client';
 
 const UNLIMITED = {
@@ -29,7 +28,7 @@ export function bindings(settings: Record<string, unknown> = {}): Env {
 
 /** An isolate of its own: its breaker, its memories. */
 export function isolateFor(bound: Env = bindings(), options: Parameters<typeof createIsolate>[1] = {}): Isolate {
-  return createIsolate(configOf(bound), options);
+  return createIsolate(configOf(bound), { email: (bound as { EMAIL?: SendEmail }).EMAIL, ...options });
 }
 
 interface RequestOptions {
@@ -41,16 +40,23 @@ interface RequestOptions {
 
 /** Runs `fn` as a request would: with services, and with what is deferred sent at the end. */
 export async function inRequest<T>(
-  fn: (request: RequestServices) => Promise<T>,
+  fn: (request: RequestScope) => Promise<T>,
   { isolate = isolateFor(), db = env.DB, now, random }: RequestOptions = {},
 ): Promise<T> {
   const context = createExecutionContext();
   const waitUntil = (promise: Promise<unknown>) => context.waitUntil(promise);
-  const request = createServices({ isolate, db, waitUntil, ...(now && { now }), ...(random && { random }) });
   try {
-    return await runWithServices(request.services, () => fn(request));
+    return await runInScope(
+      { isolate, db, waitUntil, ...(now && { now }), ...(random && { random }) },
+      async (request) => {
+        try {
+          return await fn(request);
+        } finally {
+          request.waitUntil(request.batch.settle() ?? Promise.resolve());
+        }
+      },
+    );
   } finally {
-    context.waitUntil(request.batch.settle() ?? Promise.resolve());
     await waitOnExecutionContext(context);
   }
 }

@@ -1,0 +1,6 @@
+/** Where a session was begun. */
+export interface Device {
+  /** What the client calls itself, or its User-Agent. */
+  device: string;
+  address: string;
+}
