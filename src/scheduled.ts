@@ -16,6 +16,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
   await runInScope(context, async ({ services, batch }) => {
     batch.setDeadline(MAX_REDIS_MS);
     await attempt('outbox', () => services.outbox.deliverDue());
+    await attempt('outbox-purge', () => services.outbox.purge());
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());
     await attempt('one-time-tokens', () => services.recovery.purge());

@@ -14,6 +14,10 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
 /** What may be said of an unknown error: its class and code. Messages of drivers quote values and commands. */
 export function describeError(error: unknown): LogFields {
   if (!(error instanceof Error)) return { error: typeof error };
-  const { code } = error as { code?: unknown };
-  return { error: error.name, code: typeof code === 'string' ? code : undefined };
+  const { code, reason } = error as { code?: unknown; reason?: unknown };
+  return {
+    error: error.name,
+    code: typeof code === 'string' ? code : undefined,
+    reason: typeof reason === 'string' ? reason : undefined,
+  };
 }

@@ -1,3 +1,4 @@
+import { sql } from 'drizzle-orm';
 import { index, integer, sqliteTable, text, uniqueIndex } from 'drizzle-orm/sqlite-core';
 
 /**
@@ -64,6 +65,9 @@ export const sessions = sqliteTable(
   (table) => [
     index('sessions_user').on(table.userId, table.expiresAtMs),
     index('sessions_expires').on(table.expiresAtMs),
+    index('sessions_ended')
+      .on(table.endedAtMs)
+      .where(sql`${table.endedAtMs} is not null`),
   ],
 );
 
@@ -138,31 +142,57 @@ export const events = sqliteTable(
 );
 
 /**
- * What Redis must be told: each row is written in the same D1 batch as the change that caused it, delivered at once,
- * and once more a minute later, because a failover may lose a write that Redis acknowledged.
+ * Messages for Redis: each row is written in the same D1 batch as the change that caused it and delivered at once. A
+ * delivered row stays for a while as the log from which Redis is told again after it has lost writes.
  */
 export const outbox = sqliteTable(
   'outbox',
   {
-    id: text('id').primaryKey(),
+    /** The database's own order; no number is given twice. */
+    seq: integer('seq').primaryKey({ autoIncrement: true }),
+    id: text('id').notNull(),
     /** JSON of an `OutboxMessage`. */
     message: text('message').notNull(),
-    /** `pending` until Redis was told once; `delivered` until it was told again. */
+    /** `pending` until Redis was told once. */
     state: text('state', { enum: ['pending', 'delivered'] })
       .notNull()
       .default('pending'),
-    /** Next delivery; a claimed row's lease also lives here. */
+    /** Earliest next attempt: 0 for a row that the scheduled run has not tried yet. */
     dueAtMs: integer('due_at_ms').notNull(),
     createdAtMs: integer('created_at_ms').notNull(),
     /** After this the message no longer matters (every token that it ends has expired). */
     expiresAtMs: integer('expires_at_ms').notNull(),
   },
-  (table) => [index('outbox_due').on(table.dueAtMs)],
+  (table) => [
+    uniqueIndex('outbox_id').on(table.id),
+    index('outbox_pending')
+      .on(table.dueAtMs, table.seq)
+      .where(sql`${table.state} = 'pending'`),
+  ],
 );
+
+/** One row (id 1): what the database knows of the copy in Redis. */
+export const redisState = sqliteTable('redis_state', {
+  id: integer('id').primaryKey(),
+  /** Heartbeat that Redis holds: every message with a smaller `seq` was delivered before it was written. */
+  beat: integer('beat').notNull().default(0),
+  /** Messages with a smaller `seq` were delivered a second time, after a heartbeat. */
+  repeatedSeq: integer('repeated_seq').notNull().default(0),
+  /** Redis has lost writes: messages from this `seq` on must be delivered again; `null`: nothing is known to be lost. */
+  lostSeq: integer('lost_seq'),
+  /** Progress of that, newest first: messages from this `seq` on were delivered again. */
+  lostDoneSeq: integer('lost_done_seq'),
+  /** Progress over sessions that ended before the oldest message: their end, newest first; `null`: not needed. */
+  lostSessionsMs: integer('lost_sessions_ms'),
+  /** The isolate that delivers, and until when: others leave the backlog to it. */
+  leaseHolder: text('lease_holder'),
+  leaseUntilMs: integer('lease_until_ms').notNull().default(0),
+});
 
 export type UserRow = typeof users.$inferSelect;
 export type SessionRow = typeof sessions.$inferSelect;
 export type OneTimeTokenRow = typeof oneTimeTokens.$inferSelect;
 export type EventRow = typeof events.$inferSelect;
 export type OutboxRow = typeof outbox.$inferSelect;
+export type RedisStateRow = typeof redisState.$inferSelect;
 export type SessionEndReason = NonNullable<SessionRow['endedReason']>;

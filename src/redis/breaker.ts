@@ -35,9 +35,18 @@ export interface Breaker {
   claimProbe(): number | undefined;
   /** A probe that was taken for lost reports in vain. */
   probed(probe: number, ok: boolean): void;
+  /**
+   * `true` for one caller, after a call has succeeded that followed a failed one: Redis may have missed messages
+   * meanwhile, or have lost its last writes, although the breaker did not open.
+   */
+  claimLook(): boolean;
+  /** The look that was claimed has failed: another one, some seconds later. */
+  lookFailed(): void;
 }
 
 const BUCKETS = 10;
+/** Looks are at least this far apart, in milliseconds. */
+const LOOK_MS = 2_000;
 
 export function createBreaker({
   windowMs,
@@ -60,6 +69,11 @@ export function createBreaker({
   /** A probe whose request died never reports; after this it is somebody else's. */
   let probeLostAtMs = 0;
 
+  /** Whether a call has failed, and whether another has succeeded since. */
+  let failedBefore = false;
+  let lookDue = false;
+  let lookAtMs = 0;
+
   const schedule = () => {
     // Jitter of a quarter either way keeps the isolates of a colo from probing in step.
     probeAtMs = now() + backoffMs * (0.75 + random() * 0.5);
@@ -78,6 +92,11 @@ export function createBreaker({
     ticket: () => closings,
     record(ok, ticket) {
       if (state !== 'closed' || ticket !== closings) return;
+      if (!ok) failedBefore = true;
+      else if (failedBefore) {
+        failedBefore = false;
+        lookDue = true;
+      }
       const stamp = Math.floor(now() / bucketMs);
       const bucket = buckets[stamp % BUCKETS];
       if (bucket === undefined) return;
@@ -110,11 +129,22 @@ export function createBreaker({
         closings += 1;
         backoffMs = probeMs;
         for (const bucket of buckets) bucket.stamp = -1;
+        failedBefore = false;
+        lookDue = false;
         setRedisAvailable(true);
         return;
       }
       backoffMs = Math.min(backoffMs * 2, probeMaxMs);
       open();
+    },
+    claimLook() {
+      if (!lookDue || state !== 'closed' || now() < lookAtMs) return false;
+      lookDue = false;
+      lookAtMs = now() + LOOK_MS;
+      return true;
+    },
+    lookFailed() {
+      lookDue = true;
     },
   };
 }

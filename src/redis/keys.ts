@@ -31,6 +31,9 @@ export function userOfSession(sessionId: string): string {
   return dot === -1 ? sessionId : sessionId.slice(0, dot);
 }
 
+/** Hash tags in the middle of each sixteenth of a cluster's slots: any shard that holds as much as that has one of them. */
+const HEARTBEAT_TAGS = '18 5x dj 3r d2 pv uh iy ly h9 uv q6 9s 5f dt ha'.split(' ');
+
 /**
  * Every key of the app. Keys that one script touches share a hash tag (`{…}`), so they live in one slot of a cluster.
  *
@@ -56,6 +59,9 @@ export function createKeys(prefix: string, secret: string) {
 
     /** Hash, one a user: epochs and denied sessions and tokens. */
     blacklist: (userId: string) => `${prefix}:auth:blacklist:{${userId}}`,
+
+    /** Strings: the same heartbeat on every shard. See `services/outbox/history.ts`. */
+    heartbeats: HEARTBEAT_TAGS.map((tag) => `${prefix}:auth:heartbeat:{${tag}}`),
 
     /** Hash, one a session, in the slot of its user's blacklist. */
     session: (sessionId: string) => {

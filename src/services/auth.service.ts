@@ -105,9 +105,12 @@ export function createAuthService(deps: AuthDeps): AuthService {
       return [...first, ...start.statements(db), ...happened.statements(db)];
     });
     if ((results[before] as unknown[]).length === 0) return undefined;
-    const [tokens] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
+    const [tokens, published] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
+    if (published === 'ended') return undefined;
     happened.report();
-    return { user: presentUser(user), ...tokens };
+    if (published === 'current') return { user: presentUser(user), ...tokens };
+    const grant = { ...start.grant, epoch: published.epoch };
+    return { user: presentUser(published), ...(await token.issue(subjectOf(published), grant)) };
   }
 
   /** Stores the password as the settings of today want it, unless it was changed meanwhile. */
@@ -206,13 +209,14 @@ export function createAuthService(deps: AuthDeps): AuthService {
       await session.deleteSession(sessionId, 'logout');
     },
 
-    async logoutAll({ userId }) {
+    async logoutAll({ userId, epoch }) {
       const versions = outbox.prepareVersions(userId);
       const happened = event.prepare({ kind: 'logout-all', userId });
       const [rows] = await database.batch((db) => [
         db
           .update(users)
-          .set({ epoch: sql`${users.epoch} + 1` })
+          // Larger than that of the caller's token, too: D1 may have been restored from a backup since.
+          .set({ epoch: sql`max(${users.epoch}, ${epoch}) + 1` })
           .where(eq(users.id, userId))
           .returning(),
         endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
@@ -225,7 +229,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
       happened.report();
     },
 
-    async changePassword({ userId, sessionId, generation }, current, next) {
+    async changePassword({ userId, sessionId, generation, epoch }, current, next) {
       const found = await session.find(sessionId);
       const user = found?.owner;
       if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
@@ -246,7 +250,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const [changed, renewed] = await database.batch((db) => [
         db
           .update(users)
-          .set({ passwordHash, epoch: sql`${users.epoch} + 1`, updatedAtMs: now() })
+          .set({ passwordHash, epoch: sql`max(${users.epoch}, ${epoch}) + 1`, updatedAtMs: now() })
           .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
           .returning(),
         renewal.statement(db, made),
@@ -258,14 +262,16 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const [owner] = changed as UserRow[];
       if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
       const goesOn = (renewed as unknown[]).length > 0;
-      const [tokens] = await Promise.all([
+      const [tokens, , published] = await Promise.all([
         token.issue(subjectOf(owner), renewal.grant(owner)),
         versions.deliver(owner),
-        goesOn && renewal.publish(owner),
+        goesOn ? renewal.publish(owner) : ('ended' as const),
       ]);
       happened.report();
-      if (!goesOn) throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
-      return tokens;
+      if (published === 'ended')
+        throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
+      if (published === 'current') return tokens;
+      return token.issue(subjectOf(published), renewal.grant(published));
     },
   };
 }

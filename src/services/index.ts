@@ -14,7 +14,7 @@ import { createLastSeenService } from './lastSeen.service';
 import { createLockService } from './lock.service';
 import { createMailService } from './mail.service';
 import { createOutboxService } from './outbox.service';
-import { UNGUARDED, probe } from './probe';
+import { PROBE_MS, UNGUARDED, look, probe } from './probe';
 import { createRateLimitService } from './rateLimit.service';
 import { createRecoveryService } from './recovery.service';
 import { createRedisService } from './redis.service';
@@ -58,7 +58,7 @@ export function runInScope<T>(context: RequestContext, work: (scope: RequestScop
     onDegraded: (what) => degradations.set(what, (degradations.get(what) ?? 0) + 1),
   });
   return scope.run(() => {
-    beginProbe(isolate, scope);
+    lookAfterRedis(isolate, scope);
     return work(scope);
   });
 }
@@ -77,13 +77,27 @@ function batchOf(
   return createRedisBatch({ client, breaker, deadlineMs, callTimeoutMs, keyLocking, ...options });
 }
 
-function beginProbe(isolate: Isolate, scope: RequestScope): void {
-  const { breaker, config } = isolate;
+/** Begins, beside the request, what is due to find out the state of Redis. */
+function lookAfterRedis(isolate: Isolate, scope: RequestScope): void {
+  const { breaker } = isolate;
+  if (breaker.state !== 'closed') scope.waitUntil(probeIfDue(isolate, scope));
+  else if (breaker.claimLook()) {
+    scope.waitUntil(look({ breaker, batch: probeBatch(isolate, scope), outbox: scope.services.outbox }));
+  }
+}
+
+/** Asks whether Redis is back, in one request of the isolate at a time. */
+async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> {
+  const { breaker, databaseGone } = isolate;
   const due = breaker.claimProbe();
   if (due === undefined) return;
+  const batch = probeBatch(isolate, scope);
+  await probe(due, { breaker, batch, outbox: scope.services.outbox, databaseGone, now: scope.now });
+}
+
+function probeBatch(isolate: Isolate, scope: RequestScope): RedisBatch {
   const waitUntil = (promise: Promise<unknown>) => scope.waitUntil(promise);
-  const batch = batchOf(isolate, config.redis.callTimeoutMs * 2, { now: scope.now, waitUntil, breaker: UNGUARDED });
-  waitUntil(probe(due, { breaker, batch, outbox: scope.services.outbox }));
+  return batchOf(isolate, PROBE_MS, { now: scope.now, waitUntil, breaker: UNGUARDED });
 }
 
 const services = new WeakMap<Isolate, ServiceMap>();
@@ -131,7 +145,12 @@ function createServices(isolate: Isolate): ServiceMap {
     accessTtlSeconds: config.tokens.accessTtlSeconds,
     now: common.now,
   });
-  const outbox = createOutboxService({ ...common, breaker, forgetReads });
+  const outbox = createOutboxService({
+    ...common,
+    breaker,
+    forgetReads,
+    probe: () => probeIfDue(isolate, currentScope()),
+  });
   const blacklist = createBlacklistService({ ...common, outbox, memo: isolate.revocationMemo });
   const cache = createCacheService({
     ...common,

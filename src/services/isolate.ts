@@ -12,6 +12,8 @@ import { Flights } from './cache/flights';
 import { CacheMemory } from './cache/memory';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
+import { PROBE_MS } from './probe';
+import type { DatabaseGone } from './probe';
 import { createMailer } from './mail/mailer';
 import type { Mailer } from './mail/mailer';
 import { createPasswordService } from './password.service';
@@ -49,6 +51,7 @@ export interface Isolate {
   readiness: ReadinessMemo;
   /** How many requests were degraded, by what, since this isolate began. */
   degradations: Map<string, number>;
+  databaseGone: DatabaseGone;
 }
 
 export interface IsolateOptions {
@@ -60,12 +63,12 @@ export interface IsolateOptions {
 }
 
 export function createIsolate(config: Config, { now = Date.now, client, email }: IsolateOptions = {}): Isolate {
-  const { url, token, callTimeoutMs, prefix, breaker } = config.redis;
+  const { url, token, prefix, breaker } = config.redis;
   return {
     config,
     keys: createKeys(prefix, activeSecret(config)),
     client: client ?? createRedisClient({ url, token }),
-    breaker: createBreaker({ ...breaker, probeLostMs: 4 * callTimeoutMs + 10_000, now }),
+    breaker: createBreaker({ ...breaker, probeLostMs: PROBE_MS + 15_000, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
     passwords: createPasswordService({ config }),
@@ -79,6 +82,7 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
     touched: new BoundedMap(10_000),
     readiness: {},
     degradations: new Map(),
+    databaseGone: { sinceMs: undefined },
   };
 }
 

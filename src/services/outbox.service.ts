@@ -1,4 +1,4 @@
-import { and, eq, inArray, lt, lte, or, sql } from 'drizzle-orm';
+import { eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
@@ -13,8 +13,13 @@ import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { blacklistTtlMs } from './blacklist.service';
 import type { LocalDenials, Versions } from './blacklist/denials';
-import { parseMessage, tell } from './outbox/message';
+import { createDelivery } from './outbox/delivery';
+import { createHistory } from './outbox/history';
+import { tell } from './outbox/message';
 import type { OutboxMessage } from './outbox/message';
+import { LOT, PURGE_ROWS, markDeliveredById, pendingLot, purgeStatement } from './outbox/rows';
+import { createStateStore } from './outbox/state';
+import type { HistoryState } from './outbox/state';
 import { sleep } from './retry';
 import { facade } from './scope';
 
@@ -49,19 +54,22 @@ export interface OutboxService {
   prepare(messages: readonly OutboxMessage[], when?: SQL): OutboxEntry;
   prepareVersions(userId: string): VersionsEntry;
   /**
-   * Delivers what is due, oldest first. For the scheduled handler.
+   * For the scheduled handler: writes the heartbeat, delivers undelivered messages that are due, delivers again what Redis
+   * has lost, and delivers once more what was delivered since the last run.
    *
-   * @returns how many messages were delivered
+   * @returns how many messages were delivered for the first time
    * @throws {RedisUnavailable | DatabaseUnavailable}
    */
   deliverDue(): Promise<number>;
   /**
-   * Delivers everything that Redis has not been told, due or not, through a batch of the caller's own: before a breaker
-   * closes.
+   * For a probe, before a breaker closes: delivers undelivered messages, due or not, through a batch of the caller's own,
+   * and again what Redis has lost.
    *
-   * @throws {RedisUnavailable | DatabaseUnavailable}
+   * @throws {RedisUnavailable | DatabaseUnavailable | DeliveryUnderWay} the breaker must not close
    */
   deliverPending(batch: RedisBatch): Promise<void>;
+  /** Forgets delivered messages that nothing needs any more. Bounded: the rest is left to the next run. */
+  purge(): Promise<void>;
 }
 
 declare module './scope' {
@@ -72,19 +80,25 @@ declare module './scope' {
 
 export const OutboxService: OutboxService = facade('outbox');
 
-/** The cron leaves a fresh row to the request that wrote it for this long. */
-const FIRST_DELIVERY_MS = 5_000;
-/** After the first delivery comes a second: a failover may lose a write that Redis acknowledged. */
-const SECOND_DELIVERY_MS = 60_000;
-/** Whoever claimed a row and died loses it after this. */
-const LEASE_MS = 30_000;
-/** Redis's complaint about one message does not go away within seconds. */
-const REFUSED_RETRY_MS = 10 * 60_000;
-const CLAIM = 50;
-/** What a request does itself, in `waitUntil`, before it leaves its messages to the cron. */
+/** What a request does itself, in `waitUntil`, before it leaves its messages to others. */
 const RETRIES_MS = [250, 1_000, 4_000];
 /** D1 binds at most 100 values a statement; a row has six, and a condition some. */
 const ROWS_A_STATEMENT = 16;
+/** What a scheduled run spends on a backlog, and a probe, in milliseconds. */
+const RUN_MS = 25_000;
+const PROBE_MS = 8_000;
+/** Delivered rows stay for as long as this, or as an access token lives and some minutes, if that is longer. */
+const LOG_SECONDS = 3_600;
+/** Later than any due time. */
+const ANY_TIME = Number.MAX_SAFE_INTEGER;
+/** Purges of a scheduled run, and lots of sessions. */
+const PURGES = 20;
+const SESSION_LOTS = 10;
+
+/** Another isolate delivers the backlog: it is worth a look soon. */
+export class DeliveryUnderWay extends Error {
+  override readonly name = 'DeliveryUnderWay';
+}
 
 export interface OutboxDeps {
   database: Database;
@@ -96,33 +110,33 @@ export interface OutboxDeps {
   config: Config;
   denials: LocalDenials;
   forgetReads: (redisKeys: readonly string[]) => void;
+  /** Finds out whether Redis is back, when that is due: it delivers what is pending before the breaker closes. */
+  probe: () => Promise<void>;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }
 
 export function createOutboxService(deps: OutboxDeps): OutboxService {
-  const { database, batch, breaker, freshBatch, config, waitUntil, now } = deps;
+  const { database, batch, breaker, freshBatch, config, probe, waitUntil, now } = deps;
   const lifeMs = blacklistTtlMs(config);
+  const store = createStateStore(database, now);
+  const delivery = createDelivery(deps);
+  const history = createHistory(deps, delivery, store);
 
-  async function markDelivered(ids: readonly string[]): Promise<void> {
-    await database.batch((db) => chunks(ids, 90).map((chunk) => delivered(db, chunk)));
+  async function markOwn(ids: readonly string[]): Promise<void> {
+    await database.run((db) => markDeliveredById(db, ids) as unknown as Promise<unknown>);
   }
-
-  const delivered = (db: Drizzle, ids: readonly string[]): Statement =>
-    db
-      .update(outbox)
-      .set({ state: 'delivered', dueAtMs: now() + SECOND_DELIVERY_MS })
-      .where(and(inArray(outbox.id, [...ids]), eq(outbox.state, 'pending')));
 
   async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
     for (const waitMs of RETRIES_MS) {
       await sleep(waitMs);
-      // Whoever closes the breaker delivers, but for what came while it was at it.
+      // A probe that succeeds delivers these as well.
+      if (breaker.state !== 'closed') await probe();
       if (breaker.state !== 'closed') continue;
       const fresh = freshBatch();
       try {
         await Promise.all(messages.map((message) => tell(message, fresh, deps)));
-        await markDelivered(ids);
+        await markOwn(ids);
         return;
       } catch (error) {
         log('warn', 'outbox.retry_failed', describeError(error));
@@ -148,7 +162,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       return { pending: true };
     }
     // When this is lost the rows are merely delivered once more.
-    later(() => markDelivered(ids));
+    later(() => markOwn(ids));
     return { pending: false };
   }
 
@@ -157,76 +171,56 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     return {
       id: crypto.randomUUID(),
       state: 'pending' as const,
-      dueAtMs: createdAtMs + FIRST_DELIVERY_MS,
+      dueAtMs: 0,
       createdAtMs,
       expiresAtMs: createdAtMs + lifeMs,
     };
   }
 
-  /** Delivers claimed rows, each for itself: one that Redis refuses does not hold up the others. */
-  async function deliverRows(rows: readonly OutboxRow[], through: RedisBatch): Promise<number> {
-    const at = now();
-    const told: OutboxRow[] = [];
-    const refused: OutboxRow[] = [];
-    let failure: unknown;
-    await Promise.all(
-      rows.map(async (row) => {
-        const expired = row.expiresAtMs <= at;
-        const message = expired ? undefined : parseMessage(row);
-        if (message === undefined && !expired) {
-          refused.push(row);
-          return;
-        }
-        try {
-          // Of an expired one nobody needs to know any more.
-          if (message !== undefined) await tell(message, through, deps);
-          told.push(row);
-        } catch (error) {
-          if (error instanceof RedisError && !(error instanceof RedisUnavailable)) {
-            log('error', 'outbox.refused', { id: row.id, ...describeError(error) });
-            refused.push(row);
-          } else failure ??= error;
-        }
-      }),
-    );
-
-    const ids = (list: readonly OutboxRow[]) => list.map((row) => row.id);
-    const first = ids(told.filter((row) => row.state === 'pending'));
-    const second = ids(told.filter((row) => row.state === 'delivered'));
-    const setDue = (db: Drizzle, list: readonly OutboxRow[], dueAtMs: number) =>
-      db
-        .update(outbox)
-        .set({ dueAtMs })
-        .where(inArray(outbox.id, ids(list)));
-    await database.batch((db) => [
-      delivered(db, first),
-      db.delete(outbox).where(inArray(outbox.id, second)),
-      setDue(db, refused, at + REFUSED_RETRY_MS),
-      // What was claimed in vain goes back at once: another isolate may reach Redis.
-      setDue(
-        db,
-        rows.filter((row) => !told.some(({ id }) => id === row.id) && !refused.includes(row)),
-        at,
-      ),
-    ]);
-    if (told.length > 0) log('info', 'outbox.delivered', { messages: told.length, first: first.length });
-    if (failure !== undefined) throw failure;
-    return told.length;
+  /**
+   * Delivers undelivered messages until none is due.
+   *
+   * @returns how many were, and how many could not be
+   * @throws {DeliveryUnderWay} when the time is over
+   */
+  async function drain(dueUntilMs: number, untilMs: number, batchOf?: () => RedisBatch) {
+    const total = { delivered: 0, unreachable: 0 };
+    for (;;) {
+      const rows = await pendingLot(database, dueUntilMs);
+      if (rows.length === 0) return total;
+      if (now() >= untilMs) throw new DeliveryUnderWay('there is more to deliver than time for it');
+      const { delivered, unreachable } = await delivery.deliverLot(rows, batchOf);
+      total.delivered += delivered;
+      total.unreachable += unreachable;
+      // Rows that cannot be delivered come back at once where due times do not count.
+      if (rows.length < LOT || (delivered === 0 && dueUntilMs === ANY_TIME)) return total;
+      // A backlog is the work of one isolate.
+      await lease();
+    }
   }
 
-  /** Takes up to {@link CLAIM} rows for a while, so that two isolates do not deliver the same ones side by side. */
-  function claim(at: number, everythingPending: boolean): Promise<OutboxRow[]> {
-    return database.run((db) => {
-      const due = everythingPending
-        ? or(lte(outbox.dueAtMs, at), and(eq(outbox.state, 'pending'), lt(outbox.createdAtMs, at)))
-        : lte(outbox.dueAtMs, at);
-      const rows = db.select({ id: outbox.id }).from(outbox).where(due).orderBy(outbox.dueAtMs).limit(CLAIM);
-      return db
-        .update(outbox)
-        .set({ dueAtMs: at + LEASE_MS })
-        .where(inArray(outbox.id, rows))
-        .returning();
-    });
+  /** @throws {DeliveryUnderWay} while another isolate has it */
+  async function lease(): Promise<void> {
+    if (!(await store.takeLease())) throw new DeliveryUnderWay('another isolate delivers');
+  }
+
+  async function underLease<T>(work: () => Promise<T>): Promise<T> {
+    await lease();
+    try {
+      return await work();
+    } finally {
+      await store.releaseLease();
+    }
+  }
+
+  /**
+   * The second delivery, because a failover may lose a write that Redis acknowledged: each message once more, after a
+   * heartbeat that promises the first one.
+   */
+  async function repeat({ repeatedSeq, beat }: HistoryState): Promise<void> {
+    if (repeatedSeq >= beat) return;
+    await history.replay(repeatedSeq, beat, { done: lease });
+    await store.write({ repeatedSeq: beat });
   }
 
   return {
@@ -255,6 +249,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
           db.insert(outbox).select(
             db
               .select({
+                seq: sql<number>`null`.as('seq'),
                 id: sql<string>`${row.id}`.as('id'),
                 message: message.as('message'),
                 state: sql<'pending'>`${row.state}`.as('state'),
@@ -272,23 +267,53 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
 
     async deliverDue() {
       if (breaker.state !== 'closed') return 0;
-      let total = 0;
-      for (let rows = await claim(now(), false); rows.length > 0; rows = await claim(now(), false)) {
-        total += await deliverRows(rows, batch);
+      try {
+        return await underLease(async () => {
+          const state = await store.read();
+          // Before anything else is written: a heartbeat promises what was delivered before.
+          const beat = state.oldestPendingSeq ?? state.nextSeq;
+          const { lost, partial } = await history.examine(freshBatch(), state, beat);
+          // A shard that could not be asked has not got the new one.
+          if (!lost && !partial && beat > state.beat) await store.write({ beat });
+          const { delivered } = await drain(now(), now() + RUN_MS);
+          if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });
+          const known = await store.read();
+          await history.recover(known);
+          await repeat(known);
+          await history.recoverSessions(known, SESSION_LOTS);
+          return delivered;
+        });
+      } catch (error) {
+        if (error instanceof DeliveryUnderWay) return 0;
+        throw error;
       }
-      return total;
     },
 
     async deliverPending(through) {
-      const at = now();
-      for (let rows = await claim(at, true); rows.length > 0; rows = await claim(at, true)) {
-        // Rows that nothing could be done about come back with every claim.
-        if ((await deliverRows(rows, through)) === 0) return;
+      const state = await store.read();
+      const { lost, partial } = await history.examine(through, state);
+      const untilMs = now() + PROBE_MS;
+      const batchOf = () => through;
+      const { unreachable } = await drain(ANY_TIME, untilMs, batchOf);
+      // Only a shard that is away may be behind: its users are served by the database.
+      if (unreachable > 0 && !partial) throw new RedisUnavailable('state');
+      if (lost || state.lostSeq !== null) await history.recover(await store.read(), batchOf);
+      // Delivered once, a moment before Redis went away: it may have lost its last writes.
+      await history.replay(state.repeatedSeq, state.nextSeq, { batchOf });
+    },
+
+    async purge() {
+      const { repeatedSeq, lostSeq } = await store.read();
+      const keepMs = Math.max(LOG_SECONDS, config.tokens.accessTtlSeconds + 600) * 1_000;
+      const beforeSeq = Math.min(repeatedSeq, lostSeq ?? repeatedSeq);
+      for (let turn = 0; turn < PURGES; turn += 1) {
+        const purged = await database.run((db) => purgeStatement(db, now() - keepMs, beforeSeq));
+        if (purged.length < PURGE_ROWS) return;
       }
     },
   };
 }
 
 /** A row's values in the order of the table's columns. */
-const tuple = ({ id, message, state, dueAtMs, createdAtMs, expiresAtMs }: OutboxRow) =>
-  sql`(${id}, ${message}, ${state}, ${dueAtMs}, ${createdAtMs}, ${expiresAtMs})`;
+const tuple = ({ id, message, state, dueAtMs, createdAtMs, expiresAtMs }: Omit<OutboxRow, 'seq'>) =>
+  sql`(null, ${id}, ${message}, ${state}, ${dueAtMs}, ${createdAtMs}, ${expiresAtMs})`;

@@ -11,20 +11,44 @@ export const UNGUARDED: Breaker = {
   record: () => undefined,
   claimProbe: () => undefined,
   probed: () => undefined,
+  claimLook: () => false,
+  lookFailed: () => undefined,
 };
 
-/** Asks Redis whether it is there, and delivers what it missed before the breaker closes. */
-export async function probe(
-  number: number,
-  { breaker, batch, outbox }: { breaker: Breaker; batch: RedisBatch; outbox: Pick<OutboxService, 'deliverPending'> },
-): Promise<void> {
+/** Since when this isolate's probes have found the database away. */
+export interface DatabaseGone {
+  sinceMs: number | undefined;
+}
+
+/** What a probe may wait for Redis in all, the delivery of a backlog included. */
+export const PROBE_MS = 20_000;
+
+/** A database that has been away for so long is not waited for any more, in milliseconds. */
+export const DATABASE_GONE_MS = 30_000;
+
+export interface ProbeDeps {
+  breaker: Breaker;
+  batch: RedisBatch;
+  outbox: Pick<OutboxService, 'deliverPending'>;
+  databaseGone: DatabaseGone;
+  now: () => number;
+}
+
+/**
+ * Asks Redis whether it is there, and delivers what it missed. The breaker stays open while something undelivered is known,
+ * or while the database could not be asked for it. Only when the database has been away for {@link DATABASE_GONE_MS}, at
+ * every probe, does the breaker close without it: otherwise nothing could be asked about revocations. This isolate refuses
+ * what it has revoked itself; the rest is delivered once the database is back.
+ */
+export async function probe(number: number, { breaker, batch, outbox, databaseGone, now }: ProbeDeps): Promise<void> {
   try {
     await batch.send('PING');
     await outbox.deliverPending(batch);
+    databaseGone.sinceMs = undefined;
   } catch (error) {
-    // With the database away as well, an open breaker would leave nobody to ask. What this isolate has revoked it
-    // refuses by itself; the rest is delivered once the database is back.
-    if (!(error instanceof DatabaseUnavailable)) {
+    if (error instanceof DatabaseUnavailable) databaseGone.sinceMs ??= now();
+    else databaseGone.sinceMs = undefined;
+    if (databaseGone.sinceMs === undefined || now() - databaseGone.sinceMs < DATABASE_GONE_MS) {
       breaker.probed(number, false);
       log('warn', 'redis.probe_failed', describeError(error));
       return;
@@ -33,4 +57,14 @@ export async function probe(
   }
   breaker.probed(number, true);
   log('info', 'redis.available');
+}
+
+/** After failed calls that did not open the breaker: delivers what Redis missed, and again what it has lost. */
+export async function look({ breaker, batch, outbox }: Pick<ProbeDeps, 'breaker' | 'batch' | 'outbox'>): Promise<void> {
+  try {
+    await outbox.deliverPending(batch);
+  } catch (error) {
+    breaker.lookFailed();
+    log('warn', 'redis.look_failed', describeError(error));
+  }
 }

@@ -6,23 +6,23 @@ import { describeError, log } from '../config/log';
 import { chunks, DatabaseUnavailable, isUniqueViolation } from '../db/client';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { sessions, users } from '../db/schema';
-import type { SessionEndReason, SessionRow } from '../db/schema';
+import type { SessionEndReason, SessionRow, UserRow } from '../db/schema';
 import { AppError } from '../errors';
 import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
 import { userOfSession } from '../redis/keys';
 import type { Keys } from '../redis/keys';
-import type { LocalDenials } from './blacklist/denials';
+import type { LocalDenials, Versions } from './blacklist/denials';
 import { recentDenials } from './blacklist/recent';
 import type { EventKind, EventService } from './event.service';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import { retry } from './retry';
 import { facade } from './scope';
 import { createSessionRecords } from './session/record';
-import type { SessionOwner } from './session/record';
+import type { SessionOwner, SessionState } from './session/record';
 import type { Device } from './session/device';
 import { createRefresh } from './session/refresh';
-import type { FoundSession, RefreshOutcome } from './session/refresh';
+import type { FoundSession, RefreshOutcome, SessionTruth } from './session/refresh';
 import { began, whileOwner } from './session/statements';
 import type { RefreshGrant } from './token.service';
 
@@ -44,13 +44,19 @@ export interface DeviceSession extends Device {
   expiresAtMs: number;
 }
 
+/**
+ * What became of a session that Redis was told of: its tokens may be issued, or must carry the versions of this owner, or
+ * it was ended meanwhile.
+ */
+export type Published = 'current' | 'ended' | UserRow;
+
 /** A session that is about to begin: its statements go into the batch that causes it. */
 export interface SessionStart {
   grant: RefreshGrant;
   /** The first one returns a row unless the owner's sessions were ended, or the account disabled, meanwhile. */
   statements(db: Drizzle): Statement[];
   /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
-  publish(): Promise<void>;
+  publish(): Promise<Published>;
 }
 
 /** A session that goes on while all others of its user end. */
@@ -63,7 +69,7 @@ export interface SessionRenewal {
   statement(db: Drizzle, when: SQL): Statement;
   grant(owner: SessionOwner): RefreshGrant;
   /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
-  publish(owner: SessionOwner): Promise<void>;
+  publish(owner: SessionOwner): Promise<Published>;
 }
 
 /**
@@ -115,6 +121,8 @@ const IDS_A_STATEMENT = 90;
 const RECORD_WAITS_MS = [250, 1_000, 4_000, 10_000];
 /** More refreshes than there can be of which a renewal does not know: since it read D1, or D1 was last told. */
 const RENEWAL_LEAD = 1_000;
+/** Versions that are further ahead than this are not believed. */
+const MOST_BEHIND = 1_000_000;
 
 export interface SessionDeps {
   batch: RedisBatch;
@@ -138,7 +146,7 @@ function newSessionId(userId: string): string {
 
 export function createSessionService(deps: SessionDeps): SessionService {
   const { database, outbox, event, config, denials, waitUntil, now, degraded } = deps;
-  const { refreshIdleSeconds, refreshAbsoluteSeconds, sessionsPerUser } = config.tokens;
+  const { refreshIdleSeconds, refreshAbsoluteSeconds, refreshGraceSeconds, sessionsPerUser } = config.tokens;
   const idleMs = refreshIdleSeconds * 1_000;
   const records = createSessionRecords(deps);
 
@@ -183,7 +191,89 @@ export function createSessionService(deps: SessionDeps): SessionService {
   const isAlive = (session: SessionRow) =>
     session.endedAtMs === null && Math.min(session.lastSeenAtMs + idleMs, session.expiresAtMs) > now();
 
-  const refresh = createRefresh({ records, find: rowAndOwner, isAlive, degraded });
+  /** One query. */
+  async function readTruth(sessionId: string): Promise<SessionTruth | undefined> {
+    const [row] = await database.run((db) =>
+      db
+        .select({ session: sessions, owner: users })
+        .from(sessions)
+        .leftJoin(users, eq(users.id, sessions.userId))
+        .where(eq(sessions.id, sessionId)),
+    );
+    return row;
+  }
+
+  const refresh = createRefresh({
+    records,
+    read: readTruth,
+    find: rowAndOwner,
+    idleMs,
+    graceMs: refreshGraceSeconds * 1_000,
+    now,
+    degraded,
+    correct: ({ sessionId, expiresAtMs }, truth) => {
+      denials.endSession(sessionId);
+      const reason = truth?.session.endedReason ?? 'revoked';
+      records.endLater({ sessionId, reason, expiresAtMs }, truth?.owner ?? undefined);
+    },
+    catchUp: (userId, epoch) =>
+      waitUntil(
+        raiseVersions(userId, { epoch, accessVersion: 0 }).catch((error: unknown) =>
+          log('warn', 'session.catch_up_failed', describeError(error)),
+        ),
+      ),
+  });
+
+  /**
+   * D1 has gone back in time (it was restored from a backup) when Redis, or a token, carries larger versions of a user: D1
+   * goes on from those, since tokens under smaller ones are refused.
+   */
+  async function raiseVersions(userId: string, { epoch, accessVersion }: Versions): Promise<UserRow | undefined> {
+    const [owner] = await database.run((db) =>
+      db
+        .update(users)
+        .set({
+          epoch: sql`max(${users.epoch}, ${epoch})`,
+          accessVersion: sql`max(${users.accessVersion}, ${accessVersion})`,
+        })
+        .where(eq(users.id, userId))
+        .returning(),
+    );
+    return owner;
+  }
+
+  /**
+   * Writes the record of a session that was begun or renewed in D1.
+   *
+   * @returns the versions that its tokens must carry, where they are not those of `state`; `ended` when the session was
+   *   ended meanwhile
+   */
+  async function publishSession(state: SessionState & { owner: SessionOwner }): Promise<Published> {
+    let known: Versions | undefined;
+    try {
+      [, known] = await Promise.all([records.write(state), records.versions(state.owner.id)]);
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded('session=d1');
+    }
+    const { owner, session } = state;
+    if (known === undefined || (known.epoch <= owner.epoch && known.accessVersion <= owner.accessVersion))
+      return 'current';
+    // Overtaken by a logout everywhere or a new role, or D1 was restored from a backup.
+    if (known.epoch - owner.epoch > MOST_BEHIND || known.accessVersion - owner.accessVersion > MOST_BEHIND)
+      return 'current';
+    const raised = await raiseVersions(owner.id, known);
+    const [renewed] = await database.run((db) =>
+      db
+        .update(sessions)
+        .set({ epoch: sql`(select ${users.epoch} from ${users} where ${users.id} = ${owner.id})` })
+        .where(and(eq(sessions.id, session.id), isNull(sessions.endedAtMs)))
+        .returning({ id: sessions.id }),
+    );
+    if (raised === undefined || renewed === undefined) return 'ended';
+    await publish([records.write({ ...state, session: { ...session, epoch: raised.epoch }, owner: raised })]);
+    return raised;
+  }
 
   /** Marks sessions ended in D1 and leaves the message for Redis, as one transaction; nothing of it without `when`. */
   function ending(ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[], reason: SessionEndReason, when?: SQL) {
@@ -333,8 +423,11 @@ export function createSessionService(deps: SessionDeps): SessionService {
           db.insert(sessions).select(began(db, session)).returning({ id: sessions.id }),
           ...evicted.statements(db),
         ],
-        publish: () =>
-          publish([records.write({ session, owner, generation: 1, confirmed: 0, denied }), evicted.entry.deliver()]),
+        publish: async () => {
+          const state = { session, owner, generation: 1, confirmed: 0, denied };
+          const [published] = await Promise.all([publishSession(state), evicted.entry.deliver()]);
+          return published;
+        },
       };
     },
 
@@ -350,7 +443,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
           db
             .update(sessions)
             .set({ lastSeenAtMs: now(), generation: sql`max(${sessions.generation}, ${generation})` })
-            .where(eq(sessions.id, sessionId)),
+            .where(and(eq(sessions.id, sessionId), isNull(sessions.endedAtMs))),
         );
         waitUntil(seen.catch((error: unknown) => log('warn', 'session.seen_failed', describeError(error))));
       }
@@ -396,7 +489,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
         grant: ({ epoch }) => ({ sessionId: id, generation, epoch, expiresAtMs }),
         publish: (owner) => {
           const renewed = { ...session, epoch: owner.epoch };
-          return publish([records.write({ session: renewed, owner, generation, confirmed: generation - 1, denied })]);
+          return publishSession({ session: renewed, owner, generation, confirmed: generation - 1, denied });
         },
       };
     },

@@ -18,9 +18,17 @@ export type OutboxMessage =
   | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
   | { kind: 'token-end'; userId: string; tokenId: string; expiresAtMs: number }
   | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
-  | ({ kind: 'invalidate' } & Invalidation);
+  | ({ kind: 'invalidate' } & Invalidation)
+  /** Only a place in the order. */
+  | { kind: 'none' };
 
-const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>(['session-end', 'token-end', 'epoch', 'invalidate']);
+const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>([
+  'session-end',
+  'token-end',
+  'epoch',
+  'invalidate',
+  'none',
+]);
 
 export interface TellOptions {
   keys: Keys;
@@ -39,6 +47,8 @@ export async function tell(
 ): Promise<void> {
   const lifeMs = blacklistTtlMs(config);
   switch (message.kind) {
+    case 'none':
+      return;
     case 'session-end': {
       const { sessionId, reason, expiresAtMs } = message;
       denials.endSession(sessionId);

@@ -4,6 +4,8 @@ import type { RedisBatch } from '../../redis/batch';
 import type { Argument, RedisValue } from '../../redis/client';
 import { userOfSession } from '../../redis/keys';
 import type { Keys } from '../../redis/keys';
+import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
+import { sessionEnd } from '../../redis/scripts/sessionEnd';
 import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
 import { sessionWrite } from '../../redis/scripts/sessionWrite';
 import { blacklistTtlMs } from '../blacklist.service';
@@ -23,7 +25,7 @@ export interface SessionOwner {
 /** What a session's record is written from. */
 export interface SessionState {
   session: StoredSession;
-  owner: Versions;
+  owner: OwnerVersions;
   generation: number;
   /** The newest generation of which a token is known to have arrived. */
   confirmed: number;
@@ -34,12 +36,15 @@ export interface SessionState {
 }
 
 type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
-type Versions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
+type OwnerVersions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
+type UserVersions = Pick<SessionOwner, 'epoch' | 'accessVersion'>;
 
 /** What Redis says to a refresh; `unknown` when D1 has to be asked. */
-export type RefreshReply =
+export type RefreshReply = KnownReply | { status: 'unknown' };
+
+export type KnownReply =
   | { status: 'ok'; generation: number; epoch: number; accessVersion: number; role: 'user' | 'admin' }
-  | { status: 'revoked' | 'reuse' | 'unknown' };
+  | { status: 'revoked' | 'reuse' };
 
 /** Redis's copy of the sessions. Every method rejects with a `RedisError`; commands of one turn share a round trip. */
 export interface SessionRecords {
@@ -50,6 +55,10 @@ export interface SessionRecords {
   refresh(grant: RefreshGrant): Promise<RefreshReply>;
   /** The app's data; `null` for a session that has ended, `undefined` when Redis does not know. */
   data(sessionId: string): Promise<string | null | undefined>;
+  /** The largest versions of a user that Redis knows. */
+  versions(userId: string): Promise<UserVersions>;
+  /** Ends a session after the response, for a Redis that has forgotten its end, and raises its user's versions. */
+  endLater(end: { sessionId: string; reason: string; expiresAtMs: number }, owner: UserVersions | undefined): void;
   /** Last seen (ms) of those that Redis knows. */
   lastSeen(sessionIds: readonly string[]): Promise<Map<string, number>>;
 }
@@ -115,6 +124,20 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       return typeof data === 'string' && current && ofToday ? data : undefined;
     },
 
+    async versions(userId) {
+      const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'least', 'av');
+      const [epoch, least, accessVersion] = Array.isArray(reply) && reply.length === 3 ? reply.map(versionOf) : [];
+      return { epoch: Math.max(epoch ?? 0, least ?? 0), accessVersion: accessVersion ?? 0 };
+    },
+
+    endLater({ sessionId, reason, expiresAtMs }, owner) {
+      const restMs = Math.max(1, expiresAtMs - now());
+      void batch.deferRun(sessionEnd, slot(sessionId), [sessionId, reason, restMs, expiresAtMs, lifeMs]);
+      if (owner === undefined) return;
+      const versions = ['least', owner.epoch, 'av', owner.accessVersion];
+      void batch.deferRun(blacklistMerge, [keys.blacklist(userOfSession(sessionId))], [lifeMs, ...versions]);
+    },
+
     async lastSeen(sessionIds) {
       const seen = new Map<string, number>();
       await Promise.all(
@@ -136,4 +159,10 @@ function parseRefresh(reply: RedisValue): RefreshReply {
     return { status: 'unknown' };
   }
   return { status, generation, epoch, accessVersion, role: rest[3] === 'admin' ? 'admin' : 'user' };
+}
+
+/** A version as scripts write it; anything else says nothing. */
+function versionOf(value: RedisValue): number {
+  const version = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
+  return typeof version === 'number' && Number.isSafeInteger(version) && version > 0 ? version : 0;
 }

@@ -1,84 +1,150 @@
+import { DatabaseUnavailable } from '../../db/client';
 import type { SessionRow, UserRow } from '../../db/schema';
 import { RedisError } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
+import type { Denial } from '../blacklist/recent';
 import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
-import type { Denial } from '../blacklist/recent';
-import type { RefreshReply, SessionRecords } from './record';
+import type { KnownReply, RefreshReply, SessionRecords } from './record';
 
-/** What a refresh leads to. `rotated: false`: Redis is away, the presented token stays good. */
+/** The result of a refresh. `rotated: false`: Redis is away, the presented token stays good. */
 export type RefreshOutcome =
   | { status: 'ok'; rotated: boolean; grant: RefreshGrant; subject: TokenSubject }
   | { status: 'revoked' }
   | { status: 'reuse' };
 
-/** A session as D1 has it. */
-export interface FoundSession {
+/** A session and its owner as D1 has them. */
+export interface SessionTruth {
   session: SessionRow;
   /** `null`: the account was deleted, or the session is the app's own. */
   owner: UserRow | null;
-  /** What denies access tokens of the user; `undefined` for an id that is not of the form `<userId>.<random>`. */
+}
+
+/** {@link SessionTruth} with what a Redis that has lost the user must be told. */
+export interface FoundSession extends SessionTruth {
+  /** Denials of the user's access tokens; `undefined` for an id that is not of the form `<userId>.<random>`. */
   denied: readonly Denial[] | undefined;
 }
 
 export interface RefreshDeps {
   records: SessionRecords;
+  /** One query. @throws {DatabaseUnavailable} */
+  read: (sessionId: string) => Promise<SessionTruth | undefined>;
   /** @throws {DatabaseUnavailable} */
   find: (sessionId: string) => Promise<FoundSession | undefined>;
-  isAlive: (session: SessionRow) => boolean;
+  idleMs: number;
+  graceMs: number;
+  now: () => number;
   degraded: (what: string) => void;
+  /** Redis takes a session for alive that has ended: it has gone back in time, and is told. */
+  correct: (grant: RefreshGrant, truth: SessionTruth | undefined) => void;
+  /** The token's epoch is genuine and larger than D1's: D1 has gone back in time (it was restored), and is told. */
+  catchUp: (userId: string, epoch: number) => void;
 }
 
+/** What D1 says about a grant. `idle`: alive, but not used for so long that only Redis may know better. */
+type Judgement = 'alive' | 'idle' | 'ended';
+
 /**
- * Decides over a refresh: by Redis alone where it knows; by D1, which then restores Redis, where it does not; and by D1
- * without rotating while Redis is away, so that the family of tokens cannot fork.
+ * Decides over a refresh. Redis and D1 are asked side by side. D1 decides whether the session still exists; Redis, which
+ * knows every rotation, decides which token is the newest. Where Redis does not know the session, D1 restores it; while
+ * Redis is away D1 decides alone, without rotating, so that the family of tokens cannot fork; while D1 is away Redis does.
  */
-export function createRefresh({ records, find, isAlive, degraded }: RefreshDeps) {
-  /** The session and its owner, when the grant still counts. */
-  async function fromDatabase({ sessionId, epoch }: RefreshGrant) {
-    const row = await find(sessionId);
-    if (row?.owner == null || row.owner.status !== 'active' || !isAlive(row.session)) return undefined;
-    const { session, owner, denied } = row;
-    return session.epoch < owner.epoch || epoch < owner.epoch ? undefined : { session, owner, denied };
+export function createRefresh(deps: RefreshDeps) {
+  const { records, read, find, idleMs, graceMs, now, degraded, correct, catchUp } = deps;
+
+  function judge({ epoch }: RefreshGrant, truth: SessionTruth | undefined): Judgement {
+    if (truth?.owner == null || truth.owner.status !== 'active') return 'ended';
+    const { session, owner } = truth;
+    if (session.endedAtMs !== null || session.expiresAtMs <= now()) return 'ended';
+    if (session.epoch < owner.epoch || epoch < owner.epoch) return 'ended';
+    return session.lastSeenAtMs + idleMs > now() ? 'alive' : 'idle';
   }
 
-  /** Redis answers but does not know: it is told what D1 knows, and asked again, in one trip. */
+  /** Redis does not know the session: it is told what D1 knows, and asked again, in one trip. */
   async function restored(grant: RefreshGrant): Promise<RefreshReply> {
-    const found = await fromDatabase(grant);
-    if (found === undefined) return { status: 'revoked' };
-    const generation = Math.max(grant.generation, found.session.generation);
+    const found = await find(grant.sessionId);
+    if (found?.owner == null || judge(grant, found) !== 'alive') return { status: 'revoked' };
+    const { session, owner, denied } = found;
+    const generation = Math.max(grant.generation, session.generation);
     const [, reply] = await Promise.all([
-      records.write({ ...found, generation, confirmed: grant.generation }),
+      records.write({ session, owner, denied, generation, confirmed: grant.generation }),
       records.refresh(grant),
     ]);
     // A server that did not know the first script yet has run the second one before it.
     return reply.status === 'unknown' ? records.refresh(grant) : reply;
   }
 
-  async function withoutRedis(grant: RefreshGrant): Promise<RefreshOutcome> {
+  function withoutRedis(grant: RefreshGrant, { session, owner }: SessionTruth): RefreshOutcome {
     degraded('refresh=d1');
-    const found = await fromDatabase(grant);
-    if (found === undefined) return { status: 'revoked' };
-    const { session, owner } = found;
-    // D1 is told of every rotation after its answer: two behind it means that the one between was used.
-    if (grant.generation < session.generation - 1) return { status: 'reuse' };
-    const subject = { userId: owner.id, role: owner.role, accessVersion: owner.accessVersion };
-    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject };
+    if (owner === null) return { status: 'revoked' };
+    // D1 is told of every rotation after its response: two behind it means that the one between was used. It was used
+    // within the grace at the latest when the session was last seen.
+    const behind = session.generation - grant.generation;
+    if (behind > 2 || (behind === 2 && now() - session.lastSeenAtMs > graceMs)) return { status: 'reuse' };
+    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject: subjectOf(owner) };
+  }
+
+  async function truthOf({
+    sessionId,
+  }: RefreshGrant): Promise<{ truth: SessionTruth | undefined } | DatabaseUnavailable> {
+    try {
+      return { truth: await read(sessionId) };
+    } catch (error) {
+      if (error instanceof DatabaseUnavailable) return error;
+      throw error;
+    }
+  }
+
+  async function replyOf(grant: RefreshGrant): Promise<RefreshReply | RedisError> {
+    try {
+      return await records.refresh(grant);
+    } catch (error) {
+      if (error instanceof RedisError) return error;
+      throw error;
+    }
   }
 
   return async function refresh(grant: RefreshGrant): Promise<RefreshOutcome> {
-    let reply: RefreshReply;
-    try {
-      reply = await records.refresh(grant);
-      if (reply.status === 'unknown') reply = await restored(grant);
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-      return withoutRedis(grant);
+    const [known, asked] = await Promise.all([truthOf(grant), replyOf(grant)]);
+    if (known instanceof DatabaseUnavailable) {
+      if (asked instanceof RedisError || asked.status === 'unknown') throw known;
+      degraded('refresh=redis');
+      return outcomeOf(grant, asked);
     }
-    if (reply.status === 'unknown') return withoutRedis(grant);
-    if (reply.status !== 'ok') return { status: reply.status };
-    const { generation, epoch, accessVersion, role } = reply;
-    const subject = { userId: userOfSession(grant.sessionId), role, accessVersion };
-    return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject };
+
+    const { truth } = known;
+    const judgement = judge(grant, truth);
+    if (judgement === 'ended' || truth?.owner == null) {
+      if (!(asked instanceof RedisError) && asked.status === 'ok') correct(grant, truth);
+      return { status: 'revoked' };
+    }
+    if (grant.epoch > truth.owner.epoch) catchUp(truth.owner.id, grant.epoch);
+
+    let reply = asked;
+    if (!(reply instanceof RedisError) && reply.status === 'unknown') {
+      if (judgement === 'idle') return { status: 'revoked' };
+      reply = await restored(grant).catch((error: unknown) => {
+        if (error instanceof RedisError) return error;
+        throw error;
+      });
+    }
+    if (reply instanceof RedisError || reply.status === 'unknown') {
+      return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth);
+    }
+    return outcomeOf(grant, reply, truth.owner);
   };
 }
+
+/** @param owner D1's word on the role, which is never older than Redis's */
+function outcomeOf(grant: RefreshGrant, reply: KnownReply, owner?: UserRow): RefreshOutcome {
+  if (reply.status !== 'ok') return { status: reply.status };
+  const { generation, epoch, accessVersion, role } = reply;
+  const subject =
+    owner !== undefined && owner.accessVersion >= accessVersion
+      ? subjectOf(owner)
+      : { userId: userOfSession(grant.sessionId), role, accessVersion };
+  return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject };
+}
+
+const subjectOf = ({ id, role, accessVersion }: UserRow): TokenSubject => ({ userId: id, role, accessVersion });

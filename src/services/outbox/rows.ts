@@ -1,0 +1,97 @@
+import { and, asc, desc, eq, gte, inArray, lt, lte, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+
+import type { Database, Drizzle, Statement } from '../../db/client';
+import { outbox } from '../../db/schema';
+import type { OutboxRow } from '../../db/schema';
+
+/** Rows that are read, delivered and marked at a time: two queries. */
+export const LOT = 1_000;
+/** A row that could not be delivered is due again by the next run, but not again in the same one. */
+export const RETRY_MS = 1;
+
+/** Any number of values as one bound parameter: D1 binds at most 100 a statement. */
+const anyOf = (values: readonly (number | string)[]): SQL =>
+  sql`(select value from json_each(${JSON.stringify(values)}))`;
+
+/** Undelivered messages: new ones in the database's own order, then those that were tried in vain. */
+export function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {
+  return database.run((db) =>
+    db
+      .select()
+      .from(outbox)
+      .where(and(eq(outbox.state, 'pending'), lte(outbox.dueAtMs, dueUntilMs)))
+      .orderBy(asc(outbox.dueAtMs), asc(outbox.seq))
+      .limit(LOT),
+  );
+}
+
+/** Delivered messages from `fromSeq` on and before `beforeSeq`, newest first. */
+export function deliveredLot(database: Database, fromSeq: number, beforeSeq: number): Promise<OutboxRow[]> {
+  return database.run((db) =>
+    db
+      .select()
+      .from(outbox)
+      .where(and(gte(outbox.seq, fromSeq), lt(outbox.seq, beforeSeq), eq(outbox.state, 'delivered')))
+      .orderBy(desc(outbox.seq))
+      .limit(LOT),
+  );
+}
+
+export const markDelivered = (db: Drizzle, seqs: readonly number[]): Statement =>
+  db
+    .update(outbox)
+    .set({ state: 'delivered' })
+    .where(inArray(outbox.seq, anyOf(seqs)));
+
+/**
+ * For a request, which knows its rows by their ids. Rows that a scheduled run has tried in vain meanwhile are left to the
+ * next one.
+ */
+export const markDeliveredById = (db: Drizzle, ids: readonly string[]): Statement =>
+  db
+    .update(outbox)
+    .set({ state: 'delivered' })
+    .where(and(inArray(outbox.id, anyOf(ids)), eq(outbox.dueAtMs, 0)));
+
+/** The number that puts a row at the end of the database's order; all rows of `seqs` keep their order among each other. */
+const atTheEnd = (seqs: readonly number[]) =>
+  sql<number>`${outbox.seq} + (select max(seq) from outbox) + 1 - ${Math.min(...seqs)}`;
+
+/**
+ * Rows that were delivered late, after later ones: they go to the end of the order, so that the heartbeat's promise holds
+ * (every message with a smaller `seq` was delivered before the heartbeat was written).
+ */
+export const markDeliveredLate = (db: Drizzle, seqs: readonly number[]): Statement =>
+  db
+    .update(outbox)
+    .set({ state: 'delivered', dueAtMs: 0, seq: atTheEnd(seqs) })
+    .where(inArray(outbox.seq, anyOf(seqs)));
+
+/** Rows that could not be delivered: they hold up neither other messages nor the heartbeat. */
+export const postpone = (db: Drizzle, seqs: readonly number[], dueAtMs: number): Statement =>
+  db
+    .update(outbox)
+    .set({ state: 'pending', dueAtMs })
+    .where(inArray(outbox.seq, anyOf(seqs)));
+
+/** At most so many rows a statement: a purge never takes long. */
+export const PURGE_ROWS = 5_000;
+
+/**
+ * Deletes delivered rows that nothing needs any more, among the oldest ones: a purge reads and deletes a bounded number.
+ */
+export function purgeStatement(db: Drizzle, createdBeforeMs: number, beforeSeq: number) {
+  const oldest = db
+    .select({ seq: outbox.seq, state: outbox.state, createdAtMs: outbox.createdAtMs })
+    .from(outbox)
+    .where(lt(outbox.seq, beforeSeq))
+    .orderBy(asc(outbox.seq))
+    .limit(PURGE_ROWS)
+    .as('oldest');
+  const purged = db
+    .select({ seq: oldest.seq })
+    .from(oldest)
+    .where(and(eq(oldest.state, 'delivered'), lt(oldest.createdAtMs, createdBeforeMs)));
+  return db.delete(outbox).where(inArray(outbox.seq, purged)).returning({ seq: outbox.seq });
+}

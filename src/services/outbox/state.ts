@@ -1,0 +1,107 @@
+import { and, asc, eq, lt, or, sql } from 'drizzle-orm';
+
+import type { Database } from '../../db/client';
+import { outbox, redisState } from '../../db/schema';
+import type { RedisStateRow } from '../../db/schema';
+
+/** An isolate that delivers a backlog and dies loses it to the others after this. */
+const LEASE_MS = 15_000;
+
+/** What the database knows of the copy in Redis, and of the messages for it. */
+export interface HistoryState extends Omit<RedisStateRow, 'id' | 'leaseHolder' | 'leaseUntilMs'> {
+  /** The `seq` that the next message will have. */
+  nextSeq: number;
+  /** `seq` of the oldest message of the log; `nextSeq` when there is none. */
+  oldestSeq: number;
+  /** `seq` of the oldest message that was not tried yet, or whose request has not recorded its delivery. */
+  oldestPendingSeq: number | undefined;
+}
+
+export type StateChange = Partial<
+  Pick<RedisStateRow, 'beat' | 'repeatedSeq' | 'lostSeq' | 'lostDoneSeq' | 'lostSessionsMs'>
+>;
+
+export function createStateStore(database: Database, now: () => number) {
+  const holder = crypto.randomUUID();
+
+  return {
+    /** One query batch, which reads a handful of rows. */
+    async read(): Promise<HistoryState> {
+      const [[state], [log], [pending]] = await database.run((db) =>
+        db.batch([
+          db.select().from(redisState).where(eq(redisState.id, 1)),
+          db
+            .select({
+              newest: sql<number>`coalesce((select max(seq) from outbox), 0)`.as('newest'),
+              oldest: sql<number | null>`(select min(seq) from outbox)`.as('oldest'),
+            })
+            .from(redisState)
+            .where(eq(redisState.id, 1)),
+          // Not those that were tried in vain: they get a new place in the order when they are delivered.
+          db
+            .select({ seq: outbox.seq })
+            .from(outbox)
+            .where(and(eq(outbox.state, 'pending'), eq(outbox.dueAtMs, 0)))
+            .orderBy(asc(outbox.seq))
+            .limit(1),
+        ]),
+      );
+      if (state === undefined || log === undefined) throw new Error('the table redis_state has lost its row');
+      const nextSeq = Math.max(log.newest + 1, state.beat);
+      return { ...state, nextSeq, oldestSeq: log.oldest ?? nextSeq, oldestPendingSeq: pending?.seq };
+    },
+
+    async write(change: StateChange): Promise<void> {
+      await database.run((db) => db.update(redisState).set(change).where(eq(redisState.id, 1)));
+    },
+
+    /** Records that messages from this `seq` on must be delivered again, beside what is known to be lost already. */
+    async recordLoss(fromSeq: number, sessionsBeforeMs: number | null): Promise<void> {
+      await database.run((db) =>
+        db
+          .update(redisState)
+          .set({
+            lostSeq: sql`min(coalesce(${redisState.lostSeq}, ${fromSeq}), ${fromSeq})`,
+            // A loss during the recovery from another one begins anew.
+            lostDoneSeq: null,
+            lostSessionsMs: sql`coalesce(${sessionsBeforeMs}, ${redisState.lostSessionsMs})`,
+          })
+          .where(eq(redisState.id, 1)),
+      );
+    },
+
+    /**
+     * Makes this isolate the one that delivers backlogs, or prolongs that.
+     *
+     * @returns `false` while another isolate is
+     */
+    async takeLease(): Promise<boolean> {
+      const atMs = now();
+      const free = or(
+        eq(redisState.leaseHolder, holder),
+        lt(redisState.leaseUntilMs, atMs),
+        // Set by a clock that is far ahead of this one.
+        sql`${redisState.leaseUntilMs} > ${atMs + 4 * LEASE_MS}`,
+      );
+      const taken = await database.run((db) =>
+        db
+          .update(redisState)
+          .set({ leaseHolder: holder, leaseUntilMs: atMs + LEASE_MS })
+          .where(and(eq(redisState.id, 1), free))
+          .returning({ id: redisState.id }),
+      );
+      return taken.length > 0;
+    },
+
+    async releaseLease(): Promise<void> {
+      await database.run((db) =>
+        db
+          .update(redisState)
+          .set({ leaseHolder: null, leaseUntilMs: 0 })
+          .where(and(eq(redisState.id, 1), eq(redisState.leaseHolder, holder))),
+      );
+    },
+  };
+}
+
+export type StateStore = ReturnType<typeof createStateStore>;
