@@ -6,7 +6,7 @@ import { tableOf } from './support/table.ts';
 
 const NAMES = QUESTIONS.map(({ name }) => name).join(', ');
 
-const HELP = `npm run bench [-- QUESTION… [--json] [--rounds N]]
+const HELP = `npm run bench [-- QUESTION… [--json] [--rounds N] [--only PATTERN]]
 
 Asks the questions named, or all of them, and prints a table for each. Progress goes to stderr.
 
@@ -16,6 +16,8 @@ ${QUESTIONS.map(({ name, asks }) => `  ${name}  ${asks}`).join('\n')}
 Options:
   --json       prints only the figures, one question a line (use npm run -s bench)
   --rounds N   rounds of each load, in place of each question's own number: 1 for a look, more for steadier figures
+  --only PATTERN
+               asks memory about the cases whose names match this regular expression
   --help       prints this
 
 Environment:
@@ -26,6 +28,7 @@ Environment:
 async function main(argv: string[]): Promise<number> {
   let json: boolean;
   let rounds: number | undefined;
+  let only: RegExp | undefined;
   let asked: readonly Question[];
   try {
     const { values, positionals } = parseArgs({
@@ -34,6 +37,7 @@ async function main(argv: string[]): Promise<number> {
       options: {
         json: { type: 'boolean', default: false },
         rounds: { type: 'string' },
+        only: { type: 'string' },
         help: { type: 'boolean', default: false, short: 'h' },
       },
     });
@@ -43,6 +47,7 @@ async function main(argv: string[]): Promise<number> {
     }
     ({ json } = values);
     if (values.rounds !== undefined) rounds = roundsOf(values.rounds);
+    if (values.only !== undefined) only = new RegExp(values.only);
     asked = positionals.length === 0 ? QUESTIONS : positionals.map(questionOf);
   } catch (error) {
     process.stderr.write(`bench: ${(error as Error).message.split('\n')[0]}\n`);
@@ -56,6 +61,7 @@ async function main(argv: string[]): Promise<number> {
     try {
       report = await question.run((line) => process.stderr.write(`${question.name} ${seconds()} s  ${line}\n`), {
         rounds,
+        only,
       });
     } catch (error) {
       process.stderr.write(`bench: ${question.name}: ${(error as Error).message}\n`);

@@ -29,6 +29,10 @@ export interface CaseResult extends Figures, Trips {
   loads?: LoadFigures[];
   /** What was admitted, as a share of what a limit allows, by how many times the limit was offered. */
   acceptedShare?: Record<string, number>;
+  /** How many requests {@link retainedBytes} was measured over. */
+  requests?: number;
+  /** Heap that a request left behind, in bytes. */
+  retainedBytes?: number;
   /** Resident memory after so many requests, in MiB. */
   rssMiB?: Record<string, number>;
   /** What one token costs, by algorithm, in microseconds. */
@@ -41,11 +45,15 @@ export interface CaseResult extends Figures, Trips {
 export interface Report {
   question: string;
   cases: CaseResult[];
+  /** The heap of each isolate or process when all was done, in bytes. */
+  heapBytes?: Record<string, number>;
 }
 
 export interface RunOptions {
   /** Rounds of each load, in place of the question's own number: one for a look, more for steadier figures. */
   rounds?: number | undefined;
+  /** Cases to ask about, by name, for a question of many. */
+  only?: RegExp | undefined;
 }
 
 /** A question that `npm run bench` asks: peers beside us in the same run. */

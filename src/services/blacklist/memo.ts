@@ -6,13 +6,21 @@ export type RevocationFacts = (Versions & { sessionEnded: boolean; revokedTokens
 
 /** While Redis is away an isolate asks D1 for a session at most this often. */
 const LIFE_MS = 1_000;
+/** More than an isolate has under way at a time. One that is evicted goes on; it is only no longer shared. */
+const MAX_LOOKUPS = 1_000;
 
 /**
  * What D1 said of sessions a moment ago, and the lookups under way: plain data, shared by the requests of an isolate.
  */
 export class RevocationMemo {
   readonly #known = new BoundedMap<string, { facts: RevocationFacts; atMs: number }>(5_000);
-  readonly #lookups = new Map<string, Promise<RevocationFacts>>();
+  // Bounded: a lookup whose request died never settles, and nothing else would remove it.
+  readonly #lookups = new BoundedMap<string, Promise<RevocationFacts>>(MAX_LOOKUPS);
+
+  /** Lookups under way, and those whose request died. */
+  get lookups(): number {
+    return this.#lookups.size;
+  }
 
   /** `undefined` when D1 has to be asked. */
   get(sessionId: string, nowMs: number): RevocationFacts | undefined {

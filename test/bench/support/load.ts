@@ -5,7 +5,9 @@ import { once } from 'node:events';
 export interface Target {
   url: string;
   headers?: Readonly<Record<string, string>>;
-  /** Names a header that a good answer does not have. An answer that has it, or is not 200, ends the load. */
+  /** What a good response has. Another one ends the load. @default 200 */
+  status?: number;
+  /** Names a header that a good answer does not have. An answer that has it ends the load. */
   forbiddenHeader?: string;
   /** What the next request of a connection has of its own, where they are not all alike. */
   next?: (connection: number) => Variation;
@@ -43,7 +45,7 @@ const SILENCE_MS = 15_000;
 export async function runLoad(target: Target, connections: number, amount: Amount): Promise<LoadResult> {
   const { hostname, port } = new URL(target.url);
   const unvaried = requestOf(target, {});
-  const { next, answered } = target;
+  const { next, answered, status = 200 } = target;
   const requests = next === undefined ? () => unvaried : (connection: number) => requestOf(target, next(connection));
   const forbidden = target.forbiddenHeader === undefined ? undefined : `\r\n${target.forbiddenHeader.toLowerCase()}:`;
 
@@ -63,6 +65,7 @@ export async function runLoad(target: Target, connections: number, amount: Amoun
           more,
           request: () => requests(index),
           answered: (body) => answered?.(body, index),
+          status,
           latenciesMs,
           forbidden,
         }),
@@ -74,7 +77,8 @@ export async function runLoad(target: Target, connections: number, amount: Amoun
   }
 }
 
-function requestOf({ url, headers }: Target, { path, headers: own, body }: Variation): Buffer {
+/** The bytes of one request. */
+export function requestOf({ url, headers }: Target, { path, headers: own, body }: Variation): Buffer {
   const { pathname, host } = new URL(url);
   const content = body !== undefined && { 'Content-Type': 'application/json', 'Content-Length': body.length };
   const lines = Object.entries({ Host: host, ...headers, ...own, ...content });
@@ -89,12 +93,13 @@ interface Drive {
   more: () => boolean;
   request: () => Buffer;
   answered: (body: string) => void;
+  status: number;
   latenciesMs: number[];
   forbidden: string | undefined;
 }
 
 /** Sends and receives on one connection until there is no more to do. */
-function drive(socket: net.Socket, { more, request, answered, latenciesMs, forbidden }: Drive): Promise<void> {
+function drive(socket: net.Socket, { more, request, answered, status, latenciesMs, forbidden }: Drive): Promise<void> {
   return new Promise((resolve, reject) => {
     let sentAtMs = 0;
     let received = '';
@@ -112,10 +117,10 @@ function drive(socket: net.Socket, { more, request, answered, latenciesMs, forbi
       const headEnd = received.indexOf('\r\n\r\n');
       if (headEnd === -1) return;
       const head = received.slice(0, headEnd + 2).toLowerCase();
-      const length = /\r\ncontent-length: *(\d+)\r\n/.exec(head)?.[1];
+      const length = status === 304 ? '0' : /\r\ncontent-length: *(\d+)\r\n/.exec(head)?.[1];
       if (length === undefined) return reject(new Error(`an answer has no length: ${firstLine(head)}`));
       if (received.length < headEnd + 4 + Number(length)) return;
-      if (!head.startsWith('http/1.1 200 ')) return reject(new Error(`answered ${firstLine(head)}`));
+      if (!head.startsWith(`http/1.1 ${status} `)) return reject(new Error(`answered ${firstLine(head)}`));
       if (forbidden !== undefined && head.includes(forbidden)) {
         return reject(new Error(`an answer has the header${forbidden.trimStart()} (is the machine too busy?)`));
       }

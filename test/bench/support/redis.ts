@@ -4,7 +4,8 @@ import { randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 
 import { hasRedisServer, startRedis } from '../../support/redisServers.ts';
-import type { RedisAnswer, RedisRequest } from './redisProcess.ts';
+import type { ProxyState } from './proxy.ts';
+import type { RedisAnswer, RedisOrder, RedisRequest } from './redisProcess.ts';
 
 /** Round trips and commands that have passed. */
 export interface Counts {
@@ -23,6 +24,8 @@ export interface BenchRedis extends AsyncDisposable {
   readonly backend: string;
   /** Sets the delay of {@link delayedUrl}. */
   setDelay(delayMs: number): Promise<void>;
+  /** Makes {@link delayedUrl} fail, or well again. */
+  setState(state: ProxyState): Promise<void>;
   /** What has passed {@link delayedUrl} since the start. */
   counts(): Promise<Counts>;
 }
@@ -47,7 +50,7 @@ export async function startBenchRedis(redisUrl = process.env['BENCH_REDIS_URL'])
     waiting.delete(message.id);
   });
   let lastId = 0;
-  const ask = (request: { setDelayMs: number } | { count: true }) =>
+  const ask = (request: RedisOrder) =>
     new Promise<Counts>((resolve, reject) => {
       lastId += 1;
       waiting.set(lastId, resolve);
@@ -59,6 +62,9 @@ export async function startBenchRedis(redisUrl = process.env['BENCH_REDIS_URL'])
     token,
     async setDelay(delayMs) {
       await ask({ setDelayMs: delayMs });
+    },
+    async setState(state) {
+      await ask({ setState: state });
     },
     counts: () => ask({ count: true }),
     async [Symbol.asyncDispose]() {

@@ -1,8 +1,10 @@
 import { startGateway } from '../../../src/gateway/gateway.ts';
 import { startProxy } from './proxy.ts';
+import type { ProxyState } from './proxy.ts';
 
 /** What the parent asks of this process, and what it answers. */
-export type RedisRequest = { id: number; setDelayMs: number } | { id: number; count: true };
+export type RedisRequest = { id: number } & RedisOrder;
+export type RedisOrder = { setDelayMs: number } | { setState: ProxyState } | { count: true };
 export type RedisAnswer =
   | { ready: { url: string; delayedUrl: string; backend: string } }
   | { failed: string }
@@ -17,6 +19,7 @@ try {
   const proxy = await startProxy(gateway.url);
   process.on('message', (request: RedisRequest) => {
     if ('setDelayMs' in request) proxy.setDelay(request.setDelayMs);
+    if ('setState' in request) proxy.setState(request.setState);
     answer({ id: request.id, ...proxy.counts() });
   });
   process.on('disconnect', () => process.exit(0));

@@ -9,7 +9,7 @@ interface Column {
 }
 
 /** The figures as text; ratios are to the first case. Columns in which nobody has a figure are left out. */
-export function tableOf({ cases }: Report): string {
+export function tableOf({ cases, heapBytes }: Report): string {
   const [ours] = cases;
   if (ours === undefined) return '(no cases)';
   const tables = [tableOfCases(cases)];
@@ -24,6 +24,10 @@ export function tableOf({ cases }: Report): string {
     if (rssMiB !== undefined) tables.push(`${name}: resident MiB after so many requests ${JSON.stringify(rssMiB)}`);
     if (microseconds !== undefined) tables.push(`microseconds a token\n${tableOfTokens(microseconds)}`);
     if (notes.length > 0) tables.push(notes.map((note) => `${name}: ${note}`).join('\n'));
+  }
+  if (heapBytes !== undefined) {
+    const heaps = Object.entries(heapBytes).map(([name, bytes]) => `${name} ${(bytes / 1_048_576).toFixed(1)}`);
+    tables.push(`heap when all was done, in MiB: ${heaps.join(', ')}`);
   }
   return tables.join('\n\n');
 }
@@ -52,6 +56,8 @@ function tableOfCases(cases: readonly Row[]): string {
         title: `share at ${offered}`,
         value: ({ acceptedShare }: Row) => acceptedShare?.[offered]?.toFixed(3),
       })),
+    { title: 'requests', value: ({ requests }: Row) => requests?.toString() },
+    { title: 'retained bytes', value: ({ retainedBytes }: Row) => retainedBytes?.toFixed(1) },
     { title: 'failed', value: ({ failed }: Row) => failed },
   ].filter(({ value }) => cases.some((result) => value(result) !== undefined));
   return aligned([

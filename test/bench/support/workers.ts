@@ -62,6 +62,15 @@ export interface WorkerOptions {
   name: string;
   script: string;
   bindings: Readonly<Record<string, string>>;
+  /** Other Workers by the names of their bindings, which may also be sent scheduled events. */
+  services?: Readonly<Record<string, string>>;
+}
+
+export interface StartOptions {
+  /** SQL beside the app's own schema. */
+  schema?: readonly string[];
+  /** Lets {@link RunningWorkers.inspector} look into the isolates. @default false */
+  inspector?: boolean;
 }
 
 /**
@@ -73,6 +82,12 @@ const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 export interface RunningWorkers extends AsyncDisposable {
   /** Where each Worker listens, by its name. */
   urls: ReadonlyMap<string, string>;
+  /** The database's own socket; see the peer `database/d1.ts`. */
+  databaseUrl: string;
+  /** `127.0.0.1:9229`, where DevTools connect; `undefined` unless it was asked for. */
+  inspector: string | undefined;
+  /** Of workerd. */
+  pid: number;
 }
 
 /**
@@ -82,7 +97,7 @@ export interface RunningWorkers extends AsyncDisposable {
  */
 export async function startWorkers(
   workers: readonly WorkerOptions[],
-  schema: readonly string[] = [],
+  { schema = [], inspector = false }: StartOptions = {},
 ): Promise<RunningWorkers> {
   const folder = await mkdtemp(join(MEMORY, 'bench-'));
   try {
@@ -90,7 +105,7 @@ export async function startWorkers(
     await mkdir(join(folder, 'd1'));
     await writeFile(join(folder, 'd1.js'), await bundlePeer('database/d1.ts'));
     await writeFile(join(folder, 'config.capnp'), configOf(workers, [...(await migrations()), ...schema]));
-    return await serve(folder, workers.length);
+    return await serve(folder, workers.length + 1, inspector);
   } catch (error) {
     await rm(folder, { recursive: true });
     throw error;
@@ -104,24 +119,31 @@ async function migrations(): Promise<string[]> {
   return texts.flatMap((text) => text.split('--> statement-breakpoint'));
 }
 
+/** The service, and the socket, of the database. */
+const DATABASE = 'd1';
+
 /** Cap'n Proto text escapes strings as JSON does, as far as ASCII goes. */
 const quote = (text: string) => JSON.stringify(text);
 
 function configOf(workers: readonly WorkerOptions[], schema: readonly string[]): string {
   const services = workers.map(
-    ({ name, bindings }) => `    (name = ${quote(name)}, worker = (
+    ({ name, bindings, services: others = {} }) => `    (name = ${quote(name)}, worker = (
       compatibilityDate = "${COMPATIBILITY_DATE}",
+      compatibilityFlags = ["service_binding_extra_handlers"],
       modules = [(name = "index.js", esModule = embed ${quote(`${name}.js`)})],
       bindings = [
         (name = "DB", wrapped = (
           moduleName = "cloudflare-internal:d1-api",
-          innerBindings = [(name = "fetcher", service = "d1")])),
+          innerBindings = [(name = "fetcher", service = "${DATABASE}")])),
 ${Object.entries(bindings)
   .map(([key, value]) => `        (name = ${quote(key)}, text = ${quote(value)}),`)
   .join('\n')}
+${Object.entries(others)
+  .map(([key, service]) => `        (name = ${quote(key)}, service = ${quote(service)}),`)
+  .join('\n')}
       ])),`,
   );
-  const sockets = workers.map(
+  const sockets = [...workers, { name: DATABASE }].map(
     ({ name }) => `    (name = ${quote(name)}, address = "127.0.0.1:0", http = (), service = ${quote(name)}),`,
   );
   return `using Workerd = import "/workerd/workerd.capnp";
@@ -130,7 +152,7 @@ const config :Workerd.Config = (
   services = [
     (name = "internet", network = (allow = ["public", "private"])),
     (name = "disk", disk = (path = "d1", writable = true)),
-    (name = "d1", worker = (
+    (name = "${DATABASE}", worker = (
       compatibilityDate = "${COMPATIBILITY_DATE}",
       modules = [(name = "index.js", esModule = embed "d1.js")],
       durableObjectNamespaces = [(className = "Database", uniqueKey = "bench", enableSql = true)],
@@ -148,8 +170,9 @@ ${sockets.join('\n')}
 `;
 }
 
-async function serve(folder: string, sockets: number): Promise<RunningWorkers> {
-  const child = spawn(bin('workerd'), ['serve', '--control-fd=3', '--experimental', 'config.capnp'], {
+async function serve(folder: string, sockets: number, inspected: boolean): Promise<RunningWorkers> {
+  const options = ['--control-fd=3', '--experimental', ...(inspected ? ['--inspector-addr=127.0.0.1:0'] : [])];
+  const child = spawn(bin('workerd'), ['serve', ...options, 'config.capnp'], {
     cwd: folder,
     // Its stdout is the Workers' log.
     stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
@@ -173,17 +196,22 @@ async function serve(folder: string, sockets: number): Promise<RunningWorkers> {
   };
 
   const urls = new Map<string, string>();
+  let inspector: string | undefined;
+  const isReady = () => urls.size === sockets && (!inspected || inspector !== undefined);
   const listening = (async () => {
     for await (const text of createInterface({ input: child.stdio[3] as Readable })) {
       const message = JSON.parse(text) as { event: string; socket: string; port: number };
       if (message.event === 'listen') urls.set(message.socket, `http://127.0.0.1:${message.port}`);
-      if (urls.size === sockets) return;
+      if (message.event === 'listen-inspector') inspector = `127.0.0.1:${message.port}`;
+      if (isReady()) return;
     }
   })();
   await Promise.race([listening, exited]);
-  if (urls.size < sockets) {
+  if (!isReady()) {
     await stop();
     throw new Error(`workerd did not start: ${complaint.trim()}`);
   }
-  return { urls, [Symbol.asyncDispose]: stop };
+  const databaseUrl = urls.get(DATABASE) ?? '';
+  urls.delete(DATABASE);
+  return { urls, databaseUrl, inspector, pid: child.pid ?? 0, [Symbol.asyncDispose]: stop };
 }

@@ -36,6 +36,23 @@ export class Database extends DurableObject<Env> {
   }
 }
 
+const HANGING_MS = 5_000;
+
+/** `/state/away` and the like set it. */
+let state: DatabaseState = 'up';
+
+export type DatabaseState = 'up' | 'away' | 'hanging';
+
 export default {
-  fetch: (request, env) => env.DATABASE.getByName('bench').fetch(request),
+  async fetch(request, env) {
+    const [, asked] = /\/state\/(up|away|hanging)$/.exec(request.url) ?? [];
+    if (asked !== undefined) {
+      state = asked as DatabaseState;
+      return new Response(state);
+    }
+    if (state === 'away') return Response.json({ success: false, error: 'D1_ERROR: away' }, { status: 500 });
+    // Far longer than the deadline of those who ask, and not for ever: the runtime fails a request that nothing can end.
+    if (state === 'hanging') await scheduler.wait(HANGING_MS);
+    return env.DATABASE.getByName('bench').fetch(request);
+  },
 } satisfies ExportedHandler<Env>;

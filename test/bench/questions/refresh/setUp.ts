@@ -69,7 +69,7 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
       betterAuth('read', 86_400),
       { name: 'jose', script: jose, bindings: {} },
     ],
-    schema,
+    { schema },
   );
   const urlOf = (name: string) => running.urls.get(name) ?? '';
   try {

@@ -1,0 +1,82 @@
+import { createApp } from '../../../../src/app';
+import { cached } from '../../../../src/middlewares/cached.middleware';
+import { guard } from '../../../../src/middlewares/guard.middleware';
+import { rateLimiter } from '../../../../src/middlewares/rateLimiter.middleware';
+import { scheduled } from '../../../../src/scheduled';
+import { CacheService } from '../../../../src/services/cache.service';
+import { LockService } from '../../../../src/services/lock.service';
+import { RedisService } from '../../../../src/services/redis.service';
+import { sleep } from '../../../../src/services/retry';
+
+/** As large as a small record. */
+const value = (key: string) => ({ key, text: 'x'.repeat(200) });
+const namespace = 'memory';
+const HOUR = 3_600;
+const AT_ONCE = 0.001;
+
+/** The app, and routes for what its own do not do. */
+const app = createApp();
+
+app.get('/bench/limited', guard(rateLimiter({ windowMs: HOUR * 1_000, maxRequests: 1 })), (c) => c.json(value('')));
+
+const response = { ttlSeconds: HOUR, shared: true };
+app.get('/bench/cached', guard(cached(response)), (c) => c.json(value(c.req.query('n') ?? '')));
+app.get('/bench/cached-stale', guard(cached({ ...response, ttlSeconds: AT_ONCE, staleSeconds: HOUR })), (c) =>
+  c.json(value('')),
+);
+
+app.get('/bench/query/:key', async (c) => {
+  const args = c.req.param('key');
+  const tags = ['one', 'two', args];
+  return c.json(await CacheService.query({ namespace, args, tags, ttlSeconds: HOUR }, async () => value(args)));
+});
+app.get('/bench/stale', async (c) => {
+  const life = { ttlSeconds: AT_ONCE, staleSeconds: HOUR };
+  return c.json(await CacheService.query({ namespace, args: 'stale', ...life }, async () => value('')));
+});
+app.get('/bench/invalidate', async (c) => {
+  await CacheService.invalidate({ tags: ['one'] });
+  return c.json({});
+});
+app.get('/bench/lock', async (c) => {
+  await using lock = await LockService.acquire(`memory:${c.req.query('n')}`, { leaseMs: 5_000, waitMs: 50 });
+  return c.json({ acquired: lock.acquired });
+});
+
+/** What goes on after the response, as handlers of an app do it. */
+app.get('/bench/wait-until', (c) => {
+  c.executionCtx.waitUntil(sleep(5).then(() => RedisService.set('memory', 'waited', 'x', 60)));
+  return c.json({});
+});
+app.get('/bench/detached', (c) => {
+  void sleep(5)
+    .then(() => RedisService.set('memory', 'detached', 'x', 60))
+    .catch(() => undefined);
+  return c.json({});
+});
+app.get('/bench/never', (c) => {
+  void new Promise(() => undefined).then(() => c.res);
+  return c.json({});
+});
+app.get('/bench/stream', (c) => {
+  const parts = 64;
+  let sent = 0;
+  const stream = new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      sent += 1;
+      await sleep(1);
+      controller.enqueue(new Uint8Array(16_384));
+      if (sent === parts) controller.close();
+    },
+  });
+  return c.body(stream, 200, { 'Content-Length': String(parts * 16_384) });
+});
+app.get('/bench/slow', async (c) => {
+  await sleep(50);
+  return c.json(value(''));
+});
+app.get('/bench/failing', () => {
+  throw new Error('the handler failed');
+});
+
+export default { fetch: app.fetch, scheduled } satisfies ExportedHandler<Env>;
