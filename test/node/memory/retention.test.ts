@@ -39,7 +39,7 @@ async function retainedBytes(name: string): Promise<number> {
 }
 
 describe('an isolate keeps nothing of a request', () => {
-  it.each(['hit', 'aborted: handler under way', 'promise that never settles'])('%s', async (name) => {
+  it.each(['hit', 'aborted: miss', 'promise that never settles'])('%s', async (name) => {
     expect(await retainedBytes(name)).toBeLessThan(MOST_BYTES);
   });
 });

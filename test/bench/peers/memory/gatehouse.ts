@@ -1,3 +1,5 @@
+import { stream } from 'hono/streaming';
+
 import { createApp } from '../../../../src/app';
 import { cached } from '../../../../src/middlewares/cached.middleware';
 import { guard } from '../../../../src/middlewares/guard.middleware';
@@ -48,11 +50,37 @@ app.get('/bench/wait-until', (c) => {
   c.executionCtx.waitUntil(sleep(5).then(() => RedisService.set('memory', 'waited', 'x', 60)));
   return c.json({});
 });
+app.get('/bench/waited', async (c) => c.json(await RedisService.get('memory', 'waited')));
+/** How the detached promise of the last request to `/bench/detached` ended: plain text, for a later request to read. */
+let detached = '';
 app.get('/bench/detached', (c) => {
+  detached = '';
   void sleep(5)
     .then(() => RedisService.set('memory', 'detached', 'x', 60))
-    .catch(() => undefined);
+    .then(
+      () => (detached = 'written'),
+      (error: unknown) => (detached = String(error)),
+    );
+  // The runtime's own: it lets the promise go on, and the scope does not know of it.
+  (Object.getPrototypeOf(c.executionCtx) as typeof c.executionCtx).waitUntil.call(c.executionCtx, sleep(20));
   return c.json({});
+});
+app.get('/bench/detached-outcome', (c) => c.json(detached));
+/** A body that asks Redis after the response was returned. */
+app.get('/bench/streamed', (c) => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  if (c.req.query('keep') !== undefined) c.executionCtx.waitUntil(promise);
+  return stream(c, async (body) => {
+    try {
+      await sleep(5);
+      await RedisService.get('memory', 'nothing');
+      await body.write('read');
+    } catch (error) {
+      await body.write(String(error));
+    } finally {
+      resolve();
+    }
+  });
 });
 app.get('/bench/never', (c) => {
   void new Promise(() => undefined).then(() => c.res);

@@ -31,7 +31,7 @@ const BEYOND_MAPS = 12_000;
 
 /** Every kind of request that the app serves, with everything around it well, failing and hanging. */
 export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
-  const { users, target } = setUp;
+  const { users, logins, target } = setUp;
   let n = 0;
 
   const loadCase = (
@@ -119,7 +119,7 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
       // More would be refused: one hash at a time.
       connections: 4,
       next: (connection) => ({
-        body: JSON.stringify({ email: users[connection % users.length]?.email, password: PASSWORD }),
+        body: JSON.stringify({ email: logins[connection % logins.length]?.email, password: PASSWORD }),
       }),
     }),
     loadCase('cached(): hit', '/bench/cached', anonymous),
@@ -154,7 +154,7 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
       share: 0.5,
       connections: 8,
       vary: (request) => ({
-        body: JSON.stringify({ email: users[request % users.length]?.email, password: PASSWORD }),
+        body: JSON.stringify({ email: logins[request % logins.length]?.email, password: PASSWORD }),
       }),
     }),
     abandoned('aborted: stream', '/bench/stream', { share: 0.2, waitMs: () => 20 }),

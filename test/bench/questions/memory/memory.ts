@@ -6,6 +6,7 @@ import { rounded } from '../../support/measure.ts';
 import { startServerRedis } from '../../support/redis.ts';
 import { casesOf } from './cases.ts';
 import type { MemoryCase } from './cases.ts';
+import { measureGateway } from './gateway.ts';
 import { ISOLATES, start } from './setUp.ts';
 import type { Isolate } from './setUp.ts';
 
@@ -52,7 +53,10 @@ export const memory: Question = {
     const heapBytes = Object.fromEntries(
       await Promise.all(ISOLATES.map(async (name) => [name, await readHeap(name)] as const)),
     );
-    return { question: 'memory', cases, heapBytes };
+    const requests = rounds * REQUESTS_A_ROUND;
+    const gateway = await measureGateway(progress, { requests, redisUrl: process.env['BENCH_REDIS_URL'], only });
+    cases.push(...gateway.cases);
+    return { question: 'memory', cases, heapBytes: { ...heapBytes, gateway: gateway.heapBytes } };
   },
 };
 

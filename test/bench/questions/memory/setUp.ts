@@ -16,6 +16,8 @@ export type Isolate = (typeof ISOLATES)[number];
 
 /** Few, so that the maps that an isolate bounds are full before anything is measured. */
 const USERS = 32;
+/** Others, who only log in: their eleventh session ends their first. */
+const LOGINS = 8;
 const UNLIMITED = '100000000/1h';
 
 export interface User {
@@ -27,6 +29,8 @@ export interface User {
 export interface SetUp extends AsyncDisposable {
   workers: RunningWorkers;
   users: readonly User[];
+  /** Those who only log in. */
+  logins: readonly User[];
   /** Requests to this path, as one of the users. */
   target(worker: Isolate | 'clock', path: string, more?: Partial<Target>): Target;
   /** Makes D1 fail for all Workers, or well again. */
@@ -83,10 +87,11 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
   try {
     const urlOf = (name: string) => workers.urls.get(name) ?? '';
     const users: User[] = [];
-    for (let index = 0; index < USERS; index += 1) users.push(await register(urlOf('gatehouse'), index));
+    for (let index = 0; index < USERS + LOGINS; index += 1) users.push(await register(urlOf('gatehouse'), index));
     return {
       workers,
-      users,
+      users: users.slice(0, USERS),
+      logins: users.slice(USERS),
       target: (worker, path, more = {}) => ({
         url: `${urlOf(worker)}${path}`,
         headers: ADDRESS,

@@ -1,0 +1,120 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { setTimeout } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+import { freePort } from '../../../support/redisServers.ts';
+import type { CaseResult } from '../../question.ts';
+import { heapOf } from '../../support/inspector.ts';
+import type { Target } from '../../support/load.ts';
+import { rounded } from '../../support/measure.ts';
+import { loadHttp } from '../gateway/load.ts';
+import { abandon } from './abandon.ts';
+
+const TOKEN = 'bench';
+const CONNECTIONS = 32;
+const WARM_UP_REQUESTS = 2_000;
+const SETTLE_MS = 1_500;
+
+interface RunningGateway extends AsyncDisposable {
+  url: string;
+  /** `host:port` */
+  inspector: string;
+}
+
+/** The gateway as it is run in production, with its inspector. */
+async function startInspectedGateway(redisUrl: string | undefined): Promise<RunningGateway> {
+  const main = fileURLToPath(new URL('../../../../src/gateway/main.ts', import.meta.url));
+  const port = await freePort();
+  const child = spawn(process.execPath, ['--inspect=127.0.0.1:0', main], {
+    env: {
+      PATH: process.env['PATH'],
+      GATEWAY_TOKEN: TOKEN,
+      GATEWAY_PORT: String(port),
+      ...(redisUrl !== undefined && { REDIS_URL: redisUrl }),
+    },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  const exited = once(child, 'exit');
+  const stop = async () => {
+    child.kill();
+    await exited;
+  };
+  const inspector = new Promise<string>((resolve, reject) => {
+    createInterface({ input: child.stderr }).on('line', (line) => {
+      const [, address] = /Debugger listening on ws:\/\/([^/]+)/.exec(line) ?? [];
+      if (address !== undefined) resolve(address);
+    });
+    child.once('exit', (code) => reject(new Error(`the gateway ended with ${code}`)));
+  });
+  const url = `http://127.0.0.1:${port}`;
+  try {
+    const address = await inspector;
+    for (let attempt = 0; ; attempt += 1) {
+      const response = await fetch(url).catch(() => undefined);
+      await response?.text();
+      if (response !== undefined) return { url, inspector: address, [Symbol.asyncDispose]: stop };
+      if (attempt > 200) throw new Error('the gateway does not listen');
+      await setTimeout(50);
+    }
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+/** What a request leaves behind in the gateway's process. */
+export async function measureGateway(
+  progress: (line: string) => void,
+  { requests, redisUrl, only }: { requests: number; redisUrl?: string | undefined; only?: RegExp | undefined },
+): Promise<{ cases: CaseResult[]; heapBytes: number }> {
+  await using gateway = await startInspectedGateway(redisUrl);
+  const port = Number(new URL(gateway.url).port);
+  const loaded =
+    (path: string, body: string, { token = TOKEN, refused = false } = {}) =>
+    async (count: number): Promise<void> => {
+      const { errors } = await loadHttp({ port, token, path, body }, CONNECTIONS, { requests: count });
+      if (errors !== (refused ? count : 0)) throw new Error(`the gateway refused ${errors} of ${count} to ${path}`);
+    };
+  const long = JSON.stringify(['SET', 'memory:long', 'x'.repeat(1_000_000)]);
+  const target = (path: string): Target => ({
+    url: `${gateway.url}${path}`,
+    headers: { Authorization: `Bearer ${TOKEN}` },
+  });
+  const dropped = (path: string, body: string, slow: boolean) => (count: number) =>
+    abandon(target(path), {
+      connections: CONNECTIONS,
+      requests: count,
+      waitMs: (request) => (slow ? 30 : request % 6),
+      slow,
+      vary: () => ({ body }),
+    });
+  await loadHttp({ port, token: TOKEN, path: '/', body: long }, 1, { requests: 1 });
+
+  const kinds: { name: string; share?: number; run: (count: number) => Promise<unknown> }[] = [
+    { name: 'pipeline', run: loaded('/pipeline', '[["SET","memory:k","v"],["GET","memory:k"],["INCR","memory:n"]]') },
+    { name: 'transaction', run: loaded('/multi-exec', '[["SET","memory:k","v"],["GET","memory:k"]]') },
+    { name: '400', run: loaded('/', '["NO-SUCH-COMMAND"]', { refused: true }) },
+    { name: '401', run: loaded('/', '["PING"]', { token: 'wrong', refused: true }) },
+    { name: 'dropped connection', run: dropped('/pipeline', '[["GET","memory:k"],["INCR","memory:n"]]', false) },
+    { name: 'dropped reader of a long value', share: 0.2, run: dropped('/', '["GET","memory:long"]', false) },
+    { name: 'slow reader of a long value', share: 0.2, run: dropped('/', '["GET","memory:long"]', true) },
+    { name: 'dropped subscriber', share: 0.2, run: dropped('/subscribe/memory', '', false) },
+  ];
+  const cases: CaseResult[] = [];
+  for (const { name: kind, share = 1, run } of kinds) {
+    const name = `gateway: ${kind}`;
+    if (only !== undefined && !only.test(name)) continue;
+    const count = Math.round(requests * share);
+    await run(Math.min(WARM_UP_REQUESTS, count));
+    await setTimeout(SETTLE_MS);
+    const before = await heapOf(gateway.inspector);
+    await run(count);
+    await setTimeout(SETTLE_MS);
+    const after = await heapOf(gateway.inspector);
+    cases.push({ name, requests: count, retainedBytes: rounded((after - before) / count, 1) });
+    progress(`${name}: ${cases.at(-1)?.retainedBytes} bytes a request (${count})`);
+  }
+  return { cases, heapBytes: await heapOf(gateway.inspector) };
+}
