@@ -29,11 +29,7 @@ export async function heapOf(inspector: string, worker?: { name: string; url: st
     let isCollected = false;
     const collected = session.send('HeapProfiler.collectGarbage').finally(() => (isCollected = true));
     await setTimeout(PAUSE_MS);
-    // workerd collects in a task, and runs an isolate's tasks while that serves a request.
-    while (!isCollected && worker !== undefined) {
-      await (await fetch(worker.url)).text();
-      await setTimeout(PAUSE_MS);
-    }
+    if (worker !== undefined) await serveUntil(() => isCollected, worker.url);
     await collected;
     const {
       usedSize,
@@ -45,6 +41,14 @@ export async function heapOf(inspector: string, worker?: { name: string; url: st
     least = Math.min(least, bytes);
   }
   return least;
+}
+
+/** workerd collects in a task, and runs an isolate's tasks while that serves a request. */
+async function serveUntil(isDone: () => boolean, url: string): Promise<void> {
+  while (!isDone()) {
+    await (await fetch(url)).text();
+    await setTimeout(PAUSE_MS);
+  }
 }
 
 async function targetOf(inspector: string, name: string | undefined): Promise<string> {

@@ -22,7 +22,7 @@ function request<T>(work: (scope: RequestScope) => Promise<T>, own: Partial<Requ
   return {
     response,
     /** Once all is over that was given to `waitUntil`, and what it set off in its turn. */
-    async done() {
+    done: async () => {
       await waitOnExecutionContext(context);
       await scheduler.wait(0);
     },

@@ -21,8 +21,8 @@ export interface MemoryCase {
   /** Requests before the first reading: more than a map that fills with each request may hold. @default 2_000 */
   warmUp?: number;
   /** Makes something fail before the load begins; {@link heal} follows the last reading. */
-  setUp?(): Promise<void>;
-  run(requests: number): Promise<unknown>;
+  setUp?: () => Promise<void>;
+  run: (requests: number) => Promise<unknown>;
 }
 
 const CONNECTIONS = 32;

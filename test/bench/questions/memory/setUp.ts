@@ -32,7 +32,7 @@ export interface SetUp extends AsyncDisposable {
   /** Those who only log in. */
   logins: readonly User[];
   /** Requests to this path, as one of the users. */
-  target(worker: Isolate | 'clock', path: string, more?: Partial<Target>): Target;
+  target: (worker: Isolate | 'clock', path: string, more?: Partial<Target>) => Target;
   /** Makes D1 fail for all Workers, or well again. */
   setDatabase(state: 'up' | 'away' | 'hanging'): Promise<void>;
 }
