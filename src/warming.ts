@@ -7,8 +7,8 @@ import type { WarmingJob } from './services/warm.service';
 const PAGES = 3;
 
 /**
- * What an administrator sees first. Each load counts all users: without `everySeconds` it is warmed on request only, which
- * a table of millions may prefer.
+ * What an administrator sees first. A load reads one page of the index and the users on it: the total is kept by a trigger
+ * and not counted.
  */
 const userLists: WarmingJob<UserQuery> = {
   name: 'user-lists',

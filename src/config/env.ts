@@ -176,6 +176,7 @@ const schema = z
     REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
     REDIS_CALL_TIMEOUT_MS: integer(2_000, 1, 30_000),
     DATABASE_DEADLINE_MS: integer(2_000, 1, 30_000),
+    DATABASE_LOOKUPS_MAX: integer(64, 1, 10_000),
 
     BREAKER_WINDOW_MS: integer(10_000, 1_000),
     BREAKER_MIN_CALLS: integer(10),
@@ -236,6 +237,8 @@ export interface Config {
     };
   };
   databaseDeadlineMs: number;
+  /** How many reads of D1 an isolate has under way because Redis is away or has lost what it is asked. */
+  databaseLookupsMax: number;
   corsOrigins: readonly string[];
   /** An IPv6 network of this size is one client. */
   ipv6PrefixBits: number;
@@ -343,6 +346,7 @@ function shape(env: z.infer<typeof schema>): Config {
       },
     },
     databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
+    databaseLookupsMax: env.DATABASE_LOOKUPS_MAX,
     corsOrigins: env.CORS_ORIGINS,
     ipv6PrefixBits: env.IPV6_PREFIX_BITS,
     bodyLimitBytes: env.BODY_LIMIT_BYTES,

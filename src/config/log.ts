@@ -11,13 +11,17 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
   console[level](JSON.stringify({ level, event, ...fields }));
 }
 
-/** What may be said of an unknown error: its class and code. Messages of drivers quote values and commands. */
+/**
+ * What may be said of an unknown error: its class and code, and the `logFields` that an error of our own declares as free of
+ * values. Messages of drivers quote values and commands.
+ */
 export function describeError(error: unknown): LogFields {
   if (!(error instanceof Error)) return { error: typeof error };
-  const { code, reason } = error as { code?: unknown; reason?: unknown };
+  const { code, reason, logFields } = error as { code?: unknown; reason?: unknown; logFields?: LogFields };
   return {
     error: error.name,
     code: typeof code === 'string' ? code : undefined,
     reason: typeof reason === 'string' ? reason : undefined,
+    ...logFields,
   };
 }

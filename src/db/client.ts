@@ -1,23 +1,26 @@
 import type { D1Database } from '@cloudflare/workers-types';
+import { DrizzleError, is } from 'drizzle-orm';
 import { drizzle } from 'drizzle-orm/d1';
 import type { DrizzleD1Database } from 'drizzle-orm/d1';
 import type { BatchItem } from 'drizzle-orm/batch';
 
+import { primaryOf } from './binding';
+import { DatabaseUnavailable, StatementMistake, findDatabaseError } from './errors';
 import * as schema from './schema';
+import { withoutValues } from './shape';
+
+export { ConstraintViolation, DatabaseError, DatabaseUnavailable, StatementMistake, isUniqueViolation } from './errors';
 
 export type Drizzle = DrizzleD1Database<typeof schema>;
 export type Statement = BatchItem<'sqlite'>;
-
-/** The database did not answer, or not in time. The change that was asked for may or may not have happened. */
-export class DatabaseUnavailable extends Error {
-  override readonly name = 'DatabaseUnavailable';
-}
 
 export interface Database {
   /**
    * Runs queries within the deadline.
    *
-   * @throws {DatabaseUnavailable} but for a unique constraint, whose error passes through (see {@link isUniqueViolation})
+   * @throws {DatabaseUnavailable} when another try may succeed
+   * @throws {ConstraintViolation} see {@link isUniqueViolation}
+   * @throws {StatementMistake} for a statement that fails each time. Errors of `work` itself pass through
    */
   run<T>(work: (db: Drizzle) => Promise<T>): Promise<T>;
   /** A query that is not run: for its SQL. */
@@ -34,26 +37,20 @@ export interface DatabaseOptions {
   deadlineMs: number;
 }
 
-/**
- * D1's primary: what decides over sessions and caches must never come from a lagging replica, hence `first-primary`
- * (https://developers.cloudflare.com/d1/best-practices/read-replication/).
- */
+/** D1's primary, each time: a lagging replica must not decide over sessions and caches. */
 export function createDatabase(binding: D1Database, { deadlineMs }: DatabaseOptions): Database {
   let db: Drizzle | undefined;
-  // The session has what drizzle uses of a database: prepare() and batch().
-  const connect = () => (db ??= drizzle(binding.withSession('first-primary') as unknown as D1Database, { schema }));
+  const connect = () => (db ??= drizzle(primaryOf(binding), { schema }));
 
   const run: Database['run'] = async (work) => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new DatabaseUnavailable('no answer in time')), deadlineMs);
+      timer = setTimeout(() => reject(new DatabaseUnavailable('no response in time')), deadlineMs);
     });
     try {
       return await Promise.race([work(connect()), deadline]);
     } catch (error) {
-      if (error instanceof DatabaseUnavailable || isUniqueViolation(error)) throw error;
-      // Drizzle's message quotes the query and its values.
-      throw new DatabaseUnavailable(kindOf(error));
+      throw findDatabaseError(error) ?? drizzleMistake(error) ?? error;
     } finally {
       clearTimeout(timer);
     }
@@ -61,7 +58,13 @@ export function createDatabase(binding: D1Database, { deadlineMs }: DatabaseOpti
 
   return {
     run,
-    build: (make) => make(connect()),
+    build: (make) => {
+      try {
+        return make(connect());
+      } catch (error) {
+        throw drizzleMistake(error) ?? error;
+      }
+    },
     batch: (statements) =>
       run(async (drizzleDb) => {
         const [first, ...rest] = statements(drizzleDb);
@@ -70,21 +73,15 @@ export function createDatabase(binding: D1Database, { deadlineMs }: DatabaseOpti
   };
 }
 
-/** Whether a write met a UNIQUE constraint. D1 tells by text alone. */
-export function isUniqueViolation(error: unknown): boolean {
-  for (let cause = error, depth = 0; cause instanceof Error && depth < 4; cause = cause.cause, depth += 1) {
-    if (cause.message.includes('UNIQUE constraint failed')) return true;
-  }
-  return false;
-}
+/** Drizzle refuses some statements itself, mostly with a bare `Error`. */
+const DRIZZLE_TEXTS =
+  /^(?:No values to set|values\(\) must be called with at least one value|Insert select error|You cannot specify|Set operator error|Cannot pass undefined values|Alias ".*" is already used|Cannot execute a query on a query builder|Your .* references a column)/;
 
-/** SQLite's or D1's code, such as `SQLITE_ERROR`; never the message. */
-function kindOf(error: unknown): string {
-  for (let cause = error, depth = 0; cause instanceof Error && depth < 4; cause = cause.cause, depth += 1) {
-    const code = /\b(?:SQLITE|D1)_[A-Z_]+\b/.exec(cause.message)?.[0];
-    if (code !== undefined) return code;
-  }
-  return error instanceof Error ? error.name : 'unknown';
+function drizzleMistake(error: unknown): StatementMistake | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { message } = error;
+  const isDrizzles = is(error, DrizzleError) || DRIZZLE_TEXTS.test(message);
+  return isDrizzles ? new StatementMistake({ message: withoutValues(message) }, { cause: error }) : undefined;
 }
 
 /** In pieces of at most `size`: D1 binds at most 100 values a statement. */

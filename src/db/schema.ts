@@ -189,7 +189,16 @@ export const redisState = sqliteTable('redis_state', {
   leaseUntilMs: integer('lease_until_ms').notNull().default(0),
 });
 
+/** Numbers that would cost a scan: triggers keep them (see the migration that makes this table). */
+export const counters = sqliteTable('counters', {
+  /** `users`: how many there are. */
+  name: text('name', { enum: ['users'] }).primaryKey(),
+  value: integer('value').notNull(),
+});
+
 export type UserRow = typeof users.$inferSelect;
+/** A user without the secret. */
+export type AccountRow = Omit<UserRow, 'passwordHash'>;
 export type SessionRow = typeof sessions.$inferSelect;
 export type OneTimeTokenRow = typeof oneTimeTokens.$inferSelect;
 export type EventRow = typeof events.$inferSelect;

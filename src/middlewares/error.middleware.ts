@@ -4,7 +4,7 @@ import { HTTPException } from 'hono/http-exception';
 import { describeError, log } from '../config/log';
 import { AppError, ERRORS, unavailable } from '../errors';
 import type { ErrorCode } from '../errors';
-import { DatabaseUnavailable, RedisError } from '../services/errors';
+import { ConstraintViolation, DatabaseUnavailable, RedisError, StatementMistake } from '../services/errors';
 
 /** Types that a standard names (draft-ietf-httpapi-ratelimit-headers); the others are ours. */
 const REGISTERED_TYPES: Partial<Record<ErrorCode, string>> = {
@@ -47,8 +47,18 @@ export const onError: ErrorHandler = (error, c) => {
     return problem(c, error);
   }
   if (error instanceof DatabaseUnavailable) {
-    log('error', 'database.unavailable', { reason: error.message });
-    return problem(c, unavailable('The database', 5));
+    log('error', 'database.unavailable', { reason: error.message, ...error.logFields });
+    // An overloaded database needs its clients to be slower.
+    return problem(c, unavailable('The database', error.overloaded ? 10 : 5));
+  }
+  if (error instanceof ConstraintViolation && CLIENT_CONSTRAINTS.has(error.constraint)) {
+    log('warn', 'database.constraint', { path: c.req.path, ...error.logFields });
+    return problem(c, new AppError('CONFLICT'));
+  }
+  if (error instanceof StatementMistake || error instanceof ConstraintViolation) {
+    // The request is not to blame and a retry does not help: a 500, with all that a developer needs to find the statement.
+    log('error', 'database.mistake', { path: c.req.path, ...describeError(error), at: placesOf(error.cause ?? error) });
+    return problem(c, new AppError('INTERNAL'));
   }
   if (error instanceof RedisError) {
     log('error', 'redis.failed', { reason: error.message });
@@ -63,12 +73,20 @@ export const onError: ErrorHandler = (error, c) => {
   log('error', 'request.failed', {
     ...describeError(error),
     path: c.req.path,
-    // Where, without the message: it may quote what it failed on.
-    at: error.stack
-      ?.split('\n')
-      .filter((row) => /^\s+at /.test(row))
-      .slice(0, 3)
-      .join(' |'),
+    at: placesOf(error),
   });
   return problem(c, new AppError('INTERNAL'));
 };
+
+/** Constraints that two requests can violate together, or one that names what is gone: the data do not allow the request. */
+const CLIENT_CONSTRAINTS: ReadonlySet<ConstraintViolation['constraint']> = new Set(['unique', 'foreign-key']);
+
+/** Where an error was thrown, without its message, which may quote values. */
+function placesOf(error: unknown): string | undefined {
+  if (!(error instanceof Error)) return undefined;
+  return error.stack
+    ?.split('\n')
+    .filter((row) => /^\s+at /.test(row))
+    .slice(0, 3)
+    .join(' |');
+}

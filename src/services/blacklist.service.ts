@@ -1,24 +1,28 @@
-import { eq, lt } from 'drizzle-orm';
+import { lt } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
-import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { DatabaseUnavailable } from '../db/client';
-import { revokedTokens, sessions, users } from '../db/schema';
+import { revokedTokens } from '../db/schema';
 import { unavailable } from '../errors';
 import type { RedisBatch } from '../redis/batch';
-import type { RedisValue } from '../redis/client';
-import { RedisError } from '../redis/errors';
+import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
 import { judgeVersions } from './blacklist/denials';
 import type { LocalDenials, Verdict } from './blacklist/denials';
-import { denialFields, recentDenials } from './blacklist/recent';
-import type { RevocationFacts, RevocationMemo } from './blacklist/memo';
+import { judge, readFacts } from './blacklist/facts';
+import type { FoundFacts } from './blacklist/facts';
+import type { RevocationMemo } from './blacklist/memo';
+import { denialFields } from './blacklist/recent';
+import { parseRevocation } from './blacklist/reply';
+import type { RevocationReply } from './blacklist/reply';
 import { CLOCK_TOLERANCE_SECONDS } from './token/accessToken';
 import type { AccessClaims } from './token/accessToken';
 import type { EventEntry } from './event.service';
+import type { Lookups } from './lookups';
 import type { OutboxService } from './outbox.service';
+import type { RequestAccounts } from './requestAccounts';
 import { facade } from './scope';
 
 export type { Verdict } from './blacklist/denials';
@@ -66,97 +70,109 @@ export interface BlacklistDeps {
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
+  /** Bounds what this isolate asks D1 because Redis cannot tell. */
+  lookups: Lookups;
+  /** The current request's, for the row that a lookup brings along. */
+  accounts: () => RequestAccounts;
   denials: LocalDenials;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
 }
 
+/** Longer than a lookup takes, by this much. */
+const LOOKUP_SLACK_MS = 500;
+
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
-  const { batch, database, outbox, keys, config, memo, denials, waitUntil, now, degraded } = deps;
+  const { batch, database, outbox, keys, config, memo, lookups, accounts, denials, waitUntil, now, degraded } = deps;
+  const lostAfterMs = config.databaseDeadlineMs + LOOKUP_SLACK_MS;
 
-  async function readFacts(userId: string, sessionId: string): Promise<RevocationFacts> {
-    const [user, session, tokens] = await database.run((db) =>
-      db.batch([
-        db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
-        db.select({ endedAtMs: sessions.endedAtMs }).from(sessions).where(eq(sessions.id, sessionId)),
-        db.select({ id: revokedTokens.id }).from(revokedTokens).where(eq(revokedTokens.userId, userId)),
-      ]),
-    );
-    if (user[0] === undefined) return null;
-    const sessionEnded = session[0] === undefined || session[0].endedAtMs !== null;
-    return { ...user[0], sessionEnded, revokedTokens: new Set(tokens.map(({ id }) => id)) };
+  /** Asks D1, and tells Redis after the response when it has lost what D1 says. */
+  async function lookUp(claims: AccessClaims, lost: boolean): Promise<FoundFacts> {
+    const found = await lookups.run(() => readFacts(claims, { database, config, now, withDenials: lost }));
+    memo.set(claims.sessionId, found.facts, found.askedAtMs);
+    if (lost) seed(claims.userId, found);
+    return found;
   }
 
-  /** One lookup at a time a session and isolate; a follower whose leader died asks for itself. */
-  async function sharedFacts(userId: string, sessionId: string): Promise<RevocationFacts> {
+  /**
+   * Redis is away: D1 decides, by what it said up to a second ago. Parallel requests of a session share one lookup.
+   */
+  async function withoutRedis(claims: AccessClaims): Promise<Verdict> {
+    const { sessionId } = claims;
     const known = memo.get(sessionId, now());
-    if (known !== undefined) return known;
-    const underWay = memo.underWay(sessionId);
-    if (underWay !== undefined) {
-      let timer: ReturnType<typeof setTimeout> | undefined;
-      const late = new Promise<'late'>((resolve) => {
-        timer = setTimeout(() => resolve('late'), config.databaseDeadlineMs);
-      });
-      const facts = await Promise.race([underWay, late]).finally(() => clearTimeout(timer));
-      if (facts !== 'late') return facts;
-    }
-    const lookup = memo.track(sessionId, readFacts(userId, sessionId), now);
-    waitUntil(lookup.catch(() => undefined));
-    return lookup;
-  }
-
-  async function fromDatabase(
-    claims: AccessClaims,
-    facts: (userId: string, sessionId: string) => Promise<RevocationFacts>,
-  ): Promise<Verdict> {
-    try {
-      return judge(claims, await facts(claims.userId, claims.sessionId));
-    } catch (error) {
-      if (error instanceof DatabaseUnavailable) throw unavailable('The check for revoked tokens', 5, error);
-      throw error;
-    }
-  }
-
-  /** Redis answers but has lost this user's hash: it gets it back after the answer, with what D1 denies. */
-  async function seed(userId: string): Promise<void> {
-    const [user, recent] = await database.run((db) =>
-      db.batch([
-        db.select({ epoch: users.epoch, accessVersion: users.accessVersion }).from(users).where(eq(users.id, userId)),
-        recentDenials(db, userId, config, now()),
-      ]),
+    if (known !== undefined) return judge(claims, known);
+    const order = accounts().nextOrder();
+    const found = await memo.flights.load(
+      sessionId,
+      async () => {
+        // A lookup that ended while this one waited for its turn is young enough.
+        const meanwhile = memo.get(sessionId, now());
+        if (meanwhile !== undefined) return withoutAccount(meanwhile);
+        return lookUp(claims, false);
+      },
+      { waitUntil, lostAfterMs },
     );
-    const denied = denialFields(recent);
-    if (user[0] === undefined || denied === undefined) return;
+    accounts().note(found, order);
+    return judge(claims, found.facts);
+  }
+
+  /** Redis is there but has lost this user: a revocation that was acknowledged before this request counts. */
+  async function withoutHash(claims: AccessClaims): Promise<Verdict> {
+    // Cache entries that this request has asked for are looked at before D1 is, so that the user's row may fill them.
+    await accounts().readsSettled();
+    const order = accounts().nextOrder();
+    const found = await memo.flights.load(`lost ${claims.sessionId}`, () => lookUp(claims, true), {
+      waitUntil,
+      lostAfterMs,
+    });
+    accounts().note(found, order);
+    return judge(claims, found.facts);
+  }
+
+  async function fromDatabase(claims: AccessClaims, verdict: (claims: AccessClaims) => Promise<Verdict>) {
+    try {
+      return await verdict(claims);
+    } catch (error) {
+      if (!(error instanceof DatabaseUnavailable)) throw error;
+      throw unavailable('The check for revoked tokens', error.overloaded ? 10 : 5, error);
+    }
+  }
+
+  /** The user's hash, with everything that D1 denies. */
+  function seed(userId: string, { facts, denials: recent }: FoundFacts): void {
+    const denied = recent && denialFields(recent);
+    if (facts === null || denied === undefined) return;
     void batch.deferRun(
       blacklistMerge,
       [keys.blacklist(userId)],
-      [blacklistTtlMs(config), ...denied, 'av', user[0].accessVersion, 'ep', user[0].epoch],
+      [blacklistTtlMs(config), ...denied, 'av', facts.accessVersion, 'ep', facts.epoch],
     );
   }
 
+  async function askRedis({ userId, sessionId, tokenId }: AccessClaims): Promise<RevocationReply> {
+    const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
+    const parsed = parseRevocation(reply);
+    if (parsed === undefined) throw new RedisUnavailable('garbage');
+    return parsed;
+  }
+
   async function ask(claims: AccessClaims, whenUnavailable: RevocationFailurePolicy): Promise<Verdict> {
-    const { userId, sessionId, tokenId } = claims;
-    let reply: RedisValue;
+    let reply: RevocationReply;
     try {
-      reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
+      reply = await askRedis(claims);
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       degraded(`revocation=${whenUnavailable}`);
       if (whenUnavailable === 'open') return 'valid';
       if (whenUnavailable === 'closed') throw unavailable('The check for revoked tokens', 5, error);
-      return fromDatabase(claims, sharedFacts);
+      return fromDatabase(claims, withoutRedis);
     }
-
-    const [epoch, accessVersion, sessionDenied, tokenDenied] = Array.isArray(reply) ? reply : [];
-    if (sessionDenied != null || tokenDenied != null) return 'revoked';
-    if (epoch != null && Number.isSafeInteger(Number(epoch))) {
-      return judgeVersions(claims, { epoch: Number(epoch), accessVersion: Number(accessVersion ?? 0) });
-    }
+    const { epoch, accessVersion, denied } = reply;
+    if (denied) return 'revoked';
+    if (epoch !== null) return judgeVersions(claims, { epoch, accessVersion });
     degraded('revocation=unknown');
-    waitUntil(seed(userId).catch((error: unknown) => log('warn', 'blacklist.seed_failed', describeError(error))));
-    // Asked anew: what was acknowledged a moment ago counts, although Redis has lost it since.
-    return fromDatabase(claims, readFacts);
+    return fromDatabase(claims, withoutHash);
   }
 
   return {
@@ -186,7 +202,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   };
 }
 
-function judge(claims: AccessClaims, facts: RevocationFacts): Verdict {
-  if (facts === null || facts.sessionEnded || facts.revokedTokens.has(claims.tokenId)) return 'revoked';
-  return judgeVersions(claims, facts);
+/** Facts that were read for an earlier request: its row of the user is not for this one. */
+function withoutAccount(facts: FoundFacts['facts']): FoundFacts {
+  return { facts, account: undefined, denials: undefined, askedAtMs: 0, askedAtWallMs: 0 };
 }

@@ -7,7 +7,7 @@ import { cacheFill } from '../redis/scripts/cacheFill';
 import { canonicalize, hashCanonical } from './cache/canonical';
 import { encodeEntry } from './cache/entry';
 import type { CacheKey } from './cache/entry';
-import type { Flights } from './cache/flights';
+import type { Flights, Loaded } from './cache/flights';
 import type { Windows } from './cache/freshness';
 import { createIntents } from './cache/intents';
 import type { ManualFills } from './cache/intents';
@@ -32,7 +32,9 @@ import { decodeEntry } from './cache/loads';
 import type { Wanted } from './cache/loads';
 import { createRows } from './cache/rows';
 import type { CachedRows, RowsOptions, RowsQuery } from './cache/rows';
+import type { FreshFlights } from './freshFlights';
 import type { LockService } from './lock.service';
+import type { Lookups } from './lookups';
 import { facade } from './scope';
 
 export type { CacheKey } from './cache/entry';
@@ -96,7 +98,17 @@ export interface CacheService {
    */
   rows<T>(options: RowsOptions, build: (db: Drizzle) => RowsQuery<T>): CachedRows<T>;
   /** {@link query} for the entry that `cacheUser` and `getCachedUser` name. */
-  user<T>(userId: string, life: number | LifeOptions, loader: Loader<T>): Promise<T | null>;
+  user<T>(userId: string, life: number | UserOptions, loader: Loader<T>): Promise<T | null>;
+  /**
+   * {@link user} for many users: one round trip for all, one call of the loader for those that are missing.
+   *
+   * @param loader returns a user (or `null`) for each of the missing ids, in their order
+   */
+  users<T>(
+    userIds: readonly string[],
+    life: UserOptions,
+    loader: (missing: readonly string[]) => Promise<readonly (T | null)[]>,
+  ): Promise<(T | null)[]>;
   /**
    * Stores a user that this request has loaded after its `getCachedUser`, which must come first: it notes what the cache
    * looked like before the load. Without it that is noted now, and a user who was loaded before an invalidation would
@@ -149,6 +161,12 @@ export interface CacheService {
   ): Promise<BatchResponse<S>>;
 }
 
+/** How long a cached user may be served, and where it comes from. */
+export interface UserOptions extends LifeOptions, Pick<Wanted, 'readsDatabase'> {
+  /** The user, if this request has read it already. */
+  readonly known?: Wanted['known'];
+}
+
 declare module './scope' {
   interface ServiceMap {
     cache: CacheService;
@@ -159,6 +177,9 @@ export const CacheService: CacheService = facade('cache');
 
 export interface CacheDeps extends InvalidationsDeps {
   flights: Flights;
+  freshLoads: FreshFlights<Loaded>;
+  lookups: Lookups;
+  nextOrder: () => number;
   memory: CacheMemory;
   waitUntil: (promise: Promise<unknown>) => void;
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
@@ -201,6 +222,7 @@ export function createCacheService(given: CacheDeps): CacheService {
     windows: windowsOf(options),
     schema: options.schema,
     lease: options.lease,
+    readsDatabase: options.readsDatabase,
   });
 
   const service: CacheService = {
@@ -210,14 +232,13 @@ export function createCacheService(given: CacheDeps): CacheService {
 
     keyOf({ namespace, args, user, tags = [] }) {
       const declared = [...new Set(tags)].sort();
-      const canonical = canonicalize([namespace, args, user, declared]);
-      const hash = hashCanonical(canonical);
+      const hash = hashCanonical(canonicalize([namespace, args, user, declared]));
       const nonceKeys = [keys.namespaceNonce(namespace), ...declared.map((tag) => keys.tagNonce(tag))];
       return user === undefined
-        ? { entryKey: keys.cacheEntry(namespace, hash), canonical, nonceKeys }
+        ? { entryKey: keys.cacheEntry(namespace, hash), canonical: hash, nonceKeys }
         : {
             entryKey: keys.userEntry(namespace, user, hash),
-            canonical,
+            canonical: hash,
             nonceKeys: [keys.userNonce(user), ...nonceKeys],
           };
     },
@@ -255,9 +276,19 @@ export function createCacheService(given: CacheDeps): CacheService {
       return createRows({ database, cache: service }, options, build);
     },
 
-    async user<T>(userId: string, life: number | LifeOptions, loader: Loader<T>) {
-      const windows = windowsOf(typeof life === 'number' ? { ttlSeconds: life } : life);
-      return (await one({ key: userKey(userId), windows }, loader)).value;
+    async user<T>(userId: string, life: number | UserOptions, loader: Loader<T>) {
+      const options = typeof life === 'number' ? { ttlSeconds: life } : life;
+      return (await one({ key: userKey(userId), ...userOptions(options) }, loader)).value;
+    },
+
+    async users<T>(
+      userIds: readonly string[],
+      life: UserOptions,
+      loader: (missing: readonly string[]) => Promise<readonly (T | null)[]>,
+    ) {
+      const wanted = userIds.map((userId) => ({ userId, key: userKey(userId), ...userOptions(life) }));
+      const results = await resolve(wanted, (missing) => loader(missing.map(({ userId }) => userId)));
+      return results.map(({ value }) => value as T | null);
     },
 
     async getCachedUser<T>(userId: string) {
@@ -287,7 +318,7 @@ export function createCacheService(given: CacheDeps): CacheService {
         const body = encodeEntry(key, intent.nonces, entry);
         const lifeMs = entry.hardExpiryMs - entry.createdAtMs;
         const args = fills.fillArguments(intent, body, lifeMs, intent.loadingAtMs);
-        return Number(fills.noteTime(await batch.run(cacheFill, ...args))) > 0;
+        return fills.noteTime(await batch.run(cacheFill, ...args)) === 'filled';
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         degraded('cache=bypass');
@@ -303,6 +334,11 @@ export function createCacheService(given: CacheDeps): CacheService {
     },
   };
   return service;
+}
+
+function userOptions(options: UserOptions) {
+  const { readsDatabase, known } = options;
+  return { windows: windowsOf(options), readsDatabase, known };
 }
 
 function windowsOf({ ttlSeconds, staleSeconds = 0, staleIfErrorSeconds = 0 }: LifeOptions): Windows {

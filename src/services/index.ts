@@ -127,8 +127,10 @@ function createServices(isolate: Isolate): ServiceMap {
 
   const reads = () => currentScope().cacheReads;
   const manualFills = () => currentScope().manualFills;
+  const accounts = () => currentScope().accounts;
   const forgetReads = (redisKeys?: readonly string[]) => {
     reads().clear();
+    accounts().forget();
     endManualFills(manualFills(), redisKeys);
     flights.separate(redisKeys);
   };
@@ -151,12 +153,21 @@ function createServices(isolate: Isolate): ServiceMap {
     forgetReads,
     probe: () => probeIfDue(isolate, currentScope()),
   });
-  const blacklist = createBlacklistService({ ...common, outbox, memo: isolate.revocationMemo });
+  const blacklist = createBlacklistService({
+    ...common,
+    outbox,
+    memo: isolate.revocationMemo,
+    lookups: isolate.lookups,
+    accounts,
+  });
   const cache = createCacheService({
     ...common,
     settings,
     flights,
     memory: isolate.cacheMemory,
+    freshLoads: isolate.freshLoads,
+    lookups: isolate.lookups,
+    nextOrder: () => accounts().nextOrder(),
     outbox,
     locks: lock,
     background: (work) => apart({}, ({ batch }) => work(batch)),
@@ -166,7 +177,7 @@ function createServices(isolate: Isolate): ServiceMap {
     forgetReads,
   });
   const session = createSessionService({ ...common, outbox, event });
-  const user = createUserService({ ...common, cache, outbox, event, settings });
+  const user = createUserService({ ...common, cache, outbox, event, settings, accounts });
   const auth = createAuthService({ ...common, session, token, passwords: password, outbox, blacklist, event });
   const recovery = createRecoveryService({ ...common, mail, outbox, event, passwords: password });
   const verification = createVerificationService({ ...common, mail, outbox, event });

@@ -10,6 +10,9 @@ import { LocalDenials } from './blacklist/denials';
 import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
 import { CacheMemory } from './cache/memory';
+import type { Loaded } from './cache/flights';
+import { FreshFlights } from './freshFlights';
+import { Lookups } from './lookups';
 import { createBlockList } from './rateLimit.service';
 import type { BlockList } from './rateLimit.service';
 import { PROBE_MS } from './probe';
@@ -42,10 +45,14 @@ export interface Isolate {
   /** `undefined` where the settings say that no mail is sent. */
   mailer: Mailer | undefined;
   flights: Flights;
+  /** Loads while Redis is away. */
+  freshLoads: FreshFlights<Loaded>;
   cacheMemory: CacheMemory;
   localLimiter: LocalLimiter;
   blocked: BlockList;
   revocationMemo: RevocationMemo;
+  /** What is read from D1 because Redis cannot tell. */
+  lookups: Lookups;
   denials: LocalDenials;
   touched: TouchMemo;
   readiness: ReadinessMemo;
@@ -53,6 +60,9 @@ export interface Isolate {
   degradations: Map<string, number>;
   databaseGone: DatabaseGone;
 }
+
+/** A lookup of a request that died is forgotten so long after its deadline. */
+const LOOKUP_SLACK_MS = 1_000;
 
 export interface IsolateOptions {
   now?: () => number;
@@ -74,10 +84,15 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
     passwords: createPasswordService({ config }),
     mailer: createMailer(config.mail, email),
     flights: new Flights(),
+    freshLoads: new FreshFlights(),
     cacheMemory: new CacheMemory(),
     localLimiter: new LocalLimiter(),
     blocked: createBlockList(),
     revocationMemo: new RevocationMemo(),
+    lookups: new Lookups({
+      max: config.databaseLookupsMax,
+      lostAfterMs: Math.max(config.databaseDeadlineMs, config.cache.loaderDeadlineMs) + LOOKUP_SLACK_MS,
+    }),
     denials: new LocalDenials(),
     touched: new BoundedMap(10_000),
     readiness: {},

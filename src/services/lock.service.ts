@@ -148,7 +148,9 @@ export function createLockService({
       try {
         const { reply, certain } = await release(name, holder);
         // After a lost answer the lock may be free because the first try freed it.
-        return reply === 1 || !certain ? 'released' : 'lost';
+        if (reply === 1) return 'released';
+        if (reply !== 0) return 'unavailable';
+        return certain ? 'lost' : 'released';
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
         log('warn', 'lock.release_failed', describeError(error));
@@ -172,7 +174,8 @@ export function createLockService({
         try {
           const { reply, askedAtMs } = await ask(lockExtend, [keys.lock(name)], [holder, leaseMs]);
           if (reply === 1) lease.grant(askedAtMs, leaseMs);
-          else lease.end('The lock was lost.');
+          else if (reply === 0) lease.end('The lock was lost.');
+          else throw new RedisUnavailable('garbage');
         } catch (error) {
           if (!(error instanceof RedisUnavailable)) throw error;
           return lease.remainingMs > 0 ? 'unavailable' : 'lost';
@@ -234,9 +237,11 @@ export function createLockService({
 
 /** @throws {RedisUnavailable} `garbage` */
 function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
-  const [granted, value] = Array.isArray(reply) ? reply : [];
-  if ((granted !== 0 && granted !== 1) || typeof value !== 'number') throw new RedisUnavailable('garbage');
-  return { granted: granted === 1, value };
+  const [granted, value] = Array.isArray(reply) && reply.length === 2 ? reply : [];
+  if ((granted !== 0 && granted !== 1) || !Number.isSafeInteger(value)) throw new RedisUnavailable('garbage');
+  // A fence counts from 1.
+  if (granted === 1 && Number(value) < 1) throw new RedisUnavailable('garbage');
+  return { granted: granted === 1, value: Number(value) };
 }
 
 function refusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unavailable' }): LockRefusal {

@@ -120,7 +120,7 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
       const happened = event.prepare({ kind: 'password-reset', userId }, mine);
       const atMs = now();
       const versions = outbox.prepareVersions(userId);
-      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const invalidation = outbox.prepare([userInvalidation(userId, 'details')]);
       const taken = takeOneTimeToken(row, atMs);
       const [changed] = await database.batch((db) => [
         db

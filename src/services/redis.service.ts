@@ -1,4 +1,5 @@
 import type { RedisBatch } from '../redis/batch';
+import type { RedisValue } from '../redis/client';
 import { RedisUnavailable } from '../redis/errors';
 import { DEFAULT_TTL_SECONDS, FALLBACK_TTL_SECONDS, RedisNamespace } from '../redis/keys';
 import type { Keys } from '../redis/keys';
@@ -116,14 +117,14 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
 
   const service: RedisService = {
     async get(namespace, key, options) {
-      const value = await attempt(batch.send('GET', keys.plain(namespace, key)), null, options);
-      return value === null ? null : String(value);
+      return attempt(textOf(batch.send('GET', keys.plain(namespace, key))), null, options);
     },
     async set(namespace, key, value, ttlSeconds, options) {
       const ttl = ttlSeconds ?? DEFAULT_TTL_SECONDS[namespace] ?? FALLBACK_TTL_SECONDS;
       if (!(ttl > 0)) throw new RangeError('ttlSeconds must be positive');
       const px = Math.ceil(ttl * 1_000);
-      return (await attempt(batch.send('SET', keys.plain(namespace, key), value, 'PX', px), null, options)) === 'OK';
+      const stored = oneOf(batch.send('SET', keys.plain(namespace, key), value, 'PX', px), 'OK', null);
+      return (await attempt(stored, null, options)) === 'OK';
     },
     async getJSON<T>(namespace: string, key: string, options?: RedisCallOptions) {
       const text = await service.get(namespace, key, options);
@@ -140,7 +141,7 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
       return service.set(namespace, key, text, ttlSeconds, options);
     },
     async delete(namespace, key, options) {
-      return (await attempt(batch.send('UNLINK', keys.plain(namespace, key)), null, options)) === 1;
+      return (await attempt(oneOf(batch.send('UNLINK', keys.plain(namespace, key)), 1, 0), 0, options)) === 1;
     },
     async deletePattern(namespace, pattern, options) {
       let deleted = 0;
@@ -163,4 +164,19 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
     },
   };
   return service;
+}
+
+/** @throws {RedisUnavailable} `garbage` for a reply that GET does not give */
+async function textOf(reply: Promise<RedisValue>): Promise<string | null> {
+  const value = await reply;
+  if (value === null || typeof value === 'string') return value;
+  throw new RedisUnavailable('garbage');
+}
+
+/** @throws {RedisUnavailable} `garbage` for any other reply */
+async function oneOf<T extends RedisValue>(reply: Promise<RedisValue>, ...expected: T[]): Promise<T> {
+  const value = await reply;
+  const known = expected.find((one) => one === value);
+  if (known === undefined) throw new RedisUnavailable('garbage');
+  return known;
 }

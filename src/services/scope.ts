@@ -4,6 +4,7 @@ import type { Database } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
 import type { CacheReads } from './cache/reader';
 import type { ManualFills } from './cache/intents';
+import { RequestAccounts } from './requestAccounts';
 import type { Device } from './session/device';
 
 /** An isolate's services by name. Each service module adds its own by declaration merging. */
@@ -48,6 +49,11 @@ export class RequestScope {
   readonly afterResponse: (() => void)[] = [];
   /** Cache entries that this request has read. */
   readonly cacheReads: CacheReads = new Map();
+  /** Users that this request has read along with its check for revoked tokens. */
+  readonly accounts = new RequestAccounts(
+    () => this.cacheReads,
+    () => this.now(),
+  );
   /** Values that this request loads by itself, between `getCachedUser` and `cacheUser`. */
   readonly manualFills: ManualFills = new Map();
   readonly #runtimeWaitUntil: ScopeParts['waitUntil'];

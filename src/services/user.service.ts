@@ -1,16 +1,18 @@
-import { and, asc, count, eq, gt, gte, isNull, ne, or, sql } from 'drizzle-orm';
+import { and, asc, count, eq, gt, gte, inArray, isNull, ne, or, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
-import type { Database } from '../db/client';
-import { events, sessions, users } from '../db/schema';
-import type { UserRow } from '../db/schema';
-import { AppError } from '../errors';
+import type { Database, Drizzle } from '../db/client';
+import { counters, sessions, users } from '../db/schema';
+import type { AccountRow, UserRow } from '../db/schema';
+import { AppError, unavailable } from '../errors';
 import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
 import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxMessage, OutboxService } from './outbox.service';
+import type { RequestAccounts } from './requestAccounts';
 import { endOthers } from './session/statements';
 import { facade } from './scope';
+import { createDeletion } from './user/deletion';
 
 /** An account as the API shows it. Times are RFC 3339 in UTC. */
 export interface User {
@@ -46,6 +48,9 @@ export interface UserChange {
   status?: 'active' | 'disabled' | undefined;
 }
 
+/** Each is overtaken only by a login of this very user at this very moment. */
+const DELETE_ATTEMPTS = 3;
+
 /** Accounts, read through the cache and invalidated on every change. */
 export interface UserService {
   /** The cache entry of a user, for `reads(…)`. */
@@ -71,12 +76,23 @@ declare module './scope' {
 
 export const UserService: UserService = facade('user');
 
-/** The namespace of every list of users. */
+/** The namespaces of the list of all users, and of what was searched for. They hold ids, no names. */
 const LISTS = 'users';
+const SEARCHES = 'users-found';
 
-/** What a change of a user makes wrong. */
-export function userInvalidation(userId: string) {
-  return { kind: 'invalidate', users: [userId], namespaces: [LISTS] } as const satisfies OutboxMessage;
+/** Lists that a change of a user makes wrong. */
+const LISTS_OF = {
+  /** The account came or went. */
+  account: [LISTS, SEARCHES],
+  /** What a search looks at has changed. */
+  name: [SEARCHES],
+  /** Lists show it, and read it from the user's own entry. */
+  details: [],
+} as const;
+
+/** What a change of a user makes wrong. One write for each namespace, which all changes share: no more than it takes. */
+export function userInvalidation(userId: string, changed: keyof typeof LISTS_OF = 'account') {
+  return { kind: 'invalidate', users: [userId], namespaces: LISTS_OF[changed] } satisfies OutboxMessage;
 }
 
 /** Trimmed, NFC, lower case: what two spellings of one address have in common. */
@@ -84,7 +100,7 @@ export function normalizeEmail(email: string): string {
   return email.trim().normalize('NFC').toLowerCase();
 }
 
-export function presentUser(row: UserRow): User {
+export function presentUser(row: AccountRow): User {
   const { id, email, emailVerifiedAtMs, name, role, status, createdAtMs, updatedAtMs } = row;
   const [createdAt, updatedAt] = [createdAtMs, updatedAtMs].map((ms) => new Date(ms).toISOString()) as [string, string];
   return { id, email, emailVerified: emailVerifiedAtMs !== null, name, role, status, createdAt, updatedAt };
@@ -96,17 +112,43 @@ export interface UserDeps {
   outbox: OutboxService;
   event: EventService;
   settings: Config['cache'];
+  /** The current request's. */
+  accounts: () => RequestAccounts;
   now: () => number;
 }
 
-export function createUserService({ database, cache, outbox, event, settings, now }: UserDeps): UserService {
-  const load = async (userId: string) => {
-    const [row] = await database.run((db) => db.select().from(users).where(eq(users.id, userId)));
-    return row;
+export function createUserService({ database, cache, outbox, event, settings, accounts, now }: UserDeps): UserService {
+  const load = async (userIds: readonly string[]) => {
+    const rows = await database.run((db) =>
+      db
+        .select()
+        .from(users)
+        .where(inArray(users.id, [...userIds])),
+    );
+    const byId = new Map(rows.map((row) => [row.id, presentUser(row)]));
+    return userIds.map((userId) => byId.get(userId) ?? null);
   };
 
+  /** The row that the check for revoked tokens has brought along. */
+  const known = (userId: string) => (since: number | undefined) => {
+    const found = accounts().get(userId, since);
+    return found && { value: presentUser(found.account), readAtWallMs: found.readAtWallMs };
+  };
+
+  const deletion = createDeletion({
+    database,
+    outbox,
+    now,
+    // The entry itself, and not only its version: it holds the person's name.
+    copiesOf: (userId) => ({ ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] }),
+  });
+
   // With the database away what was read before is better than nothing; changes end it all the same.
-  const life = (ttlSeconds: number) => ({ ttlSeconds, staleIfErrorSeconds: settings.staleIfErrorSeconds });
+  const life = (ttlSeconds: number) => ({
+    ttlSeconds,
+    staleIfErrorSeconds: settings.staleIfErrorSeconds,
+    readsDatabase: true,
+  });
 
   return {
     keyOf: (userId) => cache.userKey(userId),
@@ -124,33 +166,35 @@ export function createUserService({ database, cache, outbox, event, settings, no
     },
 
     async getUser(userId) {
-      const user = await cache.user(userId, life(settings.userTtlSeconds), async () => {
-        const row = await load(userId);
-        return row === undefined ? null : presentUser(row);
-      });
+      const options = { ...life(settings.userTtlSeconds), known: known(userId) };
+      const user = await cache.user(userId, options, async () => (await load([userId]))[0] ?? null);
       if (user === null) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
       return user;
     },
 
     async getUsers({ page, limit, q }) {
-      const args = { page, limit, q: q === undefined ? undefined : q.toLowerCase() };
-      const list = await cache.query({ namespace: LISTS, args, ...life(settings.listTtlSeconds) }, () =>
+      const args = { page, limit, q: q === undefined ? undefined : q.toLowerCase(), of: 'ids' };
+      const namespace = q === undefined ? LISTS : SEARCHES;
+      const list = await cache.query({ namespace, args, ...life(settings.listTtlSeconds) }, () =>
         database.run(async (db) => {
           const where = q === undefined ? undefined : or(contains(users.email, q), contains(users.name, q));
-          const [items, [found]] = await db.batch([
+          const [rows, [found]] = await db.batch([
             db
-              .select()
+              .select({ id: users.id })
               .from(users)
               .where(where)
               .orderBy(asc(users.createdAtMs), asc(users.id))
               .limit(limit)
               .offset((page - 1) * limit),
-            db.select({ total: count() }).from(users).where(where),
+            where === undefined ? totalOf(db) : db.select({ total: count() }).from(users).where(where),
           ]);
-          return { items: items.map(presentUser), page, limit, total: found?.total ?? 0 };
+          return { ids: rows.map(({ id }) => id), total: found?.total ?? 0 };
         }),
       );
-      return list ?? { items: [], page, limit, total: 0 };
+      if (list === null) return { items: [], page, limit, total: 0 };
+      // The users themselves stand in one entry each: a list shows a change at once, and a deletion takes every copy along.
+      const items = await cache.users<User>(list.ids, life(settings.userTtlSeconds), load);
+      return { items: items.filter((user) => user !== null), page, limit, total: list.total };
     },
 
     async updateUser(userId, { name, role, status }, by) {
@@ -160,7 +204,7 @@ export function createUserService({ database, cache, outbox, event, settings, no
         ...(role === undefined ? [] : [event.prepare({ kind: 'role-changed', ...about }, ne(users.role, role))]),
         ...(status === undefined ? [] : [event.prepare({ kind, ...about }, ne(users.status, status))]),
       ];
-      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const invalidation = outbox.prepare([userInvalidation(userId, name === undefined ? 'details' : 'name')]);
       const versions = role !== undefined || status !== undefined ? outbox.prepareVersions(userId) : undefined;
       const updatedAtMs = now();
       const results = await database.batch((db) => [
@@ -201,41 +245,17 @@ export function createUserService({ database, cache, outbox, event, settings, no
     },
 
     async deleteUser(userId) {
-      const live = await database.run((db) =>
-        db
-          .select({ sessionId: sessions.id, expiresAtMs: sessions.expiresAtMs })
-          .from(sessions)
-          .where(and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(sessions.expiresAtMs, now())))
-          .limit(1_000),
-      );
-      const told = outbox.prepare([
-        // The copies themselves, and not only their nonces: they hold what the person is called.
-        { ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] },
-        ...live.map(
-          ({ sessionId, expiresAtMs }) => ({ kind: 'session-end', reason: 'deleted', sessionId, expiresAtMs }) as const,
-        ),
-      ]);
-      const versions = outbox.prepareVersions(userId);
-      const [rows] = await database.batch((db) => [
-        // Raised before it goes, so that the message outdates every token.
-        db
-          .update(users)
-          .set({ epoch: sql`${users.epoch} + 1` })
-          .where(eq(users.id, userId))
-          .returning(),
-        ...versions.statements(db),
-        ...told.statements(db),
-        endOthers(db, { userId, reason: 'deleted', atMs: now() }),
-        // What remains until the tokens have expired says nothing about the person.
-        db.update(sessions).set({ device: '', address: '', data: '{}' }).where(eq(sessions.userId, userId)),
-        db.delete(events).where(eq(events.userId, userId)),
-        dropOneTimeTokens(db, userId),
-        db.delete(users).where(eq(users.id, userId)),
-      ]);
-      const [gone] = rows as UserRow[];
-      await Promise.all([told.deliver(), gone && versions.deliver(gone)]);
+      for (let attempt = 1; attempt <= DELETE_ATTEMPTS; attempt += 1) {
+        if (await deletion.attempt(userId)) return;
+      }
+      throw unavailable('The deletion', 1);
     },
   };
+}
+
+/** How many users there are, without counting them. */
+function totalOf(db: Drizzle) {
+  return db.select({ total: counters.value }).from(counters).where(eq(counters.name, 'users'));
 }
 
 /** Not LIKE: D1 takes patterns of 50 bytes at most. */

@@ -82,7 +82,7 @@ export function createVerificationService({
       const { row } = await findOneTimeToken(database, token, { purpose, atMs: now() });
       const { userId, email } = row;
       const atMs = now();
-      const invalidation = outbox.prepare([userInvalidation(userId)]);
+      const invalidation = outbox.prepare([userInvalidation(userId, 'details')]);
       const taken = takeOneTimeToken(row, atMs);
       // It says nothing of an address that the account has got since.
       const stands = and(eq(users.email, email), taken.granted);

@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Miniflare } from 'miniflare';
 
 import { testBindings } from './bindings.ts';
+import { BREAKABLE } from './breakableDatabase.ts';
 import type { Mailbox } from './mailbox.ts';
 
 const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
@@ -34,6 +35,8 @@ export interface RunningApp extends AsyncDisposable {
   urls: string[];
   /** The app's own database, to look behind its back. */
   sql(query: string, ...values: unknown[]): Promise<Record<string, unknown>[]>;
+  /** Every query of the app fails from now on, or no longer: its database cannot be reached. */
+  database(state: 'here' | 'away'): Promise<void>;
   /** Runs the cron trigger. */
   scheduled(): Promise<void>;
   /** Kills workerd in the middle of whatever it does (SIGKILL); new isolates come up on the same database and addresses. */
@@ -43,9 +46,11 @@ export interface RunningApp extends AsyncDisposable {
 
 const COMPATIBILITY_DATE = '2026-10-20';
 
-/** A Worker of one module, beside the app. */
-function workerOf(name: string, contents: string) {
-  const manifest = { mainModule: 'index.js', modules: { 'index.js': { type: 'esm' as const, contents } } };
+/** A Worker of one module, or of the app and one before it. */
+function workerOf(name: string, contents: string, app?: string) {
+  const esm = (text: string) => ({ type: 'esm' as const, contents: text });
+  const modules = { 'index.js': esm(contents), ...(app !== undefined && { 'app.js': esm(app) }) };
+  const manifest = { mainModule: 'index.js', modules };
   return { config: { name, compatibilityDate: COMPATIBILITY_DATE, manifest } };
 }
 
@@ -75,7 +80,7 @@ export async function startApp(options: {
     workers: [
       ...names.map((name) => ({
         config: {
-          ...workerOf(name, contents).config,
+          ...workerOf(name, BREAKABLE, contents).config,
           env: {
             DB: { type: 'd1' as const, id: 'gatehouse' },
             ...(email === 'miniflare' && { EMAIL: { type: 'send-email' as const } }),
@@ -112,6 +117,9 @@ export async function startApp(options: {
         .bind(...values)
         .all();
       return results;
+    },
+    async database(state) {
+      await Promise.all(urls.map((base) => fetch(`${base}/__database?${state}`)));
     },
     async scheduled() {
       const worker = (await miniflare.getWorker()) as unknown as {

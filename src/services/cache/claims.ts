@@ -2,7 +2,7 @@ import type { RedisBatch } from '../../redis/batch';
 import type { Command, RedisValue } from '../../redis/client';
 import { RedisError } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
-import { NONCE_TTL_MS, bump, initialNonce, isInitial } from './entry';
+import { NONCE_TTL_MS, bump, initialNonce, isInitial, isNonce } from './entry';
 import type { CacheKey, Snapshot } from './entry';
 import type { CacheMemory } from './memory';
 
@@ -52,14 +52,13 @@ export function claim(missing: readonly string[], { batch, keys, memory, degrade
     // What NX has just written is ours whatever a replica says that lags behind.
     const values = [...missing, keys.cacheMark].map((_, at) => (replies[at] === 'OK' ? chosen[at] : read[at]) ?? null);
     const mark = values.at(-1);
-    memory.mark = typeof mark === 'string' ? mark : undefined;
-    // A key of another type is no nonce, and stands in the way of one.
-    const foreign = names.filter((_, at) => values[at] === null);
+    memory.mark = isNonce(mark) ? mark : undefined;
+    // A key of another type, or with foreign text, is no nonce and stands in the way of one.
+    const foreign = names.filter((_, at) => !isNonce(values[at]));
     if (foreign.length > 0) void batch.aside(...foreign.map((name) => bump(name)));
     if (memory.mark === undefined || (known !== undefined && memory.mark !== known)) return NONE;
     // Before the loader has run any nonce will do.
-    const fit = (value: unknown): value is string =>
-      known === undefined ? typeof value === 'string' : isInitial(value);
+    const fit = (value: unknown): value is string => (known === undefined ? isNonce(value) : isInitial(value));
     return new Map(
       missing.flatMap((name, at) => {
         const value = values[at];

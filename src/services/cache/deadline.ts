@@ -1,3 +1,4 @@
+import { StatementMistake } from '../../db/client';
 import { unavailable } from '../../errors';
 
 /** @throws {AppError} `SERVICE_UNAVAILABLE` at the deadline, whether the work heeds its signal or not */
@@ -23,4 +24,12 @@ export async function withDeadline<T>(work: (signal: AbortSignal) => Promise<T>,
  */
 export function isAnswer(error: unknown): boolean {
   return error instanceof Error && 'status' in error && typeof error.status === 'number' && error.status < 500;
+}
+
+/**
+ * Whether an error is an outage of what the loader reads, during which a former value is better than none. An answer is
+ * not, and neither is a developer's mistake: a value that hides it hides it until it is too old.
+ */
+export function isOutage(error: unknown): boolean {
+  return !isAnswer(error) && !(error instanceof StatementMistake);
 }

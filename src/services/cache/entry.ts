@@ -5,7 +5,7 @@ import type { Command, RedisValue } from '../../redis/client';
 /** Where a value is cached, and what invalidates it. */
 export interface CacheKey {
   readonly entryKey: string;
-  /** The arguments themselves: the key holds only their hash. */
+  /** What the key stands for. Not the arguments themselves but their SHA-256: what users search for is personal. */
   readonly canonical: string;
   /** Redis keys of the nonces: bumping any of them invalidates the entry. */
   readonly nonceKeys: readonly string[];
@@ -33,6 +33,8 @@ export interface Snapshot {
   readonly writeId: string;
   /** `null`: this nonce is missing, and nobody relies on it yet. */
   readonly nonces: readonly (string | null)[];
+  /** When it was read, among the reads of its request: see `RequestAccounts`. */
+  readonly order?: number;
 }
 
 /** A nonce outlives every entry that carries it; a lost one only costs misses. */
@@ -46,7 +48,23 @@ const OURS = /^[\w-]{16}[T[]/;
 
 const newWriteId = (): string => randomBytes(12).toString('base64url');
 
-const newNonce = (): string => randomBytes(9).toString('base64url');
+const DAY_MS = 86_400_000;
+
+/** 12 random characters and the day on which it was made. */
+const newNonce = (): string =>
+  `${randomBytes(9).toString('base64url')}.${Math.floor(Date.now() / DAY_MS).toString(36)}`;
+
+/** Without the day: made by an earlier version of this code. */
+const NONCE = /^\+?[\w-]{12}(?:\.([0-9a-z]{1,6}))?$/;
+
+/** Whether this is a nonce that the app has made; anything else in its place is none. */
+export const isNonce = (value: unknown): value is string => typeof value === 'string' && NONCE.test(value);
+
+/** Whether a nonce has lost a part of its life. It lives {@link NONCE_TTL_MS}, and everything that carries it ends with it. */
+export function isAging(nonce: string, nowMs: number): boolean {
+  const day = NONCE.exec(nonce)?.[1];
+  return day === undefined || nowMs - parseInt(day, 36) * DAY_MS >= 2 * DAY_MS;
+}
 
 /** No nonce that an invalidation has written begins like this. */
 const INITIAL = '+';
@@ -55,7 +73,7 @@ const INITIAL = '+';
 export const initialNonce = (): string => INITIAL + newNonce();
 
 /** Whether nothing was invalidated since this nonce was missing. */
-export const isInitial = (nonce: unknown): nonce is string => typeof nonce === 'string' && nonce.startsWith(INITIAL);
+export const isInitial = (nonce: unknown): nonce is string => isNonce(nonce) && nonce.startsWith(INITIAL);
 
 /** Whatever carries this nonce is over; a key of another type in its place, too. */
 export const bump = (nonceKey: string): Command => ['SET', nonceKey, newNonce(), 'PX', NONCE_TTL_MS];

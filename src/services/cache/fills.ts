@@ -20,8 +20,8 @@ export interface Fillable {
 export interface Filling {
   /** Before it the loader must not run. */
   readonly ready: Promise<void>;
-  /** The loader runs from now on: what it reads is at least as new as this. */
-  loading(): void;
+  /** The loader runs from now on, or ran at a time by the wall clock: what it reads is at least as new as this. */
+  loading(atWallMs?: number): void;
   /** @param entry `undefined`: there is nothing to cache, and what was cached is over */
   fill(index: number, entry: Entry | undefined): void;
   /** The loader failed. @param over its error says that what was cached is over */
@@ -48,9 +48,11 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
     return { json, createdAtMs, costMs, nothing, ...expiriesOf(windows, createdAtMs, random) };
   }
 
-  const noteTime = (reply: RedisValue): RedisValue => {
-    memory.noteServerTime(Math.abs(Number(reply)));
-    return reply;
+  /** What the script has said: its time, negative for a refusal. Anything else says nothing. */
+  const noteTime = (reply: RedisValue): 'filled' | 'refused' | 'garbage' => {
+    if (typeof reply !== 'number' || !Number.isSafeInteger(reply) || reply === 0) return 'garbage';
+    memory.noteServerTime(Math.abs(reply));
+    return reply > 0 ? 'filled' : 'refused';
   };
 
   /** Arguments of the script. @param loadingAtMs by the wall clock: a tombstone set since lives at least until … */
@@ -100,7 +102,7 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
 
     return {
       ready: claimed.ready,
-      loading: () => (loadingAtMs = Date.now()),
+      loading: (atWallMs = Date.now()) => (loadingAtMs = atWallMs),
       fill(index, entry) {
         const key = fillables[index]?.key;
         if (entry === undefined || key === undefined) return drop(index);

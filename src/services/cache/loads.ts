@@ -2,8 +2,10 @@ import type { Config } from '../../config/env';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
+import type { FreshFlights } from '../freshFlights';
 import type { LockService } from '../lock.service';
-import { isAnswer, withDeadline } from './deadline';
+import type { Lookups } from '../lookups';
+import { isAnswer, isOutage, withDeadline } from './deadline';
 import { isInitial } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import { createFills } from './fills';
@@ -26,6 +28,20 @@ export interface Wanted {
   readonly schema?: CacheSchema<unknown> | undefined;
   /** One load among all isolates. */
   readonly lease?: boolean | undefined;
+  /** The loader reads D1: while Redis is away it counts among the isolate's lookups. */
+  readonly readsDatabase?: boolean | undefined;
+  /**
+   * A value that this request has read already, if it is no older than its look at the cache.
+   *
+   * @param since the look's order; `undefined`: Redis is away, and nothing is filled
+   */
+  readonly known?: ((since: number | undefined) => KnownValue | undefined) | undefined;
+}
+
+/** A value, and the time (by the wall clock) that it is at least as new as. */
+export interface KnownValue {
+  readonly value: unknown;
+  readonly readAtWallMs: number;
 }
 
 /** Something to load: what is wanted, and the state of the cache that it was missed in. */
@@ -38,6 +54,12 @@ export interface Miss<W> {
   readonly fallback?: CacheResult<unknown>;
 }
 
+/** What a load while Redis is away has given. `joined`: another request's. */
+export interface FreshlyLoaded {
+  readonly loaded: Loaded;
+  readonly joined: boolean;
+}
+
 /** Loads what the cache does not have: values in the order of what it is given. */
 export type LoadAll<W extends Wanted> = (wanted: readonly W[], context: LoaderContext) => Promise<readonly unknown[]>;
 
@@ -48,7 +70,11 @@ export interface LoadsDeps {
   freshBatch: () => RedisBatch;
   keys: Keys;
   flights: Flights;
+  /** Loads while Redis is away. */
+  freshLoads: FreshFlights<Loaded>;
+  lookups: Lookups;
   memory: CacheMemory;
+  nextOrder: () => number;
   locks: Pick<LockService, 'acquire'>;
   settings: Config['cache'];
   waitUntil: (promise: Promise<unknown>) => void;
@@ -66,12 +92,12 @@ const REFRESH_PAUSE_MS = 1_000;
 
 /** Calls of loaders: joined by whoever wants the same, bounded in time, and what they give is written guarded. */
 export function createLoads(deps: LoadsDeps) {
-  const { reader, freshBatch, flights, memory, locks, settings, waitUntil, now, random } = deps;
+  const { reader, freshBatch, flights, freshLoads, lookups, memory, locks, settings, waitUntil, now, random } = deps;
   const fills = createFills(deps);
   const leaseMs = settings.loaderDeadlineMs + LEADER_SLACK_MS;
   const leaseWaitMs = Math.min(LEASE_WAIT_MS, settings.loaderDeadlineMs);
 
-  const flightOf = (key: CacheKey, snapshot: Snapshot | undefined): string =>
+  const flightOf = (key: CacheKey, snapshot: Snapshot): string =>
     `${flights.generationOf([key.entryKey, ...key.nonceKeys])} ${stateOf(key, snapshot)}`;
 
   /** One call of the loader for all of these, for a request that waits for it. Others may join from now on. */
@@ -85,6 +111,38 @@ export function createLoads(deps: LoadsDeps) {
     // Other isolates wait for what is written: that does not wait for this one's answer.
     const filling = fills.begin([fillable(first)], freshBatch());
     return announce(misses, runLeased(first, load, filling), filling, leaseWaitMs);
+  }
+
+  /**
+   * Loads while Redis is away, when no version tells whether a load that runs is new enough: each of these gets the result
+   * of a load that begins after this call.
+   */
+  function loadFresh<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<FreshlyLoaded>[] {
+    const followed = misses.map(({ wanted }) => freshLoads.follow(wanted.key.entryKey));
+    const led = misses.filter((_, index) => followed[index] === undefined);
+    const work = () => run(led, load, fills.begin(led.map(fillable), 'after the answer'), false);
+    const bounded = led.some(({ wanted }) => wanted.readsDatabase) ? () => lookups.run(work) : work;
+    const names = led.map(({ wanted }) => wanted.key.entryKey);
+    const own = led.length > 0 ? freshLoads.lead(names, bounded, { waitUntil, lostAfterMs: leaseMs }) : [];
+    return misses.map(async (miss, index) => {
+      const following = followed[index];
+      if (following === undefined) return { loaded: (await own[led.indexOf(miss)]) ?? never(), joined: false };
+      const outcome = await following;
+      // Its leader died.
+      return outcome === 'lost' ? (loadFresh([miss], load)[0] ?? never()) : { loaded: outcome.value, joined: true };
+    });
+  }
+
+  /** Caches a value that the request has read by itself, where that is as safe as after a load. */
+  function adopt({ wanted, snapshot }: Miss<Wanted>, { value, readAtWallMs }: KnownValue): void {
+    if (snapshot === undefined) return;
+    // Without a mark, missing nonces must be made before the value is read.
+    if (memory.mark === undefined && snapshot.nonces.includes(null)) return;
+    const entry = encode(value, wanted, 0);
+    const filling = fills.begin([{ key: wanted.key, snapshot }], 'after the answer');
+    filling.loading(readAtWallMs);
+    filling.fill(0, entry);
+    if (entry !== undefined) reader.replace(wanted.key, { ...snapshot, entry });
   }
 
   /** Loads again what was answered already. Fills leave at once. */
@@ -189,7 +247,7 @@ export function createLoads(deps: LoadsDeps) {
       return entries.map((entry) => (entry === undefined ? { json: undefined } : loadedOf(entry)));
     } catch (error) {
       filling.cancel(isAnswer(error));
-      if (!isAnswer(error)) for (const { key } of wanted) memory.noteFailure(key.entryKey, now(), random);
+      if (isOutage(error)) for (const { key } of wanted) memory.noteFailure(key.entryKey, now(), random);
       throw error;
     }
   }
@@ -207,7 +265,7 @@ export function createLoads(deps: LoadsDeps) {
     return fills.entryOf(json, windows, costMs, false);
   }
 
-  return { lead, refresh, flightOf, fills };
+  return { lead, loadFresh, adopt, refresh, flightOf, fills };
 }
 
 /**
@@ -226,6 +284,10 @@ export function decodeEntry({ json, nothing }: Entry, schema: CacheSchema<unknow
 
 function loadedOf({ json, nothing }: Entry): Loaded {
   return { json: nothing ? undefined : json };
+}
+
+function never(): never {
+  throw new Error('unreachable');
 }
 
 function fillable({ wanted, snapshot }: Miss<Wanted>) {

@@ -1,7 +1,12 @@
 import { BoundedMap } from '../../redis/boundedMap';
 
+const FIRST_TIME_MS = Date.UTC(2001, 0);
+const LAST_TIME_MS = Date.UTC(2200, 0);
+
 const FIRST_WAIT_MS = 1_000;
 const MAX_WAIT_MS = 30_000;
+
+const RENEW_EVERY_MS = 86_400_000;
 
 /** What an isolate remembers for its cache: plain data only. */
 export class CacheMemory {
@@ -12,20 +17,29 @@ export class CacheMemory {
   mark: string | undefined;
   /** Server clock minus ours, in milliseconds: no more than it really is. */
   #serverAheadMs: number | undefined;
+  readonly #renewals = new BoundedMap<string, number>(5_000);
   readonly #failures = new BoundedMap<string, { count: number; untilMs: number }>(2_000);
 
   get knowsServerTime(): boolean {
     return this.#serverAheadMs !== undefined;
   }
 
-  /** The server said this a moment ago. */
+  /** The server said this a moment ago. What is no time of this century, or of the next, is not believed. */
   noteServerTime(serverMs: number): void {
-    if (serverMs > 1) this.#serverAheadMs = serverMs - Date.now();
+    if (serverMs > FIRST_TIME_MS && serverMs < LAST_TIME_MS) this.#serverAheadMs = serverMs - Date.now();
   }
 
   /** By the server's clock; 0 when that is not known. @param wallMs by ours (`Date.now()`) */
   serverTime(wallMs: number): number {
     return this.#serverAheadMs === undefined ? 0 : wallMs + this.#serverAheadMs;
+  }
+
+  /** Whether this isolate has not renewed this tag version within a day; notes that it does so now. */
+  takeRenewal(nonceKey: string, nowMs: number): boolean {
+    const lastMs = this.#renewals.get(nonceKey);
+    if (lastMs !== undefined && nowMs - lastMs < RENEW_EVERY_MS) return false;
+    this.#renewals.set(nonceKey, nowMs);
+    return true;
   }
 
   /** Whether a load of this entry failed so recently that the next is not yet due. */

@@ -33,6 +33,11 @@ export interface QueryOptions<T = unknown> extends KeyOptions, LifeOptions {
    * costs two round trips on a miss. Within an isolate that is so without it. Not for `getMany`. @default false
    */
   readonly lease?: boolean | undefined;
+  /**
+   * The loader reads the app's database: while Redis is away, `DATABASE_LOOKUPS_MAX` bounds how many such loads an isolate
+   * has under way. @default false
+   */
+  readonly readsDatabase?: boolean | undefined;
 }
 
 /** A loader's word for "there is no such thing, and that may be cached". Made by {@link LoaderContext.notFound}. */

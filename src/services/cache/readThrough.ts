@@ -1,12 +1,12 @@
 import { describeError, log } from '../../config/log';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
-import { isAnswer } from './deadline';
+import { isAnswer, isOutage } from './deadline';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import type { Loaded } from './flights';
 import { freshnessOf } from './freshness';
 import { createLoads, decodeEntry } from './loads';
-import type { LoadAll, LoadsDeps, Miss, Wanted } from './loads';
+import type { KnownValue, LoadAll, LoadsDeps, Miss, Wanted } from './loads';
 import type { CacheResult } from './options';
 import { decode } from './schema';
 
@@ -41,15 +41,21 @@ export function createReadThrough(deps: ReadThroughDeps) {
     load: LoadAll<W>,
   ): Promise<readonly CacheResult<unknown>[]> {
     const snapshots = await snapshotsOf(wanted.map(({ key }) => key));
+    if (snapshots === undefined) return withoutRedis(wanted, load);
     const misses: Miss<W>[] = [];
     const refreshes: Miss<W>[] = [];
     const answers = wanted.map((one, at): CacheResult<unknown> | Miss<W> => {
-      const snapshot = snapshots?.[at];
+      const snapshot = snapshots[at] ?? never();
       const miss = { wanted: one, snapshot, flight: loads.flightOf(one.key, snapshot) };
-      const verdict = judge(one, snapshot?.entry);
+      const verdict = judge(one, snapshot.entry);
       if (verdict.result !== undefined) {
         if (verdict.refresh) refreshes.push(miss);
         return verdict.result;
+      }
+      const known = one.known?.(snapshot.order);
+      if (known !== undefined) {
+        loads.adopt(miss, known);
+        return resultOfKnown(miss, known);
       }
       const missed = verdict.fallback === undefined ? miss : { ...miss, fallback: verdict.fallback };
       misses.push(missed);
@@ -59,6 +65,26 @@ export function createReadThrough(deps: ReadThroughDeps) {
     if (misses.length === 0) return answers as CacheResult<unknown>[];
     const loaded = await loadAll(misses, load);
     return answers.map((answer) => ('wanted' in answer ? (loaded[misses.indexOf(answer)] ?? never()) : answer));
+  }
+
+  /** Everything from the loader, or as this request has read it already. */
+  async function withoutRedis<W extends Wanted>(
+    wanted: readonly W[],
+    load: LoadAll<W>,
+  ): Promise<readonly CacheResult<unknown>[]> {
+    const all = wanted.map((one) => ({
+      miss: { wanted: one, snapshot: undefined, flight: '' },
+      known: one.known?.(undefined),
+    }));
+    const misses = all.flatMap(({ miss, known }) => (known === undefined ? [miss] : []));
+    const loading = loads.loadFresh(misses, load);
+    return Promise.all(
+      all.map(async ({ miss, known }) => {
+        if (known !== undefined) return resultOfKnown(miss, known);
+        const { loaded, joined } = await (loading[misses.indexOf(miss)] ?? never());
+        return resultOf(miss, loaded, joined);
+      }),
+    );
   }
 
   function judge({ key, windows, schema }: Wanted, entry: Entry | undefined): Verdict {
@@ -109,7 +135,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
       if (outcome.status === 'fulfilled') return outcome.value;
       const error: unknown = outcome.reason;
       const fallback = misses[index]?.fallback;
-      if (fallback === undefined || isAnswer(error)) throw error;
+      if (fallback === undefined || !isOutage(error)) throw error;
       degraded('cache=stale');
       return fallback;
     });
@@ -126,6 +152,11 @@ export function createReadThrough(deps: ReadThroughDeps) {
       createdAtMs,
       freshUntilMs: createdAtMs + wanted.windows.ttlMs,
     };
+  }
+
+  /** As if it had been loaded: after a turn through JSON. */
+  function resultOfKnown(miss: Miss<Wanted>, { value }: KnownValue): CacheResult<unknown> {
+    return resultOf(miss, { json: JSON.stringify(value) }, false);
   }
 
   /** Loads again what was answered already: in `waitUntil`, by one request of the isolate. */

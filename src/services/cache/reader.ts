@@ -1,8 +1,9 @@
 import type { RedisBatch } from '../../redis/batch';
 import type { RedisValue } from '../../redis/client';
 import { RedisUnavailable } from '../../redis/errors';
+import { cacheRenew } from '../../redis/scripts/cacheRenew';
 import type { Keys } from '../../redis/keys';
-import { readSnapshot } from './entry';
+import { NONCE_TTL_MS, isAging, isNonce, readSnapshot } from './entry';
 import type { CacheKey, Snapshot } from './entry';
 import type { CacheMemory } from './memory';
 
@@ -31,10 +32,12 @@ export interface ReaderDeps {
   reads: () => CacheReads;
   keys: Keys;
   memory: CacheMemory;
+  /** Numbers the reads of the current request. */
+  nextOrder: () => number;
   now: () => number;
 }
 
-export function createReader({ batch, reads: readsOfRequest, keys, memory, now }: ReaderDeps): CacheReader {
+export function createReader({ batch, reads: readsOfRequest, keys, memory, nextOrder, now }: ReaderDeps): CacheReader {
   /** The values of these Redis keys by name; a key of another type has none. */
   async function valuesOf(names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
     // What an isolate has yet to learn travels along with its first read.
@@ -44,14 +47,29 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, now }
     if (!memory.knowsServerTime) batch.send('TIME').then(noteTime, () => undefined);
     const values = await reply;
     if (!Array.isArray(values) || values.length !== asked.length) throw new RedisUnavailable('garbage');
-    if (learnMark) memory.mark = textOf(values.at(-1));
+    // Redis gives a string or nothing for each.
+    if (!values.every(isTextOrNull)) throw new RedisUnavailable('garbage');
+    const mark = values.at(-1);
+    if (learnMark) memory.mark = isNonce(mark) ? mark : undefined;
     return new Map(asked.map((name, index) => [name, values[index] ?? null]));
   }
 
   function noteTime(reply: RedisValue): void {
-    const [seconds, micros] = Array.isArray(reply) ? reply.map(Number) : [];
-    if (seconds !== undefined && seconds > 0)
-      memory.noteServerTime(seconds * 1_000 + Math.floor((micros ?? 0) / 1_000));
+    if (!Array.isArray(reply) || reply.length !== 2 || !reply.every(isDigits)) return;
+    const [seconds, micros] = reply;
+    memory.noteServerTime(Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000));
+  }
+
+  /** Nonces in use live on: one command after the response, at most once a day for each in an isolate. */
+  function renew(names: readonly string[], nonces: readonly (string | null)[]): void {
+    const nowMs = now();
+    const aging = names.filter((name, at) => {
+      const nonce = nonces[at] ?? null;
+      return nonce !== null && isAging(nonce, nowMs) && memory.takeRenewal(name, nowMs);
+    });
+    // The mark is as old as the oldest of them, or older.
+    const due = aging.length > 0 && memory.takeRenewal(keys.cacheMark, nowMs) ? [...aging, keys.cacheMark] : aging;
+    for (const name of due) void batch.deferRun(cacheRenew, [name], [NONCE_TTL_MS]);
   }
 
   return {
@@ -66,8 +84,13 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, now }
         const values = valuesOf([...new Set(missing.flatMap((key) => [key.entryKey, ...key.nonceKeys]))]);
         for (const key of missing) {
           const snapshot = values.then((found) => {
-            const nonces = key.nonceKeys.map((name) => found.get(name) ?? null);
-            return readSnapshot(key, found.get(key.entryKey) ?? null, nonces, now());
+            // Foreign text in the place of a nonce is none: the load's claim replaces it.
+            const nonces = key.nonceKeys.map((name) => {
+              const nonce = found.get(name);
+              return isNonce(nonce) ? nonce : null;
+            });
+            renew(key.nonceKeys, nonces);
+            return { ...readSnapshot(key, found.get(key.entryKey) ?? null, nonces, now()), order: nextOrder() };
           });
           // A prefetch that nobody comes for must not become an unhandled rejection.
           snapshot.catch(() => undefined);
@@ -89,6 +112,6 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, now }
   };
 }
 
-function textOf(value: RedisValue | undefined): string | undefined {
-  return typeof value === 'string' ? value : undefined;
-}
+const isTextOrNull = (value: RedisValue): value is string | null => value === null || typeof value === 'string';
+
+const isDigits = (value: RedisValue): value is string => typeof value === 'string' && /^\d{1,12}$/.test(value);

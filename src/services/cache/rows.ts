@@ -43,7 +43,7 @@ export function createRows<T>(
   build: (db: Drizzle) => RowsQuery<T>,
 ): CachedRows<T> {
   const { sql, params } = database.build(build).toSQL();
-  const request: QueryOptions = { ...options, args: [sql, params] };
+  const request: QueryOptions = { ...options, args: [sql, params], readsDatabase: true };
   return {
     key: cache.keyOf(request),
     // oxlint-disable-next-line unicorn/no-thenable -- awaited like the Drizzle query that it stands for

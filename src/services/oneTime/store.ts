@@ -37,7 +37,20 @@ export async function issueOneTimeToken(
       .orderBy(sql`rowid desc`)
       .limit(LIVE_TOKENS);
     return [
-      db.insert(oneTimeTokens).values(row),
+      // Only while the account exists: a row that its deletion has not seen would keep the address.
+      db.insert(oneTimeTokens).select(
+        db
+          .select({
+            hash: sql<string>`${row.hash}`.as('hash'),
+            purpose: sql<OneTimePurpose>`${row.purpose}`.as('purpose'),
+            userId: users.id,
+            email: sql<string>`${row.email}`.as('email'),
+            createdAtMs: sql<number>`${row.createdAtMs}`.as('created_at_ms'),
+            expiresAtMs: sql<number>`${row.expiresAtMs}`.as('expires_at_ms'),
+          })
+          .from(users)
+          .where(eq(users.id, userId)),
+      ),
       db.delete(oneTimeTokens).where(and(own, notInArray(oneTimeTokens.hash, newest))),
       ...more(db),
     ];

@@ -1,4 +1,5 @@
 import type { Config } from '../../config/env';
+import { sessions } from '../../db/schema';
 import type { SessionRow } from '../../db/schema';
 import type { RedisBatch } from '../../redis/batch';
 import type { Argument, RedisValue } from '../../redis/client';
@@ -11,6 +12,7 @@ import { sessionWrite } from '../../redis/scripts/sessionWrite';
 import { blacklistTtlMs } from '../blacklist.service';
 import { denialFields } from '../blacklist/recent';
 import type { Denial } from '../blacklist/recent';
+import { isCount, isTimeMs, isVersion } from '../replies';
 import type { RefreshGrant } from '../token/refreshToken';
 
 /** A user's row, as far as sessions depend on it. */
@@ -114,14 +116,14 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
         batch.send('HMGET', key, 'd', 'dead', 'ep', 'av'),
         batch.send('HMGET', blacklist, `s:${sessionId}`, 'ep', 'av'),
       ]);
-      const [data, dead, epoch, accessVersion] = Array.isArray(record) ? record : [];
-      const [ended, userEpoch, userVersion] = Array.isArray(denied) ? denied : [];
+      const [data, dead, epoch, accessVersion] = fieldsOf(record, [isText, isReason, isVersion, isVersion]);
+      const [ended, userEpoch, userVersion] = fieldsOf(denied, [isTimeMs, isVersion, isVersion]);
       if (dead != null || ended != null) return null;
       // An older epoch than the user's may be a lost write of a session that went on; with an older version the role is
       // the former one.
       const current = epoch != null && userEpoch != null && Number(epoch) >= Number(userEpoch);
       const ofToday = Number(accessVersion ?? 0) >= Number(userVersion ?? 0);
-      return typeof data === 'string' && current && ofToday ? data : undefined;
+      return typeof data === 'string' && isJson(data) && current && ofToday ? data : undefined;
     },
 
     async versions(userId) {
@@ -143,7 +145,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       await Promise.all(
         sessionIds.map(async (id) => {
           const at = await batch.send('HGET', keys.session(id), 'ls');
-          if (at !== null && Number.isSafeInteger(Number(at))) seen.set(id, Number(at));
+          if (isTimeMs(at)) seen.set(id, Number(at));
         }),
       );
       return seen;
@@ -151,14 +153,41 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
   };
 }
 
+/** Anything that the script does not say is `unknown`. */
 function parseRefresh(reply: RedisValue): RefreshReply {
-  const [status, ...rest] = Array.isArray(reply) ? reply : [];
-  if (status === 'revoked' || status === 'reuse') return { status };
-  const [generation, epoch, accessVersion] = rest.map(Number);
-  if (status !== 'ok' || generation === undefined || epoch === undefined || accessVersion === undefined) {
-    return { status: 'unknown' };
+  if (!Array.isArray(reply)) return { status: 'unknown' };
+  const [status, generation, epoch, accessVersion, role] = reply;
+  if ((status === 'revoked' || status === 'reuse') && reply.length === 1) return { status };
+  if (status !== 'ok' || reply.length !== 5 || (role !== 'user' && role !== 'admin')) return { status: 'unknown' };
+  if (!isCount(generation) || !isCount(epoch) || !isCount(accessVersion)) return { status: 'unknown' };
+  return { status, generation, epoch, accessVersion, role };
+}
+
+/** The fields of an HMGET; none of them when one is not of its form. */
+function fieldsOf(
+  reply: RedisValue,
+  forms: readonly ((value: RedisValue | undefined) => value is string)[],
+): readonly (string | null)[] {
+  if (!Array.isArray(reply) || reply.length !== forms.length) return [];
+  const fields = reply.flatMap((value, at) => (value === null || forms[at]?.(value) === true ? [value] : []));
+  return fields.length === forms.length ? fields : [];
+}
+
+const isText = (value: RedisValue | undefined): value is string => typeof value === 'string';
+
+const REASONS: ReadonlySet<RedisValue | undefined> = new Set([
+  ...(sessions.endedReason.enumValues ?? []),
+  'unrecorded',
+]);
+const isReason = (value: RedisValue | undefined): value is string => REASONS.has(value);
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
   }
-  return { status, generation, epoch, accessVersion, role: rest[3] === 'admin' ? 'admin' : 'user' };
 }
 
 /** A version as scripts write it; anything else says nothing. */

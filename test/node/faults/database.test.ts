@@ -4,8 +4,6 @@ import { newcomer } from '../../support/client.ts';
 import { degraded, endElsewhere, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
-const TABLES = ['users', 'sessions', 'outbox'];
-
 let scene: Scene;
 let user: Account & SignedIn;
 
@@ -24,19 +22,8 @@ afterEach(async () => {
 const me = () => scene.call('GET', '/v1/users/me', { token: user.access });
 const refresh = () => scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
 
-let lost = false;
-
-/** Every query fails from now on. */
-async function loseDatabase(): Promise<void> {
-  for (const table of TABLES) await scene.app.sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
-  lost = true;
-}
-
-async function findDatabase(): Promise<void> {
-  if (!lost) return;
-  for (const table of TABLES) await scene.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
-  lost = false;
-}
+const loseDatabase = () => scene.app.database('away');
+const findDatabase = () => scene.app.database('here');
 
 const unavailable = { status: 503, body: { code: 'SERVICE_UNAVAILABLE' } };
 
@@ -170,5 +157,31 @@ describe('with the database broken', () => {
     await loseDatabase();
     await app.scheduled();
     expect(app.logs.join('\n')).toContain('scheduled.failed');
+  });
+});
+
+describe('with a table missing', () => {
+  it('those who need it are told of our mistake, and are not asked to come again; the log says which', async () => {
+    const { app, call, redis } = scene;
+    await redis.engine('UNLINK', `app:user:{${user.id}}`);
+    await app.sql('ALTER TABLE users RENAME TO users_away');
+    try {
+      const answer = await me();
+      expect(answer).toMatchObject({ status: 500, body: { code: 'INTERNAL' } });
+      expect(answer.headers.get('Retry-After')).toBeNull();
+      expect(JSON.stringify(answer.body)).not.toContain('users');
+      const login = await call('POST', '/v1/auth/login', { body: { email: user.email, password: user.password } });
+      expect(login).toMatchObject({ status: 500, body: { code: 'INTERNAL' } });
+    } finally {
+      await app.sql('ALTER TABLE users_away RENAME TO users');
+    }
+    const lines = app.logs
+      .join('\n')
+      .split('\n')
+      .filter((line) => line.includes('database.mistake'));
+    expect(lines.join('\n')).toContain('no such table: users');
+    expect(lines.join('\n')).toContain('from \\"users\\" where \\"users\\".\\"email\\" = ?');
+    expect(lines.join('\n')).not.toContain(user.email);
+    expect(await me()).toMatchObject({ status: 200 });
   });
 });

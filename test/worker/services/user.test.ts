@@ -1,0 +1,138 @@
+import { env } from 'cloudflare:workers';
+import { expect, test } from 'vitest';
+
+import { createDatabase } from '../../../src/db/client';
+import { createDeletion } from '../../../src/services/user/deletion';
+import { UserService } from '../../../src/services/user.service';
+import { cacheScene } from '../support/cache';
+import { tappedD1 } from '../support/database';
+
+let made = 0;
+
+async function newUser(name = 'Ada', db: D1Database = env.DB): Promise<string> {
+  const id = `listed-${(made += 1)}`;
+  await db
+    .prepare(
+      `insert into users (id, email, name, password_hash, created_at_ms, updated_at_ms) values (?, ?, ?, '', ?, 1)`,
+    )
+    .bind(id, `${id}@example.com`, name, made)
+    .run();
+  return id;
+}
+
+test('the total of a list is exact, and is not counted', async () => {
+  const scene = cacheScene();
+  const ids = await Promise.all(Array.from({ length: 40 }, () => newUser()));
+  await env.DB.prepare('delete from users where id in (?, ?)').bind(ids[0], ids[1]).run();
+  let rowsRead = 0;
+  const db = tappedD1(async (query) => {
+    const result = await query();
+    // Of a batch: the list and its total. Its users are read by their ids.
+    if (Array.isArray(result)) for (const { meta } of result as Partial<D1Result>[]) rowsRead += meta?.rows_read ?? 0;
+    return result;
+  });
+  const list = await scene.run(async () => UserService.getUsers({ page: 1, limit: 5 }), scene.isolate, db);
+  const exact = await env.DB.prepare('select count(*) as n from users').first<number>('n');
+  expect(list).toMatchObject({ page: 1, limit: 5, total: exact });
+  expect(list.items).toHaveLength(5);
+  expect(rowsRead).toBeGreaterThan(0);
+  // Five of the index, at most with their rows, and the counter's.
+  expect(rowsRead).toBeLessThanOrEqual(2 * 5 + 2);
+});
+
+test('a change is seen in lists at once, without ending those that it does not change', async () => {
+  const scene = cacheScene();
+  const id = await newUser('Before');
+  const list = () => scene.run(async () => UserService.getUsers({ page: 1, limit: 100 }));
+  const shown = async () => (await list()).items.find((user) => user.id === id);
+  expect(await shown()).toMatchObject({ name: 'Before', role: 'user' });
+  const { keys } = scene.isolate;
+  const lists = keys.namespaceNonce('users');
+
+  const written = async (change: Parameters<typeof UserService.updateUser>[1]) => {
+    scene.state.sent = [];
+    await scene.run(async () => UserService.updateUser(id, change));
+    return scene.state.sent.flatMap((commands) =>
+      commands.flatMap(([name, key]) => (name === 'SET' ? [String(key)] : [])),
+    );
+  };
+  expect(await written({ role: 'admin' })).toEqual([keys.userNonce(id)]);
+  expect(await shown()).toMatchObject({ role: 'admin' });
+  const renamed = await written({ name: 'After' });
+  expect(renamed).toContain(keys.userNonce(id));
+  expect(renamed).not.toContain(lists);
+  expect(await shown()).toMatchObject({ name: 'After' });
+});
+
+test('a search finds a new name at once', async () => {
+  const scene = cacheScene();
+  const id = await newUser('Wolfhard');
+  const search = (q: string) => scene.run(async () => UserService.getUsers({ page: 1, limit: 10, q }));
+  expect(await search('wolfhard')).toMatchObject({ total: 1 });
+  expect(await search('siegrun')).toMatchObject({ total: 0 });
+  await scene.run(async () => UserService.updateUser(id, { name: 'Siegrun' }));
+  expect(await search('wolfhard')).toMatchObject({ total: 0, items: [] });
+  expect(await search('siegrun')).toMatchObject({ total: 1, items: [{ id, name: 'Siegrun' }] });
+});
+
+test('a cached list costs no query, and neither do its users', async () => {
+  const scene = cacheScene();
+  await newUser();
+  const list = (db?: D1Database) =>
+    scene.run(async () => UserService.getUsers({ page: 1, limit: 3 }), scene.isolate, db);
+  const first = await list();
+  const asked = tappedD1(() => Promise.reject(new Error('D1_ERROR: it was asked')));
+  expect(await list(asked)).toEqual(first);
+});
+
+test('what is searched for does not stand in Redis', async () => {
+  const scene = cacheScene();
+  await scene.run(async () => UserService.getUsers({ page: 1, limit: 3, q: 'somebody@example.com' }));
+  const sent = JSON.stringify(scene.state.sent);
+  expect(sent).toContain('"SET"');
+  expect(sent).not.toContain('somebody');
+});
+
+test('a deletion that a new session overtakes does nothing, and is made with that session as well', async () => {
+  const id = await newUser();
+  const session = (name: string) =>
+    env.DB.prepare(
+      `insert into sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)
+       values (?, ?, 'Phone', '', 1, 1, ?, 1)`,
+    )
+      .bind(`${id}.${name}`, id, Date.now() + 600_000)
+      .run();
+  await session('first');
+  let batches = 0;
+  const overtaken = tappedD1(async (query, kind) => {
+    if (kind === 'batch' && (batches += 1) === 1) await session('second');
+    return query();
+  });
+  const told: string[] = [];
+  const scene = cacheScene();
+  const deletion = createDeletion({
+    database: createDatabase(overtaken, { deadlineMs: 5_000 }),
+    copiesOf: () => ({ kind: 'invalidate' }),
+    now: Date.now,
+    outbox: {
+      ...scene.isolate,
+      prepare: (messages: readonly { kind: string; sessionId?: string }[]) => ({
+        statements: () => [],
+        deliver: async () => {
+          told.push(...messages.flatMap(({ sessionId }) => sessionId ?? []));
+          return { pending: false };
+        },
+      }),
+      prepareVersions: () => ({ statements: () => [], deliver: async () => ({ pending: false }) }),
+    } as unknown as Parameters<typeof createDeletion>[0]['outbox'],
+  });
+  const rows = () => env.DB.prepare('select id from users where id = ?').bind(id).all();
+  expect(await deletion.attempt(id)).toBe(false);
+  expect((await rows()).results).toHaveLength(1);
+  expect(told).toEqual([]);
+  expect(await deletion.attempt(id)).toBe(true);
+  expect((await rows()).results).toEqual([]);
+  expect(told.sort()).toEqual([`${id}.first`, `${id}.second`]);
+  // Who asks again finds it done.
+  expect(await deletion.attempt(id)).toBe(true);
+});
