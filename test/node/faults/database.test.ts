@@ -49,7 +49,7 @@ describe('with the database broken', () => {
     for (let round = 0; round < 3; round += 1) {
       const answer = await refresh();
       expect(answer).toMatchObject({ status: 200 });
-      expect(degraded(answer)).toBe('');
+      expect(degraded(answer)).toBe('refresh=redis');
       expect(answer.body.refresh_token).not.toBe(user.refresh);
       Object.assign(user, signedIn(answer));
       expect(await me()).toMatchObject({ status: 200 });
