@@ -41,7 +41,7 @@ const KEYS = new Map<string, KeyRule>(
     [
       [
         none,
-        `COMMAND DBSIZE ECHO FLUSHALL FLUSHDB FUNCTION INFO KEYS LASTSAVE LOLWUT PING PUBLISH PUBSUB RANDOMKEY ROLE SCAN
+        `CLUSTER COMMAND DBSIZE ECHO FLUSHALL FLUSHDB FUNCTION INFO KEYS LASTSAVE LOLWUT PING PUBLISH PUBSUB RANDOMKEY ROLE SCAN
          SCRIPT TIME`,
       ],
       [fixed(2), 'OBJECT MEMORY XINFO XGROUP'],
@@ -87,7 +87,7 @@ const REFUSED = new Map<string, string>(
       ],
       [
         'it administers the server',
-        `ACL BGREWRITEAOF BGSAVE CLUSTER CONFIG DEBUG FAILOVER LATENCY MIGRATE MODULE PFDEBUG PFSELFTEST PSYNC REPLCONF
+        `ACL BGREWRITEAOF BGSAVE CONFIG DEBUG FAILOVER LATENCY MIGRATE MODULE PFDEBUG PFSELFTEST PSYNC REPLCONF
          REPLICAOF RESTORE-ASKING SAVE SHUTDOWN SLAVEOF SLOWLOG SWAPDB SYNC`,
       ],
     ] as const
@@ -96,6 +96,8 @@ const REFUSED = new Map<string, string>(
 
 /** Of these containers only the subcommands named here are let through. */
 const SUBCOMMANDS = new Map<string, ReadonlySet<string>>([
+  // A client may learn which slots fail together.
+  ['CLUSTER', new Set(['SLOTS'])],
   ['FUNCTION', new Set(words('DELETE DUMP FLUSH LIST LOAD RESTORE STATS'))],
   ['MEMORY', new Set(['USAGE'])],
   ['SCRIPT', new Set(words('EXISTS FLUSH LOAD'))],

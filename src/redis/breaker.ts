@@ -12,6 +12,10 @@ export interface BreakerOptions {
   probeMaxMs: number;
   /** After this a probe that has not reported is taken for lost; longer than one can take. @default 30_000 */
   probeLostMs?: number;
+  /** Successful calls after a probe until the next wait is short again. @default minCalls */
+  provenAfter?: number;
+  /** Told when it opens and closes, and of the first success. @default what `isRedisAvailable()` reads */
+  onAvailable?: (available: boolean) => void;
   now?: () => number;
   random?: () => number;
 }
@@ -21,6 +25,10 @@ export type BreakerState = 'closed' | 'open' | 'half-open';
 /**
  * A circuit breaker for one isolate (Nygard, Release It!, 2nd ed., ch. 5). While it is not closed no request spends
  * time on Redis; one probe at a time finds out, beside the requests, whether Redis is back.
+ *
+ * A probe that succeeds closes it, but proves little: a server may answer PING and refuse all else. So the wait before
+ * the next probe starts over only when a number of calls have succeeded since. Until then each
+ * opening doubles the wait, as a failed probe does.
  */
 export interface Breaker {
   readonly state: BreakerState;
@@ -55,6 +63,8 @@ export function createBreaker({
   probeMs,
   probeMaxMs,
   probeLostMs = 30_000,
+  provenAfter = minCalls,
+  onAvailable = setRedisAvailable,
   now = Date.now,
   random = Math.random,
 }: BreakerOptions): Breaker {
@@ -66,8 +76,17 @@ export function createBreaker({
   let probes = 0;
   let backoffMs = probeMs;
   let probeAtMs = 0;
-  /** A probe whose request died never reports; after this it is somebody else's. */
+  /** A probe whose request died never reports; after this another request may probe. */
   let probeLostAtMs = 0;
+  /** Successful calls that are still missing until a closing is taken for a recovery. */
+  let unproven = 0;
+  let available: boolean | undefined;
+
+  const setAvailable = (value: boolean) => {
+    if (available === value) return;
+    available = value;
+    onAvailable(value);
+  };
 
   /** Whether a call has failed, and whether another has succeeded since. */
   let failedBefore = false;
@@ -81,8 +100,19 @@ export function createBreaker({
 
   const open = () => {
     state = 'open';
-    setRedisAvailable(false);
+    setAvailable(false);
     schedule();
+  };
+
+  const backOff = () => {
+    backoffMs = Math.min(backoffMs * 2, probeMaxMs);
+  };
+
+  const succeeded = () => {
+    setAvailable(true);
+    if (unproven === 0) return;
+    unproven -= 1;
+    if (unproven === 0) backoffMs = probeMs;
   };
 
   return {
@@ -102,7 +132,10 @@ export function createBreaker({
       if (bucket === undefined) return;
       if (bucket.stamp !== stamp) Object.assign(bucket, { stamp, calls: 0, failures: 0 });
       bucket.calls += 1;
-      if (ok) return;
+      if (ok) {
+        succeeded();
+        return;
+      }
       bucket.failures += 1;
       let calls = 0;
       let failures = 0;
@@ -111,7 +144,9 @@ export function createBreaker({
         calls += other.calls;
         failures += other.failures;
       }
-      if (calls >= minCalls && failures >= calls * failureRatio) open();
+      if (calls < minCalls || failures < calls * failureRatio) return;
+      if (unproven > 0) backOff();
+      open();
     },
     claimProbe() {
       const at = now();
@@ -127,14 +162,14 @@ export function createBreaker({
       if (ok) {
         state = 'closed';
         closings += 1;
-        backoffMs = probeMs;
+        unproven = provenAfter;
         for (const bucket of buckets) bucket.stamp = -1;
         failedBefore = false;
         lookDue = false;
-        setRedisAvailable(true);
+        setAvailable(true);
         return;
       }
-      backoffMs = Math.min(backoffMs * 2, probeMaxMs);
+      backOff();
       open();
     },
     claimLook() {

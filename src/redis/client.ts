@@ -1,7 +1,8 @@
 import { Redis } from '@upstash/redis/cloudflare';
 
-import { RedisUnavailable, replyError } from './errors';
+import { RedisReplyError, RedisUnavailable } from './errors';
 import type { RedisError } from './errors';
+import { isTooLarge, replyError } from './replyError';
 
 export type Argument = string | number;
 
@@ -54,25 +55,66 @@ class PipelineClient extends Redis {
 /** The one place that speaks to Redis. Holds no connection: one instance serves all requests of an isolate. */
 export function createRedisClient(options: RedisClientOptions): RedisClient {
   const client = new PipelineClient(options);
-  return {
-    async execute(commands) {
-      let body: unknown;
-      try {
-        body = await client.post(commands);
-      } catch (error) {
-        // The SDK's messages quote the whole command; only the kind of failure goes on.
-        throw new RedisUnavailable(kindOf(error));
-      }
-      return parseReplies(body, commands.length);
-    },
-  };
+
+  async function execute(commands: readonly Command[]): Promise<Reply[]> {
+    let body: unknown;
+    try {
+      body = await client.post(commands);
+    } catch (error) {
+      const refusal = refusalOf(error);
+      if (refusal instanceof RedisUnavailable) throw refusal;
+      if (commands.length === 1) return [{ error: refusal }];
+      // One command of these is too large, or all together are. Nothing was executed: the parts go one after the other.
+      const replies: Reply[] = [];
+      for (const part of split(commands)) replies.push(...(await executeOrFail(part)));
+      return replies;
+    }
+    return parseReplies(body, commands.length);
+  }
+
+  /** What was executed before a part that fails has its replies all the same. */
+  async function executeOrFail(part: readonly Command[]): Promise<Reply[]> {
+    try {
+      return await execute(part);
+    } catch (error) {
+      if (!(error instanceof RedisUnavailable)) throw error;
+      return part.map(() => ({ error }));
+    }
+  }
+
+  return { execute };
 }
 
-function kindOf(error: unknown): 'garbage' | 'status' | 'refused' {
-  const name = error instanceof Error ? error.name : '';
-  if (name === 'UpstashJSONParseError') return 'garbage';
-  if (name === 'UpstashError') return 'status';
-  return 'refused';
+/**
+ * Why a request was refused as a whole. The SDK's messages begin with the server's text and go on with the whole command:
+ * only the kind of failure leaves this function.
+ *
+ * @returns {RedisReplyError} when the request was too large, which says nothing about Redis
+ */
+function refusalOf(error: unknown): RedisError {
+  const { name, message } = error instanceof Error ? error : { name: '', message: '' };
+  if (name === 'UpstashJSONParseError') {
+    // A proxy's own page. 413 is "Content Too Large" (RFC 9110, section 15.5.14).
+    const tooLarge = /<title>413 |<h1>413 /i.test(message);
+    return tooLarge ? new RedisReplyError('ERR') : new RedisUnavailable('garbage');
+  }
+  if (name !== 'UpstashError') return new RedisUnavailable('refused');
+  if (isTooLarge(message)) return new RedisReplyError('ERR');
+  const said = replyError(message.split(', command was: ', 1)[0] ?? '');
+  return said instanceof RedisUnavailable ? said : new RedisUnavailable('status');
+}
+
+/** What comes before the largest command, that command, and what comes after; in the order given, and none empty. */
+function split(commands: readonly Command[]): (readonly Command[])[] {
+  const sizes = commands.map((command) => command.reduce<number>((sum, part) => sum + String(part).length, 0));
+  const total = sizes.reduce((sum, size) => sum + size, 0);
+  const largest = sizes.indexOf(Math.max(...sizes));
+  // Where no command stands out, they are too large together.
+  const parts =
+    (sizes[largest] ?? 0) * 2 > total
+      ? [commands.slice(0, largest), commands.slice(largest, largest + 1), commands.slice(largest + 1)]
+      : [commands.slice(0, commands.length / 2), commands.slice(commands.length / 2)];
+  return parts.filter((part) => part.length > 0);
 }
 
 /** Trusts nothing: a proxy's answer or a truncated one must not pass for Redis's. */

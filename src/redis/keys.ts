@@ -1,6 +1,7 @@
 import { createHash, createHmac } from 'node:crypto';
 
 import { BoundedMap } from './boundedMap';
+import { hashTagOf } from './slots';
 
 /** The app's namespaces. Calls accept any string; these are the ones that it uses itself. */
 export const RedisNamespace = {
@@ -54,6 +55,9 @@ export function createKeys(prefix: string, secret: string) {
   }
 
   return {
+    /** String: written to find out whether the shard of another key takes writes. */
+    probe: (key: string) => `${prefix}:probe:{${hashTagOf(key)}}`,
+
     /** A key of an app developer's own. */
     plain: (namespace: string, key: string) => `${prefix}:${namespace}:${key}`,
 

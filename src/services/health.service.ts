@@ -5,6 +5,7 @@ import { users } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import { RedisError } from '../redis/errors';
+import type { Shards } from '../redis/shards';
 import { facade } from './scope';
 
 export interface DependencyState {
@@ -44,13 +45,14 @@ export interface HealthDeps {
   batch: RedisBatch;
   database: Database;
   breaker: Breaker;
+  shards: Pick<Shards, 'outCount'>;
   degradations: ReadonlyMap<string, number>;
   memo: ReadinessMemo;
   now: () => number;
 }
 
 export function createHealthService(deps: HealthDeps): HealthService {
-  const { batch, database, breaker, degradations, memo, now } = deps;
+  const { batch, database, breaker, shards, degradations, memo, now } = deps;
 
   async function redis(): Promise<DependencyState> {
     try {
@@ -60,6 +62,7 @@ export function createHealthService(deps: HealthDeps): HealthService {
         batch.send('INFO', 'memory').catch(() => null),
       ]);
       const policy = typeof info === 'string' ? /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] : undefined;
+      if (shards.outCount > 0) return { status: 'degraded', detail: `${shards.outCount} of its shards cannot serve` };
       return policy === undefined || policy === 'noeviction'
         ? { status: 'up' }
         : { status: 'degraded', detail: `maxmemory-policy is ${policy}; it should be noeviction` };

@@ -1,7 +1,7 @@
 import { createDatabase } from '../db/client';
 import { createRedisBatch } from '../redis/batch';
 import type { RedisBatch, RedisBatchOptions } from '../redis/batch';
-import type { Breaker } from '../redis/breaker';
+import { ungated } from '../redis/shards';
 import { createAuthService } from './auth.service';
 import { createBlacklistService } from './blacklist.service';
 import { createCacheService } from './cache.service';
@@ -22,6 +22,7 @@ import { RequestScope, currentScope } from './scope';
 import type { ServiceMap } from './scope';
 import type { Device } from './session/device';
 import { createSessionService } from './session.service';
+import { probeShard } from './shardProbe';
 import { createTokenService } from './token.service';
 import { createUserService } from './user.service';
 import { createVerificationService } from './verification.service';
@@ -69,21 +70,25 @@ const nowhere = (): Device => ({ device: '', address: '' });
 const SLOW_MS = 25_000;
 
 function batchOf(
-  { config, client, breaker }: Isolate,
+  { config, client, breaker, shards }: Isolate,
   deadlineMs: number,
-  options: Pick<RedisBatchOptions, 'now' | 'waitUntil'> & { breaker?: Breaker },
+  options: Pick<RedisBatchOptions, 'now' | 'waitUntil'> & Partial<Pick<RedisBatchOptions, 'breaker' | 'shards'>>,
 ): RedisBatch {
   const { callTimeoutMs, keyLocking } = config.redis;
-  return createRedisBatch({ client, breaker, deadlineMs, callTimeoutMs, keyLocking, ...options });
+  return createRedisBatch({ client, breaker, shards, deadlineMs, callTimeoutMs, keyLocking, ...options });
 }
 
 /** Begins, beside the request, what is due to find out the state of Redis. */
 function lookAfterRedis(isolate: Isolate, scope: RequestScope): void {
-  const { breaker } = isolate;
-  if (breaker.state !== 'closed') scope.waitUntil(probeIfDue(isolate, scope));
-  else if (breaker.claimLook()) {
-    scope.waitUntil(look({ breaker, batch: probeBatch(isolate, scope), outbox: scope.services.outbox }));
+  const { breaker, shards, keys } = isolate;
+  if (breaker.state !== 'closed') {
+    scope.waitUntil(probeIfDue(isolate, scope));
+    return;
   }
+  const { outbox } = scope.services;
+  if (breaker.claimLook()) scope.waitUntil(look({ breaker, batch: probeBatch(isolate, scope), outbox }));
+  const shard = shards.claimProbe();
+  if (shard !== undefined) scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
 }
 
 /** Asks whether Redis is back, in one request of the isolate at a time. */
@@ -97,7 +102,7 @@ async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> 
 
 function probeBatch(isolate: Isolate, scope: RequestScope): RedisBatch {
   const waitUntil = (promise: Promise<unknown>) => scope.waitUntil(promise);
-  return batchOf(isolate, PROBE_MS, { now: scope.now, waitUntil, breaker: UNGUARDED });
+  return batchOf(isolate, PROBE_MS, { now: scope.now, waitUntil, breaker: UNGUARDED, shards: ungated(isolate.shards) });
 }
 
 const services = new WeakMap<Isolate, ServiceMap>();
@@ -183,7 +188,7 @@ function createServices(isolate: Isolate): ServiceMap {
   const verification = createVerificationService({ ...common, mail, outbox, event });
   const warm = createWarmService({ ...common, lock, apart });
   const { degradations, readiness: memo } = isolate;
-  const health = createHealthService({ ...common, breaker, degradations, memo });
+  const health = createHealthService({ ...common, breaker, shards: isolate.shards, degradations, memo });
 
   /** Runs work that outlives the request, or has a deadline of its own, in a scope of its own. */
   async function apart<T>(

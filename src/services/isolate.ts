@@ -6,6 +6,8 @@ import { createRedisClient } from '../redis/client';
 import type { RedisClient } from '../redis/client';
 import { createKeys } from '../redis/keys';
 import type { Keys } from '../redis/keys';
+import { createShards } from '../redis/shards';
+import type { Shards } from '../redis/shards';
 import { LocalDenials } from './blacklist/denials';
 import { RevocationMemo } from './blacklist/memo';
 import { Flights } from './cache/flights';
@@ -39,6 +41,7 @@ export interface Isolate {
   keys: Keys;
   client: RedisClient;
   breaker: Breaker;
+  shards: Shards;
   access: AccessTokens;
   refresh: RefreshTokens;
   passwords: PasswordService;
@@ -74,11 +77,18 @@ export interface IsolateOptions {
 
 export function createIsolate(config: Config, { now = Date.now, client, email }: IsolateOptions = {}): Isolate {
   const { url, token, prefix, breaker } = config.redis;
+  const redis = client ?? createRedisClient({ url, token });
+  const probeTimes = {
+    probeMs: breaker.probeMs,
+    probeMaxMs: breaker.probeMaxMs,
+    probeLostMs: PROBE_MS + 15_000,
+  };
   return {
     config,
     keys: createKeys(prefix, activeSecret(config)),
-    client: client ?? createRedisClient({ url, token }),
-    breaker: createBreaker({ ...breaker, probeLostMs: PROBE_MS + 15_000, now }),
+    client: redis,
+    breaker: createBreaker({ ...breaker, ...probeTimes, now }),
+    shards: createShards({ client: redis, ...probeTimes, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
     passwords: createPasswordService({ config }),

@@ -4,7 +4,8 @@ import { createRedisBatch } from '../../../src/redis/batch';
 import { createBreaker } from '../../../src/redis/breaker';
 import { noteBlocked } from '../../../src/redis/busy';
 import type { Command, RedisClient, Reply } from '../../../src/redis/client';
-import { RedisReplyError, RedisUnavailable, replyError } from '../../../src/redis/errors';
+import { RedisReplyError, RedisUnavailable } from '../../../src/redis/errors';
+import { replyError } from '../../../src/redis/replyError';
 import { defineScript } from '../../../src/redis/script';
 
 const ping = defineScript(`return 'pong'`);
@@ -160,6 +161,95 @@ describe('the deadline', () => {
     expect(await batch.send('GET', 'a')).toBe('in time');
   });
 
+  test('waits that overlap count once', async () => {
+    let nowMs = 0;
+    const answers: (() => void)[] = [];
+    const { client, sent } = fakeClient(
+      (commands) => new Promise((resolve) => answers.push(() => resolve(commands.map(() => ({ value: 1 }))))),
+    );
+    const { batch } = batchOf(client, { deadlineMs: 200, now: () => nowMs });
+    // Five reads of 83 ms, each begun in a turn of its own and 10 ms after the one before.
+    const reads: Promise<unknown>[] = [];
+    for (let read = 0; read < 5; read += 1) {
+      nowMs = read * 10;
+      reads.push(batch.send('GET', read));
+      await Promise.resolve();
+    }
+    for (const [read, answer] of answers.entries()) {
+      nowMs = read * 10 + 83;
+      answer();
+      expect(await reads[read]).toBe(1);
+    }
+    // 123 ms have passed: 77 are left, of which this takes 76 …
+    const sixth = batch.send('GET', 'six');
+    await Promise.resolve();
+    nowMs += 76;
+    answers.at(-1)?.();
+    expect(await sixth).toBe(1);
+    // … and this the last one.
+    const seventh = batch.send('GET', 'seven');
+    await Promise.resolve();
+    nowMs += 1;
+    answers.at(-1)?.();
+    expect(await seventh).toBe(1);
+    await expect(batch.send('GET', 'eight')).rejects.toMatchObject({ reason: 'deadline' });
+    expect(sent).toHaveLength(7);
+  });
+
+  test('time between waits is free, and blocked time of overlapping waits too', async () => {
+    let nowMs = 0;
+    const answers: (() => void)[] = [];
+    const { client } = fakeClient(
+      (commands) => new Promise((resolve) => answers.push(() => resolve(commands.map(() => ({ value: 1 }))))),
+    );
+    const { batch } = batchOf(client, { deadlineMs: 100, now: () => nowMs });
+    const answerAll = () => answers.splice(0).forEach((answer) => answer());
+    const begin = async () => {
+      const reads = [batch.send('GET', 'a')];
+      await Promise.resolve();
+      reads.push(batch.send('GET', 'b'));
+      await Promise.resolve();
+      return reads;
+    };
+    const first = await begin();
+    nowMs += 300;
+    noteBlocked(260);
+    answerAll();
+    expect(await Promise.all(first)).toEqual([1, 1]);
+    nowMs += 1_000;
+    const second = await begin();
+    nowMs += 59;
+    answerAll();
+    expect(await Promise.all(second)).toEqual([1, 1]);
+    const third = await begin();
+    nowMs += 1;
+    answerAll();
+    expect(await Promise.all(third)).toEqual([1, 1]);
+    await expect(batch.send('GET', 'c')).rejects.toMatchObject({ reason: 'deadline' });
+  });
+
+  test('a deadline that is set anew during a wait counts from then on', async () => {
+    let nowMs = 0;
+    const answers: (() => void)[] = [];
+    const { client } = fakeClient(
+      (commands) => new Promise((resolve) => answers.push(() => resolve(commands.map(() => ({ value: 1 }))))),
+    );
+    const { batch } = batchOf(client, { deadlineMs: 100, now: () => nowMs });
+    const read = batch.send('GET', 'a');
+    await Promise.resolve();
+    nowMs = 90;
+    batch.setDeadline(50);
+    nowMs = 139;
+    answers[0]?.();
+    expect(await read).toBe(1);
+    const next = batch.send('GET', 'b');
+    await Promise.resolve();
+    nowMs = 140;
+    answers[1]?.();
+    expect(await next).toBe(1);
+    await expect(batch.send('GET', 'c')).rejects.toMatchObject({ reason: 'deadline' });
+  });
+
   test('time that this isolate spent computing is not held against Redis', async () => {
     let nowMs = 0;
     const { client } = fakeClient((commands) => {
@@ -177,22 +267,19 @@ describe('the deadline', () => {
 });
 
 describe('a server that cannot serve', () => {
-  test.each([
-    'LOADING',
-    'READONLY',
-    'OOM command not allowed',
-    'MISCONF',
-    'CLUSTERDOWN',
-    'ERR max daily request limit exceeded',
-  ])('%s makes the whole trip unusable, and is a failure', async (text) => {
-    const { client } = fakeClient(() => [{ value: 'stale' }, { error: replyError(text) }]);
-    const { batch, breaker } = batchOf(client);
-    const ask = () => Promise.allSettled([batch.send('GET', 'a'), batch.send('SET', 'b', 1)]);
-    for (const outcome of await ask())
-      expect(outcome).toMatchObject({ reason: { name: 'RedisUnavailable', reason: 'state' } });
-    await ask();
-    expect(breaker.state).toBe('open');
-  });
+  test.each(['LOADING', 'READONLY', 'OOM command not allowed', 'MISCONF', 'ERR max daily request limit exceeded'])(
+    '%s makes the whole trip unusable, and is a failure',
+    async (text) => {
+      const { client } = fakeClient(() => [{ value: 'stale' }, { error: replyError(text) }]);
+      const { batch, breaker, kept } = batchOf(client);
+      const ask = () => Promise.allSettled([batch.send('GET', 'a'), batch.send('SET', 'b', 1)]);
+      for (const outcome of await ask())
+        expect(outcome).toMatchObject({ reason: { name: 'RedisUnavailable', reason: 'state' } });
+      await ask();
+      await Promise.all(kept);
+      expect(breaker.state).toBe('open');
+    },
+  );
 
   test('with the breaker open no call is made', async () => {
     const { client, sent } = fakeClient(() => Promise.reject(new RedisUnavailable('refused')));

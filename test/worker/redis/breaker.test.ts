@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 
-import { isRedisAvailable } from '../../../src/config/redis';
+import { isRedisAvailable, redisAvailability } from '../../../src/config/redis';
 import { createBreaker } from '../../../src/redis/breaker';
 
 function breakerAt() {
@@ -20,6 +20,21 @@ function breakerAt() {
   };
   return { clock, breaker, record };
 }
+
+// First: the state is the isolate's, and this test's file is the isolate.
+test('before the first response nothing is known, whatever fails', () => {
+  const { record } = breakerAt();
+  expect([redisAvailability(), isRedisAvailable()]).toEqual(['unknown', false]);
+  record(false, 9);
+  expect([redisAvailability(), isRedisAvailable()]).toEqual(['unknown', false]);
+  record(true);
+  expect([redisAvailability(), isRedisAvailable()]).toEqual(['up', true]);
+  // One failure is no outage.
+  breakerAt().record(false);
+  expect([redisAvailability(), isRedisAvailable()]).toEqual(['up', true]);
+  breakerAt().record(false, 10);
+  expect([redisAvailability(), isRedisAvailable()]).toEqual(['down', false]);
+});
 
 test('opens at half of at least ten calls in ten seconds', () => {
   const { breaker, record } = breakerAt();
@@ -87,4 +102,58 @@ test('a probe whose request died is somebody else’s after a while', () => {
   expect(breaker.claimProbe()).toBeUndefined();
   clock.ms += 1_001;
   expect(breaker.claimProbe()).toBeTypeOf('number');
+});
+
+/** Lives through a time in which every probe succeeds. @returns when the breaker opened */
+function openings(forMs: number, call: (breaker: ReturnType<typeof createBreaker>) => void): number[] {
+  const { breaker, clock } = breakerAt();
+  const startMs = clock.ms;
+  const opened: number[] = [];
+  for (; clock.ms < startMs + forMs; clock.ms += 50) {
+    const probe = breaker.claimProbe();
+    if (probe !== undefined) breaker.probed(probe, true);
+    if (breaker.state !== 'closed') continue;
+    call(breaker);
+    // The method's own view: the state has changed within the call.
+    if (String(breaker.state) === 'open') opened.push(clock.ms - startMs);
+  }
+  return opened;
+}
+
+test('a server that answers probes alone is tried ever more rarely', () => {
+  const opened = openings(300_000, (breaker) => breaker.record(false, breaker.ticket()));
+  const waits = opened.slice(1).map((ms, index) => ms - (opened[index] ?? 0));
+  // Half a second of failing calls (ten, 50 ms apart) after waits of 1, 2, 4, 8, 16 and then 30 s.
+  expect(waits.slice(0, 8)).toEqual([1_450, 2_450, 4_450, 8_450, 16_450, 30_450, 30_450, 30_450]);
+  expect(opened.length).toBeLessThan(16);
+});
+
+test('successes among the failures do not make it flap: it takes ten of them before it opens again', () => {
+  let calls = 0;
+  const opened = openings(300_000, (breaker) => breaker.record((calls += 1) % 3 === 0, breaker.ticket()));
+  expect(opened.length).toBeLessThan(16);
+});
+
+test('ten successes after a probe make the next wait short again', () => {
+  const { breaker, clock, record } = breakerAt();
+  const close = () => {
+    const startMs = clock.ms;
+    for (let probe = breaker.claimProbe(); ; probe = breaker.claimProbe()) {
+      if (probe !== undefined) {
+        breaker.probed(probe, true);
+        return clock.ms - startMs;
+      }
+      clock.ms += 100;
+    }
+  };
+  record(false, 10);
+  expect(close()).toBe(1_000);
+  record(false, 10);
+  expect(close()).toBe(2_000);
+  record(true, 9);
+  record(false, 10);
+  expect(close()).toBe(4_000);
+  record(true, 10);
+  record(false, 10);
+  expect(close()).toBe(1_000);
 });

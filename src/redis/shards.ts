@@ -1,0 +1,193 @@
+import { createBreaker } from './breaker';
+import type { Breaker, BreakerOptions } from './breaker';
+import type { Command, RedisClient, Reply } from './client';
+import { RedisUnavailable } from './errors';
+import { isShardDown } from './replyError';
+import { keysOf, slotOf } from './slots';
+import { askTopology } from './topology';
+import type { Topology } from './topology';
+
+export interface ShardsOptions extends Pick<BreakerOptions, 'probeMs' | 'probeMaxMs' | 'probeLostMs' | 'random'> {
+  client: RedisClient;
+  now?: () => number;
+}
+
+/** A shard that is out, and due to be tried. */
+export interface ShardProbe {
+  /** A key in the shard, of a command that failed. */
+  key: string;
+  report(ok: boolean): void;
+}
+
+/** Whether a call speaks for Redis as a whole, or against it; `undefined`: it says only that one shard is out. */
+export type Score = boolean | undefined;
+
+export interface Judgement {
+  /** Those that may be trusted; in place of the others, why not. */
+  replies: Reply[];
+  /** A promise while Redis is asked what it is. */
+  score: Score | Promise<Score>;
+}
+
+/**
+ * What an isolate knows of the servers behind the one address that it calls.
+ *
+ * An error of a server's state (READONLY, LOADING, OOM …) discredits all that this server said: it may have missed
+ * revocations. On a single server that is the whole pipeline. On a cluster it is one shard, and each shard has a breaker
+ * of its own: the first failure opens it, and its users are served without Redis. Redis is asked which of the two it is
+ * when that first matters. Until then it counts as a single server.
+ */
+export interface Shards {
+  /** Whether a command would go to a shard that is out. */
+  isOut(command: Command): boolean;
+  readonly outCount: number;
+  judge(commands: readonly Command[], replies: Reply[]): Judgement;
+  /** For exactly one caller, when a shard that is out is due to be tried: that caller reports. */
+  claimProbe(): ShardProbe | undefined;
+}
+
+/** For a probe: asks the shards that are out as well, and learns from their replies. */
+export function ungated(shards: Shards): Shards {
+  return {
+    isOut: () => false,
+    outCount: 0,
+    judge: (commands, replies) => shards.judge(commands, replies),
+    claimProbe: () => undefined,
+  };
+}
+
+/** The first failure opens a shard's breaker: its users then cost a read of D1, and nothing else. */
+const SHARD_BREAKER = { windowMs: 10_000, minCalls: 1, failureRatio: 0, provenAfter: 10 };
+/** Shards that have failed, or slots of a cluster that does not tell its shards. */
+const MAX_ENTRIES = 1_000;
+/** How old the topology may be when something goes wrong. */
+const TOPOLOGY_MS = 5_000;
+/** How long the score of a call waits for the topology; after this another call asks for it. */
+const LEARN_MS = 2_000;
+
+export function createShards({ client, now = Date.now, ...breakerOptions }: ShardsOptions): Shards {
+  /** Those that have failed since this isolate began. */
+  const failed = new Map<string, { breaker: Breaker; key: string }>();
+  let topology: Topology | 'single' | undefined;
+  let askedAtMs = -Infinity;
+  let asking: Promise<void> = Promise.resolve();
+
+  /** The shards that a command's keys belong to. Where shards are not known, each slot counts as one. */
+  function shardsOf(command: Command): string[] {
+    const known = typeof topology === 'object' ? topology : undefined;
+    const slots = keysOf(command).map((key) => slotOf(key));
+    return [...new Set(slots.map((slot) => known?.shardOf(slot) ?? `slot ${slot}`))];
+  }
+
+  const isOutShard = (shard: string) => {
+    const entry = failed.get(shard);
+    return entry !== undefined && entry.breaker.state !== 'closed';
+  };
+
+  function opened(shard: string, key: string): void {
+    let entry = failed.get(shard);
+    if (entry === undefined) {
+      const breaker = createBreaker({ ...SHARD_BREAKER, ...breakerOptions, onAvailable: () => undefined, now });
+      entry = { breaker, key };
+      failed.set(shard, entry);
+      const [oldest] = failed.keys();
+      if (failed.size > MAX_ENTRIES && oldest !== undefined) failed.delete(oldest);
+    }
+    entry.breaker.record(false, entry.breaker.ticket());
+  }
+
+  /** Asks again when what is known is old. A failure to ask leaves it as it was. */
+  function learn(): Promise<void> {
+    if (now() - askedAtMs >= TOPOLOGY_MS) {
+      askedAtMs = now();
+      asking = askTopology(client).then(
+        (found) => {
+          topology = found;
+        },
+        (error: unknown) => {
+          if (!(error instanceof RedisUnavailable)) throw error;
+        },
+      );
+    }
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    // The request that asks may die, and its promise then never settles.
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, LEARN_MS);
+    });
+    return Promise.race([asking, late]).finally(() => clearTimeout(timer));
+  }
+
+  /** What the servers said, without what servers said that are discredited. */
+  function trusted(commands: readonly Command[], replies: readonly Reply[]): Reply[] {
+    const discredited = new Map<string, Reply>();
+    for (const [at, reply] of replies.entries()) {
+      if (!(reply.error instanceof RedisUnavailable) || reply.error.reason !== 'state') continue;
+      if (typeof topology !== 'object') return replies.map(() => reply);
+      for (const shard of shardsOf(commands[at] ?? ['PING'])) discredited.set(shard, reply);
+    }
+    if (discredited.size === 0) return [...replies];
+    return replies.map((reply, at) => {
+      const shard = shardsOf(commands[at] ?? ['PING']).find((name) => discredited.has(name));
+      return (shard === undefined ? undefined : discredited.get(shard)) ?? reply;
+    });
+  }
+
+  /** Notes which shards have failed and which serve again. */
+  function score(commands: readonly Command[], replies: readonly Reply[]): Score {
+    const kept = trusted(commands, replies);
+    const usable = kept.some(isUsable);
+    const isCluster = typeof topology === 'object';
+    // On a single server nothing is a shard's fault; where something came back, it may be a cluster that does not tell.
+    if (!isCluster && !usable) return false;
+    for (const [at, { error }] of kept.entries()) {
+      if (!(error instanceof RedisUnavailable) || !isShardDown(error)) continue;
+      const [shard, ...others] = shardsOf(commands[at] ?? ['PING']);
+      // Which of several shards refused a command of theirs is not known.
+      if (shard !== undefined && others.length === 0) opened(shard, keysOf(commands[at] ?? ['PING'])[0] ?? '');
+    }
+    noteServing(commands, kept);
+    if (usable) return true;
+    const keyed = commands.some((command) => keysOf(command).length > 0);
+    const allOut = typeof topology === 'object' && outCount() >= topology.shardCount;
+    return keyed && !allOut ? undefined : false;
+  }
+
+  function noteServing(commands: readonly Command[], kept: readonly Reply[]): void {
+    if (failed.size === 0) return;
+    for (const [at, reply] of kept.entries()) {
+      if (!isUsable(reply)) continue;
+      for (const shard of shardsOf(commands[at] ?? ['PING'])) {
+        const breaker = failed.get(shard)?.breaker;
+        breaker?.record(true, breaker.ticket());
+      }
+    }
+  }
+
+  const outCount = () => [...failed.keys()].filter(isOutShard).length;
+
+  return {
+    isOut: (command) => failed.size > 0 && shardsOf(command).some(isOutShard),
+    get outCount() {
+      return outCount();
+    },
+    judge(commands, replies) {
+      if (replies.every((reply) => !(reply.error instanceof RedisUnavailable))) {
+        noteServing(commands, replies);
+        return { replies, score: true };
+      }
+      const kept = trusted(commands, replies);
+      const known = typeof topology === 'object' ? score(commands, replies) : 'asked';
+      if (known !== 'asked' && now() - askedAtMs < TOPOLOGY_MS) return { replies: kept, score: known };
+      return { replies: kept, score: learn().then(() => (known === 'asked' ? score(commands, replies) : known)) };
+    },
+    claimProbe() {
+      for (const { breaker, key } of failed.values()) {
+        const probe = breaker.claimProbe();
+        if (probe !== undefined) return { key, report: (ok) => breaker.probed(probe, ok) };
+      }
+      return undefined;
+    },
+  };
+}
+
+const isUsable = ({ error }: Reply) => !(error instanceof RedisUnavailable);

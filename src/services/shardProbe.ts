@@ -1,0 +1,31 @@
+import { describeError, log } from '../config/log';
+import type { RedisBatch } from '../redis/batch';
+import type { Keys } from '../redis/keys';
+import type { ShardProbe } from '../redis/shards';
+import type { OutboxService } from './outbox.service';
+
+export interface ShardProbeDeps {
+  /** One that reaches shards that are out. */
+  batch: RedisBatch;
+  keys: Keys;
+  outbox: Pick<OutboxService, 'deliverPending'>;
+}
+
+const PROBE_TTL_MS = 60_000;
+
+/**
+ * Tries a shard that is out, and delivers what it missed before its users rely on it again. It tries a write: a shard
+ * that can only be read has not heard of revocations.
+ */
+export async function probeShard({ key, report }: ShardProbe, { batch, keys, outbox }: ShardProbeDeps): Promise<void> {
+  try {
+    await batch.send('SET', keys.probe(key), 1, 'PX', PROBE_TTL_MS);
+    await outbox.deliverPending(batch);
+  } catch (error) {
+    report(false);
+    log('warn', 'redis.shard_probe_failed', describeError(error));
+    return;
+  }
+  report(true);
+  log('info', 'redis.shard_available');
+}
