@@ -101,7 +101,7 @@ function refusalOf(error: unknown): RedisError {
   if (name !== 'UpstashError') return new RedisUnavailable('refused');
   if (isTooLarge(message)) return new RedisReplyError('ERR');
   const said = replyError(message.split(', command was: ', 1)[0] ?? '');
-  return said instanceof RedisUnavailable ? said : new RedisUnavailable('status');
+  return said instanceof RedisUnavailable && said.reason === 'state' ? said : new RedisUnavailable('status');
 }
 
 /** What comes before the largest command, that command, and what comes after; in the order given, and none empty. */

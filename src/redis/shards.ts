@@ -16,7 +16,7 @@ export interface ShardsOptions extends Pick<BreakerOptions, 'probeMs' | 'probeMa
 export interface ShardProbe {
   /** A key in the shard, of a command that failed. */
   key: string;
-  report(ok: boolean): void;
+  report: (ok: boolean) => void;
 }
 
 /** Whether a call speaks for Redis as a whole, or against it; `undefined`: it says only that one shard is out. */

@@ -104,6 +104,8 @@ test('a probe whose request died is somebody else’s after a while', () => {
   expect(breaker.claimProbe()).toBeTypeOf('number');
 });
 
+const isOpen = ({ state }: { readonly state: string }) => state === 'open';
+
 /** Lives through a time in which every probe succeeds. @returns when the breaker opened */
 function openings(forMs: number, call: (breaker: ReturnType<typeof createBreaker>) => void): number[] {
   const { breaker, clock } = breakerAt();
@@ -114,8 +116,7 @@ function openings(forMs: number, call: (breaker: ReturnType<typeof createBreaker
     if (probe !== undefined) breaker.probed(probe, true);
     if (breaker.state !== 'closed') continue;
     call(breaker);
-    // The method's own view: the state has changed within the call.
-    if (String(breaker.state) === 'open') opened.push(clock.ms - startMs);
+    if (isOpen(breaker)) opened.push(clock.ms - startMs);
   }
   return opened;
 }

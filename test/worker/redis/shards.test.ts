@@ -25,7 +25,10 @@ const [A, B, C] = KEYS as [string[], string[], string[]];
 /** An isolate's way to a fake server, whose clock and errors the test sets. */
 function isolate(kind: 'cluster' | 'single' | 'silent cluster') {
   const clock = { ms: 1_000_000 };
-  const world = { errorOf: (_: Command): string | undefined => undefined, sent: [] as Command[][] };
+  const world: { errorOf: (command: Command) => string | undefined; sent: Command[][] } = {
+    errorOf: () => undefined,
+    sent: [],
+  };
   const client: RedisClient = {
     async execute(commands) {
       if (commands[0]?.[0] === 'CLUSTER') {

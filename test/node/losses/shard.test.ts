@@ -1,0 +1,159 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { slotOf } from '../../../src/gateway/slots.ts';
+import type { Answer, Call } from '../../support/client.ts';
+import type { WireCommand } from '../../support/faults.ts';
+import { REDIS_MISSING, hasRedisServer, startCluster, until } from '../../support/redisServers.ts';
+import type { Cluster, RedisProcess } from '../../support/redisServers.ts';
+import { REVOKED, eachOf, me, refresh, renewed, startStage, wake } from '../../support/stage.ts';
+import type { Held, Stage } from '../../support/stage.ts';
+
+const PROBE_MS = 100;
+const SETTINGS = {
+  BREAKER_WINDOW_MS: '5000',
+  BREAKER_MIN_CALLS: '10',
+  BREAKER_PROBE_MS: String(PROBE_MS),
+  BREAKER_PROBE_MAX_MS: '400',
+};
+/** Its slots, as startCluster() deals them. */
+const FIRST = 5461;
+const LAST = 10_922;
+const isDead = (key: string) => slotOf(key) >= FIRST && slotOf(key) <= LAST;
+
+interface User {
+  held: Held;
+  /** Where the limiter counts the user. */
+  limitKey: string;
+}
+
+describe.skipIf(!hasRedisServer)(
+  `a Redis Cluster of which one shard is dead${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
+  () => {
+    let cluster: Cluster;
+    let stage: Stage;
+    let dead: RedisProcess[];
+    /** With every key on the shards that live, and with their own keys on the dead one. */
+    let spared: User[];
+    let struck: User[];
+
+    beforeAll(async () => {
+      cluster = await startCluster();
+      stage = await startStage({ redisUrl: cluster.url }, { settings: SETTINGS });
+      const people = await stage.people(60, 2);
+      const users: User[] = [];
+      for (const person of people) users.push(await userOf(person.sessions[0]!));
+      spared = users.filter(({ held, limitKey }) => !isDead(`{${held.userId}}`) && !isDead(limitKey));
+      struck = users.filter(({ held }) => isDead(`{${held.userId}}`));
+      expect(spared.length).toBeGreaterThan(5);
+      expect(struck.length).toBeGreaterThan(5);
+      await stage.redis.idle();
+      dead = [cluster.nodes[1]!, cluster.nodes[4]!];
+      expect(await cluster.masterOf(FIRST)).toBe(dead[0]);
+      await Promise.all(dead.map((node) => node.kill()));
+    });
+    afterAll(async () => {
+      await stage[Symbol.asyncDispose]();
+      await cluster.stop();
+    });
+
+    const limitKeys = async () => new Set((await stage.redis.engine('KEYS', 'stage:ratelimit:*')) as string[]);
+
+    /** Signs in, and finds out under which key the limiter counts. */
+    async function userOf(session: Held): Promise<User> {
+      const held = await wake(stage.isolates[0], session);
+      const before = await limitKeys();
+      for (const isolate of stage.isolates) expect((await me(isolate, held)).status).toBe(200);
+      const [limitKey, ...others] = [...(await limitKeys())].filter((key) => !before.has(key));
+      if (limitKey === undefined || others.length > 0) throw new Error('not one key of the limiter');
+      return { held, limitKey };
+    }
+
+    const degraded = ({ headers }: Answer) => headers.get('Gatehouse-Degraded') ?? '';
+    const both = <T>(work: (isolate: Call) => Promise<T>) => Promise.all(stage.isolates.map(work));
+
+    async function expectClosed(): Promise<void> {
+      for (const isolate of stage.isolates) {
+        expect((await isolate('GET', '/health')).body).toMatchObject({ redis: 'up', redisAvailable: true });
+      }
+    }
+
+    test('its users are served by D1, nobody else notices, and the breaker stays closed', async () => {
+      const { redis, app, isolates } = stage;
+      for (let round = 0; round < 40; round += 1) {
+        if (round === 10) redis.reset();
+        await both(async (isolate) => {
+          await eachOf(spared, 8, async ({ held }) => {
+            const answer = await me(isolate, held);
+            expect({ status: answer.status, degraded: degraded(answer) }).toEqual({ status: 200, degraded: '' });
+          });
+          await eachOf(struck, 8, async ({ held }) => {
+            const answer = await me(isolate, held);
+            expect(answer.status).toBe(200);
+            expect(degraded(answer)).toContain('revocation=d1');
+          });
+        });
+        await expectClosed();
+      }
+      // From the tenth round on, nothing but probes was sent to the dead shard.
+      const vain = redis.requests.flatMap(({ commands }) => commands).filter(concernsDead);
+      expect(vain.filter((command) => !String(command[1]).includes(':probe:'))).toEqual([]);
+      expect(app.logs.filter((line) => line.includes('"redis.available"'))).toEqual([]);
+      expect(app.logs.filter((line) => line.includes('"redis.probe_failed"'))).toEqual([]);
+      expect((await isolates[0]('GET', '/ready')).body).toMatchObject({
+        status: 'degraded',
+        dependencies: { redis: { status: 'degraded', breaker: 'closed', detail: '1 of its shards cannot serve' } },
+      });
+    });
+
+    test('its users refresh, and are logged out for good', async () => {
+      const [one, other] = struck;
+      const [here, there] = stage.isolates;
+      const renewedOne = renewed(one!.held, await refresh(here, one!.held));
+      for (const isolate of stage.isolates) expect((await me(isolate, renewedOne)).status).toBe(200);
+      struck[0] = { ...one!, held: renewedOne };
+
+      const logout = await here('POST', '/v1/auth/logout', { token: other!.held.access });
+      expect(logout.status).toBe(204);
+      struck.splice(1, 1);
+      // D1 may be believed for a second by an isolate that has just asked it.
+      await until(async () => (await me(there, other!.held)).status === 401, 'the other isolate has heard of it');
+      for (const isolate of stage.isolates) {
+        expect(await me(isolate, other!.held)).toMatchObject(REVOKED);
+        expect(await refresh(isolate, other!.held)).toMatchObject(REVOKED);
+      }
+
+      await Promise.all(dead.map((node) => node.restart()));
+      await until(
+        async () => {
+          for (const isolate of stage.isolates) {
+            expect(await me(isolate, other!.held)).toMatchObject(REVOKED);
+            for (const { held } of [...spared.slice(0, 3), ...struck.slice(0, 3)]) {
+              expect((await me(isolate, held)).status).toBe(200);
+            }
+          }
+          const answers = await Promise.all(stage.isolates.map((isolate) => me(isolate, struck[2]!.held)));
+          return answers.every((answer) => degraded(answer) === '');
+        },
+        'the shard is relied on again',
+        30_000,
+      );
+      // It has been told before anybody relied on it.
+      const [denied] = (await stage.redis.engine(
+        'HMGET',
+        stage.keyOf.blacklist(other!.held.userId),
+        `s:${other!.held.id}`,
+      )) as (string | null)[];
+      expect(denied).not.toBeNull();
+      await expectClosed();
+      for (const isolate of stage.isolates) expect(await me(isolate, other!.held)).toMatchObject(REVOKED);
+    });
+  },
+);
+
+/** The dead shard's commands: those with such a key. */
+function concernsDead([name, ...args]: WireCommand): boolean {
+  const upper = String(name).toUpperCase();
+  if (['PING', 'TIME', 'INFO', 'CLUSTER'].includes(upper)) return false;
+  const keys = upper.startsWith('EVAL') ? args.slice(2, 2 + Number(args[1])) : args.slice(0, 1);
+  return keys.some((key) => isDead(String(key)));
+}
