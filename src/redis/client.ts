@@ -62,8 +62,11 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
       body = await client.post(commands);
     } catch (error) {
       const refusal = refusalOf(error);
+      const isOfRedis = refusal instanceof RedisUnavailable && refusal.code !== undefined;
+      if (isOfRedis || (commands.length === 1 && refusal instanceof RedisReplyError)) {
+        return commands.map(() => ({ error: refusal }));
+      }
       if (refusal instanceof RedisUnavailable) throw refusal;
-      if (commands.length === 1) return [{ error: refusal }];
       // One command of these is too large, or all together are. Nothing was executed: the parts go one after the other.
       const replies: Reply[] = [];
       for (const part of split(commands)) replies.push(...(await executeOrFail(part)));
@@ -89,7 +92,8 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
  * Why a request was refused as a whole. The SDK's messages begin with the server's text and go on with the whole command:
  * only the kind of failure leaves this function.
  *
- * @returns {RedisReplyError} when the request was too large, which says nothing about Redis
+ * @returns {RedisReplyError} when the request was too large, which says nothing about Redis; an error with a code when it
+ * is what Redis says to each of its commands (the gateway tells that with status 503)
  */
 function refusalOf(error: unknown): RedisError {
   const { name, message } = error instanceof Error ? error : { name: '', message: '' };
@@ -101,7 +105,7 @@ function refusalOf(error: unknown): RedisError {
   if (name !== 'UpstashError') return new RedisUnavailable('refused');
   if (isTooLarge(message)) return new RedisReplyError('ERR');
   const said = replyError(message.split(', command was: ', 1)[0] ?? '');
-  return said instanceof RedisUnavailable && said.reason === 'state' ? said : new RedisUnavailable('status');
+  return said instanceof RedisUnavailable ? said : new RedisUnavailable('status');
 }
 
 /** What comes before the largest command, that command, and what comes after; in the order given, and none empty. */

@@ -77,6 +77,17 @@ describe.skipIf(!hasRedisServer)(
       }
     }
 
+    test('at first its users alone call, all at once: that is no outage of Redis', async () => {
+      for (let round = 0; round < 3; round += 1) {
+        await both(async (isolate) => {
+          const answers = await Promise.all(struck.map(({ held }) => me(isolate, held)));
+          expect(answers.map(({ status }) => status)).toEqual(struck.map(() => 200));
+        });
+      }
+      await stage.redis.idle();
+      await expectClosed();
+    });
+
     test('its users are served by D1, nobody else notices, and the breaker stays closed', async () => {
       const { redis, app, isolates } = stage;
       for (let round = 0; round < 40; round += 1) {
