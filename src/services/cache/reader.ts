@@ -41,17 +41,20 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, nextO
   /** The values of these Redis keys by name; a key of another type has none. */
   async function valuesOf(names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
     // What an isolate has yet to learn travels along with its first read.
-    const learnMark = memory.mark === undefined;
-    const asked = learnMark ? [...names, keys.cacheMark] : names;
-    const reply = batch.send('MGET', asked[0] ?? '', ...asked.slice(1));
+    // The mark is a command of its own: its shard may be dead while that of the entry lives.
+    const mark =
+      memory.mark === undefined ? batch.send('GET', keys.cacheMark).then(noteMark, () => undefined) : undefined;
+    const reply = batch.send('MGET', names[0] ?? '', ...names.slice(1));
     if (!memory.knowsServerTime) batch.send('TIME').then(noteTime, () => undefined);
-    const values = await reply;
-    if (!Array.isArray(values) || values.length !== asked.length) throw new RedisUnavailable('garbage');
+    const [values] = await Promise.all([reply, mark]);
+    if (!Array.isArray(values) || values.length !== names.length) throw new RedisUnavailable('garbage');
     // Redis gives a string or nothing for each.
     if (!values.every(isTextOrNull)) throw new RedisUnavailable('garbage');
-    const mark = values.at(-1);
-    if (learnMark) memory.mark = isNonce(mark) ? mark : undefined;
-    return new Map(asked.map((name, index) => [name, values[index] ?? null]));
+    return new Map(names.map((name, index) => [name, values[index] ?? null]));
+  }
+
+  function noteMark(reply: RedisValue): void {
+    memory.mark = isNonce(reply) ? reply : undefined;
   }
 
   function noteTime(reply: RedisValue): void {
