@@ -151,6 +151,16 @@ describe('a cluster', () => {
     expect(await ask(get(A[1]), get(B[0]))).toEqual(['breaker', 'OK']);
   });
 
+  test('within a pipeline it discredits its own shard, and no other', async () => {
+    const { world, ask, breaker } = isolate('cluster');
+    // It learns that this is a cluster, and no shard goes out.
+    world.errorOf = ([, key]) => (key === C[0] ? 'TRYAGAIN x' : undefined);
+    await ask(get(C[0]));
+    world.errorOf = ([name]) => (name === 'SET' ? 'OOM x' : undefined);
+    expect(await ask(get(A[1]), set(A[0]), get(B[0]))).toEqual(['state', 'state', 'OK']);
+    expect(breaker.state).toBe('closed');
+  });
+
   test('with every shard dead the breaker opens', async () => {
     const { world, ask, breaker, shards } = isolate('cluster');
     world.errorOf = ([, key]) => (shardAt(String(key)) === 0 ? UNAVAILABLE : undefined);
