@@ -60,9 +60,8 @@ describe.skipIf(!hasRedisServer)(`a real Redis${hasRedisServer ? '' : `: ${REDIS
 
   test('that has lost its master, and serves nothing stale', async () => {
     const master = await serverWith();
-    const replica = await serverWith(
-      ...['--replicaof', '127.0.0.1', String(master.port), '--replica-serve-stale-data', 'no'],
-    );
+    const where = ['127.0.0.1', String(master.port)];
+    const replica = await serverWith('--replicaof', ...where, '--replica-serve-stale-data', 'no');
     await until(
       async () => /link_status:up/.test(String(await replica.command('INFO', 'replication'))),
       'it is in sync',
@@ -114,10 +113,8 @@ describe.skipIf(!hasRedisServer)(`a real Redis${hasRedisServer ? '' : `: ${REDIS
   });
 
   test('that is loading', async () => {
-    const server = await serverWith(
-      ...['--enable-debug-command', 'local', '--key-load-delay', '500'],
-      ...['--loading-process-events-interval-bytes', '1024'],
-    );
+    const slowly = ['--key-load-delay', '500', '--loading-process-events-interval-bytes', '1024'];
+    const server = await serverWith('--enable-debug-command', 'local', ...slowly);
     const ask = await gatewayTo(server.url);
     await server.command('DEBUG', 'POPULATE', '100000');
     const loading = server.command('DEBUG', 'RELOAD').catch(() => undefined);
