@@ -33,6 +33,8 @@ export interface CaseResult extends Figures, Trips {
   requests?: number;
   /** Heap that a request left behind, in bytes. */
   retainedBytes?: number;
+  /** The most that was admitted in any window under an adversarial schedule, as a share of the limit. */
+  worstWindow?: number;
   /** Resident memory after so many requests, in MiB. */
   rssMiB?: Record<string, number>;
   /** What one token costs, by algorithm, in microseconds. */

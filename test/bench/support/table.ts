@@ -58,6 +58,7 @@ function tableOfCases(cases: readonly Row[]): string {
       })),
     { title: 'requests', value: ({ requests }: Row) => requests?.toString() },
     { title: 'retained bytes', value: ({ retainedBytes }: Row) => retainedBytes?.toFixed(1) },
+    { title: 'worst window', value: ({ worstWindow }: Row) => worstWindow?.toFixed(3) },
     { title: 'failed', value: ({ failed }: Row) => failed },
   ].filter(({ value }) => cases.some((result) => value(result) !== undefined));
   return aligned([

@@ -10,6 +10,8 @@ interface Bindings {
   KEY_PREFIX: string;
   /** `off`: without the cache of refusals that it has by default. */
   EPHEMERAL_CACHE?: string;
+  /** `fixed`: its fixed window in place of its sliding one. */
+  WINDOW?: string;
 }
 
 let ratelimit: Ratelimit | undefined;
@@ -18,7 +20,10 @@ let ratelimit: Ratelimit | undefined;
 function ratelimitOf(env: Bindings): Ratelimit {
   ratelimit ??= new Ratelimit({
     redis: Redis.fromEnv(env),
-    limiter: Ratelimit.slidingWindow(maxRequests, `${windowMs} ms`),
+    limiter:
+      env.WINDOW === 'fixed'
+        ? Ratelimit.fixedWindow(maxRequests, `${windowMs} ms`)
+        : Ratelimit.slidingWindow(maxRequests, `${windowMs} ms`),
     prefix: `${env.KEY_PREFIX}:ratelimit`,
     ...(env.EPHEMERAL_CACHE === 'off' && { ephemeralCache: false }),
   });

@@ -35,6 +35,43 @@ export async function runPaced(url: string, { startMs, intervalMs, requests }: P
   }
 }
 
+/** A request and what became of it, as `Date.now()` counts. */
+export interface Sent {
+  admitted: boolean;
+  sentMs: number;
+  answeredMs: number;
+}
+
+/** Sends so many GETs at once, when the time has come. */
+export async function runBurst(url: string, { atMs, requests }: { atMs: number; requests: number }): Promise<Sent[]> {
+  const agent = new Agent({ keepAlive: true });
+  try {
+    await setTimeout(Math.max(0, atMs - Date.now()));
+    return await Promise.all(
+      Array.from({ length: requests }, async (): Promise<Sent> => {
+        const sentMs = Date.now();
+        const admitted = await isAdmitted(agent, url);
+        return { admitted, sentMs, answeredMs: Date.now() };
+      }),
+    );
+  } finally {
+    agent.destroy();
+  }
+}
+
+/**
+ * The most admitted requests of which it is certain that one window contains them all: from when the first was sent to
+ * when the last was answered it is no longer than that.
+ */
+export function worstWindow(sent: readonly Sent[], windowMs: number): number {
+  const admitted = sent.filter((request) => request.admitted);
+  const counts = admitted.map(
+    ({ sentMs: startMs }) =>
+      admitted.filter(({ sentMs, answeredMs }) => sentMs >= startMs && answeredMs < startMs + windowMs).length,
+  );
+  return Math.max(0, ...counts);
+}
+
 async function isAdmitted(agent: Agent, url: string): Promise<boolean> {
   const { promise, resolve, reject } = Promise.withResolvers<IncomingMessage>();
   get(url, { agent }, resolve).on('error', reject);

@@ -8,9 +8,9 @@ import { startServerRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { quantile } from '../../support/statistics.ts';
 import { commandsRun } from './commandStats.ts';
-import { admittedBy, runPaced } from './pace.ts';
-import { CASES, CHECK, SHARE, startLimiters } from './setUp.ts';
-import type { CaseName, Limiters, VariantName } from './setUp.ts';
+import { admittedBy, runBurst, runPaced, worstWindow } from './pace.ts';
+import { CASES, CHECK, SHARE, WINDOW_CASES, WORST, startLimiters } from './setUp.ts';
+import type { CaseName, Limiters, ShareName, VariantName } from './setUp.ts';
 
 const DELAY_MS = 20;
 // Bounded by time, so that a busy machine makes the figures coarser and not the run longer.
@@ -33,7 +33,10 @@ const WINDOWS = 20;
  * once behind a proxy that counts round trips and delays them and once on the gateway itself, where requests a second
  * are measured; commands are what the engine counts, so what scripts run is among them. Share: evenly paced requests of
  * one caller at a multiple of the limit, all cases side by side; admitted requests of as many windows, by the limit. One
- * window goes before them, so that none is counted that finds an empty one behind it.
+ * window goes before them, so that none is counted that finds an empty one behind it. Worst window: the limit at the end of
+ * one of the clock's windows, and again just before a window has passed since; the most that was admitted within one
+ * window, by the limit. Peers with other windows take part in that: @upstash/ratelimit's fixed one, and hono-rate-limiter,
+ * whose windows begin with their first request, which is why one is sent at the beginning.
  *
  * Load generator, workerd and gateway share the machine: ratios say more than the figures themselves.
  */
@@ -43,7 +46,8 @@ export const rateLimit: Question = {
   setUp:
     `p50 to p99: ${LATENCY.connections} connections, ${DELAY_MS} ms added to each round trip to Redis. ` +
     `req/s: ${THROUGHPUT.connections} connections, nothing added. Commands include those inside scripts. ` +
-    `Share: of ${SHARE.maxRequests} requests in ${SHARE.windowMs} ms, over ${WINDOWS} windows. Ratios are to gatehouse.`,
+    `Share: of ${SHARE.maxRequests} requests in ${SHARE.windowMs} ms, over ${WINDOWS} windows. Worst window: the most ` +
+    `admitted within ${WORST.windowMs} ms, by a limit of ${WORST.maxRequests}. Ratios are to gatehouse.`,
 
   async run(progress, { rounds } = {}) {
     const latencyRounds = rounds ?? LATENCY.rounds;
@@ -52,7 +56,9 @@ export const rateLimit: Question = {
     await using redis = await startServerRedis();
     await using limiters = await startLimiters(redis);
     progress(`Redis: ${redis.backend}; checking and warming each case`);
-    for (const name of [...CASES, 'upstash-ratelimit-uncached'] as const) await assertLimits(limiters, name);
+    for (const name of [...CASES, ...WINDOW_CASES, 'upstash-ratelimit-uncached'] as const) {
+      await assertLimits(limiters, name);
+    }
     for (const name of CASES) {
       await load(limiters, name, 'counted', 4, { durationMs: WARM_UP_MS / 2 });
       await load(limiters, name, 'direct', THROUGHPUT.connections, { durationMs: WARM_UP_MS });
@@ -88,14 +94,23 @@ export const rateLimit: Question = {
     const shares = await measureShares(limiters);
     for (const [name, share] of Object.entries(shares)) progress(`${name}: ${JSON.stringify(share)}`);
 
-    const cases = CASES.map((name): CaseResult => ({
+    progress(`worst window: ${WORST.maxRequests} at the end of a window, and again within the next`);
+    const worst = {} as Record<VariantName, number>;
+    for (const name of [...CASES, ...WINDOW_CASES] as const) {
+      worst[name] = await worstOf(limiters, name);
+      progress(`${name}: ${worst[name]} times the limit`);
+    }
+
+    const measured = CASES.map((name): CaseResult => ({
       name,
       ...costs[name],
       ...latencyFigures(latenciesMs[name]),
       requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
       acceptedShare: shares[name],
+      worstWindow: worst[name],
     }));
-    return { question: 'rate-limit', cases };
+    const others = WINDOW_CASES.map((name): CaseResult => ({ name, worstWindow: worst[name] }));
+    return { question: 'rate-limit', cases: [...measured, ...others] };
   },
 };
 
@@ -146,11 +161,22 @@ async function costOf(
   };
 }
 
+/** The most that was admitted within one window, by the limit. */
+async function worstOf(limiters: Limiters, name: VariantName): Promise<number> {
+  const { maxRequests, windowMs } = WORST;
+  const url = `${limiters.url(name, 'worst')}/worst-${randomUUID()}`;
+  const startMs = Math.ceil((Date.now() + 100) / windowMs) * windowMs;
+  const first = await runBurst(url, { atMs: startMs + 10, requests: 1 });
+  const atTheEnd = await runBurst(url, { atMs: startMs + windowMs - 400, requests: maxRequests - 1 });
+  const again = await runBurst(url, { atMs: startMs + 2 * windowMs - 700, requests: maxRequests });
+  return rounded(worstWindow([...first, ...atTheEnd, ...again], windowMs) / maxRequests, 3);
+}
+
 /** Admitted requests as a share of what the limit allows, by how many times the limit was offered. */
-async function measureShares(limiters: Limiters): Promise<Record<VariantName, Record<string, number>>> {
+async function measureShares(limiters: Limiters): Promise<Record<ShareName, Record<string, number>>> {
   const { maxRequests, windowMs } = SHARE;
   const startMs = Math.ceil((Date.now() + 100) / windowMs) * windowMs;
-  const measure = async (name: VariantName) => {
+  const measure = async (name: ShareName) => {
     const shares = OFFERED.map(async (offered): Promise<[string, number]> => {
       const pace = { startMs, intervalMs: windowMs / (maxRequests * offered) };
       const perWindow = maxRequests * offered;
