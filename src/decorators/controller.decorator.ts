@@ -64,14 +64,19 @@ export function controllerRoutes(controller: object): Hono<AppEnv> {
   const { prefix, limits, guards } = decorationOf(constructor);
   if (prefix === undefined) throw new TypeError(`${constructor.name} has no @Controller(prefix)`);
   const routes = new Hono<AppEnv>().basePath(prefix);
+  const handlers = [...handlersOf(controller)];
   // One counter for the whole class, whichever of its routes is called.
-  const shared = limits.map((options) => rateLimiter({ name: `controller-${slug(prefix)}`, ...options }));
+  const name = counterOf(constructor, prefix, handlers);
+  const shared = limits.map((options, index) =>
+    rateLimiter({ name: index === 0 ? name : `${name}.${index + 1}`, ...options }),
+  );
 
-  for (const handler of handlersOf(controller)) {
-    const own = decorationOf(handler);
-    const checks = [...shared, ...own.limits.map((options) => rateLimiter(options)), ...guards, ...own.guards];
+  for (const handler of handlers) {
+    const decoration = decorationOf(handler);
+    const limiters = decoration.limits.map((options) => rateLimiter(options));
+    const checks = [...shared, ...limiters, ...guards, ...decoration.guards];
     const serve = (c: Context) => handler.call(controller, c);
-    for (const { method, path } of own.routes) {
+    for (const { method, path } of decoration.routes) {
       if (checks.length === 0) routes.on(method, path, serve);
       else routes.on(method, path, guard(...checks) as unknown as MiddlewareHandler, serve);
     }
@@ -95,6 +100,17 @@ function* handlersOf(controller: object): Generator<RouteHandler> {
   }
 }
 
-function slug(prefix: string): string {
-  return prefix.replaceAll(/[^A-Za-z0-9]+/g, '-').replaceAll(/^-|-$/g, '') || 'root';
+/** By prefix: the class whose counter is named for it alone. */
+const owners = new Map<string, object>();
+
+/** The name of a class's counter: `controller-api` for `/api`. */
+function counterOf(constructor: object, prefix: string, handlers: readonly RouteHandler[]): string {
+  const owner = owners.get(prefix) ?? constructor;
+  owners.set(prefix, owner);
+  const simple = /^\/([A-Za-z0-9]+)$/.exec(prefix)?.[1];
+  const name = `controller-${simple ?? encodeURI(prefix)}`;
+  if (owner === constructor) return name;
+  // Classes may share a prefix, but no route.
+  const [first] = handlers.flatMap((handler) => decorationOf(handler).routes);
+  return first === undefined ? name : `${name} ${first.method} ${encodeURI(first.path)}`;
 }

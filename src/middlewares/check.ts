@@ -26,8 +26,6 @@ export interface CheckPlan {
   prepare?(c: Context<AppEnv>): Decide | undefined;
   /** Takes the place of the handler, and of the checks' `around` written after it, once all checks have decided. */
   around?(c: Context<AppEnv>, next: () => Promise<void>): Promise<void>;
-  /** Once the answer is made (`c.res`): what it costs after all. */
-  after?(c: Context<AppEnv>): void;
   /** Takes back what this check consumed for a request that was refused before it counted. */
   undo?(c: Context<AppEnv>): void;
 }
@@ -92,8 +90,7 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
-  const { batch, afterResponse } = c.var.request;
-  for (const plan of active) if (plan.after !== undefined) afterResponse.push(() => plan.after?.(c));
+  const { batch } = c.var.request;
   for (const plan of active) {
     const work = plan.identify?.(c);
     if (work !== undefined) await work;

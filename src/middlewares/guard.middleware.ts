@@ -32,6 +32,7 @@ export function guard<const T extends readonly Mergeable[]>(
   for (const check of checks) {
     const plan = planOf(check);
     if (plan === undefined) throw new TypeError('guard() takes checks only: rateLimiter, authenticate, reads, …');
+    if (plans.includes(plan)) throw new TypeError(`guard(): one ${plan.name} is given twice`);
     plans.push(plan);
     if (plan.requires !== undefined && !provided.has(plan.requires)) {
       throw new TypeError(`guard(): ${plan.name} needs authenticate() before it`);

@@ -1,9 +1,9 @@
 import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
-import { routePath } from 'hono/route';
 
 import type { Config, Limit as ConfiguredNumbers } from '../config/env';
 import { configOf } from '../config/env';
+import { describeError, log } from '../config/log';
 import { AppError, unavailable } from '../errors';
 import { RateLimitService } from '../services/rateLimit.service';
 import type {
@@ -18,7 +18,10 @@ import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
 import { clientAddress } from './clientAddress';
+import { LimitRound, placeOf } from './limitRound';
+import type { RoundMember } from './limitRound';
 import { announce, refusal } from './rateLimitHeaders';
+import { assertLimit, assertName, assertWindows, unitsOf } from './limiterOptions';
 import type { AppEnv } from './services.middleware';
 
 /** A request as the options' functions see it: authenticated when `authenticate()` stands in the same guard, or before. */
@@ -35,20 +38,24 @@ export interface Window {
 interface CommonOptions {
   /** @default 'sliding-window' */
   algorithm?: LimitAlgorithm;
-  /** Units that a request consumes, before its answer is known. @default 1 */
+  /** Units that a request consumes before its response is known: a whole number. @default 1 */
   cost?: number | ((c: Ctx) => number);
   /**
-   * What the request costs after all, told by its answer (`c.res`): less than `cost` gives back, more is charged on top.
+   * What the request costs after all, by its response (`c.res`): less than `cost` gives back, more is charged on top. A
+   * whole number; any other is logged as an error, and the request costs what it did.
    *
    * @example
-   * charge: (c) => (c.res.status === 401 ? 5 : c.res.status >= 500 ? 0 : 1) // guesses are dear, our faults are free
+   * charge: (c) => (c.res.status === 401 ? 5 : c.res.status >= 500 ? 0 : 1) // guesses cost more, our own errors nothing
    */
   charge?: (c: Ctx) => number;
-  /** Said to whoever is refused. */
+  /** The refusal's text. */
   message?: string;
-  /** Answers whoever is refused, in place of the problem document. */
+  /** Makes the refusal's response, in place of the problem document. */
   handler?: (c: Ctx) => Response;
-  /** Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself. */
+  /**
+   * Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself: each
+   * route (a method and a pattern), and on a route each limiter.
+   */
   name?: string;
   /** Who is counted. @default the authenticated user, else the client's address */
   identity?: (c: Ctx) => string | Promise<string>;
@@ -93,88 +100,100 @@ export function callerIdentity(c: Ctx): string {
 interface LimiterState {
   policy: RateLimitPolicy;
   key: LimitKey;
-  skipped: boolean;
   cost: number;
+  round: LimitRound;
+  /** Not there for a request that is not limited. */
+  member?: RoundMember;
   made?: RateLimitDecision;
 }
 
 /**
- * Limits requests per identity in exact windows. Works alone and in `guard(…)`, where it costs no round trip of its own;
- * one that a later check makes pointless is given back.
+ * Limits requests per identity: no window, wherever it starts, contains more than the limit. Works alone and in
+ * `guard(…)`, where it costs no round trip of its own, and where a request that one limiter refuses is charged to none.
  *
  * @example
  * app.use('/api/*', rateLimiter({ windowMs: 60 * 1000, maxRequests: 10, message: 'Too many requests' }));
  * app.post('/sms', rateLimiter({ windows: [{ windowMs: 10_000, maxRequests: 1 }, { windowMs: 86_400_000, maxRequests: 20 }] }));
+ *
+ * @throws {AppError} when it is built with numbers or a name that make no sense
  */
 export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Check {
   const { name, message, handler, charge, cost = 1, identity, whenUnavailable = 'local' } = options;
-  const { skip = () => false, legacyHeaders = false, algorithm = 'sliding-window' } = options;
+  const { skip = () => false, legacyHeaders = false } = options;
   const [allow, deny] = [new Set(options.allow), new Set(options.deny)];
-  assertOptions(options);
+  const limitsOf = limitsFrom(options);
+  if (name !== undefined) assertName(name);
+  if (typeof cost === 'number') unitsOf(cost, 'cost');
 
   const states = new WeakMap<Context, LimiterState>();
 
-  const limitsOf = (c: Ctx): Limit[] => {
-    if ('limit' in options) return [{ algorithm, ...options.limit(configOf(c.env).limits) }];
-    if (options.windows !== undefined) return options.windows.map((window) => ({ algorithm, ...window }));
-    const { maxRequests, windowMs = 60_000 } = options;
-    return [{ algorithm, windowMs, maxRequests: typeof maxRequests === 'function' ? maxRequests(c) : maxRequests }];
-  };
-
-  function begin(c: Ctx, who: string): LimiterState {
+  function begin(c: Ctx, who: string): void {
+    const round = LimitRound.of(c);
+    const position = round.position();
     if (deny.has(who)) throw new AppError('FORBIDDEN');
-    const limits = limitsOf(c);
-    for (const limit of limits) assertLimit(limit);
-    // A limit that depends on the request is one counter, whatever its number is just now.
-    const label = name ?? `${limits.map(({ windowMs }) => windowMs).join('-')}-${slug(routePath(c))}`;
-    const policy = { name: label, limits };
-    const state: LimiterState = {
-      policy,
-      key: RateLimitService.keyOf(policy, who),
-      skipped: allow.has(who) || skip(c),
-      cost: typeof cost === 'function' ? cost(c) : cost,
-    };
+    const policy = { name: name ?? placeOf(c, position), limits: limitsOf(c) };
+    const key = RateLimitService.keyOf(policy, who);
+    const units = unitsOf(typeof cost === 'function' ? cost(c) : cost, 'cost');
+    const state: LimiterState = { policy, key, cost: units, round };
+    if (!allow.has(who) && !skip(c)) {
+      state.member = {
+        request: { policy, identity: key, cost: units, whenUnavailable },
+        refuse: (decision) =>
+          decision.reason === 'limit'
+            ? refuse(c, policy, decision.retryAfterMs, decision.violated)
+            : unavailable('The rate limiter'),
+      };
+      round.join(state.member);
+    }
     states.set(c, state);
-    return state;
   }
 
-  function refuse(c: Ctx, state: LimiterState, retryAfterMs: number, violated: readonly string[]): Error {
-    const error = refusal(state.policy, retryAfterMs, violated, message);
+  function refuse(c: Ctx, policy: RateLimitPolicy, retryAfterMs: number, violated: readonly string[]): Error {
+    const error = refusal(policy, retryAfterMs, violated, message);
     if (handler === undefined) return error;
     const res = handler(c);
     for (const [header, value] of Object.entries(error.options.headers ?? {})) res.headers.set(header, value);
     return new HTTPException(429, { res });
   }
 
+  /** After the response: the difference to what was charged before it. */
+  function settle(c: Ctx, state: LimiterState, chargeFor: (c: Ctx) => number): void {
+    if (state.made?.allowed !== true) return;
+    try {
+      state.made.settle(unitsOf(chargeFor(c), 'charge') - state.cost);
+    } catch (error) {
+      // The response is made, and the caller has done nothing wrong.
+      const detail = error instanceof AppError ? error.message : undefined;
+      log('error', 'limiter.charge_failed', { ...describeError(error), detail, limiter: state.policy.name });
+    }
+  }
+
   return check({
     name: 'rateLimiter()',
     limits: true,
     ...(identity === undefined
-      ? { identify: (c: Ctx) => void begin(c, callerIdentity(c)) }
+      ? { identify: (c: Ctx) => begin(c, callerIdentity(c)) }
       : {
           async identify(c: Ctx) {
             begin(c, await identity(c));
           },
         }),
     known(c) {
-      const state = stateOf(states, c);
-      if (state.skipped) return;
-      const block = RateLimitService.block(state.policy, state.key, state.cost);
-      if (block !== undefined) throw refuse(c, state, block.retryAfterMs, block.violated);
+      const { policy, key, cost: units, member } = stateOf(states, c);
+      if (member === undefined) return;
+      const block = RateLimitService.block(policy, key, units);
+      if (block !== undefined) throw refuse(c, policy, block.retryAfterMs, block.violated);
     },
     prepare(c) {
       const state = stateOf(states, c);
-      if (state.skipped) return undefined;
-      const { policy, key } = state;
-      const decision = RateLimitService.consume({ policy, identity: key, cost: state.cost, whenUnavailable });
+      const { round, member } = state;
+      if (member === undefined) return undefined;
+      void round.ask();
       return async () => {
-        const made = await decision;
+        const made = await round.decide(member);
         state.made = made;
-        if (!made.allowed) {
-          if (made.reason === 'unavailable') throw unavailable('The rate limiter');
-          throw refuse(c, state, made.retryAfterMs, made.violated);
-        }
-        // No quota for a decision that nobody made.
+        if (charge !== undefined) c.var.request.afterResponse.push(() => settle(c, state, charge));
+        // No quota for a decision that was not made.
         if (made.source !== 'none') announce(c, made.quotas, legacyHeaders);
       };
     },
@@ -183,52 +202,38 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       if (state.made?.allowed === true) state.made.settle(-state.cost);
       delete state.made;
     },
-    ...(charge !== undefined && {
-      after(c: Ctx) {
-        const state = states.get(c);
-        if (state?.made?.allowed === true) state.made.settle(charge(c) - state.cost);
-      },
-    }),
   });
+}
+
+/** The limits of a request; checked at once where they do not depend on it. */
+function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx) => readonly Limit[] {
+  const { algorithm = 'sliding-window' } = options;
+  const limitOf = (numbers: Window): readonly Limit[] => [{ algorithm, ...assertLimit(numbers) }];
+  if ('limit' in options) {
+    const configured = new WeakMap<Config, readonly Limit[]>();
+    return (c) => {
+      const config = configOf(c.env);
+      const known = configured.get(config) ?? limitOf(options.limit(config.limits));
+      configured.set(config, known);
+      return known;
+    };
+  }
+  if (options.windows !== undefined) {
+    const limits = assertWindows(options.windows).map(({ windowMs, maxRequests }): Limit => ({
+      algorithm,
+      windowMs,
+      maxRequests,
+    }));
+    return () => limits;
+  }
+  const { maxRequests, windowMs = 60_000 } = options;
+  if (typeof maxRequests === 'function') return (c) => limitOf({ windowMs, maxRequests: maxRequests(c) });
+  const limits = limitOf({ windowMs, maxRequests });
+  return () => limits;
 }
 
 function stateOf(states: WeakMap<Context, LimiterState>, c: Ctx): LimiterState {
   const state = states.get(c);
   if (state === undefined) throw new Error('a limiter was asked before it knew whom it limits');
   return state;
-}
-
-function assertOptions(options: RateLimiterOptions | ConfiguredLimit): void {
-  if ('limit' in options) return;
-  if (options.windows !== undefined) {
-    if (options.windows.length === 0) throw wrong('rateLimiter() needs at least one window.');
-    for (const window of options.windows) assertLimit(window);
-    if (new Set(options.windows.map(({ windowMs }) => windowMs)).size < options.windows.length) {
-      throw wrong('rateLimiter(): two windows of one length.');
-    }
-  } else if (typeof options.maxRequests !== 'function') {
-    assertLimit({ maxRequests: options.maxRequests, windowMs: options.windowMs ?? 60_000 });
-  }
-}
-
-function assertLimit({ maxRequests, windowMs }: Window): void {
-  const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
-  // The arithmetic is exact as long as its products are.
-  if (!whole || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
-    throw wrong('rateLimiter() needs positive integers: maxRequests, windowMs.');
-  }
-}
-
-function wrong(detail: string): AppError {
-  return new AppError('CONFIG_INVALID', { detail });
-}
-
-/** A route's pattern as part of a name: `/v1/users/:id` -> `v1-users-id`. */
-function slug(path: string): string {
-  return (
-    path
-      .replaceAll(/[^A-Za-z0-9]+/g, '-')
-      .replaceAll(/^-|-$/g, '')
-      .slice(0, 64) || 'all'
-  );
 }

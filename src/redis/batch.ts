@@ -43,6 +43,8 @@ export interface RedisBatch {
    * @throws {RedisUnavailable | RedisReplyError}
    */
   aside(...commands: Command[]): Promise<RedisValue[]>;
+  /** {@link run}, now and beside the request, as {@link aside} does. @throws {RedisUnavailable | RedisReplyError} */
+  runAside(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
   /** Collects across turns: nothing leaves until the returned function is called. */
   hold(): () => void;
   /** Sends deferred commands as one pipeline. Called once the response is made; `undefined` when there were none. */
@@ -103,6 +105,16 @@ class PipelinedBatch implements RedisBatch {
     all.catch(() => undefined);
     this.#waitUntil(this.#sendUnawaited(slots));
     return all;
+  }
+
+  runAside(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue> {
+    const { text, sha } = this.#keyLocking ? script.locking : script;
+    const outcome = new Promise<RedisValue>((resolve, reject) => {
+      const command: Command = ['EVALSHA', sha, keys.length, ...keys, ...args];
+      this.#waitUntil(this.#sendUnawaited([{ command, text, resolve, reject }]));
+    });
+    outcome.catch(() => undefined);
+    return outcome;
   }
 
   hold(): () => void {

@@ -24,6 +24,7 @@ export const currentRequest: CurrentRequest = {
     run: (script, keys, args) => currentScope().batch.run(script, keys, args),
     deferRun: (script, keys, args) => currentScope().batch.deferRun(script, keys, args),
     aside: (...commands) => currentScope().batch.aside(...commands),
+    runAside: (script, keys, args) => currentScope().batch.runAside(script, keys, args),
     hold: () => currentScope().batch.hold(),
     settle: () => currentScope().batch.settle(),
   },

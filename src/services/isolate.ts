@@ -15,8 +15,6 @@ import { CacheMemory } from './cache/memory';
 import type { Loaded } from './cache/flights';
 import { FreshFlights } from './freshFlights';
 import { Lookups } from './lookups';
-import { createBlockList } from './rateLimit.service';
-import type { BlockList } from './rateLimit.service';
 import { PROBE_MS } from './probe';
 import type { DatabaseGone } from './probe';
 import { createMailer } from './mail/mailer';
@@ -24,6 +22,7 @@ import type { Mailer } from './mail/mailer';
 import { createPasswordService } from './password.service';
 import type { PasswordService } from './password.service';
 import { BoundedMap } from '../redis/boundedMap';
+import { BlockList } from './rateLimit/blocks';
 import { LocalLimiter } from './rateLimit/local';
 import type { ReadinessMemo } from './health.service';
 import type { TouchMemo } from './lastSeen.service';
@@ -97,7 +96,7 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
     freshLoads: new FreshFlights(),
     cacheMemory: new CacheMemory(),
     localLimiter: new LocalLimiter(),
-    blocked: createBlockList(),
+    blocked: new BlockList(),
     revocationMemo: new RevocationMemo(),
     lookups: new Lookups({
       max: config.databaseLookupsMax,

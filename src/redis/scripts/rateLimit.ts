@@ -1,76 +1,118 @@
 import { defineScript } from '../script';
+import { rateLimitState } from './rateLimitState';
 
 /**
- * Decides over a request under several limits at once, all or nothing: it is admitted when every limit admits it, and a
- * rejected request writes nothing. Exact integer arithmetic throughout.
+ * Decides over a request under several limits of one or more counters at once, all or nothing: it is admitted when
+ * every limit admits it, and then charged to all of them; else nothing is charged. A request whose id a counter
+ * remembers is not charged there again, so that a call may be repeated.
  *
- * Sliding window (`s`): admitted when P·(W - elapsed) + (C + n)·W <= L·W, where P and C count the previous and the
- * current window. Token bucket (`g`, the generic cell rate algorithm of ITU-T I.371): a debt in units of 1/L ms that
- * time pays off; admitted when debt + n·W <= W·L.
+ * Sliding window (`s`): admitted when the units recorded later than W ago and its own are at most L. Token bucket (`g`,
+ * the generic cell rate algorithm of ITU-T I.371): a debt in units of 1/L ms that time pays off; admitted when
+ * debt + n·W <= W·L. Exact integer arithmetic throughout.
  *
- * KEYS[1] for each limit "<s|g> <W> <a> <b> <c>": a window index, b C, c P; or a time of the debt (ms), b debt, c 0
- * ARGV[1] now (ms)   ARGV[2] n   ARGV[3] `ask`, or `settle`, which adds n (it may be negative) without asking, to what was
- *         charged at   ARGV[4] (ms), never below zero
- * ARGV[5…] for each limit: `s` or `g`, W (ms), L
- * -> {admitted 0|1, then for each limit: admitted by it 0|1, a, b, c, elapsed (ms; 0 for `g`)}; b is the state before n
+ * KEYS for each counter its key; a key may occur again
+ * ARGV[1] the caller's time (ms), for servers that forbid TIME   ARGV[2] the request's id
+ * ARGV[3] how long the charge may be taken back (ms): until then it refuses nobody; 0 when it is final
+ * ARGV[4…] for each key: n, ms ahead of now at which it is recorded (the end of a lease), number of limits, and for each
+ *          limit: `s` or `g`, W (ms), L, step (ms): times are rounded up to its multiples
+ * -> {0 refused | 1 admitted | 2 undecided: it depends on charges that may be taken back,
+ *     then for each key: the counter's time (ms), and for each limit: 0 | 1 | 2, units left, ms until all are, ms to wait
+ *     (-1: never)}
  */
-export const rateLimit = defineScript(`
-local now, n, settle, chargedAt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3] == 'settle', tonumber(ARGV[4])
-local stored = {}
-local value = redis.call('GET', KEYS[1])
-if value then
-  for kind, w, a, b, c in string.gmatch(value, '([sg]) (%d+) (%d+) (%d+) (%d+)') do
-    stored[kind .. w] = {tonumber(a), tonumber(b), tonumber(c)}
+export const rateLimit = defineScript(`${rateLimitState}
+local now = clock(ARGV[1])
+local id, reserveMs, arg = ARGV[2], tonumber(ARGV[3]), 4
+local counters, charges, verdict = {}, {}, 1
+
+-- Milliseconds until so many units have left the window.
+local function waitFor(limit, units, now)
+  local at, from = limit.first, 1
+  while true do
+    local count, gap, after = string.match(limit.log, ENTRY, from)
+    if not count then return limit.last + limit.W - now end
+    units = units - (count == '' and 1 or count)
+    if units <= 0 then return at + limit.W - now end
+    at, from = at + gap, after
   end
 end
-local admitted, replies, parts, ttl, mine = 1, {}, {}, 1, {}
-for i = 5, #ARGV, 3 do
-  local kind, W, L = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-  local state = stored[kind .. ARGV[i + 1]]
-  mine[kind .. ARGV[i + 1]] = true
-  local a, b, c, elapsed, fits, after
-  if kind == 's' then
-    a, b, c = math.floor(now / W), 0, 0
-    elapsed = now - a * W
-    if state then
-      -- An isolate whose clock lags must not rewind the window: its time is the window's start.
-      if a < state[1] then a, elapsed = state[1], 0 end
-      if a == state[1] then b, c = state[2], state[3]
-      elseif a == state[1] + 1 then c = state[2] end
-    end
-    fits = c * (W - elapsed) + (b + n) * W <= L * W
-    after = b + n
-    if settle then
-      local charged = math.floor(chargedAt / W)
-      after = b
-      if charged >= a then after = math.max(0, b + n)
-      elseif charged == a - 1 then c = math.max(0, c + n) end
-    end
-    ttl = math.max(ttl, 2 * W - elapsed)
-  else
-    a, b, c, elapsed = now, 0, 0, 0
-    if state then
-      a = math.max(now, state[1])
-      b = math.max(0, state[2] - (a - state[1]) * L)
-    end
-    fits = b + n * W <= W * L
-    after = math.max(0, b + n * W)
-    ttl = math.max(ttl, math.ceil(after / L))
+
+for k, key in ipairs(KEYS) do
+  local counter = counters[key]
+  if not counter then
+    counter = read(key, now)
+    counter.known = knows(counter, id)
+    counters[key] = counter
   end
-  if not fits then admitted = 0 end
-  parts[#parts + 1] = string.format('%s %.0f %.0f %.0f %.0f', kind, W, a, after, c)
-  for _, reply in ipairs({fits and 1 or 0, a, b, c, elapsed}) do replies[#replies + 1] = reply end
+  local n, ahead, count = tonumber(ARGV[arg]), tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  local back = counter.reserved == '' and 0 or takenBack(counter)
+  if n > 0 then counter.units = (counter.units or 0) + n end
+  arg = arg + 3
+  for _ = 1, count do
+    local kind, W, L = ARGV[arg], ARGV[arg + 1], tonumber(ARGV[arg + 2])
+    local limit = limitOf(counter, kind, W, L)
+    local charge = {k = k, counter = counter, limit = limit, n = n, L = L, fits = 1, wait = 0}
+    local debt = kind == 'g' and debtAt(limit, counter.now)
+    charge.at = recordedAt(counter.now + ahead, tonumber(ARGV[arg + 3]))
+    if not counter.known then
+      local over
+      if kind == 's' then over = limit.total + limit.added + n - L
+      else over = math.ceil((debt + (limit.added + n - L) * limit.W) / limit.W) end
+      if n > L then charge.fits, charge.wait = 0, -1
+      elseif over > 0 then
+        charge.fits = over <= back and 2 or 0
+        if charge.fits == 2 then charge.wait = 0
+        elseif kind == 's' then charge.wait = waitFor(limit, over - back, counter.now)
+        else charge.wait = math.ceil((debt + (limit.added + n - L - back) * limit.W) / L) end
+      end
+      if charge.fits == 0 then verdict = 0 elseif charge.fits == 2 and verdict == 1 then verdict = 2 end
+      limit.added = limit.added + n
+    end
+    charges[#charges + 1] = charge
+    arg = arg + 4
+  end
 end
-if n ~= 0 and (settle or admitted == 1) then
-  -- Another limiter of this name may have other windows: they stay as they are.
-  for id, state in pairs(stored) do
-    if not mine[id] then
-      parts[#parts + 1] = string.format('%s %s %.0f %.0f %.0f', string.sub(id, 1, 1), string.sub(id, 2), unpack(state))
-      ttl = math.max(ttl, redis.call('PTTL', KEYS[1]))
+
+if verdict == 1 then
+  for _, charge in ipairs(charges) do
+    if charge.n > 0 and not charge.counter.known then
+      local limit, time = charge.limit, charge.counter.now
+      if limit.debt then
+        if limit.total == 0 then limit.before = debtAt(limit, time) end
+        owe(limit, debtAt(limit, time) + charge.n * limit.W, time)
+      end
+      append(limit, charge.n, charge.at)
     end
   end
-  redis.call('SET', KEYS[1], table.concat(parts, ';'), 'PX', ttl)
+  for key, counter in pairs(counters) do
+    if counter.units and not counter.known then
+      counter.ids = counter.ids .. id
+      if reserveMs > 0 then
+        -- What can no longer be taken back is forgotten here, and counts.
+        counter.reserved = string.gsub(counter.reserved, '[^,]-:(%d+),', function(till)
+          if tonumber(till) <= counter.now then return '' end
+        end) .. string.format('%s:%.0f:%.0f,', id, counter.units, counter.now + reserveMs)
+      end
+      write(key, counter, 1)
+      counter.written = true
+    end
+  end
 end
-table.insert(replies, 1, admitted)
-return replies
+
+for key, counter in pairs(counters) do
+  if counter.rebased and not counter.written then write(key, counter, 1) end
+end
+
+local reply, k = {verdict}, 0
+for _, charge in ipairs(charges) do
+  if charge.k ~= k then
+    k = charge.k
+    reply[#reply + 1] = charge.counter.now
+  end
+  local limit = charge.limit
+  local left = limit.kind == 's' and charge.L - limit.total or math.floor((charge.L * limit.W - debtAt(limit, charge.counter.now)) / limit.W)
+  local row = #reply
+  reply[row + 1], reply[row + 2], reply[row + 3], reply[row + 4] =
+    charge.fits, math.max(0, left), resetMs(limit, charge.counter.now), charge.wait
+end
+return reply
 `);

@@ -1,7 +1,12 @@
-/** `sliding-window` counts exactly; `token-bucket` (GCRA) lets a burst of `maxRequests` and then an even flow. */
+import type { Argument } from '../../redis/client';
+
+/**
+ * `sliding-window`: at most `maxRequests` in any window, wherever it starts. `token-bucket` (GCRA): a burst of
+ * `maxRequests`, then an even flow of as many a window.
+ */
 export type LimitAlgorithm = 'sliding-window' | 'token-bucket';
 
-/** At most `maxRequests` in any window. Both positive integers, their product exact. */
+/** At most `maxRequests` units in `windowMs`. Both positive integers, their product exact. */
 export interface Limit {
   algorithm: LimitAlgorithm;
   maxRequests: number;
@@ -9,88 +14,90 @@ export interface Limit {
 }
 
 /**
- * A limit's state at a moment. Sliding window: window index, consumed in it, consumed in the one before. Token bucket:
- * time of the debt (ms), debt in units of 1/maxRequests ms, 0.
+ * Named limits. Two limiters of one name and identity share a counter; several limits of one policy are decided together:
+ * a request that one of them rejects consumes nothing of any.
  */
-export interface LimitState {
-  a: number;
-  b: number;
-  c: number;
-  /** Time since the current window began (ms); 0 for a token bucket. */
-  elapsedMs: number;
+export interface RateLimitPolicy {
+  /** Appears in keys, headers and metrics. */
+  name: string;
+  limits: readonly Limit[];
 }
 
-/** The stored state as `nowMs` sees it: windows move on, debts are paid off, and a lagging clock rewinds nothing. */
-export function advance(
-  limit: Limit,
-  stored: Pick<LimitState, 'a' | 'b' | 'c'> | undefined,
-  nowMs: number,
-): LimitState {
-  const { windowMs, maxRequests } = limit;
-  if (limit.algorithm === 'token-bucket') {
-    if (stored === undefined) return { a: nowMs, b: 0, c: 0, elapsedMs: 0 };
-    const a = Math.max(nowMs, stored.a);
-    return { a, b: Math.max(0, stored.b - (a - stored.a) * maxRequests), c: 0, elapsedMs: 0 };
-  }
-  const index = Math.floor(nowMs / windowMs);
-  const elapsedMs = nowMs - index * windowMs;
-  if (stored === undefined) return { a: index, b: 0, c: 0, elapsedMs };
-  if (index < stored.a) return { a: stored.a, b: stored.b, c: stored.c, elapsedMs: 0 };
-  if (index === stored.a) return { a: index, b: stored.b, c: stored.c, elapsedMs };
-  return { a: index, b: 0, c: index === stored.a + 1 ? stored.b : 0, elapsedMs };
+/** What a limiter says of one of its limits. */
+export interface LimitVerdict {
+  admitted: boolean;
+  /** Units that are left, after the request where it was charged. */
+  remaining: number;
+  /** When all of them are available again, in milliseconds from now. */
+  resetMs: number;
+  /** The shortest wait after which the request is admitted if nothing else consumes: 0 now, `Infinity` never. */
+  waitMs: number;
 }
 
-/** What has been used up, in units of 1/windowMs requests (window) or 1/maxRequests ms (bucket), and how much there is. */
-function usage({ algorithm, maxRequests, windowMs }: Limit, state: LimitState): { used: number; all: number } {
-  const all = maxRequests * windowMs;
-  if (algorithm === 'token-bucket') return { used: state.b, all };
-  return { used: state.c * (windowMs - state.elapsedMs) + state.b * windowMs, all };
-}
-
-export function admits(limit: Limit, state: LimitState, cost: number): boolean {
-  const { used, all } = usage(limit, state);
-  return used + cost * limit.windowMs <= all;
-}
-
-/** The state after a request of this cost. */
-export function consumed(limit: Limit, state: LimitState, cost: number): LimitState {
-  return { ...state, b: state.b + (limit.algorithm === 'token-bucket' ? cost * limit.windowMs : cost) };
-}
-
-/** How many requests of cost 1 would be admitted now. */
-export function remaining(limit: Limit, state: LimitState): number {
-  const { used, all } = usage(limit, state);
-  return Math.max(0, Math.floor((all - used) / limit.windowMs));
-}
-
-/** When everything is available again, or a window's share of it: the `t` of the RateLimit header, in milliseconds. */
-export function resetMs(limit: Limit, state: LimitState): number {
-  return limit.algorithm === 'token-bucket' ? Math.ceil(state.b / limit.maxRequests) : limit.windowMs - state.elapsedMs;
-}
+/** Up to this many units a limit's log holds each request's own time. */
+export const EXACT_UP_TO = 100;
 
 /**
- * The shortest wait after which a request of this cost is admitted, if nothing else consumes: 0 when it is admitted
- * now, `Infinity` when it never is.
+ * Above, a unit counts as spent at the end of its sub-window, of which a window has this many: what the log holds stays
+ * small, and at most 1/100 of the limit is refused too early.
  */
-export function waitMs(limit: Limit, state: LimitState, cost: number): number {
-  const { algorithm, maxRequests, windowMs } = limit;
-  if (cost > maxRequests) return Infinity;
-  if (admits(limit, state, cost)) return 0;
-  if (algorithm === 'token-bucket') {
-    return Math.ceil((state.b + cost * windowMs - windowMs * maxRequests) / maxRequests);
-  }
-  const restMs = windowMs - state.elapsedMs;
-  const free = maxRequests - state.b - cost;
-  // Within this window the previous one's weight shrinks; else the wait goes on while this one's does.
-  if (free >= 0) return restMs - Math.floor((free * windowMs) / state.c);
-  return restMs + windowMs - Math.floor(((maxRequests - cost) * windowMs) / state.b);
+export const SUB_WINDOWS = 100;
+
+/** Times in a limit's log are rounded up to multiples of this. */
+export function stepMs({ maxRequests, windowMs }: Limit): number {
+  return maxRequests <= EXACT_UP_TO ? 1 : Math.ceil(windowMs / SUB_WINDOWS);
 }
 
-/** The state once `cost` (it may be negative) was added to what was charged at `chargedAtMs`; never below zero. */
-export function settled(limit: Limit, state: LimitState, cost: number, chargedAtMs: number): LimitState {
-  if (limit.algorithm === 'token-bucket') return { ...state, b: Math.max(0, state.b + cost * limit.windowMs) };
-  const charged = Math.floor(chargedAtMs / limit.windowMs);
-  if (charged >= state.a) return { ...state, b: Math.max(0, state.b + cost) };
-  if (charged === state.a - 1) return { ...state, c: Math.max(0, state.c + cost) };
-  return state;
+/** When a unit that is spent at `atMs` counts as spent. */
+export function recordedAtMs(limit: Limit, atMs: number): number {
+  const step = stepMs(limit);
+  return Math.ceil(atMs / step) * step;
+}
+
+const scriptArguments = new WeakMap<readonly Limit[], Argument[]>();
+
+/** Limits as the scripts take them, after their number. */
+export function argumentsOf(limits: readonly Limit[]): Argument[] {
+  let args = scriptArguments.get(limits);
+  if (args === undefined) {
+    args = [limits.length];
+    for (const limit of limits) {
+      args.push(limit.algorithm === 'token-bucket' ? 'g' : 's', limit.windowMs, limit.maxRequests, stepMs(limit));
+    }
+    scriptArguments.set(limits, args);
+  }
+  return args;
+}
+
+/** A limit as policies hold it. */
+export function slidingWindow(maxRequests: number, windowMs: number): Limit {
+  return { algorithm: 'sliding-window', maxRequests, windowMs };
+}
+
+/** The name of one limit of a policy, as headers and refusals show it: `api`, or `api-10s` where there are several. */
+export function limitName({ name, limits }: RateLimitPolicy, limit: Limit): string {
+  return limits.length === 1 ? name : `${name}-${windowLabel(limit.windowMs)}`;
+}
+
+function windowLabel(windowMs: number): string {
+  for (const [unit, ms] of [
+    ['d', 86_400_000],
+    ['h', 3_600_000],
+    ['m', 60_000],
+    ['s', 1_000],
+  ] as const) {
+    if (windowMs % ms === 0) return `${windowMs / ms}${unit}`;
+  }
+  return `${windowMs}ms`;
+}
+
+/** More than this in one call is a mistake, and would make sums inexact. */
+const MAX_UNITS = 1_000_000_000;
+
+/** @throws {RangeError} unless it is a whole number that a counter can hold, and not negative */
+export function assertUnits(units: number, what: string): number {
+  if (!Number.isInteger(units) || units < 0 || units > MAX_UNITS) {
+    throw new RangeError(`${what} must be a whole number from 0 to ${MAX_UNITS}, not ${String(units)}`);
+  }
+  return units;
 }

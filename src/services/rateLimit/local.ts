@@ -1,77 +1,164 @@
-import { BoundedMap } from '../../redis/boundedMap';
-import { admits, advance, consumed, settled } from './limits';
-import type { Limit, LimitState } from './limits';
+import { Counter } from './counter';
+import type { Limit, LimitVerdict } from './limits';
+import { Reports } from './reports';
 
-/** What a limiter says of one of its limits; `state` is the one before the request. */
-export interface LimitVerdict {
-  admitted: boolean;
-  state: LimitState;
+/** One identity under one policy, as this isolate counts it. */
+export interface LocalDemand {
+  key: string;
+  policy: string;
+  limits: readonly Limit[];
+  cost: number;
 }
 
-type Stored = ReadonlyMap<string, Pick<LimitState, 'a' | 'b' | 'c'>>;
+export interface LocalLimiterOptions {
+  /** Counters that are kept. @default 10_000 */
+  maxCounters?: number;
+}
 
-const idOf = ({ algorithm, windowMs }: Limit) => `${algorithm} ${windowMs}`;
+/** Identities without a counter of their own share so many, for each policy. */
+const SHARED_PER_POLICY = 64;
+
+/** How many counters are looked at to find one that may be forgotten. */
+const LOOKED_AT = 16;
 
 /**
- * The same limits in this isolate's memory, with the same numbers: what decides while Redis is away. Agrees with the
- * script on every step.
+ * The same limits in this isolate's memory, with the same numbers: what decides while Redis is away. It also notes what
+ * Redis has admitted, so that an outage grants no second quota.
+ *
+ * Its memory is bounded, and no flood of other keys can empty it. What this isolate has admitted by itself is kept until
+ * it has left its window. What Redis knows as well may be forgotten, the least used first. When there is no room, new
+ * identities share counters: each of these admits the limit once, for all that share it.
  */
 export class LocalLimiter {
-  readonly #entries = new BoundedMap<string, Stored>(10_000);
-  /** What was admitted here and Redis does not know, by key. */
-  readonly #unreported = new BoundedMap<string, { cost: number; atMs: number }>(10_000);
+  /** What Redis has to be told. */
+  readonly reports = new Reports();
+  /** Whether Redis is known to keep keys of different hash tags apart. */
+  crossSlot = false;
+  readonly #counters = new Map<string, Counter>();
+  readonly #shared = new Map<string, Counter>();
+  readonly #max: number;
 
-  consume(key: string, limits: readonly Limit[], cost: number, nowMs: number): LimitVerdict[] {
-    const verdicts = this.peek(key, limits, cost, nowMs);
-    if (cost === 0 || verdicts.some(({ admitted }) => !admitted)) return verdicts;
-    this.#store(key, limits, (limit, index) => consumed(limit, stateAt(verdicts, index), cost));
-    const before = this.#unreported.get(key)?.cost ?? 0;
-    this.#unreported.set(key, { cost: before + cost, atMs: nowMs });
-    return verdicts;
+  constructor({ maxCounters = 10_000 }: LocalLimiterOptions = {}) {
+    this.#max = maxCounters;
   }
 
-  /** What {@link consume} would say. */
-  peek(key: string, limits: readonly Limit[], cost: number, nowMs: number): LimitVerdict[] {
-    const stored = this.#entries.get(key);
-    return limits.map((limit) => {
-      const state = advance(limit, stored?.get(idOf(limit)), nowMs);
-      return { admitted: admits(limit, state, cost), state };
+  get size(): number {
+    return this.#counters.size + this.#shared.size;
+  }
+
+  /** Decides over all of them together: what one rejects is charged to none. */
+  consume(demands: readonly LocalDemand[], nowMs: number): LimitVerdict[][] {
+    const counters = demands.map((demand) => this.#counterOf(demand, nowMs));
+    const added = new Map<Counter, number>();
+    const verdicts = demands.map(({ limits, cost }, index) => {
+      const counter = counters[index]!;
+      const before = added.get(counter) ?? 0;
+      added.set(counter, before + cost);
+      return counter.verdicts(limits, cost, before, nowMs);
+    });
+    if (verdicts.flat().some(({ admitted }) => !admitted)) return verdicts;
+    demands.forEach((demand, index) => this.#charge(counters[index]!, demand, nowMs));
+    return verdicts.map((list, index) => {
+      const quotas = counters[index]!.quotas(demands[index]!.limits, nowMs);
+      return list.map((verdict, which) => ({ ...verdict, ...quotas[which] }));
     });
   }
 
-  /** Adds to what was charged (a negative cost gives back). */
-  settle(key: string, limits: readonly Limit[], cost: number, chargedAtMs: number, nowMs: number): void {
-    if (cost === 0) return;
-    const verdicts = this.peek(key, limits, 0, nowMs);
-    this.#store(key, limits, (limit, index) => settled(limit, stateAt(verdicts, index), cost, chargedAtMs));
-    const unreported = this.#unreported.get(key);
-    if (unreported !== undefined) unreported.cost = Math.max(0, unreported.cost + cost);
+  /** What {@link consume} would say of one, without charging it. */
+  verdicts(demand: LocalDemand, nowMs: number): LimitVerdict[] {
+    return this.#counterOf(demand, nowMs).verdicts(demand.limits, demand.cost, 0, nowMs);
   }
 
-  /** What Redis has to be told now that it is back, once; `undefined` when there is nothing. */
-  takeUnreported(key: string): { cost: number; atMs: number } | undefined {
-    const unreported = this.#unreported.get(key);
-    if (unreported === undefined) return undefined;
-    this.reset(key);
-    return unreported.cost > 0 ? unreported : undefined;
+  /** Notes what Redis has admitted. */
+  mirror({ key, limits, cost }: LocalDemand, nowMs: number): void {
+    if (cost === 0) return;
+    const counter = this.#counters.get(key) ?? this.#add(key, new Counter(), nowMs);
+    counter?.charge(limits, cost, nowMs);
+  }
+
+  /**
+   * Charges (or gives back) what was spent at `atMs`.
+   *
+   * @param pinned Redis may not know of it
+   */
+  record(demand: Omit<LocalDemand, 'cost'>, units: number, atMs: number, nowMs: number, pinned: boolean): void {
+    if (units === 0) return;
+    const counter = pinned ? this.#counterOf({ ...demand, cost: units }, nowMs) : this.#counters.get(demand.key);
+    if (counter === undefined) return;
+    counter.record(demand.limits, units, atMs, nowMs);
+    if (pinned && units > 0) this.#pin(counter, nowMs);
   }
 
   reset(key: string): void {
-    this.#entries.delete(key);
-    this.#unreported.delete(key);
+    this.#counters.delete(key);
+    this.reports.delete(key);
   }
 
-  #store(key: string, limits: readonly Limit[], next: (limit: Limit, index: number) => LimitState): void {
-    const others = this.#entries.get(key) ?? [];
-    this.#entries.set(
-      key,
-      new Map([...others, ...limits.map((limit, index) => [idOf(limit), next(limit, index)] as const)]),
-    );
+  #charge(counter: Counter, { limits, cost }: LocalDemand, nowMs: number): void {
+    if (cost === 0) return;
+    counter.charge(limits, cost, nowMs);
+    this.#pin(counter, nowMs);
+  }
+
+  #pin(counter: Counter, nowMs: number): void {
+    counter.pinnedUntilMs = Math.max(counter.pinnedUntilMs, counter.freeAtMs(nowMs));
+  }
+
+  /** Its own, or the one that it shares. */
+  #counterOf({ key, policy, limits }: LocalDemand, nowMs: number): Counter {
+    const own = this.#counters.get(key);
+    if (own !== undefined) return own;
+    const sharedKey = `${policy} ${limits.map((limit) => `${limit.windowMs}/${limit.maxRequests}`).join()} ${bucketOf(key)}`;
+    const shared = this.#shared.get(sharedKey);
+    const inUse = shared !== undefined && shared.freeAtMs(nowMs) > nowMs;
+    // It may have spent there what is shared: its own counter begins with all of that.
+    const added = this.#add(key, inUse ? shared.copy(nowMs) : new Counter(), nowMs);
+    if (added !== undefined) return added;
+    if (inUse) return shared;
+    this.#dropFree(nowMs);
+    const fresh = new Counter();
+    this.#shared.set(sharedKey, fresh);
+    return fresh;
+  }
+
+  /** @returns `undefined` when there is no room */
+  #add(key: string, counter: Counter, nowMs: number): Counter | undefined {
+    if (this.#counters.size >= this.#max && !this.#makeRoom(nowMs)) return undefined;
+    this.#counters.set(key, counter);
+    return counter;
+  }
+
+  /** Forgets one counter: one that has nothing to tell, else the least used of those that Redis knows as well. */
+  #makeRoom(nowMs: number): boolean {
+    let least: { key: string; share: number } | undefined;
+    let looked = 0;
+    for (const [key, counter] of this.#counters) {
+      if (looked === LOOKED_AT) break;
+      looked += 1;
+      if (counter.freeAtMs(nowMs) <= nowMs) {
+        this.#counters.delete(key);
+        return true;
+      }
+      // Others are looked at the next time.
+      this.#counters.delete(key);
+      this.#counters.set(key, counter);
+      if (counter.pinnedUntilMs > nowMs) continue;
+      const share = counter.usedShare(nowMs);
+      if (least === undefined || share < least.share) least = { key, share };
+    }
+    if (least === undefined) return false;
+    this.#counters.delete(least.key);
+    return true;
+  }
+
+  #dropFree(nowMs: number): void {
+    for (const [key, counter] of this.#shared) if (counter.freeAtMs(nowMs) <= nowMs) this.#shared.delete(key);
   }
 }
 
-function stateAt(verdicts: readonly LimitVerdict[], index: number): LimitState {
-  const verdict = verdicts[index];
-  if (verdict === undefined) throw new Error('a limit without a verdict');
-  return verdict.state;
+/** FNV-1a. */
+function bucketOf(key: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < key.length; i += 1) hash = Math.imul(hash ^ key.charCodeAt(i), 0x01000193);
+  return (hash >>> 0) % SHARED_PER_POLICY;
 }

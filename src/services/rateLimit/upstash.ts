@@ -30,8 +30,9 @@ export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limit
       const decision = await currentScope().services.rateLimit.consume({ policy, identity, cost: rate });
       const pending = Promise.resolve();
       if (decision.allowed) return { success: true, limit, ...tightest(decision.quotas), pending };
-      const waitsMs = decision.reason === 'unavailable' ? 0 : decision.retryAfterMs;
-      return { success: false, limit, remaining: 0, reset: Date.now() + waitsMs, pending };
+      if (decision.reason !== 'limit') return { success: false, limit, remaining: 0, reset: Date.now(), pending };
+      const { remaining } = tightest(decision.quotas);
+      return { success: false, limit, remaining, reset: Date.now() + decision.retryAfterMs, pending };
     },
     async getRemaining({ prefix }, identifier) {
       return {

@@ -1,0 +1,172 @@
+/**
+ * Lua that the limiter's scripts share: a counter's text, read into tables and written back.
+ *
+ * A counter is one string. Its first line is `<time> <ids> <reservations>`: the counter's time in ms, which never goes
+ * back; the ids of the requests charged last, {@link ID_LENGTH} characters each; `<id>:<units>:<until ms>,` for each
+ * charge that may still be taken back. One line for each limit follows:
+ *
+ *     s<W> <total> <first> <last> <units> <log>                       sliding window
+ *     g<W> <total> <first> <last> <units> <log, as above> after `<a> <debt> <debt at first> <L> `: token bucket
+ *
+ * `first` and `last` are the times of the oldest and newest entry, `units` those of the newest, and the log holds the
+ * others, oldest first, each `<units, if not 1>:<ms until the next entry>,`. Taking from the front and adding to the end
+ * leaves the rest alone, so a decision costs the same whether the log is short or long.
+ */
+export const rateLimitState = `
+-- Redis's clock is one for all isolates. A server that forbids TIME in scripts leaves the caller's.
+local function clock(given)
+  local time = redis.pcall('TIME')
+  if time.err then return tonumber(given) end
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local ENTRY = '^(%d*):(%d+),()'
+
+local function read(key, now)
+  local counter = {now = now, ids = '', reserved = '', limits = {}}
+  local text = redis.call('GET', key)
+  if not text then return counter end
+  local time, ids, reserved, from = string.match(text, '^(%d+) ([^ ]*) ([^ \\n]*)\\n()')
+  if not time then return counter end
+  counter.ids, counter.reserved = ids, reserved
+  local span = 0
+  while true do
+    local kind, W, total, first, last, units, log =
+      string.match(text, '^([sg])(%d+) (%d+) (%d+) (%d+) (%d+) ()', from)
+    if not kind then break end
+    local limit = {kind = kind, W = tonumber(W), total = tonumber(total), first = tonumber(first),
+      last = tonumber(last), units = tonumber(units), added = 0}
+    if kind == 'g' then
+      local a, debt, before, L
+      a, debt, before, L, log = string.match(text, '^(%d+) (%d+) (%d+) (%d+) ()', log)
+      limit.a, limit.debt, limit.before, limit.L = tonumber(a), tonumber(debt), tonumber(before), tonumber(L)
+    end
+    local ends = string.find(text, '\\n', log, true)
+    limit.log = string.sub(text, log, ends - 1)
+    from = ends + 1
+    span = math.max(span, limit.W)
+    counter.limits[kind .. W] = limit
+  end
+  local behind = tonumber(time) - now
+  if behind > span then
+    -- A clock that is far behind the one that wrote: the counter goes on from where it was, by the new clock. That is
+    -- written in any case, or it would be done again each time, and no time would pass.
+    counter.reserved, counter.rebased = '', true
+    for _, limit in pairs(counter.limits) do
+      limit.first, limit.last = limit.first - behind, limit.last - behind
+      if limit.a and limit.a > 0 then limit.a = limit.a - behind end
+    end
+  elseif behind > 0 then
+    -- A little behind: the counter's time stands still until the clock has caught up.
+    counter.now = tonumber(time)
+  end
+  return counter
+end
+
+-- Drops the entries that have left the window.
+local function prune(limit, now)
+  local due = now - limit.W
+  if limit.total == 0 then return end
+  if limit.last <= due then
+    limit.total, limit.log = 0, ''
+    return
+  end
+  local from = 1
+  while limit.first <= due do
+    local units, gap, after = string.match(limit.log, ENTRY, from)
+    units = units == '' and 1 or tonumber(units)
+    limit.total, limit.first, from = limit.total - units, limit.first + gap, after
+    if limit.before then limit.before = math.max(0, limit.before + units * limit.W - gap * limit.L) end
+  end
+  if from > 1 then limit.log = string.sub(limit.log, from) end
+end
+
+-- The limit of this kind and window, as it is now.
+local function limitOf(counter, kind, W, L)
+  local limit = counter.limits[kind .. W]
+  if not limit then
+    limit = {kind = kind, W = tonumber(W), total = 0, first = 0, last = 0, units = 0, log = '', added = 0}
+    if kind == 'g' then limit.a, limit.debt, limit.before = 0, 0, 0 end
+    counter.limits[kind .. W] = limit
+  end
+  if kind == 'g' then limit.L = L end
+  prune(limit, counter.now)
+  return limit
+end
+
+-- What a bucket owes at a time that is not before its last charge.
+local function debtAt(limit, at)
+  return math.max(0, limit.debt - (at - limit.a) * limit.L)
+end
+
+local function owe(limit, debt, now)
+  limit.a, limit.debt = now, debt
+end
+
+-- Sub-windows: an entry is recorded at the end of its own.
+local function recordedAt(at, step)
+  return math.ceil(at / step) * step
+end
+
+local function append(limit, units, at)
+  if limit.total == 0 then
+    limit.first, limit.last, limit.units, limit.log = at, at, units, ''
+  elseif at <= limit.last then
+    limit.units = limit.units + units
+  else
+    local count = limit.units == 1 and '' or string.format('%.0f', limit.units)
+    limit.log = limit.log .. count .. ':' .. string.format('%.0f', at - limit.last) .. ','
+    limit.last, limit.units = at, units
+  end
+  limit.total = limit.total + units
+end
+
+-- Whether a request of this id was charged here.
+local function knows(counter, id)
+  local from = 1
+  while true do
+    local at = string.find(counter.ids, id, from, true)
+    if not at then return false end
+    if at % 6 == 1 then return true end
+    from = at + 1
+  end
+end
+
+-- Units of other requests that may still be taken back.
+local function takenBack(counter)
+  local sum = 0
+  for units, till in string.gmatch(counter.reserved, ':(%d+):(%d+),') do
+    if tonumber(till) > counter.now then sum = sum + units end
+  end
+  return sum
+end
+
+local function resetMs(limit, now)
+  if limit.kind == 'g' then return math.ceil(debtAt(limit, now) / limit.L) end
+  return limit.total == 0 and 0 or limit.last + limit.W - now
+end
+
+local function write(key, counter, atLeastMs)
+  local lines, ttl, most = {}, atLeastMs, 0
+  for _, limit in pairs(counter.limits) do
+    local left = limit.total > 0 and limit.last + limit.W - counter.now or 0
+    if limit.kind == 'g' then left = math.max(left, resetMs(limit, counter.now)) end
+    -- What another limiter of this name has counted stays as long as it counts.
+    if left > 0 then
+      ttl, most = math.max(ttl, left), math.max(most, limit.total)
+      local bucket = limit.kind == 'g'
+        and string.format('%.0f %.0f %.0f %.0f ', limit.a, limit.debt, limit.before, limit.L) or ''
+      lines[#lines + 1] = string.format('%s%.0f %.0f %.0f %.0f %.0f %s%s\\n', limit.kind, limit.W, limit.total,
+        limit.first, limit.last, limit.units, bucket, limit.log)
+    end
+  end
+  -- Each remembered request has charged a unit; what was settled of late is remembered besides.
+  local keep = 6 * math.min(128, most + 32)
+  local ids = #counter.ids > keep and string.sub(counter.ids, -keep) or counter.ids
+  local text = string.format('%.0f %s %s\\n', counter.now, ids, counter.reserved) .. table.concat(lines)
+  redis.call('SET', key, text, 'PX', ttl)
+end
+`;
+
+/** Characters of a request's id. */
+export const ID_LENGTH = 6;

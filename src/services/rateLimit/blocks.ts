@@ -1,0 +1,72 @@
+import { BoundedMap } from '../../redis/boundedMap';
+import { limitName } from './limits';
+import type { Limit, LimitVerdict, RateLimitPolicy } from './limits';
+
+/** A refusal that is known without asking. */
+export interface Block {
+  violated: readonly string[];
+  retryAfterMs: number;
+}
+
+/** One limit's refusal of requests of one cost. */
+interface Refusal extends Limit {
+  cost: number;
+  /** Refused from memory from `sinceMs` until `untilMs`, and not free before `freeAtMs`. */
+  sinceMs: number;
+  untilMs: number;
+  freeAtMs: number;
+}
+
+/** A refused caller is refused from memory for at most this long, so that a reset or a raised limit is seen. */
+const MAX_BLOCK_MS = 5_000;
+
+/** Refusals of one counter that are remembered: by other limits, or of other costs. */
+const MAX_REFUSALS = 8;
+
+/**
+ * Refusals that this isolate remembers. Each counts for the very limit that refused, and for requests of the same cost: a
+ * limiter with other numbers on the same counter, and a cheaper or more expensive request, is decided by Redis.
+ */
+export class BlockList {
+  readonly #refusals = new BoundedMap<string, readonly Refusal[]>(10_000);
+
+  find(key: string, policy: RateLimitPolicy, cost: number, nowMs: number): Block | undefined {
+    const refusals = this.#refusals.get(key);
+    if (refusals === undefined) return undefined;
+    const violated: string[] = [];
+    let freeAtMs = 0;
+    for (const limit of policy.limits) {
+      const refusal = refusals.find((known) => known.cost === cost && same(known, limit) && isOn(known, nowMs));
+      if (refusal === undefined) continue;
+      violated.push(limitName(policy, limit));
+      freeAtMs = Math.max(freeAtMs, refusal.freeAtMs);
+    }
+    return violated.length === 0 ? undefined : { violated, retryAfterMs: freeAtMs - nowMs };
+  }
+
+  add(key: string, limits: readonly Limit[], verdicts: readonly LimitVerdict[], cost: number, nowMs: number): void {
+    const refused = limits.flatMap((limit, index): Refusal[] => {
+      const verdict = verdicts[index];
+      if (verdict === undefined || verdict.admitted) return [];
+      const untilMs = nowMs + Math.min(verdict.waitMs, MAX_BLOCK_MS);
+      return [{ ...limit, cost, sinceMs: nowMs, untilMs, freeAtMs: nowMs + verdict.waitMs }];
+    });
+    const others = (this.#refusals.get(key) ?? []).filter(
+      (known) => isOn(known, nowMs) && !refused.some((fresh) => fresh.cost === known.cost && same(fresh, known)),
+    );
+    this.#refusals.set(key, [...refused, ...others].slice(0, MAX_REFUSALS));
+  }
+
+  delete(key: string): void {
+    this.#refusals.delete(key);
+  }
+}
+
+function same(a: Limit, b: Limit): boolean {
+  return a.maxRequests === b.maxRequests && a.windowMs === b.windowMs && a.algorithm === b.algorithm;
+}
+
+/** Not after a clock was set back to before it began, either. */
+function isOn({ sinceMs, untilMs }: Refusal, nowMs: number): boolean {
+  return sinceMs <= nowMs && nowMs < untilMs;
+}

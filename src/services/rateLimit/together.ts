@@ -1,0 +1,105 @@
+import type { RedisBatch } from '../../redis/batch';
+import { RedisError } from '../../redis/errors';
+import { sleep } from '../retry';
+import { ask, bySlot, isCrossSlot } from './ask';
+import type { Demand, Outcome, Reply } from './ask';
+import type { LocalLimiter } from './local';
+
+/** How long a charge may be taken back: longer than it takes to hear of all others. Then it counts. */
+export const RESERVE_MS = 2_000;
+
+/** Pauses before a request asks again whose decision depends on reservations of others. */
+const ASK_AGAIN_MS = [5, 10, 20, 40, 80, 160, 320] as const;
+
+/** What was found out about each demand, in their order. */
+export interface Together {
+  decision: Outcome['decision'];
+  /** `reserved`: charged for now, to be confirmed or taken back. An error where Redis has not answered. */
+  replies: ((Reply & { reserved: boolean; refused: boolean }) | RedisError)[];
+}
+
+/**
+ * Asks about all demands of a request at once, all or nothing.
+ *
+ * One script decides over all of them, so that a request which one limit refuses is charged to no other. On a cluster whose
+ * slots keep their keys apart, each slot is asked by itself, in the same pipeline, and reserves: a reservation counts like a
+ * charge, but refuses no other request before it is final. A request that only fits when reservations are taken back asks
+ * again; they are settled as soon as their owner has its replies.
+ */
+export async function askTogether(
+  batch: RedisBatch,
+  local: LocalLimiter,
+  demands: readonly Demand[],
+  { id, nowMs }: { id: string; nowMs: number },
+): Promise<Together> {
+  const all = demands.map((demand, index) => ({ ...demand, index }));
+  let groups = demands.length > 1 && local.crossSlot ? bySlot(all) : [all];
+  const reserveMs = () => (groups.length > 1 ? RESERVE_MS : 0);
+  const askGroup = async (group: readonly Demand[]): Promise<Outcome | RedisError> => {
+    try {
+      return await ask(batch, group, { id, reserveMs: reserveMs(), nowMs });
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      return error;
+    }
+  };
+
+  let outcomes = await Promise.all(groups.map(askGroup));
+  if (demands.length > 1 && isCrossSlot(outcomes[0])) {
+    local.crossSlot = true;
+    groups = bySlot(all);
+    outcomes = await Promise.all(groups.map(askGroup));
+  }
+  for (const waitMs of ASK_AGAIN_MS) {
+    if (!isUndecided(outcomes)) break;
+    await sleep(waitMs);
+    outcomes = await Promise.all(
+      groups.map(async (group, index) => {
+        const before = outcomes[index]!;
+        return isUndecided([before]) ? askGroup(group) : before;
+      }),
+    );
+  }
+
+  const decision = decisionOf(outcomes);
+  const replies: Together['replies'] = [];
+  for (const [which, group] of groups.entries()) {
+    for (const [at, { index }] of group.entries()) {
+      replies[index] = replyOf(outcomes[which]!, at, { decision, isReserving: groups.length > 1 });
+    }
+  }
+  return { decision, replies };
+}
+
+/** All of them together: one that has not been answered refuses nothing here. */
+function decisionOf(outcomes: readonly (Outcome | RedisError)[]): Outcome['decision'] {
+  const isAny = (decision: Outcome['decision']) =>
+    outcomes.some((outcome) => !(outcome instanceof RedisError) && outcome.decision === decision);
+  if (isAny('refused')) return 'refused';
+  return isAny('undecided') ? 'undecided' : 'admitted';
+}
+
+function isUndecided(outcomes: readonly (Outcome | RedisError)[]): boolean {
+  return decisionOf(outcomes) === 'undecided';
+}
+
+function replyOf(
+  outcome: Outcome | RedisError,
+  index: number,
+  { decision, isReserving }: { decision: Outcome['decision']; isReserving: boolean },
+): Together['replies'][number] {
+  if (outcome instanceof RedisError) return outcome;
+  const { atMs, verdicts } = outcome.replies[index]!;
+  // Still undecided after all that waiting: refused until the reservations are final, unless another limit refuses anyway.
+  for (const verdict of verdicts) {
+    if (!verdict.undecided) continue;
+    verdict.admitted = decision === 'refused';
+    verdict.waitMs = RESERVE_MS;
+  }
+  return {
+    atMs,
+    verdicts,
+    reserved: isReserving && outcome.decision === 'admitted',
+    refused: verdicts.some(({ admitted }) => !admitted),
+  };
+}

@@ -1,0 +1,188 @@
+import { recordedAtMs } from './limits';
+import type { Limit, LimitVerdict } from './limits';
+import { UnitLog } from './unitLog';
+
+/** What has been used of one limit. Agrees with the scripts on every step. */
+export interface Usage {
+  /** Moves on to this time, which is never earlier than before. */
+  advance(limit: Limit, nowMs: number): void;
+  /** @param added what the same request has charged here already */
+  verdict(limit: Limit, cost: number, added: number): LimitVerdict;
+  charge(limit: Limit, units: number, nowMs: number): void;
+  /** Charges what was spent earlier: nothing, when it has left the window. */
+  insert(limit: Limit, units: number, atMs: number): void;
+  giveBack(limit: Limit, units: number, atMs: number): void;
+  quota(limit: Limit): { remaining: number; resetMs: number };
+  /** From when on it is as good as new. */
+  freeAtMs(limit: Limit): number;
+  /** The clock was set back. */
+  shift(ms: number): void;
+  /** The same, apart. */
+  copy(): Usage;
+}
+
+export function usageOf({ algorithm }: Limit): Usage {
+  return algorithm === 'token-bucket' ? new BucketUsage() : new WindowUsage();
+}
+
+/** Sliding window: the units recorded later than one window ago, and those of the request, are at most the limit. */
+class WindowUsage implements Usage {
+  #log = new UnitLog();
+  #nowMs = 0;
+
+  advance({ windowMs }: Limit, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#log.prune(nowMs - windowMs);
+  }
+
+  verdict(limit: Limit, cost: number, added: number): LimitVerdict {
+    const { maxRequests, windowMs } = limit;
+    const over = this.#log.total + added + cost - maxRequests;
+    if (over <= 0) return { admitted: true, ...this.quota(limit), waitMs: 0 };
+    const waitMs = cost > maxRequests ? Infinity : this.#log.timeOfUnit(over) + windowMs - this.#nowMs;
+    return { admitted: false, ...this.quota(limit), waitMs };
+  }
+
+  charge(limit: Limit, units: number, nowMs: number): void {
+    this.#log.append(units, recordedAtMs(limit, nowMs));
+  }
+
+  insert(limit: Limit, units: number, atMs: number): void {
+    const at = recordedAtMs(limit, atMs);
+    if (at + limit.windowMs > this.#nowMs) this.#log.insert(units, at);
+  }
+
+  giveBack(limit: Limit, units: number, atMs: number): void {
+    const at = recordedAtMs(limit, atMs);
+    if (at + limit.windowMs <= this.#nowMs) return;
+    this.#log.take(units, at);
+    this.#log.compact();
+  }
+
+  quota({ maxRequests, windowMs }: Limit): { remaining: number; resetMs: number } {
+    const { total, lastMs } = this.#log;
+    return { remaining: Math.max(0, maxRequests - total), resetMs: total === 0 ? 0 : lastMs + windowMs - this.#nowMs };
+  }
+
+  freeAtMs({ windowMs }: Limit): number {
+    return this.#log.total === 0 ? 0 : this.#log.lastMs + windowMs;
+  }
+
+  shift(ms: number): void {
+    this.#nowMs -= ms;
+    this.#log.shift(ms);
+  }
+
+  copy(): Usage {
+    const copied = new WindowUsage();
+    copied.#log = this.#log.copy();
+    copied.#nowMs = this.#nowMs;
+    return copied;
+  }
+}
+
+/**
+ * Token bucket (GCRA): a debt in units of 1/maxRequests ms that time pays off. The log of a window's charges tells what
+ * the debt would be now without one of them: a bucket that has been full since gains nothing from giving it back.
+ */
+class BucketUsage implements Usage {
+  #log = new UnitLog();
+  #nowMs = 0;
+  /** What was owed just after the last charge, and when that was (0: it was never charged). */
+  #debt = 0;
+  #chargedAtMs = 0;
+  /** What was owed just before the log's first entry. */
+  #before = 0;
+
+  advance({ windowMs, maxRequests }: Limit, nowMs: number): void {
+    this.#nowMs = nowMs;
+    this.#log.prune(nowMs - windowMs, (units, gapMs) => {
+      this.#before = Math.max(0, this.#before + units * windowMs - gapMs * maxRequests);
+    });
+  }
+
+  verdict(limit: Limit, cost: number, added: number): LimitVerdict {
+    const { maxRequests, windowMs } = limit;
+    const over = this.#debtAt(limit, this.#nowMs) + (added + cost - maxRequests) * windowMs;
+    const waitMs = cost > maxRequests ? Infinity : Math.max(0, Math.ceil(over / maxRequests));
+    return { admitted: over <= 0, ...this.quota(limit), waitMs };
+  }
+
+  charge(limit: Limit, units: number, nowMs: number): void {
+    const debt = this.#debtAt(limit, this.#nowMs);
+    if (this.#log.total === 0) this.#before = debt;
+    this.#log.append(units, recordedAtMs(limit, nowMs));
+    this.#owe(debt + units * limit.windowMs);
+  }
+
+  insert(limit: Limit, units: number, atMs: number): void {
+    const at = recordedAtMs(limit, atMs);
+    if (at + limit.windowMs <= this.#nowMs) return;
+    // At most what the bucket can have owed just before, by what is known of later.
+    if (this.#log.total === 0) this.#before = this.#chargedAtMs === 0 ? 0 : this.#debtAt(limit, at);
+    else if (at < this.#log.firstMs) this.#before += (this.#log.firstMs - at) * limit.maxRequests;
+    this.#log.insert(units, at);
+    const debt = this.#debtAt(limit, this.#nowMs);
+    this.#owe(Math.max(debt, Math.min(debt + units * limit.windowMs, this.#replay(limit))));
+  }
+
+  giveBack(limit: Limit, units: number, atMs: number): void {
+    const at = recordedAtMs(limit, atMs);
+    if (at + limit.windowMs <= this.#nowMs) return;
+    const debt = this.#debtAt(limit, this.#nowMs);
+    const least = debt - this.#log.take(units, at) * limit.windowMs;
+    this.#owe(Math.max(0, least, Math.min(debt, this.#replay(limit))));
+    this.#log.compact((gapMs) => {
+      this.#before = Math.max(0, this.#before - gapMs * limit.maxRequests);
+    });
+  }
+
+  quota(limit: Limit): { remaining: number; resetMs: number } {
+    const { maxRequests, windowMs } = limit;
+    const debt = this.#debtAt(limit, this.#nowMs);
+    const remaining = Math.max(0, Math.floor((maxRequests * windowMs - debt) / windowMs));
+    return { remaining, resetMs: Math.ceil(debt / maxRequests) };
+  }
+
+  freeAtMs(limit: Limit): number {
+    const paidAtMs = this.#nowMs + this.quota(limit).resetMs;
+    return this.#log.total === 0 ? paidAtMs : Math.max(paidAtMs, this.#log.lastMs + limit.windowMs);
+  }
+
+  shift(ms: number): void {
+    this.#nowMs -= ms;
+    if (this.#chargedAtMs > 0) this.#chargedAtMs -= ms;
+    this.#log.shift(ms);
+  }
+
+  copy(): Usage {
+    const copied = new BucketUsage();
+    copied.#log = this.#log.copy();
+    copied.#nowMs = this.#nowMs;
+    copied.#debt = this.#debt;
+    copied.#chargedAtMs = this.#chargedAtMs;
+    copied.#before = this.#before;
+    return copied;
+  }
+
+  #debtAt({ maxRequests }: Limit, atMs: number): number {
+    return Math.max(0, this.#debt - (atMs - this.#chargedAtMs) * maxRequests);
+  }
+
+  #owe(debt: number): void {
+    this.#debt = debt;
+    this.#chargedAtMs = this.#nowMs;
+  }
+
+  /** What would be owed now, had it been charged as the log says. */
+  #replay({ windowMs, maxRequests }: Limit): number {
+    let debt = this.#before;
+    let before: number | undefined;
+    for (const [atMs, units] of this.#log.entries()) {
+      const at = Math.min(atMs, this.#nowMs);
+      debt = Math.max(0, debt - (at - (before ?? at)) * maxRequests) + units * windowMs;
+      before = at;
+    }
+    return Math.max(0, debt - (this.#nowMs - (before ?? this.#nowMs)) * maxRequests);
+  }
+}

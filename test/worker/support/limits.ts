@@ -1,0 +1,61 @@
+import type { Command, RedisClient } from '../../../src/redis/client';
+import { createRedisClient } from '../../../src/redis/client';
+import { configOf } from '../../../src/config/env';
+import { rateLimit } from '../../../src/redis/scripts/rateLimit';
+import { rateLimitRecord } from '../../../src/redis/scripts/rateLimitRecord';
+import { bindings } from './request';
+
+/** mulberry32: the same schedule on every run. */
+export function randomOf(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return Math.floor((((t ^ (t >>> 14)) >>> 0) / 4_294_967_296) * below);
+  };
+}
+
+/** A server that forbids TIME in scripts, so that the caller's clock decides. */
+export const withoutTime = (text: string) => text.replace("redis.pcall('TIME')", "{err = 'forbidden'}");
+
+const SCRIPTS = new Map([rateLimit, rateLimitRecord].map(({ sha, text }) => [sha, withoutTime(text)] as const));
+
+/**
+ * The engine of the tests, with another clock: the isolates' own, or one that the test gives, whatever the isolates' say.
+ */
+export function clockedClient(redisNow?: () => number): RedisClient {
+  const { url, token } = configOf(bindings()).redis;
+  const real = createRedisClient({ url, token });
+  const clocked = (command: Command): Command => {
+    const text = SCRIPTS.get(String(command[1]));
+    if (command[0] !== 'EVALSHA' || text === undefined) return command;
+    const [, , count, ...rest] = command;
+    const args = rest.slice(Number(count));
+    if (redisNow !== undefined) args[0] = redisNow();
+    return ['EVAL', text, Number(count), ...rest.slice(0, Number(count)), ...args];
+  };
+  return { execute: (commands) => real.execute(commands.map(clocked)) };
+}
+
+export interface Spent {
+  atMs: number;
+  units: number;
+}
+
+/** The most that any window of this length contains, wherever it starts. */
+export function worstWindow(spent: readonly Spent[], windowMs: number): number {
+  const sorted = spent.toSorted((a, b) => a.atMs - b.atMs);
+  let worst = 0;
+  let sum = 0;
+  let first = 0;
+  for (const { atMs, units } of sorted) {
+    sum += units;
+    while ((sorted[first]?.atMs ?? 0) <= atMs - windowMs) {
+      sum -= sorted[first]?.units ?? 0;
+      first += 1;
+    }
+    worst = Math.max(worst, sum);
+  }
+  return worst;
+}
