@@ -2,6 +2,10 @@
 import * as z from 'zod';
 
 import { AppError } from '../errors';
+import { keySetFaults, shareSecret } from './keySet';
+import type { KeySetConfig, SetKind } from './keySet';
+
+export type { KeySetConfig } from './keySet';
 
 /** `5/15m`: admitted requests and window (`s`, `m`, `h` or `d`). */
 export interface Limit {
@@ -32,21 +36,8 @@ const list = z
   .default('')
   .transform((text) => text.split(',').flatMap((part) => part.trim() || []));
 
-/** 32 bytes or more, base64url. */
-const KEY_PART = /^[A-Za-z0-9_-]{43,}$/;
-
-/** A key without its secret would sign with nothing. */
-function isComplete(key: Record<string, unknown>): boolean {
-  const has = (...parts: string[]) => parts.every((part) => typeof key[part] === 'string' && KEY_PART.test(key[part]));
-  if (key['kty'] === 'oct') return has('k');
-  const secret = key['state'] === 'active' ? ['d'] : [];
-  return key['kty'] === 'EC'
-    ? key['crv'] === 'P-256' && has('x', 'y', ...secret)
-    : key['crv'] === 'Ed25519' && has('x', ...secret);
-}
-
 /** A set of keys with states, as `npm run keys` writes it: one active, any number of next and retired ones. */
-const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
+const keySet = (kind: SetKind) =>
   z
     .string()
     .min(1)
@@ -59,21 +50,10 @@ const keySet = <T extends 'OKP' | 'EC' | 'oct'>(...types: [T, ...T[]]) =>
         return z.NEVER;
       }
     })
-    .pipe(
-      z.object({
-        keys: z
-          .array(
-            z.looseObject({
-              kty: z.enum(types),
-              kid: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/),
-              state: z.enum(['next', 'active', 'retired']),
-            }),
-          )
-          .refine((keys) => keys.every(isComplete), 'has a key without its parts (create it with `npm run keys`)')
-          .refine((keys) => keys.filter((key) => key.state === 'active').length === 1, 'needs exactly one active key')
-          .refine((keys) => new Set(keys.map((key) => key.kid)).size === keys.length, 'has a kid twice'),
-      }),
-    );
+    .transform((value, context): KeySetConfig => {
+      for (const fault of keySetFaults(kind, value)) context.addIssue(fault);
+      return value as KeySetConfig;
+    });
 
 /** scrypt's cost: N = 2^ln, block size r, parallelism p (RFC 7914). It needs 128·N·r bytes. */
 export interface ScryptParameters {
@@ -122,9 +102,9 @@ const schema = z
   .object({
     ISSUER: z.url(),
     AUDIENCE: z.string().min(1),
-    SIGNING_KEYS: keySet('OKP', 'EC'),
-    REFRESH_KEYS: keySet('oct'),
-    PEPPER_KEYS: keySet('oct').optional(),
+    SIGNING_KEYS: keySet('signing'),
+    REFRESH_KEYS: keySet('refresh'),
+    PEPPER_KEYS: keySet('pepper').optional(),
     UPSTASH_REDIS_REST_URL: z.url({ protocol: /^https?$/ }),
     UPSTASH_REDIS_REST_TOKEN: z.string().min(1),
     KEY_PREFIX: z
@@ -184,6 +164,10 @@ const schema = z
     BREAKER_PROBE_MS: integer(1_000, 10),
     BREAKER_PROBE_MAX_MS: integer(30_000, 10),
   })
+  .refine((env) => env.PEPPER_KEYS === undefined || !shareSecret(env.REFRESH_KEYS, env.PEPPER_KEYS), {
+    path: ['PEPPER_KEYS'],
+    message: 'has a key of REFRESH_KEYS: each purpose needs keys of its own',
+  })
   .refine((env) => env.LOADER_DEADLINE_MS < env.TOMBSTONE_SECONDS * 1_000, {
     // A fill that comes later than its tombstone would not be refused any more.
     path: ['TOMBSTONE_SECONDS'],
@@ -208,8 +192,6 @@ const schema = z
     path: ['MAIL_FROM'],
     message: 'is needed by MAILER=cloudflare',
   });
-
-export type KeySetConfig = z.infer<ReturnType<typeof keySet<'OKP' | 'EC' | 'oct'>>>;
 
 /** The app's settings, checked. Durations carry their unit in the name. */
 export interface Config {

@@ -181,13 +181,20 @@ async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
     const alg = algorithmOf(key);
     // A key verifies by its own algorithm alone, whatever a token's header says.
     verification.set(key.kid, (await importJWK(publicPart(key), alg)) as CryptoKey);
-    if (key.state === 'active') active = { kid: key.kid, alg, key: (await importJWK(key as JWK, alg)) as CryptoKey };
+    if (key.state === 'active')
+      active = { kid: key.kid, alg, key: (await importJWK(privatePart(key), alg)) as CryptoKey };
   }
   if (active === undefined) throw new AppError('CONFIG_INVALID', { detail: 'SIGNING_KEYS has no active key' });
   return { active, verification };
 }
 
 const algorithmOf = ({ kty }: KeySetConfig['keys'][number]) => (kty === 'EC' ? 'ES256' : 'Ed25519');
+
+/** Only the numbers: members such as `key_ops` and `ext` would change what the imported key may do. */
+function privatePart(key: KeySetConfig['keys'][number]): JWK {
+  const { kty, crv, x, y, d } = key as JWK & { kty: string };
+  return Object.fromEntries(Object.entries({ kty, crv, x, y, d }).filter(([, value]) => value !== undefined));
+}
 
 /** Nothing but what may be published. */
 function publicPart(key: KeySetConfig['keys'][number]): JWK {
