@@ -80,7 +80,7 @@ function devVarsProblems(vars: ReadonlyMap<string, string>): string[] {
       parseKeySet(kind as SetKind, text);
     } catch (error) {
       if (!(error instanceof KeySetError)) throw error;
-      problems.push(`${name} ${error.message}`);
+      problems.push(`${name}: ${error.message}`);
     }
   }
   for (const name of ['UPSTASH_REDIS_REST_URL', 'ISSUER']) {

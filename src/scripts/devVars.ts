@@ -1,4 +1,5 @@
-import { readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, realpathSync, renameSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 
 import { UserError } from './cli.ts';
 
@@ -48,14 +49,35 @@ export function readText(path: string): string | undefined {
   }
 }
 
-/** Writes secrets: mode 0600 when new, and never half, because the keys in it cannot be had again. */
+/** Whether only its owner may read a file. Windows has no such modes, and says so of every file. */
+export function isPrivate(path: string): boolean {
+  if (process.platform === 'win32') return true;
+  const present = statSync(path, { throwIfNoEntry: false });
+  // A pipe, such as <(…), is nobody else's.
+  return present === undefined || !present.isFile() || (present.mode & 0o077) === 0;
+}
+
+/** Takes a file of secrets from everybody but its owner. @returns whether others could read it until now */
+export function makePrivate(path: string): boolean {
+  if (isPrivate(path)) return false;
+  try {
+    chmodSync(path, statSync(path).mode & 0o700);
+  } catch (error) {
+    throw new UserError(
+      `${path} can be read by others, and its mode cannot be changed (${(error as NodeJS.ErrnoException).code}).`,
+    );
+  }
+  return true;
+}
+
+/** Writes secrets: for their owner only, and never half, because the keys in it cannot be had again. */
 export function writeSecrets(path: string, text: string): void {
   try {
     const present = statSync(path, { throwIfNoEntry: false });
     const target = present === undefined ? path : realpathSync(path);
     // A name that .gitignore covers, beside the target, so that the rename stays on one file system.
-    const temporary = `${target}.${process.pid}`;
-    writeFileSync(temporary, text, { mode: present === undefined ? 0o600 : present.mode & 0o777, flag: 'wx' });
+    const temporary = join(dirname(target), `.dev.vars.${process.pid}`);
+    writeFileSync(temporary, text, { mode: 0o600, flag: 'wx' });
     renameSync(temporary, target);
   } catch (error) {
     throw new UserError(`${path} cannot be written (${(error as NodeJS.ErrnoException).code}).`);

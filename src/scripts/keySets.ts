@@ -2,14 +2,18 @@ import { generateKeyPairSync, randomBytes } from 'node:crypto';
 
 import { calculateJwkThumbprint } from 'jose';
 
-/** `next`: published, not used yet. `active`: signs. `retired`: still verifies what it signed. */
-export type KeyState = 'next' | 'active' | 'retired';
+import { keySetFaults } from '../config/keySet.ts';
+import type { KeyState, SetKind } from '../config/keySet.ts';
+
+export type { KeyState, SetKind } from '../config/keySet.ts';
 
 export type SigningAlg = 'Ed25519' | 'ES256';
 
 interface KeyFields {
   kid: string;
   state: KeyState;
+  /** When it got this state (RFC 3339). Sets that were made before this member existed lack it. */
+  since?: string;
 }
 
 /** Private JWK of an access token key (RFC 8037, RFC 7518 section 6.2). Its `kid` is the RFC 7638 thumbprint. */
@@ -26,35 +30,38 @@ export interface KeySet<Key extends KeyFields = SigningKey | SecretKey> {
 }
 
 /** Which set, under the name that the Worker reads it by. The Worker can do without peppers. */
-export const SET_NAMES = { signing: 'SIGNING_KEYS', refresh: 'REFRESH_KEYS', pepper: 'PEPPER_KEYS' } as const;
-export type SetKind = keyof typeof SET_NAMES;
-
-const SHAPES = {
-  signing: { OKP: ['crv', 'x', 'd'], EC: ['crv', 'x', 'y', 'd'] },
-  refresh: { oct: ['k'] },
-  pepper: { oct: ['k'] },
-} as const satisfies Record<SetKind, Record<string, readonly string[]>>;
+export const SET_NAMES = {
+  signing: 'SIGNING_KEYS',
+  refresh: 'REFRESH_KEYS',
+  pepper: 'PEPPER_KEYS',
+} as const satisfies Record<SetKind, string>;
 
 /** A key set that cannot be used. The message never holds the text, which is a secret. */
 export class KeySetError extends Error {
   override readonly name = 'KeySetError';
 }
 
-export async function createKey(kind: SetKind, state: KeyState, alg: SigningAlg): Promise<SigningKey | SecretKey> {
-  return kind === 'signing' ? await createSigningKey(state, alg) : createSecretKey(state);
+export async function createKey(
+  kind: SetKind,
+  state: KeyState,
+  alg: SigningAlg,
+  nowMs = Date.now(),
+): Promise<SigningKey | SecretKey> {
+  const since = new Date(nowMs).toISOString();
+  return kind === 'signing' ? await createSigningKey({ state, since }, alg) : createSecretKey({ state, since });
 }
 
-async function createSigningKey(state: KeyState, alg: SigningAlg): Promise<SigningKey> {
+async function createSigningKey(fields: Pick<KeyFields, 'state' | 'since'>, alg: SigningAlg): Promise<SigningKey> {
   const { privateKey } =
     alg === 'ES256' ? generateKeyPairSync('ec', { namedCurve: 'P-256' }) : generateKeyPairSync('ed25519');
   const jwk = privateKey.export({ format: 'jwk' }) as Record<string, string>;
   const kid = await calculateJwkThumbprint(jwk);
-  return { ...jwk, kid, alg, use: 'sig', state } as SigningKey;
+  return { ...jwk, kid, alg, use: 'sig', ...fields } as SigningKey;
 }
 
-function createSecretKey(state: KeyState): SecretKey {
+function createSecretKey(fields: Pick<KeyFields, 'state' | 'since'>): SecretKey {
   const [k, kid] = [randomBytes(32).toString('base64url'), randomBytes(8).toString('base64url')];
-  return { kty: 'oct', k, kid, alg: 'HS256', state };
+  return { kty: 'oct', k, kid, alg: 'HS256', ...fields };
 }
 
 /** A set of one active key. */
@@ -62,53 +69,10 @@ export async function createKeySet(kind: SetKind, alg: SigningAlg = 'Ed25519'): 
   return { keys: [await createKey(kind, 'active', alg)] };
 }
 
-/** What one step of a rotation did, by `kid`. */
-export type Step =
-  | { kind: 'published'; next: string }
-  | { kind: 'promoted'; active: string; retired: string }
-  | { kind: 'dropped'; kids: string[] };
-
 /**
- * One step of a rotation. With no `next` key one is published, so that every isolate and every cache of the JWKS knows
- * it before it signs anything; otherwise `next` becomes `active` and `active` becomes `retired`.
+ * Reads a key set, and tries each of its keys, as the Worker does before it serves anything.
  *
- * @param makeNext called only when a key is needed
- */
-export async function rotate<Key extends KeyFields>(
-  { keys }: KeySet<Key>,
-  makeNext: () => Promise<Key>,
-): Promise<{ set: KeySet<Key>; step: Step }> {
-  // The first one: it has been known for longest.
-  const next = keys.find((key) => key.state === 'next');
-  if (next === undefined) {
-    const made = await makeNext();
-    return { set: { keys: [...keys, made] }, step: { kind: 'published', next: made.kid } };
-  }
-  const active = keys.find((key) => key.state === 'active')!;
-  const moved = keys.map((key): Key => {
-    if (key === next) return { ...key, state: 'active' };
-    return key === active ? { ...key, state: 'retired' } : key;
-  });
-  return { set: { keys: moved }, step: { kind: 'promoted', active: next.kid, retired: active.kid } };
-}
-
-/**
- * Drops the retired keys, or of them only `kid`: what they signed is refused from then on. A step of its own, so that
- * nothing else hides it.
- */
-export function dropRetired<Key extends KeyFields>(
-  { keys }: KeySet<Key>,
-  kid?: string,
-): { set: KeySet<Key>; step: Step } {
-  const dropped = keys.filter((key) => key.state === 'retired' && (kid === undefined || key.kid === kid));
-  const kids = dropped.map((key) => key.kid);
-  return { set: { keys: keys.filter((key) => !dropped.includes(key)) }, step: { kind: 'dropped', kids } };
-}
-
-/**
- * Reads a key set, as strictly as rotating it needs.
- *
- * @throws {KeySetError}
+ * @throws {KeySetError} names every key that is wrong, and why
  */
 export function parseKeySet(kind: SetKind, text: string): KeySet {
   let value: unknown;
@@ -118,30 +82,7 @@ export function parseKeySet(kind: SetKind, text: string): KeySet {
     // Without the parser's own message and cause, which quote the text.
     throw new KeySetError('is not JSON');
   }
-  const keys: unknown = isRecord(value) ? value['keys'] : undefined;
-  if (!Array.isArray(keys)) throw new KeySetError('is not {"keys":[…]}');
-  for (const [index, key] of keys.entries()) checkKey(kind, key, `its key ${index + 1}`);
-
-  const set = { keys: keys as (SigningKey | SecretKey)[] };
-  const active = set.keys.filter((key) => key.state === 'active').length;
-  if (active !== 1) throw new KeySetError(`needs exactly one active key and has ${active}`);
-  if (new Set(set.keys.map((key) => key.kid)).size !== set.keys.length) throw new KeySetError('has a kid twice');
-  return set;
-}
-
-function checkKey(kind: SetKind, key: unknown, which: string): void {
-  if (!isRecord(key)) throw new KeySetError(`${which} is not an object`);
-  const shapes: Readonly<Record<string, readonly string[]>> = SHAPES[kind];
-  const members = typeof key['kty'] === 'string' && Object.hasOwn(shapes, key['kty']) ? shapes[key['kty']] : undefined;
-  if (members === undefined) throw new KeySetError(`${which} has no kty of ${Object.keys(shapes).join(' or ')}`);
-  for (const name of ['kid', 'alg', ...members]) {
-    if (typeof key[name] !== 'string' || key[name] === '') throw new KeySetError(`${which} has no ${name}`);
-  }
-  if (!['next', 'active', 'retired'].includes(key['state'] as string)) {
-    throw new KeySetError(`${which} has no state of next, active or retired`);
-  }
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null;
+  const faults = keySetFaults(kind, value);
+  if (faults.length > 0) throw new KeySetError(faults.join('; '));
+  return value as KeySet;
 }

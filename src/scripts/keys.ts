@@ -1,27 +1,35 @@
 import { join } from 'node:path';
-import { text as readAll } from 'node:stream/consumers';
 import { parseArgs } from 'node:util';
 
 import { ROOT, runProgram, UserError } from './cli.ts';
-import { assignment, parseVars, readText, setVars, writeSecrets } from './devVars.ts';
-import { createKey, createKeySet, dropRetired, KeySetError, parseKeySet, rotate, SET_NAMES } from './keySets.ts';
-import type { KeySet, SetKind, SigningAlg, Step } from './keySets.ts';
+import { parseVars, readText, setVars, writeSecrets } from './devVars.ts';
+import { namedValues, print, readSource, setOf } from './keyFiles.ts';
+import type { Sets } from './keyFiles.ts';
+import { createKeySet, SET_NAMES } from './keySets.ts';
+import type { SetKind, SigningAlg } from './keySets.ts';
+import { rotateSets } from './rotateSets.ts';
 
-const HELP = `npm run -s keys [-- [rotate] [options]]
+/** The sets that every Worker needs. */
+const TOKEN_SETS = ['signing', 'refresh'] as const satisfies SetKind[];
 
-Creates the key sets of the tokens, or rotates them by one step. The sets go to stdout, what to do with them to stderr.
+const HELP = `npm run -s keys [-- [rotate|check] [options]]
+
+Creates the key sets of the tokens, rotates them by one step, or checks them. The sets go to stdout, what to do with
+them to stderr; with --to or --write they go into a file that only you can read, and are not shown.
 The peppers of the passwords are a set, too, which is only touched with --set pepper.
 
-  npm run -s keys                                  new sets, as NAME='…' lines
-  npm run -s keys | npx wrangler secret bulk       … straight to Cloudflare (keep a copy: they cannot be read back)
+  npm run -s keys -- --to keys.env                 new sets, as NAME='…' lines; then: npx wrangler secret bulk keys.env
   npm run -s keys -- --set signing                 one set, its JSON only, for: npx wrangler secret put SIGNING_KEYS
-  npm run -s keys -- rotate                        the next step for the sets in .dev.vars
-  npm run -s keys -- rotate --from FILE            … for those in FILE (NAME='…' lines, or with --set the JSON); - is stdin
+  npm run -s keys -- check --from keys.env         tries every key of FILE, as the Worker does before it serves anything
+  npm run -s keys -- rotate --from FILE --write    the next step for the sets in FILE (NAME='…' lines, or with --set the
+                                                   JSON); without --from, in .dev.vars; - is stdin
 
-A rotation takes three steps, each deployed before the next:
+A rotation takes three steps, each deployed at once and before the next:
   1. rotate                   publishes a next key, which signs nothing yet
-  2. rotate                   the next key becomes active, the active one retired: it still verifies what it signed
+  2. rotate                   ten minutes later: the next key becomes active, the active one retired: it still verifies
   3. rotate --drop-retired    drops the retired keys: tokens signed by them are refused from then on
+A step that would break tokens in use is refused, with the time from which on it is safe: that is the step before, plus
+ten minutes, plus in step 3 the life of an access token or of a session (wrangler.toml, else the default).
 
 Peppers (optional):
   npm run -s keys -- --set pepper                  a first set, for: npx wrangler secret put PEPPER_KEYS
@@ -37,35 +45,13 @@ Peppers (optional):
 Options:
   --set signing|refresh|pepper   only SIGNING_KEYS, REFRESH_KEYS or PEPPER_KEYS
   --alg Ed25519|ES256            algorithm of a new signing key (Ed25519; rotating, that of the active key)
-  --from FILE                    where rotate reads the sets
-  --write                        also write the sets to .dev.vars, or to the FILE of --from
+  --to FILE                      where new sets are written, in place of stdout
+  --from FILE                    where rotate and check read the sets
+  --write                        write the sets to .dev.vars, or to the FILE of --from, in place of stdout
   --drop-retired                 the third step
   --kid KID                      the one to drop; a pepper is dropped by its name only
+  --force                        take the step before its safe time, as after a leak of the key
 `;
-
-/** When a step may follow: what an older key signed, or a cached key list, must have run out. */
-const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
-  published: {
-    signing: 'Deploy it; rotate again after ten minutes: that long others may cache /.well-known/jwks.json.',
-    refresh: 'Deploy it; rotate again once the deployment is everywhere (a few minutes).',
-    pepper: 'Deploy it; rotate again once the deployment is everywhere (a few minutes).',
-  },
-  promoted: {
-    signing: 'Deploy it; --drop-retired once the access tokens that it signed have expired (15 minutes by default).',
-    refresh: 'Deploy it; --drop-retired once the sessions that it signed for have ended (30 days by default).',
-    pepper: 'Deploy it, and keep the retired key: --help says when no password needs it any more.',
-  },
-  dropped: { signing: 'Deploy it.', refresh: 'Deploy it.', pepper: 'Deploy it.' },
-};
-
-interface Options {
-  kinds: SetKind[];
-  alg: SigningAlg | undefined;
-  from: string | undefined;
-  write: boolean;
-  dropRetired: boolean;
-  kid: string | undefined;
-}
 
 await runProgram(async () => {
   const { values, positionals } = parseArgs({
@@ -74,10 +60,12 @@ await runProgram(async () => {
       help: { type: 'boolean', short: 'h' },
       set: { type: 'string' },
       alg: { type: 'string' },
+      to: { type: 'string' },
       from: { type: 'string' },
       write: { type: 'boolean', default: false },
       'drop-retired': { type: 'boolean', default: false },
       kid: { type: 'string' },
+      force: { type: 'boolean', default: false },
     },
   });
   if (values.help) {
@@ -86,122 +74,78 @@ await runProgram(async () => {
   }
 
   const [command = 'create', ...more] = positionals;
-  if (more.length > 0 || (command !== 'create' && command !== 'rotate')) {
+  if (more.length > 0 || !['create', 'rotate', 'check'].includes(command)) {
     throw new UserError(
-      `There is no command "${positionals.join(' ')}": leave it out, or give rotate (--help explains).`,
+      `There is no command "${positionals.join(' ')}": leave it out, or give rotate or check (--help explains).`,
     );
   }
-  const options: Options = {
-    kinds:
-      values.set === undefined
-        ? ['signing', 'refresh']
-        : [oneOf('--set', values.set, Object.keys(SET_NAMES) as SetKind[])],
-    alg: values.alg === undefined ? undefined : oneOf('--alg', values.alg, ['Ed25519', 'ES256']),
-    from: values.from,
-    write: values.write,
-    dropRetired: values['drop-retired'],
-    kid: values.kid,
-  };
-  if (command === 'create' && (options.from !== undefined || options.dropRetired)) {
-    throw new UserError('--from and --drop-retired belong to rotate.');
-  }
-  if (options.kid !== undefined && !(options.dropRetired && options.kinds.length === 1)) {
+  const { from, to, write, kid, force, 'drop-retired': dropRetired } = values;
+  const kinds =
+    values.set === undefined ? undefined : [oneOf('--set', values.set, Object.keys(SET_NAMES) as SetKind[])];
+  const alg = values.alg === undefined ? undefined : oneOf<SigningAlg>('--alg', values.alg, ['Ed25519', 'ES256']);
+  if (command !== 'rotate' && (dropRetired || force))
+    throw new UserError('--drop-retired and --force belong to rotate.');
+  if (command === 'create' && from !== undefined) throw new UserError('--from belongs to rotate and check.');
+  if (to !== undefined && (command !== 'create' || write))
+    throw new UserError('--to belongs to new sets, without --write.');
+  if (kid !== undefined && !(dropRetired && kinds?.length === 1)) {
     throw new UserError('--kid belongs to --drop-retired of one --set.');
   }
-  if (options.dropRetired && options.kinds[0] === 'pepper' && options.kid === undefined) {
+  if (dropRetired && kinds?.[0] === 'pepper' && kid === undefined) {
     throw new UserError(
       'A pepper is dropped by name, with --kid, once no password needs it (--help says how to tell).',
     );
   }
-  await (command === 'create' ? create(options) : rotateSets(options));
+  if (command === 'check') await check(kinds, from);
+  else if (command === 'create') await create(kinds ?? TOKEN_SETS, { alg, path: write ? join(ROOT, '.dev.vars') : to });
+  else await rotateSets({ kinds: kinds ?? TOKEN_SETS, alg, from, write, dropRetired, kid, force });
 });
 
-async function create({ kinds, alg, write }: Options): Promise<void> {
-  const path = join(ROOT, '.dev.vars');
-  const present = readText(path) ?? '';
-  if (write && kinds.includes('pepper') && parseVars(present).has(SET_NAMES.pepper)) {
-    throw new UserError('.dev.vars has PEPPER_KEYS: with a new set no password could be checked. Rotate it.');
-  }
+async function create(
+  kinds: readonly SetKind[],
+  { alg, path }: { alg: SigningAlg | undefined; path: string | undefined },
+): Promise<void> {
   const sets: Sets = {};
   for (const kind of kinds) sets[kind] = await createKeySet(kind, alg);
-  print(sets, kinds);
-  if (write) {
-    writeSecrets(path, setVars(present, namedValues(sets)));
-    const former = kinds.includes('pepper') ? '' : ' It refuses the tokens of the former keys.';
-    console.error(`# Written to .dev.vars, for the next \`npm run dev\`.${former}`);
-    return;
-  }
+  if (path === undefined) print(sets);
+  else writeNew(path, sets);
+  if (path === join(ROOT, '.dev.vars')) return;
+  const names = kinds.map((kind) => SET_NAMES[kind]);
+  const file = path ?? 'FILE';
   console.error(
-    kinds.length === 1
-      ? `# New ${SET_NAMES[kinds[0]!]}. Set it with: npx wrangler secret put ${SET_NAMES[kinds[0]!]}`
-      : '# New key sets. Set both with `npx wrangler secret bulk`, or what stands between the quotes with `npx wrangler secret put NAME`.',
+    path === undefined && kinds.length === 1
+      ? `# New ${names[0]}. Set it with: npx wrangler secret put ${names[0]}`
+      : `# New ${names.join(' and ')}. Check and set with: npm run deploy -- --secrets-file ${file}, or npx wrangler secret bulk ${file}`,
   );
   console.error('# Keep a copy where secrets are kept: Cloudflare does not give them back, and a rotation needs them.');
 }
 
-async function rotateSets(options: Options): Promise<void> {
-  const { kinds, alg, from, write, dropRetired: dropping, kid } = options;
+/** Only .dev.vars may lose its former keys: nothing that anyone needs was signed or hashed by them, but for peppers. */
+function writeNew(path: string, sets: Sets): void {
+  const present = readText(path) ?? '';
+  const development = path === join(ROOT, '.dev.vars');
+  const lost = Object.keys(namedValues(sets)).filter((name) => parseVars(present).has(name));
+  if (development && lost.includes(SET_NAMES.pepper)) {
+    throw new UserError('.dev.vars has PEPPER_KEYS: with a new set no password could be checked. Rotate it.');
+  }
+  if (!development && lost.length > 0) throw new UserError(`${path} has ${lost.join(' and ')} already: rotate it.`);
+  writeSecrets(path, setVars(present, namedValues(sets)));
+  const former = development && lost.length > 0 ? ' It refuses the tokens of the former keys.' : '';
+  console.error(`# Written to ${development ? '.dev.vars, for the next `npm run dev`' : path}.${former}`);
+}
+
+/** Tries every key, and tells which there are. */
+async function check(kinds: readonly SetKind[] | undefined, from: string | undefined): Promise<void> {
   const source = await readSource(from);
-  const bare = source.text.trimStart().startsWith('{');
-  if (bare && kinds.length > 1)
+  if (source.bare && kinds === undefined) {
     throw new UserError('That is one key set: say which with --set signing, refresh or pepper.');
-
-  const vars = parseVars(source.text);
-  const sets: Sets = {};
-  for (const kind of kinds) {
-    const present = parseSet(kind, bare ? source.text : vars.get(SET_NAMES[kind]), source.name);
-    const active = present.keys.find((key) => key.state === 'active')!;
-    const algorithm = alg ?? (active.alg === 'ES256' ? 'ES256' : 'Ed25519');
-    const { set, step } = dropping
-      ? dropRetired(present, kid)
-      : await rotate(present, () => createKey(kind, 'next', algorithm));
-    sets[kind] = set;
-    console.error(`# ${SET_NAMES[kind]}: ${describe(step)} ${AFTER[step.kind][kind]}`);
   }
-  print(sets, kinds);
-  if (!write) return;
-  if (source.path === undefined) throw new UserError('--write cannot write to stdin: give a file with --from.');
-  writeSecrets(source.path, bare ? `${JSON.stringify(sets[kinds[0]!])}\n` : setVars(source.text, namedValues(sets)));
-  console.error(`# Written to ${source.name}${from === undefined ? ', for the next `npm run dev`' : ''}.`);
-}
-
-type Sets = Partial<Record<SetKind, KeySet>>;
-
-async function readSource(from: string | undefined): Promise<{ name: string; path?: string; text: string }> {
-  if (from === '-') return { name: 'stdin', text: await readAll(process.stdin) };
-  const [name, path] = from === undefined ? ['.dev.vars', join(ROOT, '.dev.vars')] : [from, from];
-  const text = readText(path);
-  if (text === undefined) throw new UserError(`There is no ${name}. Give the file that holds the sets with --from.`);
-  return { name, path, text };
-}
-
-function parseSet(kind: SetKind, text: string | undefined, where: string): KeySet {
-  if (text === undefined) throw new UserError(`${where} has no ${SET_NAMES[kind]}.`);
-  try {
-    return parseKeySet(kind, text);
-  } catch (error) {
-    if (!(error instanceof KeySetError)) throw error;
-    throw new UserError(`${SET_NAMES[kind]} in ${where} ${error.message}.`);
+  const withPeppers = source.vars.has(SET_NAMES.pepper) ? ([...TOKEN_SETS, 'pepper'] as const) : TOKEN_SETS;
+  for (const kind of kinds ?? withPeppers) {
+    for (const { kid, state, since = 'an unknown time' } of setOf(source, kind).keys) {
+      process.stdout.write(`${SET_NAMES[kind]}: key ${kid} works, ${state} since ${since}\n`);
+    }
   }
-}
-
-function namedValues(sets: Sets): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(sets).map(([kind, set]) => [SET_NAMES[kind as SetKind], JSON.stringify(set)]),
-  );
-}
-
-function print(sets: Sets, kinds: readonly SetKind[]): void {
-  const lines = Object.entries(namedValues(sets)).map(([name, value]) =>
-    kinds.length === 1 ? value : assignment(name, value),
-  );
-  process.stdout.write(`${lines.join('\n')}\n`);
-}
-
-function describe(step: Step): string {
-  if (step.kind === 'published') return `${step.next} is published as the next key.`;
-  if (step.kind === 'promoted') return `${step.active} is active now, ${step.retired} retired.`;
-  return step.kids.length === 0 ? 'there was no such retired key.' : `dropped ${step.kids.join(', ')}.`;
 }
 
 function oneOf<const Value extends string>(option: string, given: string, allowed: readonly Value[]): Value {

@@ -51,8 +51,8 @@ describe('.dev.vars', () => {
       .replace(/^REFRESH_KEYS=.*/m, `REFRESH_KEYS='{"keys":[]}'`)
       .replace(/^ISSUER=.*/m, 'ISSUER=here');
     const message = await failure({}, text);
-    expect(message).toContain('SIGNING_KEYS is not JSON');
-    expect(message).toContain('REFRESH_KEYS needs exactly one active key');
+    expect(message).toContain('SIGNING_KEYS: is not JSON');
+    expect(message).toContain('REFRESH_KEYS: needs exactly one active key');
     expect(message).toContain('ISSUER is not an http or https URL');
     expect(message).not.toContain('hunter2');
     expect(await failure({}, 'UPSTASH_REDIS_REST_TOKEN=')).toContain('UPSTASH_REDIS_REST_TOKEN is empty');
@@ -63,7 +63,7 @@ describe('.dev.vars', () => {
     expect(text).not.toContain('PEPPER_KEYS');
     const peppers = `PEPPER_KEYS='${JSON.stringify(await createKeySet('pepper'))}'\n`;
     await expect(readDevSettings({}, text + peppers)).resolves.toMatchObject({ devVars: { added: [] } });
-    expect(await failure({}, `${text}PEPPER_KEYS='{"keys":[]}'\n`)).toContain('PEPPER_KEYS needs exactly one active');
+    expect(await failure({}, `${text}PEPPER_KEYS='{"keys":[]}'\n`)).toContain('PEPPER_KEYS: needs exactly one active');
   });
 });
 

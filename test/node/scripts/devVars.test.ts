@@ -71,13 +71,24 @@ describe('writeSecrets', () => {
     expect(readdirSync(directory)).toEqual(['.dev.vars']);
   });
 
-  it('keeps the mode of a file, and writes through a link', () => {
+  it('takes a file from everybody but its owner, and writes through a link', () => {
     const [target, link] = [join(directory, 'secrets'), join(directory, '.dev.vars')];
-    writeFileSync(target, 'A=1\n', { mode: 0o640 });
+    writeFileSync(target, 'A=1\n', { mode: 0o644 });
     symlinkSync(target, link);
     writeSecrets(link, 'A=2\n');
     expect(readFileSync(target, 'utf8')).toBe('A=2\n');
-    expect(statSync(target).mode & 0o777).toBe(0o640);
+    expect(statSync(target).mode & 0o777).toBe(0o600);
+  });
+
+  it('never has a file that others could read, whatever the umask', () => {
+    const path = join(directory, 'keys.env');
+    const before = process.umask(0);
+    try {
+      writeSecrets(path, 'A=1\n');
+    } finally {
+      process.umask(before);
+    }
+    expect(statSync(path).mode & 0o777).toBe(0o600);
   });
 
   it('says in one line what is in the way', () => {

@@ -3,15 +3,10 @@ import { createPublicKey } from 'node:crypto';
 import { calculateJwkThumbprint, exportJWK, importJWK, jwtVerify, SignJWT } from 'jose';
 import { describe, expect, it } from 'vitest';
 
-import {
-  createKey,
-  createKeySet,
-  dropRetired,
-  KeySetError,
-  parseKeySet,
-  rotate,
-} from '../../../src/scripts/keySets.ts';
+import { createKey, createKeySet, KeySetError, parseKeySet } from '../../../src/scripts/keySets.ts';
 import type { KeySet, SetKind, SigningAlg } from '../../../src/scripts/keySets.ts';
+import { dropRetired, rotate } from '../../../src/scripts/rotation.ts';
+import { secretFaults, signingFaults } from '../../support/keyFaults.ts';
 
 const states = ({ keys }: KeySet) => keys.map((key) => key.state);
 
@@ -113,7 +108,7 @@ describe('dropRetired', () => {
 });
 
 describe('parseKeySet', () => {
-  const secret = 'c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LXNlYzA';
+  const secret = 'kYF0qT5Zx0vJcQ1m7sB4nUe8pWg2rHa9dLiOyXtGzEA';
   const key = { kty: 'oct', k: secret, kid: 'a', alg: 'HS256', state: 'active' };
 
   it.each([
@@ -123,10 +118,11 @@ describe('parseKeySet', () => {
     ['no key', { keys: [] }, 'exactly one active key and has 0'],
     ['two active keys', { keys: [key, { ...key, kid: 'b' }] }, 'exactly one active key and has 2'],
     ['a kid twice', { keys: [key, { ...key, state: 'next' }] }, 'a kid twice'],
-    ['an unknown state', { keys: [{ ...key, state: 'old' }] }, 'its key 1 has no state'],
-    ['a key without its secret', { keys: [{ ...key, k: undefined }] }, 'its key 1 has no k'],
-    ['a signing key', { keys: [{ ...key, kty: 'OKP' }] }, 'its key 1 has no kty of oct'],
-    ['an inherited kty', { keys: [{ ...key, kty: 'constructor' }] }, 'its key 1 has no kty of oct'],
+    ['a kid that is no id', { keys: [{ ...key, kid: `${secret} ` }] }, 'its key 1 has no kid'],
+    ['an unknown state', { keys: [{ ...key, state: 'old' }] }, 'key a has no state'],
+    ['a key without its secret', { keys: [{ ...key, k: undefined }] }, 'key a has no k'],
+    ['a signing key', { keys: [{ ...key, kty: 'OKP' }] }, 'key a has no kty of oct'],
+    ['an inherited kty', { keys: [{ ...key, kty: 'constructor' }] }, 'key a has no kty of oct'],
     ['a null key', { keys: [null] }, 'its key 1 is not an object'],
   ])('refuses %s without repeating it', (_, value, message) => {
     const text = typeof value === 'string' ? value : JSON.stringify(value);
@@ -136,7 +132,17 @@ describe('parseKeySet', () => {
     expect(attempt).not.toThrow(secret);
   });
 
+  const faults = [
+    ...Object.entries(signingFaults()).map(([name, fault]) => ['signing', name, fault] as const),
+    ...Object.entries(secretFaults()).map(([name, fault]) => ['refresh', name, fault] as const),
+  ];
+  it.each(faults)('refuses, in a %s set, %s, as the Worker does', (kind, _, { value, kid, says }) => {
+    const attempt = () => parseKeySet(kind, value);
+    expect(attempt).toThrow(says);
+    expect(attempt).toThrow(kid === '' ? says : `key ${kid} has`);
+  });
+
   it('refuses a refresh set in the place of a signing set', () => {
-    expect(() => parseKeySet('signing', JSON.stringify({ keys: [key] }))).toThrow('no kty of OKP or EC');
+    expect(() => parseKeySet('signing', JSON.stringify({ keys: [key] }))).toThrow('key a has no kty of OKP or EC');
   });
 });

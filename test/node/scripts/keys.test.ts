@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -21,6 +22,9 @@ const keys = (args: readonly string[], input?: string) =>
 const states = (kind: SetKind, text: string | undefined) =>
   parseKeySet(kind, text ?? '').keys.map((key) => `${key.alg} ${key.state}`);
 
+/** Every private part of a text. */
+const secretsOf = (text: string) => Array.from(text.matchAll(/"[dk]":"([\w-]{43})"/g), ([, secret = '']) => secret);
+
 describe('npm run keys', () => {
   it('prints both sets and nothing else on stdout, what to do on stderr', async () => {
     const { code, stdout, stderr } = await keys([]);
@@ -37,6 +41,40 @@ describe('npm run keys', () => {
     expect(states('signing', stdout)).toEqual(['ES256 active']);
   });
 
+  it.each(['keys.env', '.dev.vars'])(
+    'writes new sets to %s, for its owner only, and shows no private key',
+    async (name) => {
+      const path = join(project.root, name);
+      const args = name === '.dev.vars' ? ['--write'] : ['--to', path];
+      const { code, stdout, stderr } = await keys(args);
+      expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+      expect(statSync(path).mode & 0o777).toBe(0o600);
+      const text = readFileSync(path, 'utf8');
+      expect(secretsOf(text).length).toBe(2);
+      for (const secret of secretsOf(text)) expect(stderr).not.toContain(secret);
+    },
+  );
+
+  it('does not write over the keys of another file', async () => {
+    const path = join(project.root, 'keys.env');
+    await keys(['--to', path]);
+    const before = readFileSync(path, 'utf8');
+    const again = await keys(['--to', path]);
+    expect(again.code).toBe(1);
+    expect(again.stderr).toContain('has SIGNING_KEYS and REFRESH_KEYS already: rotate it');
+    expect(readFileSync(path, 'utf8')).toBe(before);
+    expect((await keys(['--set', 'pepper', '--to', path])).code).toBe(0);
+    expect(readFileSync(path, 'utf8').startsWith(before)).toBe(true);
+  });
+
+  it.skipIf(process.platform === 'win32')('takes the file that a shell opened for it from other users', () => {
+    const path = join(project.root, 'keys.env');
+    const script = join(project.root, 'src/scripts/keys.ts');
+    execFileSync('/bin/sh', ['-c', 'umask 000; "$0" "$1" > "$2" 2> /dev/null', process.execPath, script, path]);
+    expect(parseVars(readFileSync(path, 'utf8')).size).toBe(2);
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+  });
+
   it('rotates what .dev.vars holds, writing it only when told to', async () => {
     const path = join(project.root, '.dev.vars');
     await keys(['--write']);
@@ -50,7 +88,10 @@ describe('npm run keys', () => {
 
     const after: string[][] = [];
     for (const args of [['rotate'], ['rotate'], ['rotate', '--drop-retired']]) {
-      expect((await keys([...args, '--set', 'refresh', '--write'])).code).toBe(0);
+      const before = secretsOf(readFileSync(path, 'utf8'));
+      const { code, stdout, stderr } = await keys([...args, '--set', 'refresh', '--write', '--force']);
+      expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+      for (const secret of [...before, ...secretsOf(readFileSync(path, 'utf8'))]) expect(stderr).not.toContain(secret);
       after.push(states('refresh', parseVars(readFileSync(path, 'utf8')).get('REFRESH_KEYS')));
     }
     expect(after).toEqual([['HS256 active', 'HS256 next'], ['HS256 retired', 'HS256 active'], ['HS256 active']]);
@@ -67,7 +108,7 @@ describe('npm run keys', () => {
 
     const path = join(project.root, 'signing.json');
     writeFileSync(path, piped.stdout);
-    await keys(['rotate', '--set', 'signing', '--from', path, '--write']);
+    await keys(['rotate', '--set', 'signing', '--from', path, '--write', '--force']);
     expect(states('signing', readFileSync(path, 'utf8'))).toEqual(['ES256 retired', 'ES256 active']);
   });
 
@@ -80,13 +121,12 @@ describe('npm run keys', () => {
     const first = vars().get('PEPPER_KEYS');
     expect(states('pepper', first)).toEqual(['HS256 active']);
 
-    await keys(['rotate', '--write']);
-    await keys(['rotate', '--write']);
-    await keys(['rotate', '--drop-retired', '--write']);
+    for (const step of [[], [], ['--drop-retired']]) await keys(['rotate', ...step, '--write', '--force']);
+    expect(states('refresh', vars().get('REFRESH_KEYS'))).toEqual(['HS256 active']);
     expect(vars().get('PEPPER_KEYS')).toBe(first);
 
     await keys(['rotate', '--set', 'pepper', '--write']);
-    const promoted = await keys(['rotate', '--set', 'pepper', '--write']);
+    const promoted = await keys(['rotate', '--set', 'pepper', '--write', '--force']);
     expect(promoted.stderr).toContain('keep the retired key');
     expect(states('pepper', vars().get('PEPPER_KEYS'))).toEqual(['HS256 retired', 'HS256 active']);
   });
@@ -95,7 +135,7 @@ describe('npm run keys', () => {
     const path = join(project.root, '.dev.vars');
     await keys(['--set', 'pepper', '--write']);
     await keys(['rotate', '--set', 'pepper', '--write']);
-    await keys(['rotate', '--set', 'pepper', '--write']);
+    await keys(['rotate', '--set', 'pepper', '--write', '--force']);
     const before = readFileSync(path, 'utf8');
 
     for (const args of [
@@ -118,7 +158,11 @@ describe('npm run keys', () => {
     [['--set', 'both'], '--set must be signing or refresh or pepper'],
     [['--alg', 'RS256'], '--alg must be Ed25519 or ES256'],
     [['--colour'], "Unknown option '--colour'"],
-    [['--from', 'x'], 'belong to rotate'],
+    [['--from', 'x'], '--from belongs to rotate and check'],
+    [['--drop-retired'], 'belong to rotate'],
+    [['check', '--force'], 'belong to rotate'],
+    [['rotate', '--to', 'x'], '--to belongs to new sets'],
+    [['check'], 'There is no .dev.vars'],
     [['rotate', '--kid', 'x'], '--kid belongs to --drop-retired'],
     [['rotate', '--drop-retired', '--kid', 'x'], '--kid belongs to --drop-retired of one --set'],
     [['rotate', '--set', 'pepper', '--drop-retired'], 'A pepper is dropped by name'],
@@ -135,7 +179,7 @@ describe('npm run keys', () => {
   it('does not repeat a broken set', async () => {
     const { code, stderr } = await keys(['rotate', '--from', '-', '--set', 'refresh'], '{"keys":[{"k":"hunter2"}]}');
     expect(code).toBe(1);
-    expect(stderr).toContain('REFRESH_KEYS in stdin its key 1 has no kty');
+    expect(stderr).toContain('REFRESH_KEYS in stdin: its key 1 has no kty');
     expect(stderr).not.toContain('hunter2');
   });
 });

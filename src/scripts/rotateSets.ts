@@ -1,0 +1,112 @@
+import { join } from 'node:path';
+
+import { ROOT, UserError } from './cli.ts';
+import { readText } from './devVars.ts';
+import { lifetimesOf, print, readSource, saveTo, setOf } from './keyFiles.ts';
+import type { Sets } from './keyFiles.ts';
+import { createKey, SET_NAMES } from './keySets.ts';
+import type { KeySet, SetKind, SigningAlg } from './keySets.ts';
+import { dropRetired, dropsTooEarly, promotesTooEarly, rotate } from './rotation.ts';
+import type { Lifetimes, Step, TooEarly } from './rotation.ts';
+
+export interface RotateOptions {
+  kinds: readonly SetKind[];
+  /** Of a new signing key; by default that of the active one. */
+  alg: SigningAlg | undefined;
+  from: string | undefined;
+  write: boolean;
+  dropRetired: boolean;
+  kid: string | undefined;
+  /** Takes the step before its safe time. */
+  force: boolean;
+}
+
+/** When a step may follow: once every isolate knows the new key, or what an older key signed has run out. */
+const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
+  published: {
+    signing: 'Deploy it now; rotate again after ten minutes: that long others may cache /.well-known/jwks.json.',
+    refresh: 'Deploy it now; rotate again once the deployment is everywhere (ten minutes).',
+    pepper: 'Deploy it now; rotate again once the deployment is everywhere (ten minutes).',
+  },
+  promoted: {
+    signing: 'Deploy it now; --drop-retired once the access tokens that it signed have expired.',
+    refresh: 'Deploy it now; --drop-retired once the sessions that it signed for have ended.',
+    pepper: 'Deploy it, and keep the retired key: --help says when no password needs it any more.',
+  },
+  dropped: { signing: 'Deploy it.', refresh: 'Deploy it.', pepper: 'Deploy it.' },
+};
+
+/** What a key that is dropped too early ends. */
+const ENDS: Record<SetKind, string> = {
+  signing: 'access tokens that it signed are still in use: their clients get 401 and must refresh',
+  refresh: 'sessions still depend on it: their owners are signed out',
+  pepper: 'passwords depend on it',
+};
+
+/** Rotates sets by one step; refuses, and changes nothing, when the step comes too early for one of them. */
+export async function rotateSets(options: RotateOptions): Promise<void> {
+  const { kinds, from, write, force } = options;
+  const source = await readSource(from);
+  if (source.bare && kinds.length > 1) {
+    throw new UserError('That is one key set: say which with --set signing, refresh or pepper.');
+  }
+  const lifetimes = lifetimesOf(source.vars, readText(join(ROOT, 'wrangler.toml')) ?? '');
+  const nowMs = Date.now();
+  const present = kinds.map((kind) => [kind, setOf(source, kind)] as const);
+  if (!force) assertDue(present, { ...options, lifetimes, nowMs });
+
+  const sets: Sets = {};
+  for (const [kind, before] of present) {
+    const { set, step } = await stepOf(kind, before, options, nowMs);
+    sets[kind] = set;
+    console.error(`# ${SET_NAMES[kind]}: ${describe(step)} ${AFTER[step.kind][kind]}`);
+  }
+  // What is written need not be shown: a terminal's history is no place for private keys.
+  if (write) saveTo(source, sets);
+  else print(sets);
+}
+
+async function stepOf(kind: SetKind, set: KeySet, { dropRetired: dropping, kid, alg }: RotateOptions, nowMs: number) {
+  if (dropping) return dropRetired(set, kid);
+  const active = set.keys.find((key) => key.state === 'active')!;
+  const algorithm = alg ?? (active.kty === 'EC' ? 'ES256' : 'Ed25519');
+  const next = set.keys.find((key) => key.state === 'next');
+  if (next?.kty !== undefined && next.kty !== 'oct' && next.d === undefined) {
+    throw new UserError(`${SET_NAMES[kind]}: key ${next.kid} has no private part here, so it cannot become active.`);
+  }
+  return rotate(set, () => createKey(kind, 'next', algorithm, nowMs), nowMs);
+}
+
+function assertDue(
+  sets: readonly (readonly [SetKind, KeySet])[],
+  { dropRetired: dropping, kid, lifetimes, nowMs }: RotateOptions & { lifetimes: Lifetimes; nowMs: number },
+): void {
+  const early = sets.flatMap(([kind, set]) => {
+    const lifetimeSeconds = lifetimes[kind];
+    // A pepper is dropped by name, after its passwords have been counted: no date tells.
+    if (dropping && lifetimeSeconds === undefined) return [];
+    const found = dropping
+      ? dropsTooEarly(set, { lifetimeSeconds: lifetimeSeconds ?? 0, kid, nowMs })
+      : [promotesTooEarly(set, nowMs) ?? []].flat();
+    return found.map((one) => refusal(kind, one, dropping));
+  });
+  if (early.length === 0) return;
+  throw new UserError(`Too early, so nothing was changed. ${early.join(' ')} (--force takes the step at once.)`);
+}
+
+function refusal(kind: SetKind, { kid, atMs }: TooEarly, dropping: boolean): string {
+  const name = `${SET_NAMES[kind]}: key ${kid}`;
+  if (atMs === undefined) {
+    return `${name} does not say since when it is ${dropping ? 'retired' : 'published'}: add "since" with that time, such as "${new Date().toISOString()}".`;
+  }
+  const date = new Date(Math.ceil(atMs / 1_000) * 1_000).toISOString().replace('.000Z', 'Z');
+  return dropping
+    ? `${name} may be dropped from ${date} on; until then ${ENDS[kind]}.`
+    : `${name} may become active from ${date} on; until then isolates that do not know it yet would refuse what it signs.`;
+}
+
+function describe(step: Step): string {
+  if (step.kind === 'published') return `${step.next} is published as the next key.`;
+  if (step.kind === 'promoted') return `${step.active} is active now, ${step.retired} retired.`;
+  return step.kids.length === 0 ? 'there was no such retired key.' : `dropped ${step.kids.join(', ')}.`;
+}
