@@ -7,7 +7,7 @@ import { startRedis } from './devRedis.ts';
 import { screen } from './devScreen.ts';
 import { readDevSettings } from './devSettings.ts';
 import type { DevSettings } from './devSettings.ts';
-import { readText, writeSecrets } from './devVars.ts';
+import { makePrivate, readText, writeSecrets } from './devVars.ts';
 import { startWorker } from './devWorker.ts';
 import { applyMigrations } from './migrations.ts';
 import { assertPortFree, authority, callable } from './ports.ts';
@@ -54,6 +54,8 @@ async function dev(stop: AbortSignal): Promise<void> {
   await assertPortsFree(settings);
   const { text, added } = settings.devVars;
   if (added.length > 0) writeSecrets(devVarsPath, text);
+  else if (makePrivate(devVarsPath))
+    console.error('.dev.vars could be read by other users of this machine: not any more.');
   console.error('Starting Gatehouse …');
 
   await using stack = new AsyncDisposableStack();

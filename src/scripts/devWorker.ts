@@ -22,14 +22,10 @@ export interface DevWorker {
  */
 export function startWorker(settings: DevSettings, redisUrl: string, stop: AbortSignal): DevWorker {
   const { host, port } = settings;
-  const child = startWrangler([
-    'dev',
-    `--ip=${host}`,
-    `--port=${port}`,
-    '--test-scheduled',
-    '--show-interactive-dev-session=false',
-    ...overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]),
-  ]);
+  const child = startWrangler(
+    ['dev', `--ip=${host}`, `--port=${port}`, '--test-scheduled', '--show-interactive-dev-session=false'],
+    { hidden: overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]) },
+  );
   const log = new WranglerLog();
   for (const name of ['stdout', 'stderr'] as const) {
     createInterface({ input: child[name]! }).on('line', (line) => {

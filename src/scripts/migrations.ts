@@ -22,7 +22,7 @@ export async function applyMigrations(signal: AbortSignal): Promise<void> {
   const wanted = fingerprint(ROOT);
   if (hasDatabase(LOCAL_STATE) && readIfThere(stamp) === wanted) return;
 
-  const result = await runWrangler(['d1', 'migrations', 'apply', DATABASE, '--local'], signal);
+  const result = await runWrangler(['d1', 'migrations', 'apply', DATABASE, '--local'], { signal });
   if (result.code !== 0) throw new UserError(`The local database could not be migrated: ${wranglerError(result)}`);
   mkdirSync(dirname(stamp), { recursive: true });
   writeFileSync(stamp, wanted);

@@ -5,13 +5,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 
 import { ROOT } from './cli.ts';
+import { HIDDEN_ARGUMENTS } from './hiddenArguments.ts';
 
 /**
  * The program itself, without the wrapper that `wrangler` is: that one reports an exit code of 0 when the program is
  * killed, and would stand between us and the program.
  */
-const PROGRAM = createRequire(import.meta.url).resolve('wrangler');
-const EXIT_WITH_PARENT = new URL('exitWithParent.ts', import.meta.url).href;
+export const PROGRAM = createRequire(import.meta.url).resolve('wrangler');
+/** What runs in wrangler's process before wrangler. */
+const PRELOADED = ['exitWithParent.ts', 'hiddenArguments.ts'].map((name) => new URL(name, import.meta.url).href);
 
 /** How long wrangler may take to end by itself, in milliseconds. It takes about 200. */
 const GRACE_MS = 4_000;
@@ -19,9 +21,15 @@ const GRACE_MS = 4_000;
 /**
  * Starts wrangler with its output on pipes, in a process group of its own: Ctrl-C in a terminal then reaches only us,
  * who stop it in order, and {@link stopWrangler} finds workerd and esbuild too.
+ *
+ * @param options `hidden`: further arguments, which no list of processes shows
  */
-export function startWrangler(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
-  return spawn(process.execPath, ['--no-warnings', '--import', EXIT_WITH_PARENT, PROGRAM, ...args], {
+export function startWrangler(
+  args: readonly string[],
+  { env = {}, hidden = [] }: { env?: Readonly<Record<string, string>>; hidden?: readonly string[] } = {},
+): ChildProcess {
+  const preload = PRELOADED.flatMap((module) => ['--import', module]);
+  return spawn(process.execPath, ['--no-warnings', ...preload, PROGRAM, ...args], {
     cwd: ROOT,
     detached: process.platform !== 'win32',
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
@@ -32,6 +40,11 @@ export function startWrangler(args: readonly string[], env: Readonly<Record<stri
       WRANGLER_HIDE_BANNER: 'true',
       // It only fills Request.cf, and asks the internet for it at every start.
       CLOUDFLARE_CF_FETCH_ENABLED: process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ?? 'false',
+      // wrangler's own pages run any SQL over the database, and keep traces of requests, for whoever reaches the port: a
+      // Host header of localhost is all they ask for.
+      X_LOCAL_EXPLORER: 'false',
+      X_LOCAL_OBSERVABILITY: 'false',
+      ...(hidden.length > 0 && { [HIDDEN_ARGUMENTS]: JSON.stringify(hidden) }),
       ...env,
     },
   });
@@ -69,10 +82,17 @@ export interface WranglerResult {
   stderr: string;
 }
 
-/** Runs a wrangler command to its end. It cannot ask anything: its standard input is closed. */
-export async function runWrangler(args: readonly string[], signal?: AbortSignal): Promise<WranglerResult> {
+/**
+ * Runs a wrangler command to its end. It cannot ask anything: its standard input is closed.
+ *
+ * @param options `hidden` as for {@link startWrangler}
+ */
+export async function runWrangler(
+  args: readonly string[],
+  { signal, hidden = [] }: { signal?: AbortSignal; hidden?: readonly string[] } = {},
+): Promise<WranglerResult> {
   signal?.throwIfAborted();
-  const child = startWrangler(args, { NO_COLOR: '1', FORCE_COLOR: '0' });
+  const child = startWrangler(args, { hidden, env: { NO_COLOR: '1', FORCE_COLOR: '0' } });
   const output = { stdout: '', stderr: '' };
   for (const name of ['stdout', 'stderr'] as const) {
     child[name]!.setEncoding('utf8').on('data', (text: string) => (output[name] += text));

@@ -1,9 +1,13 @@
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { request } from 'node:http';
+import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
+import { parseVars } from '../../../src/scripts/devVars.ts';
+import { createKeySet } from '../../../src/scripts/keySets.ts';
 import { copyProject, freePort, occupyPort, runScript, startScript } from './project.ts';
 import type { Project, Running } from './project.ts';
 
@@ -17,14 +21,49 @@ afterEach(async () => {
 
 const DEV_VARS = () => join(project.root, '.dev.vars');
 
-async function start(env: Readonly<Record<string, string>> = {}) {
+const OPEN_NO_MORE = '.dev.vars could be read by other users of this machine: not any more.\n';
+
+let people = 0;
+const register = (url: string) =>
+  fetch(`${url}/v1/auth/register`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ email: `ada${(people += 1)}@example.com`, password: 'correct horse battery', name: 'Ada' }),
+  });
+
+/** The private parts of a key set. */
+const secretsOf = (text: string) => Array.from(text.matchAll(/"[dk]":"([\w-]{43})"/g), ([, secret = '']) => secret);
+
+/** A request with a Host header of its own. */
+function raw(
+  {
+    outside,
+    port,
+    method,
+    host,
+    body,
+  }: Record<'outside' | 'port' | 'method' | 'host', string> & { body?: string | undefined },
+  path: string,
+): Promise<{ status: number; text: string }> {
+  const headers = { host, ...(body !== undefined && { 'content-type': 'application/json' }) };
+  return new Promise((resolve, reject) => {
+    const sent = request({ host: outside, port, method, path, headers }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (part: string) => (text += part));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, text }));
+    });
+    sent.once('error', reject).end(body);
+  });
+}
+
+async function start(env: Readonly<Record<string, string>> = {}, notice = '') {
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const script = startScript(project.root, 'dev', [], {
     env: { PORT: String(port), GATEWAY_PORT: String(gatewayPort), ...env },
   });
   running = script;
   await until(() => script.output.stdout.includes('Ctrl-C stops all of it') || script.child.exitCode !== null);
-  expect(script.output.stderr).toBe('Starting Gatehouse …\n');
+  expect(script.output.stderr).toBe(`${notice}Starting Gatehouse …\n`);
   return { ...script, url: `http://127.0.0.1:${port}`, gatewayUrl: `http://127.0.0.1:${gatewayPort}` };
 }
 
@@ -115,6 +154,72 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
   );
 
   it(
+    'shows no secret in the list of processes, in any environment but wrangler’s own, or in its output',
+    { timeout: 120_000 },
+    async () => {
+      const peppers = JSON.stringify(await createKeySet('pepper'));
+      const present = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
+      // As somebody makes it who writes it by hand.
+      writeFileSync(DEV_VARS(), `${present}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`);
+      chmodSync(DEV_VARS(), 0o644);
+      try {
+        const { child, output, url } = await start({}, present === '' ? '' : OPEN_NO_MORE);
+        expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
+        const vars = parseVars(readFileSync(DEV_VARS(), 'utf8'));
+        const names = ['PEPPER_KEYS', 'SIGNING_KEYS', 'REFRESH_KEYS', 'UPSTASH_REDIS_REST_TOKEN'] as const;
+        const secrets = names.flatMap((name) =>
+          name === 'UPSTASH_REDIS_REST_TOKEN' ? vars.get(name)! : secretsOf(vars.get(name)!),
+        );
+        expect(secrets.length).toBe(names.length);
+
+        // The Worker has got what only the file names.
+        const registered = await register(url);
+        expect(registered.status).toBe(201);
+        const { access_token: token } = (await registered.json()) as { access_token: string };
+        const me = await fetch(`${url}/v1/users/me`, { headers: { authorization: `Bearer ${token}` } });
+        expect(me.headers.get('RateLimit-Policy')).toContain('"api";q=7;w=60');
+
+        const processes = [child.pid!, ...descendants(child.pid!)];
+        expect(processes.length).toBeGreaterThanOrEqual(3);
+        for (const pid of processes) {
+          const shown = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+          for (const secret of secrets) expect(shown, `process ${pid}`).not.toContain(secret);
+        }
+        // What wrangler has started got none of them handed on.
+        for (const pid of processes.filter((one) =>
+          readFileSync(`/proc/${one}/cmdline`, 'latin1').includes('workerd'),
+        )) {
+          const inherited = readFileSync(`/proc/${pid}/environ`, 'latin1');
+          for (const secret of secrets) expect(inherited, `process ${pid}`).not.toContain(secret);
+        }
+        for (const secret of secrets) expect(output.stdout + output.stderr).not.toContain(secret);
+      } finally {
+        writeFileSync(DEV_VARS(), present);
+      }
+    },
+  );
+
+  it('answers no SQL and shows no traces to whoever reaches the port', { timeout: 120_000 }, async () => {
+    const { url } = await start({ HOST: '0.0.0.0' });
+    expect((await register(url)).status).toBe(201);
+    const port = new URL(url).port;
+    // From another machine: by its address, and with the Host header that wrangler's own pages ask for.
+    const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+    const outside = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address ?? '127.0.0.1';
+    const paths = ['', '/', '/api', '/api/d1/database', '/api/local/workers', '/api/local/observability'];
+    for (const path of paths) {
+      for (const host of [`${outside}:${port}`, `localhost:${port}`]) {
+        for (const [method, body] of [['GET'], ['POST', '{"sql":"select email from users"}']] as const) {
+          const { status, text } = await raw({ outside, port, method, host, body }, `/cdn-cgi/local/explorer${path}`);
+          // The Worker's own 404, or wrangler's refusal of another host.
+          expect({ path, host, status }).toEqual({ path, host, status: host.startsWith('localhost') ? 404 : 403 });
+          expect(text).toMatch(host.startsWith('localhost') ? /"code":"NOT_FOUND"/ : /Invalid Host header/);
+        }
+      }
+    }
+  });
+
+  it(
     'ends with 1, and takes everything along, when wrangler dies; and nothing outlives itself being killed',
     { timeout: 120_000 },
     async () => {
@@ -169,7 +274,7 @@ describe('npm run dev, refused', () => {
     expect(await refused({ PORT: 'web' })).toContain('PORT must be a port number');
     expect(await refused({ REDIS_URL: 'db:6379' })).toContain('REDIS_URL');
     writeFileSync(DEV_VARS(), `SIGNING_KEYS='{"keys":'\n`);
-    expect(await refused({})).toContain('SIGNING_KEYS is not JSON');
+    expect(await refused({})).toContain('SIGNING_KEYS: is not JSON');
     expect(readFileSync(DEV_VARS(), 'utf8')).toBe(`SIGNING_KEYS='{"keys":'\n`);
   });
 
