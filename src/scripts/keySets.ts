@@ -48,7 +48,11 @@ export async function createKey(
   nowMs = Date.now(),
 ): Promise<SigningKey | SecretKey> {
   const since = new Date(nowMs).toISOString();
-  return kind === 'signing' ? await createSigningKey({ state, since }, alg) : createSecretKey({ state, since });
+  for (;;) {
+    const key = kind === 'signing' ? await createSigningKey({ state, since }, alg) : createSecretKey({ state, since });
+    // An id that begins with a hyphen would be taken for an option: `--kid -P54…`.
+    if (!key.kid.startsWith('-')) return key;
+  }
 }
 
 async function createSigningKey(fields: Pick<KeyFields, 'state' | 'since'>, alg: SigningAlg): Promise<SigningKey> {

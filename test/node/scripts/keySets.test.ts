@@ -41,6 +41,16 @@ describe('createKeySet', () => {
   });
 });
 
+describe('createKey', () => {
+  it('makes no id that a command line takes for an option', async () => {
+    const made = await Promise.all(
+      Array.from({ length: 300 }, (_, index) => createKey(index % 2 === 0 ? 'signing' : 'pepper', 'next', 'Ed25519')),
+    );
+    expect(made.filter(({ kid }) => kid.startsWith('-'))).toEqual([]);
+    expect(new Set(made.map(({ kid }) => kid)).size).toBe(made.length);
+  });
+});
+
 describe('rotate', () => {
   it.each(['signing', 'refresh', 'pepper'] as const)(
     'publishes first and promotes then, one step a call (%s)',
