@@ -1,5 +1,7 @@
 import { AppError } from '../errors';
 import { assertUnits } from '../services/rateLimit/limits';
+import { identityList } from '../util/identity';
+import type { IdentityList } from '../util/identity';
 
 interface Numbers {
   windowMs: number;
@@ -10,8 +12,8 @@ interface Numbers {
 export function assertLimit<T extends Numbers>(numbers: T): T {
   const { maxRequests, windowMs } = numbers;
   const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
-  // The arithmetic is exact as long as its products are.
-  if (!whole || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
+  // The arithmetic is exact as long as its products are, and a header's integers have 15 digits (RFC 9651).
+  if (!whole || maxRequests >= 1e15 || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
     throw wrong('rateLimiter() needs positive integers: maxRequests, windowMs.');
   }
   return numbers;
@@ -27,12 +29,13 @@ export function assertWindows<T extends Numbers>(windows: readonly T[]): readonl
   return windows;
 }
 
-/** A name becomes a part of keys and headers. @throws {AppError} */
-export function assertName(name: string): void {
-  if (!/^[\x20-\x7e]{1,256}$/.test(name) || /["\\{}]/.test(name)) {
-    throw wrong(
-      'rateLimiter(): a name is 1 to 256 printable ASCII characters, without quotes, backslashes and braces.',
-    );
+/** Identities in any spelling. @throws {AppError} for an entry that can match nothing */
+export function listOf(option: 'allow' | 'deny', entries: readonly string[] | undefined): IdentityList {
+  try {
+    return identityList(entries);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw wrong(`rateLimiter(): ${option} has an entry that can match nobody: ${error.message}.`);
   }
 }
 

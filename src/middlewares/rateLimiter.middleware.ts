@@ -14,6 +14,7 @@ import type {
   RateLimitDecision,
   RateLimitPolicy,
 } from '../services/rateLimit.service';
+import { assertPolicyName } from '../services/rateLimit/limits';
 import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
@@ -21,7 +22,7 @@ import { clientAddress } from './clientAddress';
 import { LimitRound, placeOf } from './limitRound';
 import type { RoundMember } from './limitRound';
 import { announce, refusal } from './rateLimitHeaders';
-import { assertLimit, assertName, assertWindows, unitsOf } from './limiterOptions';
+import { assertLimit, assertWindows, listOf, unitsOf } from './limiterOptions';
 import type { AppEnv } from './services.middleware';
 
 /** A request as the options' functions see it: authenticated when `authenticate()` stands in the same guard, or before. */
@@ -54,16 +55,20 @@ interface CommonOptions {
   handler?: (c: Ctx) => Response;
   /**
    * Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself: each
-   * route (a method and a pattern), and on a route each limiter.
+   * route (a method and a pattern), and on a route each limiter. 1 to 100 letters, digits, `.`, `_` and `-`: it stands in
+   * headers, keys and metrics as it is.
    */
   name?: string;
   /** Who is counted. @default the authenticated user, else the client's address */
   identity?: (c: Ctx) => string | Promise<string>;
   /** Requests that are not limited at all. */
   skip?: (c: Ctx) => boolean;
-  /** Identities that are never limited, such as `address:203.0.113.7` or `user:42`. */
+  /**
+   * Identities that are never limited, such as `user:42`, `address:203.0.113.7`, or a network: `address:2001:db8::/32`. In
+   * any spelling; an IPv6 address stands for the network that its client is counted by.
+   */
   allow?: readonly string[];
-  /** Identities that are refused, 403. */
+  /** Identities that are refused, 403, likewise. */
   deny?: readonly string[];
   /** What decides while Redis is away. @default 'local' */
   whenUnavailable?: LimiterFailurePolicy;
@@ -120,9 +125,9 @@ interface LimiterState {
 export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Check {
   const { name, message, handler, charge, cost = 1, identity, whenUnavailable = 'local' } = options;
   const { skip = () => false, legacyHeaders = false } = options;
-  const [allow, deny] = [new Set(options.allow), new Set(options.deny)];
+  const [allowed, denied] = [listOf('allow', options.allow), listOf('deny', options.deny)];
   const limitsOf = limitsFrom(options);
-  if (name !== undefined) assertName(name);
+  if (name !== undefined) assertPolicyName(name);
   if (typeof cost === 'number') unitsOf(cost, 'cost');
 
   const states = new WeakMap<Context, LimiterState>();
@@ -130,12 +135,13 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   function begin(c: Ctx, who: string): void {
     const round = LimitRound.of(c);
     const position = round.position();
-    if (deny.has(who)) throw new AppError('FORBIDDEN');
+    const { ipv6PrefixBits } = configOf(c.env);
+    if (denied(who, ipv6PrefixBits)) throw new AppError('FORBIDDEN');
     const policy = { name: name ?? placeOf(c, position), limits: limitsOf(c) };
     const key = RateLimitService.keyOf(policy, who);
     const units = unitsOf(typeof cost === 'function' ? cost(c) : cost, 'cost');
     const state: LimiterState = { policy, key, cost: units, round };
-    if (!allow.has(who) && !skip(c)) {
+    if (!allowed(who, ipv6PrefixBits) && !skip(c)) {
       state.member = {
         request: { policy, identity: key, cost: units, whenUnavailable },
         refuse: (decision) =>

@@ -1,5 +1,6 @@
 import { createHash, createHmac } from 'node:crypto';
 
+import { canonicalIdentity } from '../util/identity';
 import { BoundedMap } from './boundedMap';
 import { hashTagOf } from './slots';
 
@@ -39,16 +40,18 @@ const HEARTBEAT_TAGS = '18 5x dj 3r d2 pv uh iy ly h9 uv q6 9s 5f dt ha'.split('
  * Every key of the app. Keys that one script touches share a hash tag (`{…}`), so they live in one slot of a cluster.
  *
  * @param secret what identities are hashed with; when it changes, their counters begin anew
+ * @param ipv6PrefixBits how much of an IPv6 address tells identities apart
  */
-export function createKeys(prefix: string, secret: string) {
+export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: number) {
   /** Callers come back: their digests are remembered, as long as the isolate lives. */
   const digests = new BoundedMap<string, string>(2_000);
 
-  /** 128 bits of an HMAC, for parts of keys that are personal: without the secret, no list of addresses gives them away. */
+  /** 128 bits of an HMAC over an identity in its one spelling, for parts of keys that are personal: without the secret, no list of addresses gives them away. */
   function concealed(text: string): string {
     let made = digests.get(text);
     if (made === undefined) {
-      made = createHmac('sha256', secret).update(text).digest('base64url').slice(0, 22);
+      const identity = canonicalIdentity(text, ipv6PrefixBits);
+      made = createHmac('sha256', secret).update(identity).digest('base64url').slice(0, 22);
       digests.set(text, made);
     }
     return made;

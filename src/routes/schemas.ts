@@ -1,6 +1,7 @@
 import * as z from 'zod';
 
 import { POLICY_NAMES } from '../middlewares/policy';
+import { identityFault } from '../util/identity';
 
 /** Text without control characters, trimmed, in NFC. */
 const line = (max: number) =>
@@ -109,4 +110,7 @@ export const userParam = z.strictObject({ id: z.string().max(64) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
 
 /** A counter: a policy and whom it counts, such as `user:<id>`, `address:203.0.113.7` or `address:… account:<e-mail>`. */
-export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity: line(400) });
+export const counterSchema = z.strictObject({
+  policy: z.enum(POLICY_NAMES),
+  identity: line(400).refine((text) => identityFault(text) === undefined, 'names no IP address'),
+});

@@ -84,7 +84,7 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
   };
   return {
     config,
-    keys: createKeys(prefix, activeSecret(config)),
+    keys: createKeys(prefix, activeSecret(config), config.ipv6PrefixBits),
     client: redis,
     breaker: createBreaker({ ...breaker, ...probeTimes, now }),
     shards: createShards({ client: redis, ...probeTimes, now }),

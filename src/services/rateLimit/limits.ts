@@ -1,4 +1,15 @@
+import { AppError } from '../../errors';
 import type { Argument } from '../../redis/client';
+
+/** What needs no escaping in a structured field (RFC 9651), a Redis key or a metric's label. */
+const POLICY_NAME = /^[A-Za-z0-9._-]{1,100}$/;
+
+/** @throws {AppError} `CONFIG_INVALID` */
+export function assertPolicyName(name: string): void {
+  if (POLICY_NAME.test(name)) return;
+  const detail = `A limit's name has 1 to 100 letters, digits, ".", "_" and "-", unlike ${JSON.stringify(name)}.`;
+  throw new AppError('CONFIG_INVALID', { detail });
+}
 
 /**
  * `sliding-window`: at most `maxRequests` in any window, wherever it starts. `token-bucket` (GCRA): a burst of

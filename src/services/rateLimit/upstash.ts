@@ -1,5 +1,6 @@
 import { Ratelimit } from '@upstash/ratelimit';
 
+import { assertPolicyName } from './limits';
 import type { Quota, RateLimitPolicy } from '../rateLimit.service';
 import { currentScope } from '../scope';
 
@@ -14,6 +15,7 @@ type RatelimitOptions = ConstructorParameters<typeof Ratelimit>[0];
  * const { success } = await exports.limit(userId);
  */
 export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limiter'] {
+  assertPolicyName(policy.name);
   const limit = Math.min(...policy.limits.map(({ maxRequests }) => maxRequests));
   // The wrapper puts its prefix before the identifier; the guard's counters know only the identity.
   const identityOf = (prefix: string, identifier: string) =>

@@ -19,11 +19,12 @@ afterAll(() => scene[Symbol.asyncDispose]());
 const counters = async (policy: string): Promise<string[]> =>
   ((await scene.redis.engine('KEYS', `app:ratelimit:${policy}:*`)) as string[]).toSorted();
 
-beforeEach(async () => {
+async function forget(): Promise<void> {
   await scene.redis.idle();
   const keys = await counters('*');
   if (keys.length > 0) await scene.redis.engine('DEL', ...keys);
-});
+}
+beforeEach(forget);
 
 /** An anonymous request, counted by its address. */
 const anonymous = (...headers: string[]) => request(url, 'GET /v1/users/me', headers);
@@ -149,6 +150,42 @@ describe('what Cloudflare reports', () => {
     );
   });
 
+  test('IPv4 clients behind one NAT64, translator or relay are different clients', async () => {
+    const hosts = ['cb00:7146', 'cb00:7147', 'cb00:7148'];
+    for (const prefix of ['64:ff9b::', '64:ff9b:1::', '::', '::ffff:0:']) {
+      await forget();
+      expect(await from(hosts.map((host) => `${prefix}${host}`))).toHaveLength(3);
+    }
+    await forget();
+    expect(await from(['2001:0:53aa:64c:0:1:34ff:8eb9', '2001:0:53aa:64c:0:1:34ff:8eb8'])).toHaveLength(2);
+  });
+
+  test('one IPv4 client gets no second identity by a tunnel, or by the networks that a tunnel gives it', async () => {
+    const spellings = ['203.0.113.70', '64:ff9b::203.0.113.70', '64:FF9B:0::cb00:7146', '::203.0.113.70'];
+    const networks = Array.from({ length: 20 }, (_, index) => `2002:cb00:7146:${index.toString(16)}::1`);
+    expect(await from([...spellings, '::ffff:0:cb00:7146', '2001:0:1:2:3:4:34ff:8eb9', ...networks])).toHaveLength(1);
+  });
+
+  test('text that is no address is none, and shares the one counter of those that have none', async () => {
+    const texts = ['1.2.3.4:80', '5.6.7.8:80', 'gggg::1', 'gggg:1::1', '[2001:db8::1]', '[2001:db8:1::1]:443', '1.2.3'];
+    const more = ['2001:db8::/64', '1:2:3:4:5:6:7:8:9', '::1.2.3.400', '0x7f.0.0.1', '010.0.0.1', '2130706433'];
+    expect(await identities([...texts, ...more].map((text) => [`CF-Connecting-IP: ${text}`]))).toHaveLength(1);
+    // None of them spends what a real network has.
+    const answer = await anonymous('CF-Connecting-IP: ::1');
+    expect(answer.headers.get('RateLimit')).toMatch(/r=4;/);
+  });
+
+  test('the owner’s history has no text that is no address', async () => {
+    const addresses = ['<script>alert(1)</script>', '1.2.3.4:80', '2001:DB8:0:0::7', '::ffff:203.0.113.71'];
+    for (const address of addresses) {
+      const body = { email: victim.email, password: victim.password, device: address };
+      expect((await clientOf(url, address)('POST', '/v1/auth/login', { body })).status).toBe(200);
+    }
+    const rows = await scene.app.sql('SELECT device, address FROM sessions WHERE user_id = ?', victim.id);
+    const seen = addresses.map((device) => rows.find((row) => row['device'] === device)?.['address']);
+    expect(seen).toEqual(['unknown', 'unknown', '2001:db8::7', '203.0.113.71']);
+  });
+
   test('no address at all is one client', async () => {
     expect(
       await identities([[], ['CF-Connecting-IP:'], ['CF-Connecting-IP:   '], ['X-Forwarded-For: 1.2.3.4']]),
@@ -186,6 +223,7 @@ describe('what Cloudflare reports', () => {
     expectRefused(
       await anonymous(`CF-Connecting-IP: ${victimAddress}`, 'CF-Connecting-IP: 198.51.100.1'),
       'AUTHENTICATION_REQUIRED',
+      'RATE_LIMITED',
     );
     const answer = await anonymous(`CF-Connecting-IP: ${victimAddress}`);
     expectRefused(answer, 'AUTHENTICATION_REQUIRED');

@@ -169,6 +169,13 @@ test('an administrator looks into a counter, and resets it', async () => {
   expect(seen.body).toMatchObject({ limits: [{ name: 'login', maxRequests: 2, remaining: 0 }] });
   expect((await call('POST', '/v1/admin/limits/reset', { token, body: counter })).status).toBe(204);
   expect(await statuses([login])).toEqual([200]);
+  const spelled = { policy: 'login', identity: `address:::FFFF:203.0.113.9 account:${boss.email.toUpperCase()}` };
+  expect((await call('POST', '/v1/admin/limits/peek', { token, body: spelled })).body.limits[0].remaining).toBe(1);
+  const nobody = { policy: 'login', identity: 'address:203.0.113.9:443 account:x@example.com' };
+  for (const path of ['peek', 'reset']) {
+    const refused = await call('POST', `/v1/admin/limits/${path}`, { token, body: nobody });
+    expect(refused.body).toMatchObject({ code: 'VALIDATION_FAILED', errors: [{ pointer: '/identity' }] });
+  }
   expect((await call('POST', '/v1/admin/limits/peek', { token: body.access_token, body: counter })).status).toBe(403);
   expect((await call('POST', '/v1/admin/limits/peek', { token, body: { ...counter, policy: 'no' } })).status).toBe(422);
 });
@@ -184,6 +191,8 @@ test('what makes no sense does not start', () => {
     }),
   ).toThrow('two windows');
   expect(() => rateLimiter({ windowMs: 9e12, maxRequests: 1_000_000 })).toThrow('positive integers');
+  // A structured field's integers have 15 digits.
+  expect(() => rateLimiter({ windowMs: 1, maxRequests: 1e15 })).toThrow('positive integers');
 });
 
 test.each([
