@@ -20,6 +20,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());
     await attempt('one-time-tokens', () => services.recovery.purge());
+    await attempt('search', () => services.user.fillSearch());
     await attempt('warming', () => services.warm.runDue(warmingJobs));
     await batch.settle();
   });

@@ -14,6 +14,7 @@ import type { Device, SessionService } from './session.service';
 import type { AccessClaims, TokenPair, TokenService } from './token.service';
 import { normalizeEmail, presentUser, userInvalidation } from './user.service';
 import type { User } from './user.service';
+import { searchText } from './user/search';
 import type { BlacklistService } from './blacklist.service';
 import { reportUnknownLogin } from './event.service';
 import type { EventService } from './event.service';
@@ -139,6 +140,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         id: crypto.randomUUID(),
         email,
         name,
+        search: searchText({ name, email }),
         role: 'user',
         status: 'active',
         emailVerifiedAtMs: null,

@@ -1,10 +1,11 @@
-import { and, asc, count, eq, gt, gte, inArray, isNull, ne, or, sql } from 'drizzle-orm';
+import { and, asc, count, eq, gt, gte, inArray, isNull, ne, sql } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import type { Database, Drizzle } from '../db/client';
 import { counters, sessions, users } from '../db/schema';
 import type { AccountRow, UserRow } from '../db/schema';
 import { AppError, unavailable } from '../errors';
+import { fold } from '../util/fold';
 import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
 import { dropOneTimeTokens } from './oneTime/store';
@@ -13,6 +14,7 @@ import type { RequestAccounts } from './requestAccounts';
 import { endOthers } from './session/statements';
 import { facade } from './scope';
 import { createDeletion } from './user/deletion';
+import { fillSearch, isFound, refolded, searchOf } from './user/search';
 
 /** An account as the API shows it. Times are RFC 3339 in UTC. */
 export interface User {
@@ -66,6 +68,8 @@ export interface UserService {
    */
   updateUser(userId: string, change: UserChange, by?: string): Promise<User>;
   deleteUser(userId: string): Promise<void>;
+  /** Fills what `?q=` looks at where it is missing, 5,000 accounts a call at most. @returns how many */
+  fillSearch(): Promise<number>;
 }
 
 declare module './scope' {
@@ -79,6 +83,9 @@ export const UserService: UserService = facade('user');
 /** The namespaces of the list of all users, and of what was searched for. They hold ids, no names. */
 const LISTS = 'users';
 const SEARCHES = 'users-found';
+
+/** Of 500 accounts and two queries each: a cron run has other work as well. */
+const FILL_ROUNDS = 10;
 
 /** Lists that a change of a user makes wrong. */
 const LISTS_OF = {
@@ -173,11 +180,13 @@ export function createUserService({ database, cache, outbox, event, settings, ac
     },
 
     async getUsers({ page, limit, q }) {
-      const args = { page, limit, q: q === undefined ? undefined : q.toLowerCase(), of: 'ids' };
-      const namespace = q === undefined ? LISTS : SEARCHES;
+      // Folded once, for the cache's key and for the query: requests that share an entry have the same result.
+      const text = q === undefined ? undefined : fold(q);
+      const args = { page, limit, q: text, of: 'ids' };
+      const namespace = text === undefined ? LISTS : SEARCHES;
       const list = await cache.query({ namespace, args, ...life(settings.listTtlSeconds) }, () =>
         database.run(async (db) => {
-          const where = q === undefined ? undefined : or(contains(users.email, q), contains(users.name, q));
+          const where = text === undefined ? undefined : isFound(text);
           const [rows, [found]] = await db.batch([
             db
               .select({ id: users.id })
@@ -213,7 +222,7 @@ export function createUserService({ database, cache, outbox, event, settings, ac
         db
           .update(users)
           .set({
-            ...(name !== undefined && { name }),
+            ...(name !== undefined && { name, search: searchOf(name) }),
             // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions. Told by
             // the row itself, whatever another change does at the same time.
             ...(role !== undefined && {
@@ -228,6 +237,7 @@ export function createUserService({ database, cache, outbox, event, settings, ac
           })
           .where(eq(users.id, userId))
           .returning(),
+        ...(name === undefined ? [] : [refolded(db, userId, name)]),
         ...(status === 'disabled'
           ? [
               endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs }),
@@ -250,15 +260,17 @@ export function createUserService({ database, cache, outbox, event, settings, ac
       }
       throw unavailable('The deletion', 1);
     },
+
+    async fillSearch() {
+      const filled = await fillSearch(database, FILL_ROUNDS);
+      // Lists that were cached before may lack whom they should have.
+      if (filled > 0) await cache.invalidate({ namespaces: [SEARCHES] });
+      return filled;
+    },
   };
 }
 
 /** How many users there are, without counting them. */
 function totalOf(db: Drizzle) {
   return db.select({ total: counters.value }).from(counters).where(eq(counters.name, 'users'));
-}
-
-/** Not LIKE: D1 takes patterns of 50 bytes at most. */
-function contains(column: typeof users.email | typeof users.name, text: string) {
-  return sql`instr(lower(${column}), lower(${text})) > 0`;
 }
