@@ -5,11 +5,12 @@ import type { CacheResult, LoaderContext, QueryOptions } from '../services/cache
 import { onceAnswered } from './answered';
 import { authOf } from './auth.middleware';
 import type { AuthVariables } from './auth.middleware';
-import { matches, storedFrom } from './cachedResponse';
-import type { StoredResponse, StoreRules } from './cachedResponse';
+import { matches, reusableAt, storedFrom } from './cachedResponse';
+import type { StoredResponse } from './cachedResponse';
 import { check } from './check';
 import type { Check } from './check';
 import type { AppEnv } from './services.middleware';
+import type { StoreRules } from './storable';
 
 type Ctx = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & Partial<AuthVariables> }>;
 
@@ -45,6 +46,18 @@ export interface CachedOptions {
   lease?: boolean;
 }
 
+const SAID_BY_HANDLER = ['Vary', 'Cache-Control', 'Expires', 'Age'];
+
+/** An answer that is not the cache's has what stood in its head before the handler, too. */
+function restore(c: Context, own: Headers): void {
+  for (const name of SAID_BY_HANDLER) {
+    const before = own.get(name);
+    if (before === null) continue;
+    if (name === 'Vary') c.res.headers.append(name, before);
+    else if (!c.res.headers.has(name)) c.res.headers.set(name, before);
+  }
+}
+
 /** The handler answered with an error of its own: an answer for those who asked, and no answer to cache. */
 class HandlerFailed extends Error {
   override readonly name = 'HandlerFailed';
@@ -61,7 +74,12 @@ class HandlerFailed extends Error {
  * `Age`, `Vary` and `Cache-Status` (RFC 9211). In a guard its entry travels with what the other checks ask Redis, and they
  * decide before it is answered. Handlers have the cache loader's deadline.
  *
- * Each distinct query string is an entry of its own. Credentials are `Authorization` and `Cookie`, and nothing else: a
+ * Each distinct query string is an entry of its own, as it was sent: another order or another escape is another one. What a
+ * handler says of its answer counts (RFC 9111): with `no-store`, `no-cache`, `Set-Cookie`, or a `Vary` by what `vary` does not
+ * name it is not stored, with `private` not when `shared`; `s-maxage`, `max-age` and `Expires` end an entry before its TTL,
+ * and then it is not served stale. docs/cached-responses.md has the rules, and those that are left out on purpose.
+ *
+ *  Credentials are `Authorization` and `Cookie`, and nothing else: a
  * route whose answers depend on another header (an API key, a tenant) needs that header in `vary`.
  *
  * A stale answer is refreshed by its own request's handler, once the answer has left the app. `createApp()` knows when; an
@@ -86,18 +104,18 @@ export function cached(options: CachedOptions): Check {
     // Whoever these are of, the answer may be theirs alone.
     const credentials = c.req.header('Authorization') ?? c.req.header('Cookie');
     if (!shared && auth === undefined && credentials !== undefined) return undefined;
-    const url = new URL(c.req.url);
-    url.searchParams.sort();
     const negotiated = rules.vary.map((name) => c.req.header(name));
     return {
       namespace,
       // A handler may leave out the body that a HEAD has no use for.
-      args: [c.req.method, url.origin, url.pathname, [...url.searchParams], negotiated, auth?.role],
+      // As it was sent: a handler may tell `%ff` from `%fe`, and one order from another, where a decoded list does not.
+      args: [c.req.method, c.req.url, negotiated, auth?.role],
       user: auth?.userId,
       tags: typeof tags === 'function' ? tags(c) : tags,
       ttlSeconds,
       staleSeconds,
       staleIfErrorSeconds,
+      schema: reusableAt(c.var.request.now()),
       lease,
     };
   }
@@ -119,6 +137,8 @@ export function cached(options: CachedOptions): Check {
       }
       // What stands in the answer's head already (rate limits, CORS) is this request's own.
       const own = new Headers(c.res.headers);
+      // What the handler says of its answer must be told from what others have said before it.
+      for (const name of SAID_BY_HANDLER) c.res.headers.delete(name);
       const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
       if (!onceAnswered(c.req.raw, answer)) {
         // Who stands around us sets its headers in the same turn that the answer is made in.
@@ -136,7 +156,7 @@ export function cached(options: CachedOptions): Check {
         } else led = true;
         await next();
         if (c.res.status >= 500) throw new HandlerFailed(c.res.status);
-        return (await storedFrom(c.res, rules)) ?? null;
+        return (await storedFrom(c.res, rules, c.var.request.now())) ?? null;
       };
 
       let result: CacheResult<StoredResponse>;
@@ -146,12 +166,14 @@ export function cached(options: CachedOptions): Check {
         if (!(error instanceof HandlerFailed)) throw error;
         // Another request's handler has failed: this one's may do better.
         if (!led) await next();
+        restore(c, own);
         note(c, 'fwd=miss');
         return;
       }
       if (result.value === null) {
         // An answer that is not to be shared: everybody has their own made.
         if (!led) await next();
+        restore(c, own);
         note(c, result.from === 'bypass' ? 'fwd=bypass' : 'fwd=miss');
         return;
       }
@@ -165,9 +187,11 @@ export function cached(options: CachedOptions): Check {
     own: Headers,
   ): void {
     const control = `${shared ? 'public' : 'private'}, ${clientSeconds > 0 ? `max-age=${clientSeconds}` : 'no-cache'}`;
-    const answer = new Headers({ 'cache-control': control, ...kept, etag });
-    for (const [name, value] of own)
-      if (name !== 'content-type' && !Object.hasOwn(kept, name)) answer.append(name, value);
+    const answer = new Headers({ 'cache-control': own.get('Cache-Control') ?? control, ...kept, etag });
+    for (const [name, value] of own) {
+      const told = name === 'content-type' || name === 'cache-control' || Object.hasOwn(kept, name);
+      if (!told) answer.append(name, value);
+    }
     for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
     const nowMs = c.var.request.now();
     const ageSeconds = Math.max(0, Math.floor((nowMs - how.createdAtMs) / 1_000));

@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto';
 
+import type { CacheSchema } from '../services/cache.service';
+import { isStorable, lifetimeMs } from './storable';
+import type { StoreRules } from './storable';
+
 /** A whole answer, as it is cached. */
 export interface StoredResponse {
   /** Those of the handler's own headers that are kept. */
@@ -7,26 +11,42 @@ export interface StoredResponse {
   readonly body: string;
   /** Strong: over the body's bytes (RFC 9110, section 8.8.3). */
   readonly etag: string;
+  /** Until when the handler has said that it is fresh; milliseconds since the epoch. */
+  readonly untilMs?: number;
 }
 
-export interface StoreRules {
-  /** Longer bodies are not stored, in bytes. */
-  readonly maxBytes: number;
-  /** Request headers that are part of the key, lower case. */
-  readonly vary: readonly string[];
-  /** Further headers to keep, lower case. */
-  readonly headers: readonly string[];
-  readonly shared: boolean;
+/**
+ * What may be answered at a time: the cache takes what does not pass for a miss, whatever the route's own times are. So what
+ * a handler has limited is not served stale either.
+ */
+export function reusableAt(nowMs: number): CacheSchema<StoredResponse> {
+  const validate = (value: unknown) => {
+    const { untilMs } = value as Partial<StoredResponse>;
+    return untilMs === undefined || nowMs < untilMs ? { value } : { issues: [{ message: 'is no longer fresh' }] };
+  };
+  return { '~standard': { version: 1, vendor: 'gatehouse', validate } };
 }
 
 /** What describes the body; anything else may belong to one request alone. */
-const KEPT = ['content-type', 'content-language', 'content-disposition', 'last-modified', 'link', 'cache-control'];
-
-const TEXT = /^(?:application\/(?:[\w.-]+\+)?json|text\/(?!event-stream)[\w.+-]+)\s*(?:;\s*charset=utf-8\s*)?$/i;
+const KEPT = [
+  'content-type',
+  'content-language',
+  'content-disposition',
+  'last-modified',
+  'link',
+  'cache-control',
+  'expires',
+];
 
 /** What may be stored of a handler's answer; `undefined` when nothing may. The response stays readable. */
-export async function storedFrom(response: Response, rules: StoreRules): Promise<StoredResponse | undefined> {
+export async function storedFrom(
+  response: Response,
+  rules: StoreRules,
+  nowMs: number,
+): Promise<StoredResponse | undefined> {
   if (!isStorable(response, rules)) return undefined;
+  const freshMs = lifetimeMs(response, rules.shared, nowMs);
+  if (freshMs !== undefined && freshMs <= 0) return undefined;
   const body = await textUpTo(response.clone(), rules.maxBytes);
   if (body === undefined) return undefined;
   const kept = [...KEPT, ...rules.headers].flatMap((name) => {
@@ -34,21 +54,7 @@ export async function storedFrom(response: Response, rules: StoreRules): Promise
     return value === null ? [] : [[name, value] as const];
   });
   const etag = `"${createHash('sha256').update(body).digest('base64url').slice(0, 27)}"`;
-  return { headers: Object.fromEntries(kept), body, etag };
-}
-
-function isStorable({ status, headers, body }: Response, { vary, shared }: StoreRules): boolean {
-  if (status !== 200 || body === null || headers.has('Set-Cookie') || headers.has('Content-Encoding')) return false;
-  if (!TEXT.test(headers.get('Content-Type') ?? '')) return false;
-  const control = new Set(listOf(headers.get('Cache-Control')).map((directive) => directive.split('=')[0]));
-  if (control.has('no-store') || (shared && control.has('private'))) return false;
-  // Its answer depends on something that the key does not hold.
-  return listOf(headers.get('Vary')).every((name) => name === 'origin' || vary.includes(name));
-}
-
-/** A list of tokens in lower case. */
-export function listOf(header: string | null): string[] {
-  return (header ?? '').split(',').flatMap((part) => part.trim().toLowerCase() || []);
+  return { headers: Object.fromEntries(kept), body, etag, ...(freshMs !== undefined && { untilMs: nowMs + freshMs }) };
 }
 
 async function textUpTo(response: Response, maxBytes: number): Promise<string | undefined> {

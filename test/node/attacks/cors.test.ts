@@ -1,0 +1,43 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { startAttack } from './scene.ts';
+import type { AttackScene, Victim } from './scene.ts';
+
+const APP = 'https://app.example';
+const ORIGINS = [
+  undefined,
+  APP,
+  'https://other.example',
+  'https://evil.example',
+  'null',
+  'https://app.example.evil.example',
+  'https://APP.example',
+  'http://app.example',
+];
+
+let scene: AttackScene;
+let victim: Victim;
+beforeAll(async () => {
+  scene = await startAttack({ CORS_ORIGINS: `${APP},https://other.example` });
+  victim = await scene.newAccount();
+});
+afterAll(() => scene[Symbol.asyncDispose]());
+
+describe.each(['/health', '/.well-known/jwks.json', '/v1/users/me', '/v1/sessions', '/nowhere', '/v1/auth/login'])(
+  'GET %s',
+  (path) => {
+    test('says that it varies by Origin, whoever asks: no cache gives one origin what is another’s', async () => {
+      for (const token of [undefined, victim.access]) {
+        for (const origin of ORIGINS) {
+          const headers = origin === undefined ? {} : { Origin: origin };
+          const answer = await scene.call('GET', path, { headers, ...(token !== undefined && { token }) });
+          const varies = (answer.headers.get('Vary') ?? '').split(',').filter((name) => name.trim() === 'Origin');
+          expect({ origin, varies: varies.length }).toEqual({ origin, varies: 1 });
+          const allowed = origin === APP || origin === 'https://other.example' ? origin : null;
+          expect(answer.headers.get('Access-Control-Allow-Origin')).toBe(allowed);
+          expect(answer.headers.has('Access-Control-Allow-Credentials')).toBe(false);
+        }
+      }
+    });
+  },
+);
