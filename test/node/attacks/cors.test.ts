@@ -31,8 +31,8 @@ describe.each(['/health', '/.well-known/jwks.json', '/v1/users/me', '/v1/session
         for (const origin of ORIGINS) {
           const headers = origin === undefined ? {} : { Origin: origin };
           const answer = await scene.call('GET', path, { headers, ...(token !== undefined && { token }) });
-          const varies = (answer.headers.get('Vary') ?? '').split(',').filter((name) => name.trim() === 'Origin');
-          expect({ origin, varies: varies.length }).toEqual({ origin, varies: 1 });
+          const vary = (answer.headers.get('Vary') ?? '').split(',').map((name) => name.trim());
+          expect({ origin, varies: vary.includes('Origin') }).toEqual({ origin, varies: true });
           const allowed = origin === APP || origin === 'https://other.example' ? origin : null;
           expect(answer.headers.get('Access-Control-Allow-Origin')).toBe(allowed);
           expect(answer.headers.has('Access-Control-Allow-Credentials')).toBe(false);
