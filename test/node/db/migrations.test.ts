@@ -31,5 +31,5 @@ test('accounts from before the search text keep all that they are, and have none
   const before = database.prepare('SELECT * FROM users ORDER BY id').all();
   apply(database, names.slice(at));
   const after = database.prepare('SELECT * FROM users ORDER BY id').all();
-  expect(after).toEqual(before.map((row) => ({ ...row, search: null })));
+  expect(after).toEqual(before.map((row) => Object.assign(row, { search: null })));
 });
