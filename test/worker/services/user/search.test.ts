@@ -130,7 +130,8 @@ test('a search goes through its index in the order of the list, and sorts nothin
   await inRequest(() => UserService.getUsers({ page: 1, limit: 20 }), options);
   await inRequest(() => UserService.fillSearch(), options);
   const plans: string[] = [];
-  for (const sql of seen) {
+  // Other work of the isolate, such as a delivery behind the response, may ask as well.
+  for (const sql of seen.filter((text) => text.includes('"search"'))) {
     const { results } = await env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`).all<{ detail: string }>();
     plans.push(results.map(({ detail }) => detail).join('; '));
   }
@@ -138,7 +139,6 @@ test('a search goes through its index in the order of the list, and sorts nothin
     'SCAN users USING INDEX users_search',
     'SCAN users',
     'SCAN users USING INDEX users_search',
-    'SCAN users USING COVERING INDEX users_unfolded',
     'SCAN users USING INDEX users_unfolded',
   ]);
 });
