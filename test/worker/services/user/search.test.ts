@@ -132,7 +132,9 @@ test('a search goes through its index in the order of the list, and sorts nothin
   const plans: string[] = [];
   // Other work of the isolate, such as a delivery behind the response, may ask as well.
   for (const sql of seen.filter((text) => text.includes('"search"'))) {
-    const { results } = await env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`).all<{ detail: string }>();
+    const values = Array.from(sql.matchAll(/\?/g), () => 1);
+    const explain = env.DB.prepare(`EXPLAIN QUERY PLAN ${sql}`).bind(...values);
+    const { results } = await explain.all<{ detail: string }>();
     plans.push(results.map(({ detail }) => detail).join('; '));
   }
   const lists = plans.filter((plan) => plan === 'SCAN users USING INDEX users_search');
