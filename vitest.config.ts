@@ -70,6 +70,17 @@ export default defineConfig({
         },
       },
       {
+        // Simulated time, and one event at a time: nothing here depends on how busy the machine is, so nothing is retried.
+        test: {
+          environment: 'node',
+          name: 'simulation',
+          sequence: { groupOrder: 2 },
+          include: ['test/simulation/**/*.test.ts'],
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
+        },
+      },
+      {
         test: {
           ...inNode,
           name: 'outages',

@@ -1,0 +1,46 @@
+/**
+ * What the docs promise, as numbers: "Revocation, precisely" and "When Redis is away" in the README. Every check of the
+ * simulation takes its bound from here, so that a change of a promise is a change of this table.
+ */
+export const BOUNDS = {
+  /** Redis reachable since before the change was asked for: effective at once, in every isolate. */
+  upMs: 0,
+  /** Redis away: D1 is asked, and an isolate repeats what it said for at most a second, counted from when it asked. */
+  awayMs: 1_000,
+  /**
+   * Redis was away or unreliable when the change was made, and has been reachable since: the isolate that made the change
+   * lives, and tells Redis within this time.
+   */
+  recoveredMs: 10_000,
+  /** The same when that isolate has died, and after Redis went back in time: once the next cron run has ended. */
+  afterCronMs: 1_000,
+  /** How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe. */
+  breakerMs: 42_000,
+} as const;
+
+/** What a request may wait at most, by route, in milliseconds: one Redis deadline and its database queries. */
+export const DEADLINES: Readonly<Record<string, number>> = {
+  'GET /v1/users/me': 200 + 2 * 2_000,
+  'POST /v1/auth/refresh': 1_000 + 2 * 2_000,
+  '*': 1_000 + 4 * 2_000,
+};
+
+/** Timers fire a little late, and a reply that is there is taken before a deadline that is due. */
+export const DEADLINE_SLACK_MS = 100;
+
+/** D1 round trips before the response to a guarded, cached read, whatever Redis does. */
+export const READ_DATABASE_TRIPS = 2;
+
+/** Settings of the simulated Worker; limits that are in the way of no client but the guesser. */
+export const SETTINGS = {
+  ACCESS_TOKEN_TTL_SECONDS: '180',
+  SESSIONS_PER_USER: '100',
+  LIMIT_REGISTER: '100000/1m',
+  LIMIT_LOGIN: '5/1m',
+  LIMIT_LOGIN_ADDRESS: '100000/1m',
+  LIMIT_API: '100000/1m',
+  LIMIT_REFRESH: '100000/1m',
+  LIMIT_RECOVERY_ACCOUNT: '100000/1m',
+} as const;
+
+export const LOGIN_LIMIT = { maxRequests: 5, windowMs: 60_000 } as const;

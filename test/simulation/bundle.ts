@@ -1,0 +1,52 @@
+import { readFile } from 'node:fs/promises';
+import { relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+
+import type { Mutation } from './mutations.ts';
+
+export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
+
+/**
+ * The Worker as one script, whose last value is its module of exports: what `wrangler deploy` sends, but for the
+ * packaging, so that each simulated isolate can be given globals of its own.
+ *
+ * @param mutation a change to one file of the source, to see whether the simulation notices
+ * @throws when the text that the mutation changes is not there exactly once
+ */
+export async function bundleWorker(mutation?: Mutation): Promise<string> {
+  let applied = false;
+  const result = await build({
+    entryPoints: [`${ROOT}src/index.ts`],
+    bundle: true,
+    write: false,
+    format: 'iife',
+    globalName: 'worker',
+    platform: 'node',
+    target: 'es2024',
+    conditions: ['workerd', 'worker'],
+    legalComments: 'none',
+    logLevel: 'error',
+    plugins: [
+      {
+        name: 'mutation',
+        setup(hooks) {
+          hooks.onLoad({ filter: /\/src\/.*\.ts$/ }, async ({ path }) => {
+            if (mutation === undefined || relative(ROOT, path) !== mutation.file) return undefined;
+            const source = await readFile(path, 'utf8');
+            applied = true;
+            return { contents: mutated(source, mutation), loader: 'ts' };
+          });
+        },
+      },
+    ],
+  });
+  if (mutation !== undefined && !applied)
+    throw new Error(`mutation ${mutation.name}: nothing imports ${mutation.file}`);
+  return result.outputFiles[0]!.text;
+}
+
+function mutated(source: string, { name, before, after }: Mutation): string {
+  if (source.split(before).length !== 2) throw new Error(`mutation ${name}: its text is not there exactly once`);
+  return source.replace(before, () => after);
+}

@@ -1,0 +1,70 @@
+import * as nodeCrypto from 'node:crypto';
+
+import type { Random } from './random.ts';
+
+/** A key as `crypto.subtle` hands it out: jose looks at these members only. */
+interface Key {
+  readonly [Symbol.toStringTag]: 'CryptoKey';
+  readonly type: 'public' | 'private';
+  readonly algorithm: { name: string };
+  readonly extractable: boolean;
+  readonly usages: readonly string[];
+  readonly key: nodeCrypto.KeyObject;
+}
+
+/**
+ * `crypto` and `node:crypto` for one isolate. Everything is computed at once, so that no thread pool decides which of two
+ * signatures is ready first, and everything that is random comes from the run's seed.
+ *
+ * @param random of the isolate that runs at the moment
+ */
+export function createCrypto(random: () => Random) {
+  const randomBytes = (length: number) => Buffer.from(random().bytes(length));
+  const randomUUID = () => {
+    const bytes = randomBytes(16);
+    bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+    bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+    return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+  };
+
+  const webcrypto = {
+    randomUUID,
+    getRandomValues<T extends Uint8Array>(target: T): T {
+      target.set(random().bytes(target.length));
+      return target;
+    },
+    subtle: {
+      async importKey(
+        format: string,
+        jwk: object,
+        algorithm: { name: string },
+        extractable: boolean,
+        usages: string[],
+      ) {
+        if (format !== 'jwk') throw new Error(`importKey: ${format} is not simulated`);
+        const input = { key: jwk as nodeCrypto.JsonWebKey, format: 'jwk' as const };
+        const isPrivate = 'd' in jwk;
+        const key = isPrivate ? nodeCrypto.createPrivateKey(input) : nodeCrypto.createPublicKey(input);
+        const type = isPrivate ? 'private' : 'public';
+        return { [Symbol.toStringTag]: 'CryptoKey', type, algorithm, extractable, usages, key } satisfies Key;
+      },
+      async sign(_algorithm: unknown, { key }: Key, data: Uint8Array) {
+        return new Uint8Array(nodeCrypto.sign(null, data, key)).buffer;
+      },
+      async verify(_algorithm: unknown, { key }: Key, signature: Uint8Array, data: Uint8Array) {
+        return nodeCrypto.verify(null, data, key, signature);
+      },
+    },
+  };
+
+  /** Of `node:crypto` only what is random or slow has another implementation. */
+  const forNode = {
+    ...nodeCrypto,
+    randomBytes,
+    randomUUID,
+    /** A quarter of a second of memory-hard work is of no use here: an HMAC tells passwords apart as well. */
+    scryptSync: (password: string, salt: Buffer, length: number) =>
+      Buffer.concat([nodeCrypto.createHmac('sha512', salt).update(password).digest()]).subarray(0, length),
+  };
+  return { webcrypto, forNode };
+}

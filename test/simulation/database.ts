@@ -1,0 +1,190 @@
+import { currentInvocation } from './isolate.ts';
+import type { Random } from './random.ts';
+import type { Scheduler } from './scheduler.ts';
+import type { Query, QueryResult, SqlStore } from './sqlite.ts';
+
+/** What happens to calls of D1. */
+export type DatabaseMode =
+  /** All calls fail. */
+  | 'away'
+  /** Calls disappear. */
+  | 'hang'
+  /** Each call for itself: fails, is committed though its response is lost, is late, or fine. */
+  | 'flaky'
+  /** Up to some seconds late. */
+  | 'slow';
+
+export interface DatabaseDeps {
+  scheduler: Scheduler;
+  random: Random;
+  store: SqlStore;
+  trace: (line: () => string) => void;
+  unsettled: (kind: 'database', fromMs: number, toMs: number) => void;
+}
+
+/** Cloudflare's limit of queries for one invocation of a Worker. */
+const MAX_CALLS = 1_000;
+/** And of values for one statement. */
+const MAX_VALUES = 100;
+const USUAL_MS = 24;
+
+/** D1 as a binding shows it, with a network between. */
+export class SimulatedDatabase {
+  mode: DatabaseMode | undefined;
+  /** How many of the next calls fail, whatever the mode. */
+  failNext = 0;
+  readonly #deps: DatabaseDeps;
+
+  constructor(deps: DatabaseDeps) {
+    this.#deps = deps;
+  }
+
+  /** What `env.DB` is. */
+  binding(): object {
+    const session = () => {
+      const prepare = (sql: string) => new Statement(this, sql, []);
+      const batch = async (statements: readonly Statement[]) =>
+        (await this.#call(statements.map(({ query }) => query))).map(shape);
+      return { prepare, batch, getBookmark: () => null };
+    };
+    return { ...session(), withSession: session };
+  }
+
+  async one(query: Query): Promise<QueryResult> {
+    const [result] = await this.#call([query]);
+    if (result === undefined) throw new Error('unreachable');
+    return result;
+  }
+
+  #call(queries: readonly Query[]): Promise<QueryResult[]> {
+    const { scheduler, random, store, trace } = this.#deps;
+    const invocation = currentInvocation();
+    const who = `${invocation.isolate.name} [${invocation.label}]`;
+    invocation.databaseCalls += queries.length;
+    invocation.databaseTrips += 1;
+    if (invocation.databaseCalls > MAX_CALLS) {
+      return Promise.reject(new Error('D1_ERROR: Too many API requests by single Worker invocation.'));
+    }
+    const fate = this.#fate();
+    const before = random.between(1, 12) + fate.lateMs;
+    const back = random.between(1, 12) + fate.lateBackMs;
+    if (before + back > USUAL_MS) this.#deps.unsettled('database', scheduler.nowMs, scheduler.nowMs + before + back);
+    return new Promise((resolve, reject) => {
+      const arrive = (settle: () => void) => {
+        scheduler.after(back, () => {
+          if (invocation.open && invocation.isolate.alive) settle();
+        });
+      };
+      const fail = () => arrive(() => reject(new Error('D1_ERROR: Network connection lost.')));
+      scheduler.after(before, () => {
+        if (fate.outcome === 'failed') {
+          trace(() => `${who} -> D1: fails: ${brief(queries)}`);
+          return fail();
+        }
+        if (fate.outcome === 'lost') {
+          trace(() => `${who} -> D1: lost: ${brief(queries)}`);
+          return undefined;
+        }
+        let results: QueryResult[];
+        try {
+          for (const { values } of queries) {
+            if (values.length > MAX_VALUES) throw new Error('too many SQL variables: SQLITE_ERROR');
+          }
+          results = store.run(queries);
+        } catch (error) {
+          const text = error instanceof Error ? error.message : String(error);
+          const unique = text.includes('UNIQUE') ? ': SQLITE_CONSTRAINT' : ': SQLITE_ERROR';
+          trace(() => `${who} -> D1: ${text}: ${brief(queries)}`);
+          return arrive(() => reject(new Error(`D1_ERROR: ${text}${unique}`)));
+        }
+        const after = fate.outcome === 'response-lost' ? ' (committed, response lost)' : '';
+        trace(() => `${who} -> D1: ${brief(queries)} = ${counts(results)}${after}`);
+        return fate.outcome === 'response-lost' ? fail() : arrive(() => resolve(results));
+      });
+    });
+  }
+
+  #fate(): { outcome: 'fine' | 'failed' | 'lost' | 'response-lost'; lateMs: number; lateBackMs: number } {
+    const { random } = this.#deps;
+    const fine = { outcome: 'fine' as const, lateMs: 0, lateBackMs: 0 };
+    if (this.failNext > 0) {
+      this.failNext -= 1;
+      return { ...fine, outcome: 'failed' };
+    }
+    switch (this.mode) {
+      case undefined:
+        return fine;
+      case 'away':
+        return { ...fine, outcome: 'failed' };
+      case 'hang':
+        return { ...fine, outcome: 'lost' };
+      case 'slow':
+        return { ...fine, lateMs: random.between(0, 1_800), lateBackMs: random.between(0, 1_800) };
+      case 'flaky': {
+        const outcome = random.pick(['fine', 'fine', 'failed', 'response-lost', 'late'] as const);
+        return outcome === 'late' ? { ...fine, lateMs: random.between(100, 3_000) } : { ...fine, outcome };
+      }
+    }
+  }
+}
+
+/** A prepared statement as D1's API has it. */
+class Statement {
+  readonly query: Query;
+  readonly #database: SimulatedDatabase;
+
+  constructor(database: SimulatedDatabase, sql: string, values: readonly unknown[]) {
+    this.#database = database;
+    this.query = { sql, values };
+  }
+
+  bind(...values: unknown[]): Statement {
+    return new Statement(this.#database, this.query.sql, values);
+  }
+
+  async all(): Promise<object> {
+    return shape(await this.#database.one(this.query));
+  }
+
+  run(): Promise<object> {
+    return this.all();
+  }
+
+  async raw(options?: { columnNames?: boolean }): Promise<unknown[][]> {
+    const { columns, rows } = await this.#database.one(this.query);
+    return options?.columnNames === true ? [columns, ...rows] : rows;
+  }
+
+  async first(column?: string): Promise<unknown> {
+    const [row] = objects(await this.#database.one(this.query));
+    if (row === undefined) return null;
+    return column === undefined ? row : row[column];
+  }
+}
+
+/** Columns of one name become one, as they do in D1. */
+function objects({ columns, rows }: QueryResult): Record<string, unknown>[] {
+  return rows.map((row) => Object.fromEntries(columns.map((name, index) => [name, row[index]])));
+}
+
+function shape(result: QueryResult): object {
+  const { rows, changes } = result;
+  const meta = { duration: 0, changes, rows_read: rows.length, rows_written: changes, served_by_primary: true };
+  return { success: true, results: objects(result), meta };
+}
+
+function brief(queries: readonly Query[]): string {
+  return queries
+    .map(({ sql }) =>
+      sql
+        .replaceAll(/"|`|\s+/g, ' ')
+        .replaceAll(/ +/g, ' ')
+        .trim()
+        .slice(0, 70),
+    )
+    .join('; ');
+}
+
+function counts(results: readonly QueryResult[]): string {
+  return results.map(({ columns, rows, changes }) => (columns.length > 0 ? `${rows.length} rows` : changes)).join(', ');
+}

@@ -1,0 +1,123 @@
+import type { Fault } from './plan.ts';
+import type { Disturbance, DisturbanceKind } from './timeline.ts';
+import type { World } from './world.ts';
+
+/** Lets go wrong what the plan says, and notes for how long it may show. */
+export class Faults {
+  readonly #world: World;
+  /** What is wrong at the moment, by what it is about: a later fault takes the place of an earlier one. */
+  readonly #active = new Map<string, () => void>();
+
+  constructor(world: World) {
+    this.#world = world;
+  }
+
+  begin(fault: Fault): void {
+    const world = this.#world;
+    const { scheduler, timeline, redis, network, database } = world;
+    const now = scheduler.nowMs;
+    switch (fault.do) {
+      case 'network':
+        this.#during(
+          'network',
+          fault.mode === 'away' || fault.mode === 'hang' || fault.mode === 'status' ? 'away' : 'unclear',
+          fault.forMs,
+          {
+            begin: () => (network.mode = fault.mode),
+            end: () => (network.mode = undefined),
+            text: `Redis is ${fault.mode}`,
+          },
+        );
+        return;
+      case 'state':
+        this.#during('state', 'state', fault.forMs, {
+          begin: () => (redis.state = fault.state),
+          end: () => (redis.state = undefined),
+          text: `Redis says ${fault.state}`,
+        });
+        return;
+      case 'refusal':
+        this.#during('refusal', 'refusal', fault.forMs, {
+          begin: () => (redis.refusal = fault),
+          end: () => (redis.refusal = undefined),
+          text: `Redis refuses ${fault.name} of ${fault.part} (${fault.kind})`,
+        });
+        return;
+      case 'shard':
+        this.#during(`shard ${fault.shard}`, 'shard', fault.forMs, {
+          begin: () => redis.deadShards.add(fault.shard),
+          end: () => redis.deadShards.delete(fault.shard),
+          text: `shard ${fault.shard} is down`,
+          shard: fault.shard,
+        });
+        return;
+      case 'database':
+        this.#during('database', 'database', fault.forMs, {
+          begin: () => (database.mode = fault.mode),
+          end: () => (database.mode = undefined),
+          text: `D1 is ${fault.mode}`,
+        });
+        return;
+      case 'database-fails':
+        world.trace(() => `FAULT: the next ${fault.count} calls of D1 fail`);
+        database.failNext = fault.count;
+        timeline.note('database', now, now);
+        return;
+      case 'flush':
+        world.trace(() => `FAULT: Redis loses its data${shardText(fault.shard)}`);
+        redis.flush(fault.shard);
+        timeline.note('flush', now, now, fault.shard);
+        return;
+      case 'save':
+        world.trace(() => `Redis writes its ${fault.label}`);
+        redis.save(fault.label);
+        return;
+      case 'restore':
+        world.trace(() => `FAULT: Redis goes back to its ${fault.label}${shardText(fault.shard)}`);
+        redis.restore(fault.label, fault.shard);
+        timeline.note('restore', now, now, fault.shard);
+        return;
+      case 'cron':
+        void world.cron(fault.isolate);
+        return;
+      case 'kill':
+        world.kill(fault.isolate);
+        return;
+      case 'clock': {
+        const { clock, name } = world.isolates[fault.isolate]!;
+        world.trace(() => `the clock of ${name} steps by ${fault.byMs} ms`);
+        clock.offsetMs += fault.byMs;
+      }
+    }
+  }
+
+  /** Everything works again. */
+  end(): void {
+    for (const end of this.#active.values()) end();
+    this.#world.database.failNext = 0;
+  }
+
+  #during(
+    about: string,
+    kind: DisturbanceKind,
+    forMs: number,
+    { begin, end, text, shard }: { begin: () => unknown; end: () => unknown; text: string; shard?: number },
+  ): void {
+    const world = this.#world;
+    this.#active.get(about)?.();
+    world.trace(() => `FAULT: ${text}`);
+    begin();
+    const disturbance: Disturbance = world.timeline.begin(kind, world.scheduler.nowMs, shard);
+    const finish = () => {
+      if (this.#active.get(about) !== finish) return;
+      this.#active.delete(about);
+      world.trace(() => `no more: ${text}`);
+      end();
+      disturbance.toMs = world.scheduler.nowMs;
+    };
+    this.#active.set(about, finish);
+    world.scheduler.after(forMs, finish);
+  }
+}
+
+const shardText = (shard: number | undefined) => (shard === undefined ? '' : ` in shard ${shard}`);

@@ -1,0 +1,256 @@
+import { BOUNDS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
+import type { Isolate } from './isolate.ts';
+import { shardOf } from './redis.ts';
+import type { Timeline } from './timeline.ts';
+
+export type Invariant =
+  /** Something whose end was acknowledged is accepted after its bound. */
+  | 'revocation'
+  /** An honest client is sent to the login. */
+  | 'signed-out'
+  /** More was admitted in a window than its limit. */
+  | 'limit'
+  /** A value whose invalidation was acknowledged is served after its bound. */
+  | 'stale'
+  /** The outbox does not drain. */
+  | 'outbox'
+  /** A request waits longer than its deadline. */
+  | 'deadline'
+  /** A request costs more calls than stated. */
+  | 'cost'
+  /** A request notices an outage that does not concern it. */
+  | 'spill'
+  /** A response of 500, or an error that nothing handles. */
+  | 'fault';
+
+export interface Violation {
+  invariant: Invariant;
+  atMs: number;
+  text: string;
+}
+
+/** A change that ends tokens. */
+export interface Ending {
+  readonly what: string;
+  readonly sinceMs: number;
+  ackedMs: number;
+  /** `false` once it is known that it was not made. */
+  possible: boolean;
+  readonly by: Isolate;
+  /** The session that goes on. */
+  readonly except?: Device;
+}
+
+/** A value that was written. */
+export interface Write {
+  readonly value: string;
+  readonly sinceMs: number;
+  ackedMs: number;
+  readonly by: Isolate;
+}
+
+export interface Token {
+  readonly text: string;
+  /** When the response arrived that it came with. */
+  readonly issuedMs: number;
+}
+
+export class Account {
+  readonly email: string;
+  id = '';
+  password: string;
+  /** `false` while a change of the password may or may not have been made. */
+  passwordSure = true;
+  role: 'user' | 'admin' = 'user';
+  /** `false` while a change of the role may or may not have been made. */
+  roleSure = true;
+  /** End every session that had begun before them. */
+  readonly endings: Ending[] = [];
+  /** End access tokens that were issued before them; the session goes on. */
+  readonly supersedings: Ending[] = [];
+  readonly names: Write[] = [];
+  /** Whether the account is disabled or deleted, or may be. */
+  closed = false;
+  readonly devices: Device[] = [];
+
+  constructor(email: string, password: string) {
+    this.email = email;
+    this.password = password;
+  }
+
+  get shard(): number {
+    return shardOf(`{${this.id}}`);
+  }
+}
+
+/** A device with its session, as the client holds it. */
+export class Device {
+  readonly account: Account;
+  readonly label: string;
+  sessionId = '';
+  access: Token = { text: '', issuedMs: 0 };
+  refresh: Token = { text: '', issuedMs: 0 };
+  readonly endings: Ending[] = [];
+  /** Every access token that it ever had: a thief may have copied any of them. */
+  readonly copies: Token[] = [];
+  /** Ends of single access tokens, by their text. */
+  readonly revoked = new Map<string, Ending>();
+  /** A thief uses its refresh token, or a change of the password was left open: its session may have ended. */
+  unsure = false;
+  signedOut = false;
+  refreshing: Promise<boolean> | undefined;
+
+  constructor(account: Account, label: string) {
+    this.account = account;
+    this.label = label;
+  }
+
+  /** What ends this session, acknowledged or only asked for. */
+  *ends(): Generator<Ending> {
+    yield* this.endings;
+    for (const ending of this.account.endings) {
+      if (this.firstIssuedMs <= ending.sinceMs && ending.except !== this) yield ending;
+    }
+  }
+
+  /** When its login was sent, and when its first tokens arrived. */
+  firstSentMs = Number.POSITIVE_INFINITY;
+  firstIssuedMs = Number.POSITIVE_INFINITY;
+}
+
+/** One request and its response, as the client saw it. */
+export interface Exchange {
+  readonly isolate: Isolate;
+  readonly route: string;
+  readonly label: string;
+  readonly sentMs: number;
+  readonly arrivedMs: number;
+  readonly servedMs: number;
+  readonly status: number;
+  readonly code: string;
+  readonly degraded: string;
+  readonly databaseTrips: number;
+}
+
+/** What is known to be true, and what is wrong with what was seen. */
+export class Model {
+  readonly violations: Violation[] = [];
+  readonly #timeline: Timeline;
+  readonly #admitted = new Map<string, { isolate: Isolate; fromMs: number; toMs: number }[]>();
+  /** The faults are over, and everything acknowledged must be in force. */
+  final = false;
+
+  constructor(timeline: Timeline) {
+    this.#timeline = timeline;
+  }
+
+  violate(invariant: Invariant, atMs: number, text: string): void {
+    this.violations.push({ invariant, atMs, text });
+  }
+
+  /** What holds for every response. */
+  seen(exchange: Exchange, account?: Account): void {
+    const { route, label, sentMs, arrivedMs, servedMs, status, degraded, databaseTrips, isolate } = exchange;
+    if (status === 500) this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 500`);
+    const most = (DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS;
+    if (servedMs > most) this.violate('deadline', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms`);
+    if (route === 'GET /v1/users/me' && databaseTrips > READ_DATABASE_TRIPS) {
+      this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to D1`);
+    }
+    if (account !== undefined && /revocation=d1|refresh=d1|session=d1/.test(degraded)) {
+      if (this.#timeline.calm(sentMs, arrivedMs, account.shard)) {
+        this.violate(
+          'spill',
+          arrivedMs,
+          `${label} at ${isolate.name} was degraded (${degraded}) though its shard is up`,
+        );
+      }
+    }
+  }
+
+  /** An access or refresh token was accepted. @param token with which the request was made */
+  accepted(exchange: Exchange, device: Device, token: Token, kind: 'access' | 'refresh'): void {
+    const { account } = device;
+    for (const ending of device.ends()) this.#judge(exchange, ending, account);
+    if (kind === 'refresh') return;
+    for (const ending of account.supersedings) {
+      if (token.issuedMs <= ending.sinceMs) this.#judge(exchange, ending, account);
+    }
+    const revoked = device.revoked.get(token.text);
+    if (revoked !== undefined) this.#judge(exchange, revoked, account);
+  }
+
+  #judge({ isolate, label, sentMs, arrivedMs }: Exchange, ending: Ending, account: Account): void {
+    const { what, ackedMs, by, possible } = ending;
+    if (!possible || !(ackedMs < sentMs)) return;
+    const excusedMs = by === isolate ? ackedMs : this.#timeline.excusedUntil(ending, sentMs, account.shard);
+    if (sentMs <= excusedMs) return;
+    const since = Math.round(sentMs - ackedMs);
+    const own = by === isolate ? ', by the isolate that acknowledged it' : '';
+    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since} ms after ${what}${own}`);
+  }
+
+  /** An honest client was answered 401, and not for a token that it may refresh. */
+  refused(exchange: Exchange, device: Device): void {
+    device.signedOut = true;
+    if (device.unsure) return;
+    // A session that began while another ending was under way may be among those that it ended.
+    const { endings } = device.account;
+    const covered = [
+      ...device.ends(),
+      ...endings.filter(({ ackedMs, except }) => ackedMs >= device.firstSentMs && except !== device),
+    ];
+    if (covered.some(({ possible }) => possible)) return;
+    const { label, isolate, code, arrivedMs } = exchange;
+    this.violate('signed-out', arrivedMs, `${label} at ${isolate.name} was answered 401 ${code}`);
+  }
+
+  /** A user's name was served. */
+  served({ isolate, label, sentMs, arrivedMs }: Exchange, account: Account, value: string): void {
+    const index = account.names.findIndex((write) => write.value === value);
+    const write = account.names[index];
+    if (write === undefined) {
+      this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows the name ${value}, which was never written`);
+      return;
+    }
+    // A write whose response was lost may have been made any time until its deadline.
+    const madeMs = Number.isFinite(write.ackedMs) ? write.ackedMs : write.sinceMs + 20_000;
+    for (const later of account.names) {
+      if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
+      if (sentMs <= this.#timeline.excusedUntil(later, sentMs, account.shard)) continue;
+      const since = Math.round(sentMs - later.ackedMs);
+      this.violate(
+        'stale',
+        arrivedMs,
+        `${label} at ${isolate.name} shows ${value}, ${since} ms after ${later.value} was acknowledged`,
+      );
+      return;
+    }
+  }
+
+  /** A list of users was served. */
+  listed(exchange: Exchange, accounts: readonly Account[], items: readonly { id: string; name: string }[]): void {
+    for (const { id, name } of items) {
+      const account = accounts.find((one) => one.id === id);
+      if (account !== undefined) this.served(exchange, account, name);
+    }
+  }
+
+  /** A guess was admitted by the limiter. */
+  admitted({ isolate, label, sentMs, arrivedMs }: Exchange, identity: string): void {
+    const all = this.#admitted.get(identity) ?? [];
+    this.#admitted.set(identity, all);
+    all.push({ isolate, fromMs: sentMs, toMs: arrivedMs });
+    const { maxRequests, windowMs } = LOGIN_LIMIT;
+    const inWindow = all.filter(({ fromMs }) => arrivedMs - fromMs < windowMs - CLOCKS_MS);
+    const own = inWindow.filter((one) => one.isolate === isolate);
+    if (own.length > maxRequests) {
+      this.violate('limit', arrivedMs, `${label}: ${isolate.name} admitted ${own.length} within ${windowMs} ms`);
+    } else if (inWindow.length > maxRequests && this.#timeline.calm(inWindow[0]!.fromMs, arrivedMs)) {
+      this.violate('limit', arrivedMs, `${label}: ${inWindow.length} were admitted within ${windowMs} ms`);
+    }
+  }
+}
+
+/** Isolates' clocks differ, and a request's time is not known exactly. */
+const CLOCKS_MS = 6_000 + BOUNDS.upMs;

@@ -1,0 +1,33 @@
+import { bundleWorker } from './bundle.ts';
+import { MUTATIONS } from './mutations.ts';
+import { runSeeds } from './pool.ts';
+
+/** A mutation that is not noticed within so many seeds is one that the simulation does not see. */
+const MAX_SEEDS = 2_000;
+
+/** Applies each mutation to the source, and prints after how many seeds an invariant is violated. @returns the exit code */
+export async function tryMutations(): Promise<number> {
+  let unseen = 0;
+  for (const mutation of MUTATIONS) {
+    const bundle = await bundleWorker(mutation);
+    let first: { seed: number; invariant: string } | undefined;
+    await runSeeds({
+      bundle,
+      from: 1,
+      count: MAX_SEEDS,
+      take(results) {
+        for (const { seed, violations } of results) {
+          const [violation] = violations;
+          if (violation !== undefined && (first === undefined || seed < first.seed)) {
+            first = { seed, invariant: violation.invariant };
+          }
+        }
+        return first === undefined;
+      },
+    });
+    if (first === undefined) unseen += 1;
+    const said = first === undefined ? `NOT noticed in ${MAX_SEEDS} seeds` : `${first.invariant}, seed ${first.seed}`;
+    console.log(`${mutation.name}: ${said}`);
+  }
+  return unseen > 0 ? 1 : 0;
+}

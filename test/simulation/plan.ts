@@ -1,0 +1,304 @@
+import type { DatabaseMode } from './database.ts';
+import type { NetworkMode } from './network.ts';
+import { createRandom } from './random.ts';
+import type { Random } from './random.ts';
+import { SHARDS } from './redis.ts';
+import type { Refusal, ServerState } from './redis.ts';
+
+export const ISOLATES = 3;
+export const ACCOUNTS = 3;
+
+/** How a client's request is lost: before it arrives, or its response on the way back. */
+export type Loss = 'request' | 'response';
+
+interface Timed {
+  /** Milliseconds after the beginning. */
+  at: number;
+}
+
+interface ByClient extends Timed {
+  isolate: number;
+  /** Whose, counted over those that there are at that time. */
+  account: number;
+  device: number;
+  lose?: Loss;
+}
+
+/** What a signed-in device does. */
+export type DeviceAction =
+  | 'read'
+  /** Several reads at once. */
+  | 'burst'
+  | 'refresh'
+  | 'rename'
+  | 'devices'
+  | 'logout'
+  | 'logout-all'
+  | 'end-device'
+  | 'password'
+  | 'delete'
+  | 'revoke-access'
+  | 'revoke-refresh'
+  /** A thief copies its refresh token and uses it. */
+  | 'steal';
+
+/** What the administrator does: reads the list or an account, or changes an account. */
+export type AdminAction = 'list' | 'inspect' | 'role' | 'disable' | 'enable';
+
+export type OtherAction =
+  | 'login'
+  /** A thief shows a copied token of a session that may have ended. */
+  | 'thief-access'
+  | 'thief-refresh'
+  /** Guesses of a password, one after the other. */
+  | 'guess';
+
+/** Something that a client does. */
+export interface ClientStep extends ByClient {
+  do: DeviceAction | AdminAction | OtherAction;
+  /** How many reads or guesses. */
+  count?: number;
+}
+
+/** Something that goes wrong. */
+export type Fault = Timed &
+  (
+    | { do: 'network'; mode: NetworkMode; forMs: number }
+    | { do: 'state'; state: ServerState; forMs: number }
+    | { do: 'refusal'; kind: Refusal; name: string; part: string; forMs: number }
+    | { do: 'shard'; shard: number; forMs: number }
+    | { do: 'flush'; shard?: number }
+    | { do: 'save'; label: string }
+    | { do: 'restore'; label: string; shard?: number }
+    | { do: 'database'; mode: DatabaseMode; forMs: number }
+    | { do: 'database-fails'; count: number }
+    | { do: 'cron'; isolate: number }
+    | { do: 'kill'; isolate: number }
+    | { do: 'clock'; isolate: number; byMs: number }
+  );
+
+export type Step = ClientStep | Fault;
+
+/** Everything that a run does, as data: a step can be taken out, and the rest stays as it is. */
+export interface Plan {
+  seed: number;
+  clocks: { offsetMs: number; driftPpm: number }[];
+  /** After the last step faults end, and what was acknowledged must come into force. */
+  lengthMs: number;
+  steps: Step[];
+}
+
+const CLIENT_STEPS: readonly [ClientStep['do'], number][] = [
+  ['read', 22],
+  ['burst', 4],
+  ['refresh', 10],
+  ['login', 5],
+  ['logout', 6],
+  ['logout-all', 2],
+  ['rename', 7],
+  ['devices', 2],
+  ['delete', 0.5],
+  ['password', 2],
+  ['revoke-access', 3],
+  ['revoke-refresh', 2],
+  ['end-device', 3],
+  ['thief-access', 14],
+  ['thief-refresh', 10],
+  ['steal', 1],
+  ['list', 3],
+  ['inspect', 4],
+  ['role', 2],
+  ['disable', 2],
+  ['enable', 2],
+  ['guess', 5],
+];
+
+export function planOf(seed: number): Plan {
+  const random = createRandom(seed, 'plan');
+  const lengthMs = random.pick([60_000, 180_000, 300_000]);
+  const clocks = Array.from({ length: ISOLATES }, () => ({
+    offsetMs: random.chance(0.5) ? 0 : random.between(-2_000, 2_000),
+    driftPpm: random.chance(0.7) ? 0 : random.between(-200, 200),
+  }));
+  const steps: Step[] = [...cronsOf(random, lengthMs), ...faultsOf(random, lengthMs)];
+  // Clients are busy around faults, and now and then between them.
+  const busy = steps.filter(({ do: what }) => what !== 'cron').map(({ at }) => at);
+  const count = random.between(25, 70);
+  for (let index = 0; index < count; index += 1) {
+    const near = busy.length > 0 && random.chance(0.6);
+    const at = near ? random.pick(busy) + random.between(-2_000, 8_000) : random.between(0, lengthMs);
+    steps.push(clientStep(random, Math.min(Math.max(0, at), lengthMs)));
+  }
+  steps.sort((a, b) => a.at - b.at);
+  return { seed, clocks, lengthMs, steps };
+}
+
+function clientStep(random: Random, at: number): ClientStep {
+  const base: ByClient = {
+    at,
+    isolate: random.between(0, ISOLATES - 1),
+    account: random.between(0, ACCOUNTS - 1),
+    device: random.between(0, 1_000),
+    ...(random.chance(0.06) && { lose: random.pick(['request', 'response'] as const) }),
+  };
+  const what = weighted(random, CLIENT_STEPS);
+  const count = random.between(2, what === 'burst' ? 12 : 9);
+  return { ...base, do: what, ...((what === 'burst' || what === 'guess') && { count }) };
+}
+
+function cronsOf(random: Random, lengthMs: number): Fault[] {
+  const steps: Fault[] = [];
+  for (let at = random.between(0, 60_000); at < lengthMs; at += 60_000) {
+    if (random.chance(0.1)) continue;
+    const late = random.chance(0.2) ? random.between(0, 30_000) : 0;
+    steps.push({ do: 'cron', at: at + late, isolate: random.between(0, ISOLATES - 1) });
+    if (random.chance(0.1)) {
+      steps.push({ do: 'cron', at: at + late + random.between(0, 2_000), isolate: random.between(0, ISOLATES - 1) });
+    }
+  }
+  return steps;
+}
+
+function faultsOf(random: Random, lengthMs: number): Fault[] {
+  const episodes = random.pick([0, 1, 1, 2, 2, 3, 4]);
+  const steps: Fault[] = [];
+  for (let index = 0; index < episodes; index += 1) {
+    const at = random.between(1_000, lengthMs);
+    steps.push(...episode(random, at, lengthMs, index));
+  }
+  const kills = random.pick([0, 0, 1, 2]);
+  for (let index = 0; index < kills; index += 1) {
+    steps.push({ do: 'kill', at: random.between(0, lengthMs), isolate: random.between(0, ISOLATES - 1) });
+  }
+  if (random.chance(0.3)) {
+    steps.push({
+      do: 'clock',
+      at: random.between(0, lengthMs),
+      isolate: random.between(0, ISOLATES - 1),
+      byMs: random.between(-500, 500),
+    });
+  }
+  return steps;
+}
+
+/** Faults that come together. */
+function episode(random: Random, at: number, lengthMs: number, index: number): Fault[] {
+  const forMs = random.pick([
+    random.between(200, 3_000),
+    random.between(3_000, 20_000),
+    random.between(20_000, 90_000),
+  ]);
+  const kind = random.pick([
+    'network',
+    'network',
+    'network',
+    'state',
+    'refusal',
+    'shard',
+    'flush',
+    'restore',
+    'restore',
+    'failover',
+    'database',
+    'both',
+  ] as const);
+  const database = (): Fault => ({
+    do: 'database',
+    at,
+    mode: random.pick(['away', 'hang', 'flaky', 'slow'] as const),
+    forMs: random.between(200, 8_000),
+  });
+  const network = (): Fault => ({
+    do: 'network',
+    at,
+    mode: random.pick(['away', 'away', 'hang', 'flaky', 'slow', 'garbage', 'status'] as const),
+    forMs,
+  });
+  switch (kind) {
+    case 'network':
+      return [network()];
+    case 'state':
+      return [
+        {
+          do: 'state',
+          at,
+          state: random.pick(['loading', 'readonly', 'readonly-6', 'oom', 'misconf'] as const),
+          forMs,
+        },
+      ];
+    case 'refusal':
+      return [
+        {
+          do: 'refusal',
+          at,
+          kind: random.pick(['too-large', 'key-too-large', 'wrong-type'] as const),
+          ...refused(random),
+          forMs,
+        },
+      ];
+    case 'shard':
+      return [{ do: 'shard', at, shard: random.between(0, SHARDS - 1), forMs }];
+    case 'flush':
+      return [{ do: 'flush', at, ...oneShard(random) }];
+    case 'restore': {
+      // Stock `save` rules: the newest snapshot may be minutes old.
+      const label = `snapshot ${index}`;
+      const age = random.pick([random.between(0, 5_000), random.between(5_000, 200_000)]);
+      const shard = oneShard(random);
+      return [
+        { do: 'save', at: Math.max(0, at - age), label },
+        ...(random.chance(0.4)
+          ? [
+              {
+                do: 'network' as const,
+                at: Math.max(0, at - 500),
+                mode: 'away' as const,
+                forMs: 500 + random.between(0, 3_000),
+              },
+            ]
+          : []),
+        { do: 'restore', at: Math.min(at, lengthMs), label, ...shard },
+      ];
+    }
+    case 'failover': {
+      // The replica that takes over lacks the last moments.
+      const label = `replica ${index}`;
+      return [
+        { do: 'save', at: Math.max(0, at - random.between(1, 2_000)), label },
+        { do: 'restore', at, label, ...oneShard(random) },
+      ];
+    }
+    case 'database':
+      return random.chance(0.5) ? [database()] : [{ do: 'database-fails', at, count: random.between(1, 3) }];
+    case 'both':
+      return [
+        network(),
+        random.chance(0.5)
+          ? { ...database(), at: at + random.between(0, forMs) }
+          : { do: 'database-fails', at: at + random.between(0, forMs), count: random.between(1, 3) },
+      ];
+  }
+}
+
+function refused(random: Random): { name: string; part: string } {
+  return random.pick([
+    { name: 'EVALSHA', part: ':user:' },
+    { name: 'EVALSHA', part: ':session:' },
+    { name: 'EVALSHA', part: ':auth:' },
+    { name: 'SET', part: ':user:' },
+    { name: 'SET', part: ':cache:' },
+    { name: 'HMGET', part: ':auth:' },
+    { name: 'MGET', part: ':user:' },
+  ]);
+}
+
+const oneShard = (random: Random) => (random.chance(0.3) ? { shard: random.between(0, SHARDS - 1) } : {});
+
+function weighted<T>(random: Random, items: readonly (readonly [T, number])[]): T {
+  let left = random.next() * items.reduce((sum, [, weight]) => sum + weight, 0);
+  for (const [item, weight] of items) {
+    left -= weight;
+    if (left < 0) return item;
+  }
+  return items[0]![0];
+}

@@ -1,0 +1,146 @@
+import type { Clients } from './clients.ts';
+import type { Account, Device } from './model.ts';
+import type { AdminAction, ClientStep, DeviceAction } from './plan.ts';
+import type { World } from './world.ts';
+
+/** The accounts of a run. */
+export interface Cast {
+  admin: Device;
+  accounts: Account[];
+}
+
+/** What an action needs. */
+interface Scene {
+  world: World;
+  clients: Clients;
+  cast: Cast;
+  step: ClientStep;
+  account: Account;
+}
+
+/** Lets a client do what the plan says; nothing where there is no such client any more. */
+export async function clientStep(world: World, clients: Clients, cast: Cast, step: ClientStep): Promise<void> {
+  const account = cast.accounts[step.account % cast.accounts.length]!;
+  const scene: Scene = { world, clients, cast, step, account };
+  if (step.do in byDevice) {
+    const devices = account.devices.filter(({ signedOut }) => !signedOut);
+    const device = devices[step.device % devices.length];
+    if (device !== undefined) await byDevice[step.do as DeviceAction](scene, device, devices);
+    return;
+  }
+  if (step.do in byAdmin) return byAdmin[step.do as AdminAction](scene);
+  if (step.do === 'login') return clients.login(account, step);
+  if (step.do === 'guess') return clients.guess(account, step.count ?? 1, step);
+  return thief(scene, step.do === 'thief-refresh');
+}
+
+const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: readonly Device[]) => Promise<unknown>> = {
+  read: ({ clients, step }, device) => clients.read(device, step),
+  burst: ({ clients, step: { count = 2, isolate } }, device) =>
+    Promise.all(Array.from({ length: count }, () => clients.read(device, { isolate }))),
+  refresh: ({ clients, step }, device) => clients.refresh(device, step),
+  rename: ({ clients, step }, device) => clients.rename(device, step),
+  devices: ({ clients, step }, device) =>
+    clients.honest(device, { ...where(step), method: 'GET', path: '/v1/sessions' }),
+  'revoke-access': ({ clients, step }, device) => clients.revoke(device, 'access', step),
+  'revoke-refresh': ({ clients, step }, device) => clients.revoke(device, 'refresh', step),
+  steal: ({ clients, step }, device) => clients.steal(device, step),
+  async logout({ clients, step }, device) {
+    const call = { ...where(step), method: 'POST', path: '/v1/auth/logout' };
+    await clients.ends(device, device.endings, `the logout of ${device.label}`, call);
+    device.signedOut = true;
+  },
+  'logout-all'({ clients, step, account }, device) {
+    const call = { ...where(step), method: 'POST', path: '/v1/auth/logout-all' };
+    return clients.ends(device, account.endings, `the logout of all devices of ${account.email}`, call);
+  },
+  'end-device'({ clients, step }, device, devices) {
+    const other = devices[(step.device + 1) % devices.length]!;
+    const call = { ...where(step), method: 'DELETE', path: `/v1/sessions/${other.sessionId}` };
+    return clients.ends(device, other.endings, `the end of ${other.label}`, call);
+  },
+  delete({ clients, step, account }, device) {
+    account.closed = true;
+    const call = { ...where(step), method: 'DELETE', path: '/v1/users/me' };
+    return clients.ends(device, account.endings, `the deletion of ${account.email}`, call);
+  },
+  async password({ clients, step, account }, device) {
+    const newPassword = `${account.email} has its password number ${account.endings.length}`;
+    const body = { currentPassword: account.password, newPassword };
+    const call = { ...where(step), method: 'POST', path: '/v1/auth/password', body };
+    account.passwordSure = false;
+    const what = `the new password of ${account.email}`;
+    const answer = await clients.ends(device, account.endings, what, call, device);
+    if (answer === undefined) {
+      // It may have been made: then the device's tokens are no good any more, and its owner logs in.
+      device.unsure = true;
+      return;
+    }
+    account.password = newPassword;
+    account.passwordSure = true;
+    clients.keep(device, answer);
+  },
+};
+
+const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
+  async list({ world, clients, cast: { admin, accounts }, step }) {
+    const answer = await clients.honest(admin, { ...where(step), method: 'GET', path: '/v1/users?limit=50' });
+    if (answer?.exchange.status !== 200) return;
+    world.model.listed(answer.exchange, accounts, answer.body['items'] as { id: string; name: string }[]);
+  },
+  async inspect({ world, clients, cast: { admin }, step, account }) {
+    const answer = await clients.honest(admin, { ...where(step), method: 'GET', path: `/v1/users/${account.id}` });
+    if (answer?.exchange.status === 200) world.model.served(answer.exchange, account, String(answer.body['name']));
+  },
+  async role({ clients, cast: { admin }, step, account }) {
+    const role = account.role === 'admin' ? 'user' : 'admin';
+    // Where the role is not known, it may not change, and then no token is out of date.
+    const affects = account.roleSure ? account.supersedings : [];
+    account.roleSure = false;
+    const answer = await clients.ends(
+      admin,
+      affects,
+      `the role ${role} of ${account.email}`,
+      change(step, account, { role }),
+    );
+    if (answer === undefined) return;
+    account.role = role;
+    account.roleSure = true;
+  },
+  async disable({ clients, cast: { admin }, step, account }) {
+    account.closed = true;
+    const call = change(step, account, { status: 'disabled' });
+    await clients.ends(admin, account.endings, `the disabling of ${account.email}`, call);
+  },
+  async enable({ clients, cast: { admin }, step, account }) {
+    const answer = await clients.honest(admin, change(step, account, { status: 'active' }));
+    if (answer?.exchange.status === 200) account.closed = false;
+  },
+};
+
+/** Where a step is sent, and what becomes of it. */
+const where = ({ isolate, lose }: ClientStep) => ({ isolate, lose });
+
+const change = (step: ClientStep, account: Account, body: object) => ({
+  ...where(step),
+  method: 'PATCH',
+  path: `/v1/users/${account.id}`,
+  body,
+});
+
+/** Shows a token that was copied earlier, rather of a session that has ended than of one that lives. */
+async function thief({ world, clients, cast, step }: Scene, refresh: boolean): Promise<void> {
+  const all = cast.accounts.flatMap(({ devices }) => devices);
+  const { nowMs } = world.scheduler;
+  const ended = all.filter((device) => [...device.ends()].some(({ ackedMs }) => ackedMs < nowMs));
+  const changed = all.filter(({ account, revoked }) => revoked.size > 0 || account.supersedings.length > 0);
+  const devices = ended.length > 0 ? ended : changed.length > 0 ? changed : all;
+  const device = devices[step.device % devices.length];
+  if (device === undefined) return;
+  const options = { isolate: step.isolate };
+  // The refresh token of a live session is left alone: to show it would be a theft, which ends the session.
+  if (refresh && ended.includes(device)) return clients.thief(device, device.refresh, 'refresh', options);
+  const recent = device.copies.slice(-4);
+  const token = recent[step.device % recent.length];
+  if (token !== undefined) await clients.thief(device, token, 'access', options);
+}

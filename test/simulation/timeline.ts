@@ -1,0 +1,101 @@
+import { BOUNDS } from './bounds.ts';
+import type { Isolate } from './isolate.ts';
+
+export type DisturbanceKind =
+  /** Redis replies to no call. */
+  | 'away'
+  /** Some calls are lost, late, or answered by something else. */
+  | 'unclear'
+  /** Redis itself refuses to serve. */
+  | 'state'
+  /** Redis refuses single commands. */
+  | 'refusal'
+  /** One shard is down. */
+  | 'shard'
+  /** Redis has lost its data. */
+  | 'flush'
+  /** Redis has gone back to an earlier state. */
+  | 'restore'
+  /** One call was late or lost. */
+  | 'network'
+  /** D1 fails, or is late. */
+  | 'database';
+
+export interface Disturbance {
+  readonly kind: DisturbanceKind;
+  readonly fromMs: number;
+  toMs: number;
+  readonly shard?: number | undefined;
+}
+
+export interface CronRun {
+  readonly fromMs: number;
+  /** Infinite while it runs, and for one that was killed. */
+  toMs: number;
+}
+
+/** After the last call that was sent during a disturbance has been given up, it is over for good. */
+const TAIL_MS = 2_100;
+
+/** Everything that was out of order, and when: what excuses a late effect. */
+export class Timeline {
+  readonly disturbances: Disturbance[] = [];
+  readonly crons: CronRun[] = [];
+
+  begin(kind: DisturbanceKind, fromMs: number, shard?: number): Disturbance {
+    const disturbance = { kind, fromMs, toMs: Number.POSITIVE_INFINITY, shard };
+    this.disturbances.push(disturbance);
+    return disturbance;
+  }
+
+  note(kind: DisturbanceKind, fromMs: number, toMs: number, shard?: number): void {
+    this.disturbances.push({ kind, fromMs, toMs, shard });
+  }
+
+  /** What was out of order between two times, for keys of a shard. */
+  between(fromMs: number, toMs: number, shard?: number): Disturbance[] {
+    return this.disturbances.filter(
+      (one) =>
+        one.fromMs <= toMs &&
+        one.toMs + TAIL_MS >= fromMs &&
+        (one.shard === undefined || shard === undefined || one.shard === shard),
+    );
+  }
+
+  /** Whether Redis was in order between two times, for long enough that every breaker has noticed. */
+  calm(fromMs: number, toMs: number, shard?: number): boolean {
+    return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => kind === 'database');
+  }
+
+  /**
+   * Until when a change that was asked for at `sinceMs` and acknowledged at `ackedMs` may be without effect in another
+   * isolate, as a request of `atMs` sees it.
+   */
+  excusedUntil(
+    { sinceMs, ackedMs, by }: { sinceMs: number; ackedMs: number; by: Isolate },
+    atMs: number,
+    shard?: number,
+  ): number {
+    // A breaker that an earlier outage opened may keep the isolate that makes the change from telling Redis.
+    const found = this.between(sinceMs - BOUNDS.breakerMs, atMs, shard);
+    const redis = found.filter(({ kind, toMs }) => kind !== 'database' && !(kind === 'flush' && toMs < sinceMs));
+    if (redis.every(({ kind }) => kind === 'flush')) return ackedMs + BOUNDS.upMs;
+    const ongoing = redis.filter(({ toMs }) => toMs + TAIL_MS >= atMs);
+    if (ongoing.length > 0) {
+      const throughout = ongoing.some(({ kind, fromMs }) => kind === 'away' && fromMs + TAIL_MS < sinceMs);
+      return throughout ? ackedMs + BOUNDS.awayMs : Number.POSITIVE_INFINITY;
+    }
+    const lastMs = Math.max(ackedMs, ...found.filter(({ toMs }) => toMs < atMs).map(({ toMs }) => toMs + TAIL_MS));
+    const restored = redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs);
+    const cronMs = this.#firstCronAfter(lastMs) + BOUNDS.afterCronMs;
+    if (restored || by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return cronMs;
+    return Math.min(cronMs, lastMs + BOUNDS.recoveredMs);
+  }
+
+  #firstCronAfter(ms: number): number {
+    return Math.min(
+      Number.POSITIVE_INFINITY,
+      ...this.crons.filter(({ fromMs }) => fromMs >= ms).map(({ toMs }) => toMs),
+    );
+  }
+}

@@ -1,0 +1,253 @@
+import { createHash, createPrivateKey } from 'node:crypto';
+
+import { SETTINGS } from './bounds.ts';
+import { SimulatedDatabase } from './database.ts';
+import { bootEngine } from './engine.ts';
+import type { Engine } from './engine.ts';
+import { Isolate } from './isolate.ts';
+import { Model } from './model.ts';
+import type { Exchange } from './model.ts';
+import { Network } from './network.ts';
+import { ISOLATES } from './plan.ts';
+import type { Loss, Plan } from './plan.ts';
+import { createRandom } from './random.ts';
+import type { Random } from './random.ts';
+import { realmsOf } from './realm.ts';
+import type { Realm } from './realm.ts';
+import { SimulatedRedis } from './redis.ts';
+import { BEGIN_MS, Scheduler } from './scheduler.ts';
+import { SqlStore } from './sqlite.ts';
+import { Timeline } from './timeline.ts';
+
+/** What is costly to make, and serves one run after the other in a process. */
+export interface Stage {
+  engine: Engine;
+  store: SqlStore;
+  realms: () => Realm;
+  /** Realms that no isolate lives in. */
+  free: Realm[];
+  clock: { nowMs: number };
+}
+
+export async function buildStage(bundle: string): Promise<Stage> {
+  const clock = { nowMs: BEGIN_MS };
+  const engine = await bootEngine(() => clock.nowMs);
+  return { engine, store: new SqlStore(), realms: realmsOf(bundle), free: [], clock };
+}
+
+/** One request as a client makes it. */
+export interface Call {
+  label: string;
+  isolate: number;
+  method: string;
+  path: string;
+  token?: string | undefined;
+  body?: object | undefined;
+  address?: string | undefined;
+  lose?: Loss | undefined;
+}
+
+/** What the client gets: a response, or nothing. */
+export type Outcome =
+  | { lost: true }
+  | { lost: false; exchange: Exchange; body: Record<string, unknown>; retryAfterMs: number };
+
+/** A client gives a request up after this. */
+const CLIENT_TIMEOUT_MS = 15_000;
+
+/** Everything that one run is made of. */
+export class World {
+  readonly scheduler = new Scheduler();
+  readonly timeline = new Timeline();
+  readonly model = new Model(this.timeline);
+  readonly redis: SimulatedRedis;
+  readonly network: Network;
+  readonly database: SimulatedDatabase;
+  readonly isolates: Isolate[] = [];
+  readonly lines: string[] = [];
+  readonly random: Random;
+  readonly #stage: Stage;
+  readonly #plan: Plan;
+  readonly #tracing: boolean;
+  readonly #used: Realm[] = [];
+  #births = 0;
+
+  constructor(stage: Stage, plan: Plan, tracing: boolean) {
+    this.#stage = stage;
+    this.#plan = plan;
+    this.#tracing = tracing;
+    const { scheduler, timeline } = this;
+    // The engine asks for the time of the run that it serves.
+    Object.defineProperty(stage.clock, 'nowMs', { get: () => scheduler.nowMs, configurable: true });
+    stage.store.reset();
+    this.redis = new SimulatedRedis(stage.engine);
+    this.random = createRandom(plan.seed, 'world');
+    const trace = (line: () => string) => this.trace(line);
+    const unsettled = (kind: 'network' | 'database', fromMs: number, toMs: number) => timeline.note(kind, fromMs, toMs);
+    const random = (label: string) => createRandom(plan.seed, label);
+    this.network = new Network({ scheduler, random: random('network'), redis: this.redis, trace, unsettled });
+    this.database = new SimulatedDatabase({
+      scheduler,
+      random: random('database'),
+      store: stage.store,
+      trace,
+      unsettled,
+    });
+    for (let index = 0; index < ISOLATES; index += 1) this.isolates.push(this.#birth(index));
+  }
+
+  trace(line: () => string): void {
+    if (this.#tracing)
+      this.lines.push(`${((this.scheduler.nowMs - BEGIN_MS) / 1_000).toFixed(3).padStart(9)}  ${line()}`);
+  }
+
+  get store(): SqlStore {
+    return this.#stage.store;
+  }
+
+  /** Sends a request, and lets the model look at what comes back. */
+  call({ label, isolate: index, method, path, token, body, address = '203.0.113.7', lose }: Call): Promise<Outcome> {
+    const { scheduler } = this;
+    const isolate = this.isolates[index]!;
+    const sentMs = scheduler.nowMs;
+    const route = `${method} ${path.replace(/\?.*$/, '').replaceAll(/\/[0-9a-f-]{36}[^/]*/g, '/:id')}`;
+    const name = `${label}: ${route}`;
+    this.trace(
+      () => `${label} -> ${isolate.name}: ${method} ${path}${lose === undefined ? '' : ` (${lose} gets lost)`}`,
+    );
+    return new Promise((resolve) => {
+      let settled = false;
+      const settle = (outcome: Outcome) => {
+        if (settled) return;
+        settled = true;
+        resolve(outcome);
+      };
+      scheduler.after(CLIENT_TIMEOUT_MS, () => {
+        if (!settled) this.trace(() => `${label} gives up ${method} ${path}`);
+        settle({ lost: true });
+      });
+      if (lose === 'request') return;
+      const onTheWay = this.random.between(1, 5);
+      scheduler.after(onTheWay, () => {
+        if (!isolate.alive) return;
+        const servedFromMs = scheduler.nowMs;
+        const request = new Request(`https://api.gatehouse.test${path}`, {
+          method,
+          headers: {
+            'CF-Connecting-IP': address,
+            ...(body !== undefined && { 'Content-Type': 'application/json' }),
+            ...(token !== undefined && { Authorization: `Bearer ${token}` }),
+          },
+          ...(body !== undefined && { body: JSON.stringify(body) }),
+        });
+        void isolate.serve(label, request).then(async ({ response, invocation }) => {
+          const text = await response.text();
+          const json = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>;
+          const servedMs = scheduler.nowMs - servedFromMs;
+          const databaseTrips = invocation.databaseTrips;
+          const code = typeof json['code'] === 'string' ? json['code'] : '';
+          this.trace(() => `${isolate.name} answers ${label}: ${response.status} ${code}${degradedOf(response)}`);
+          if (lose === 'response') return;
+          scheduler.after(this.random.between(1, 5), () => {
+            const exchange: Exchange = {
+              isolate,
+              route,
+              label: name,
+              sentMs,
+              arrivedMs: scheduler.nowMs,
+              servedMs,
+              status: response.status,
+              code,
+              degraded: response.headers.get('Gatehouse-Degraded') ?? '',
+              databaseTrips,
+            };
+            const retryAfterMs = Number(response.headers.get('Retry-After') ?? 0) * 1_000;
+            if (!settled) settle({ lost: false, exchange, body: json, retryAfterMs });
+          });
+        });
+      });
+    });
+  }
+
+  async cron(index: number): Promise<void> {
+    const isolate = this.isolates[index]!;
+    const run = { fromMs: this.scheduler.nowMs, toMs: Number.POSITIVE_INFINITY };
+    const before = this.timeline.disturbances.length;
+    this.trace(() => `cron begins at ${isolate.name}`);
+    await isolate.scheduled();
+    const { nowMs } = this.scheduler;
+    this.trace(() => `cron has ended at ${isolate.name}`);
+    const disturbed = this.timeline.disturbances.some(({ toMs }, at) => at >= before || toMs >= run.fromMs);
+    if (disturbed) return;
+    run.toMs = nowMs;
+    this.timeline.crons.push(run);
+  }
+
+  kill(index: number): void {
+    const isolate = this.isolates[index]!;
+    this.trace(() => `${isolate.name} dies`);
+    isolate.kill();
+    this.isolates[index] = this.#birth(index);
+  }
+
+  /** Gives back what the next run uses again. */
+  end(): void {
+    for (const isolate of this.isolates) isolate.kill();
+    this.#stage.free.push(...this.#used);
+  }
+
+  #birth(index: number): Isolate {
+    const realm = this.#stage.free.shift() ?? this.#stage.realms();
+    this.#used.push(realm);
+    const life = (this.#births += 1);
+    const letter = String.fromCharCode(65 + index);
+    return new Isolate({
+      name: life <= ISOLATES ? letter : `${letter}${life}`,
+      realm,
+      // A new object: the Worker's state hangs on its settings.
+      env: { ...bindings(), DB: this.database.binding() },
+      clock: { ...this.#plan.clocks[index]! },
+      scheduler: this.scheduler,
+      random: createRandom(this.#plan.seed, `isolate ${life}`),
+      fetch: (invocation, body) => {
+        invocation.redisCalls += 1;
+        return this.network.call(invocation, body);
+      },
+      log: (isolate, line) => this.#log(isolate, line),
+    });
+  }
+
+  #log(isolate: Isolate, line: string): void {
+    this.trace(() => `${isolate.name} logs ${line}`);
+  }
+}
+
+function degradedOf(response: Response): string {
+  const degraded = response.headers.get('Gatehouse-Degraded');
+  return degraded === null ? '' : ` (${degraded})`;
+}
+
+let made: Record<string, string> | undefined;
+
+/** Keys are the same in every run: a token's text depends on them. */
+function bindings(): Record<string, string> {
+  if (made !== undefined) return made;
+  const secret = createHash('sha256').update('gatehouse simulation').digest();
+  // PKCS #8 of an Ed25519 key: a fixed head and 32 bytes (RFC 8410, section 7).
+  const der = Buffer.concat([Buffer.from('302e020100300506032b657004220420', 'hex'), secret]);
+  const key = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+  const signing = { ...key.export({ format: 'jwk' }), kid: 'sim-1', alg: 'Ed25519', use: 'sig', state: 'active' };
+  const refresh = { kty: 'oct', k: secret.toString('base64url'), kid: 'sim-r1', alg: 'HS256', state: 'active' };
+  made = {
+    ISSUER: 'https://api.gatehouse.test',
+    AUDIENCE: 'gatehouse-simulation',
+    SIGNING_KEYS: JSON.stringify({ keys: [signing] }),
+    REFRESH_KEYS: JSON.stringify({ keys: [refresh] }),
+    UPSTASH_REDIS_REST_URL: 'https://redis.gatehouse.test',
+    UPSTASH_REDIS_REST_TOKEN: 'simulated',
+    SCRYPT_LN: '1',
+    SCRYPT_P: '1',
+    ...SETTINGS,
+  };
+  return made;
+}
