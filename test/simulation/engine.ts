@@ -160,6 +160,8 @@ export async function bootEngine(nowMs: () => number): Promise<Engine> {
   exports.rk_boot(6_379);
 
   const run: Engine['run'] = (commands) => {
+    // No bytes at all would be the end of the connection.
+    if (commands.length === 0) return [];
     input.push(encodeCommands(commands));
     const replies: EngineReply[] = [];
     for (let pass = 0; replies.length < commands.length; pass += 1) {
