@@ -7,6 +7,8 @@ export const BOUNDS = {
   upMs: 0,
   /** Redis away: D1 is asked, and an isolate repeats what it said for at most a second, counted from when it asked. */
   awayMs: 1_000,
+  /** The same for cached values: every read goes to the database. */
+  cacheAwayMs: 0,
   /**
    * Redis was away or unreliable when the change was made, and has been reachable since: the isolate that made the change
    * lives, and tells Redis within this time.
@@ -27,6 +29,9 @@ export const DEADLINES: Readonly<Record<string, number>> = {
 
 /** Timers fire a little late, and a reply that is there is taken before a deadline that is due. */
 export const DEADLINE_SLACK_MS = 100;
+
+/** A guarded, cached read with everything in order: two trips to Redis (the second brings a script's text), one to D1. */
+export const CALM_READ_MS = 2 * 16 + 24 + 4;
 
 /** D1 round trips before the response to a guarded, cached read, whatever Redis does. */
 export const READ_DATABASE_TRIPS = 2;

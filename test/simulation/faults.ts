@@ -1,3 +1,4 @@
+import type { Account } from './model.ts';
 import type { Fault } from './plan.ts';
 import type { Disturbance, DisturbanceKind } from './timeline.ts';
 import type { World } from './world.ts';
@@ -5,11 +6,15 @@ import type { World } from './world.ts';
 /** Lets go wrong what the plan says, and notes for how long it may show. */
 export class Faults {
   readonly #world: World;
+  readonly #accounts: readonly Account[];
   /** What is wrong at the moment, by what it is about: a later fault takes the place of an earlier one. */
   readonly #active = new Map<string, () => void>();
 
-  constructor(world: World) {
+  readonly #bookmarks = new Map<string, () => void>();
+
+  constructor(world: World, accounts: readonly Account[]) {
     this.#world = world;
+    this.#accounts = accounts;
   }
 
   begin(fault: Fault): void {
@@ -37,7 +42,7 @@ export class Faults {
         });
         return;
       case 'refusal':
-        this.#during('refusal', 'refusal', fault.forMs, {
+        this.#during('refusal', /:(?:auth|session):/.test(fault.part) ? 'refusal' : 'refusal-elsewhere', fault.forMs, {
           begin: () => (redis.refusal = fault),
           end: () => (redis.refusal = undefined),
           text: `Redis refuses ${fault.name} of ${fault.part} (${fault.kind})`,
@@ -62,6 +67,20 @@ export class Faults {
         world.trace(() => `FAULT: the next ${fault.count} calls of D1 fail`);
         database.failNext = fault.count;
         timeline.note('database', now, now);
+        return;
+      case 'database-saves': {
+        const restore = world.store.save();
+        const forget = world.model.remember(this.#accounts, now);
+        this.#bookmarks.set(fault.label, () => {
+          restore();
+          forget(world.scheduler.nowMs);
+        });
+        return;
+      }
+      case 'database-restores':
+        world.trace(() => `FAULT: D1 goes back to ${fault.label}`);
+        this.#bookmarks.get(fault.label)?.();
+        timeline.note('restore', now, now);
         return;
       case 'flush':
         world.trace(() => `FAULT: Redis loses its data${shardText(fault.shard)}`);

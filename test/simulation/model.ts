@@ -1,4 +1,4 @@
-import { BOUNDS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
+import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
 import type { Isolate } from './isolate.ts';
 import { shardOf } from './redis.ts';
 import type { Timeline } from './timeline.ts';
@@ -20,6 +20,8 @@ export type Invariant =
   | 'cost'
   /** A request notices an outage that does not concern it. */
   | 'spill'
+  /** Redis holds something personal of an account that was deleted. */
+  | 'personal'
   /** A response of 500, or an error that nothing handles. */
   | 'fault';
 
@@ -69,6 +71,10 @@ export class Account {
   /** End access tokens that were issued before them; the session goes on. */
   readonly supersedings: Ending[] = [];
   readonly names: Write[] = [];
+  /** When a recovery of D1 took it back: its name may be any that it had before. */
+  restoredMs: number | undefined;
+  /** Its deletion, once that is acknowledged. */
+  deleted: Ending | undefined;
   /** Whether the account is disabled or deleted, or may be. */
   closed = false;
   readonly devices: Device[] = [];
@@ -148,6 +154,32 @@ export class Model {
     this.violations.push({ invariant, atMs, text });
   }
 
+  /**
+   * Notes what D1 holds, for a recovery that takes it back to this moment.
+   *
+   * @returns forgets what was made since: sessions and changes of that time may have been lost, or may live on in Redis
+   */
+  remember(accounts: readonly Account[], savedMs: number): (restoredMs: number) => void {
+    const states = accounts.map((account) => {
+      const { password, passwordSure, role, closed, deleted } = account;
+      return { account, then: { password, passwordSure, role, closed, deleted } };
+    });
+    return (restoredMs) => {
+      for (const { account, then } of states) {
+        Object.assign(account, then);
+        account.roleSure = false;
+        const lost = (one: { ackedMs: number }) => one.ackedMs >= savedMs;
+        for (const ending of [...account.endings, ...account.supersedings].filter(lost)) ending.ackedMs = Infinity;
+        account.names.length = 0;
+        account.restoredMs = restoredMs;
+        for (const device of account.devices) {
+          for (const ending of [...device.endings, ...device.revoked.values()].filter(lost)) ending.ackedMs = Infinity;
+          device.unsure = true;
+        }
+      }
+    };
+  }
+
   /** What holds for every response. */
   seen(exchange: Exchange, account?: Account): void {
     const { route, label, sentMs, arrivedMs, servedMs, status, degraded, databaseTrips, isolate } = exchange;
@@ -157,12 +189,19 @@ export class Model {
     if (route === 'GET /v1/users/me' && databaseTrips > READ_DATABASE_TRIPS) {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to D1`);
     }
+    if (
+      route === 'GET /v1/users/me' &&
+      servedMs > CALM_READ_MS &&
+      this.#timeline.calm(sentMs, arrivedMs, undefined, [])
+    ) {
+      this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms with everything in order`);
+    }
     if (account !== undefined && /revocation=d1|refresh=d1|session=d1/.test(degraded)) {
-      if (this.#timeline.calm(sentMs, arrivedMs, account.shard)) {
+      if (this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])) {
         this.violate(
           'spill',
           arrivedMs,
-          `${label} at ${isolate.name} was degraded (${degraded}) though its shard is up`,
+          `${label} at ${isolate.name} was degraded (${degraded}) though what it needs of Redis is up`,
         );
       }
     }
@@ -183,7 +222,10 @@ export class Model {
   #judge({ isolate, label, sentMs, arrivedMs }: Exchange, ending: Ending, account: Account): void {
     const { what, ackedMs, by, possible } = ending;
     if (!possible || !(ackedMs < sentMs)) return;
-    const excusedMs = by === isolate ? ackedMs : this.#timeline.excusedUntil(ending, sentMs, account.shard);
+    const excusedMs =
+      by === isolate
+        ? ackedMs
+        : this.#timeline.excusedUntil(ending, BOUNDS.awayMs, { atMs: sentMs, untilMs: arrivedMs }, account.shard);
     if (sentMs <= excusedMs) return;
     const since = Math.round(sentMs - ackedMs);
     const own = by === isolate ? ', by the isolate that acknowledged it' : '';
@@ -207,17 +249,21 @@ export class Model {
 
   /** A user's name was served. */
   served({ isolate, label, sentMs, arrivedMs }: Exchange, account: Account, value: string): void {
-    const index = account.names.findIndex((write) => write.value === value);
-    const write = account.names[index];
-    if (write === undefined) {
+    const write = account.names.find((one) => one.value === value);
+    if (write === undefined && account.restoredMs === undefined) {
       this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows the name ${value}, which was never written`);
       return;
     }
     // A write whose response was lost may have been made any time until its deadline.
-    const madeMs = Number.isFinite(write.ackedMs) ? write.ackedMs : write.sinceMs + 20_000;
+    const { ackedMs = account.restoredMs ?? 0, sinceMs = 0 } = write ?? {};
+    const madeMs = Number.isFinite(ackedMs) ? ackedMs : sinceMs + 20_000;
     for (const later of account.names) {
       if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
-      if (sentMs <= this.#timeline.excusedUntil(later, sentMs, account.shard)) continue;
+      if (
+        sentMs <=
+        this.#timeline.excusedUntil(later, BOUNDS.cacheAwayMs, { atMs: sentMs, untilMs: arrivedMs }, account.shard)
+      )
+        continue;
       const since = Math.round(sentMs - later.ackedMs);
       this.violate(
         'stale',
@@ -232,8 +278,18 @@ export class Model {
   listed(exchange: Exchange, accounts: readonly Account[], items: readonly { id: string; name: string }[]): void {
     for (const { id, name } of items) {
       const account = accounts.find((one) => one.id === id);
-      if (account !== undefined) this.served(exchange, account, name);
+      if (account === undefined) continue;
+      this.served(exchange, account, name);
+      this.#goneFrom(exchange, account);
     }
+  }
+
+  #goneFrom({ isolate, label, sentMs, arrivedMs }: Exchange, { deleted, email, shard }: Account): void {
+    if (deleted === undefined || !(deleted.ackedMs < sentMs)) return;
+    const at = { atMs: sentMs, untilMs: arrivedMs };
+    if (sentMs <= this.#timeline.excusedUntil(deleted, BOUNDS.cacheAwayMs, at, shard)) return;
+    const since = Math.round(sentMs - deleted.ackedMs);
+    this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since} ms after its deletion`);
   }
 
   /** A guess was admitted by the limiter. */

@@ -50,6 +50,8 @@ export type OtherAction =
   /** A thief shows a copied token of a session that may have ended. */
   | 'thief-access'
   | 'thief-refresh'
+  /** The same with an access token of the session that has ended last. */
+  | 'thief-latest'
   /** Guesses of a password, one after the other. */
   | 'guess';
 
@@ -72,6 +74,8 @@ export type Fault = Timed &
     | { do: 'restore'; label: string; shard?: number }
     | { do: 'database'; mode: DatabaseMode; forMs: number }
     | { do: 'database-fails'; count: number }
+    | { do: 'database-saves'; label: string }
+    | { do: 'database-restores'; label: string }
     | { do: 'cron'; isolate: number }
     | { do: 'kill'; isolate: number }
     | { do: 'clock'; isolate: number; byMs: number }
@@ -97,7 +101,7 @@ const CLIENT_STEPS: readonly [ClientStep['do'], number][] = [
   ['logout-all', 2],
   ['rename', 7],
   ['devices', 2],
-  ['delete', 0.5],
+  ['delete', 1],
   ['password', 2],
   ['revoke-access', 3],
   ['revoke-refresh', 2],
@@ -129,6 +133,12 @@ export function planOf(seed: number): Plan {
     const at = near ? random.pick(busy) + random.between(-2_000, 8_000) : random.between(0, lengthMs);
     steps.push(clientStep(random, Math.min(Math.max(0, at), lengthMs)));
   }
+  const chases = random.between(0, 3);
+  for (let index = 0; index < chases; index += 1) {
+    const near = busy.length > 0 && random.chance(0.8);
+    const at = near ? random.pick(busy) + random.between(0, 20_000) : random.between(0, lengthMs);
+    steps.push(...chase(random, at));
+  }
   steps.sort((a, b) => a.at - b.at);
   return { seed, clocks, lengthMs, steps };
 }
@@ -144,6 +154,33 @@ function clientStep(random: Random, at: number): ClientStep {
   const what = weighted(random, CLIENT_STEPS);
   const count = random.between(2, what === 'burst' ? 12 : 9);
   return { ...base, do: what, ...((what === 'burst' || what === 'guess') && { count }) };
+}
+
+/** One isolate reads what another changes, shortly before, during and after the change. */
+function chase(random: Random, at: number): ClientStep[] {
+  const [account, device] = [random.between(0, ACCOUNTS - 1), random.between(0, 1_000)];
+  const [writer, reader] = [random.between(0, ISOLATES - 1), random.between(0, ISOLATES - 1)];
+  const step = (what: ClientStep['do'], offsetMs: number, isolate: number): ClientStep => ({
+    do: what,
+    at: Math.max(0, at + offsetMs),
+    isolate,
+    account,
+    device,
+  });
+  const change = random.pick([
+    'rename',
+    'rename',
+    'logout',
+    'end-device',
+    'disable',
+    'password',
+    'revoke-access',
+  ] as const);
+  const reads = Array.from({ length: 4 }, () => step('read', random.between(-1_500, 500), reader));
+  const after = Array.from({ length: 4 }, () =>
+    step(change === 'rename' ? 'read' : 'thief-latest', random.between(0, random.pick([500, 3_000, 40_000])), reader),
+  );
+  return [...reads, step(change, 0, writer), ...after];
 }
 
 function cronsOf(random: Random, lengthMs: number): Fault[] {
@@ -199,6 +236,7 @@ function episode(random: Random, at: number, lengthMs: number, index: number): F
     'restore',
     'restore',
     'failover',
+    'recovery',
     'database',
     'both',
   ] as const);
@@ -266,6 +304,14 @@ function episode(random: Random, at: number, lengthMs: number, index: number): F
       return [
         { do: 'save', at: Math.max(0, at - random.between(1, 2_000)), label },
         { do: 'restore', at, label, ...oneShard(random) },
+      ];
+    }
+    case 'recovery': {
+      // An operator takes D1 back to a moment before (its Time Travel); Redis stays as it is.
+      const label = `bookmark ${index}`;
+      return [
+        { do: 'database-saves', at: Math.max(0, at - random.between(1_000, 100_000)), label },
+        { do: 'database-restores', at, label },
       ];
     }
     case 'database':

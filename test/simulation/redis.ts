@@ -99,6 +99,17 @@ export class SimulatedRedis {
     return undefined;
   }
 
+  /** Every key with its value as text. */
+  texts(): { key: string; text: string }[] {
+    const keys = this.#engine.run([['KEYS', '*']])[0] as Buffer[];
+    const names = keys.map(String).sort();
+    const types = this.#engine.run(names.map((name) => ['TYPE', name]));
+    const values = this.#engine.run(
+      names.map((name, index) => (types[index] === 'hash' ? ['HGETALL', name] : ['GET', name])),
+    );
+    return names.map((key, index) => ({ key, text: JSON.stringify(plain(values[index] ?? null)) }));
+  }
+
   save(label: string): void {
     const keys = this.#engine.run([['KEYS', '*']])[0] as Buffer[];
     const copies = keys.map((key) => Buffer.from(key)).sort((a, b) => a.compare(b));

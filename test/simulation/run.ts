@@ -27,6 +27,10 @@ const FAULTS = new Set([
   'restore',
   'database',
   'database-fails',
+  'database-saves',
+  'database-restores',
+  'database-saves',
+  'database-restores',
   'cron',
   'kill',
   'clock',
@@ -50,7 +54,7 @@ export async function run(stage: Stage, plan: Plan, { tracing = false } = {}): P
   try {
     const clients = new Clients(world);
     const cast = await setUp(world, clients);
-    const faults = new Faults(world);
+    const faults = new Faults(world, [cast.admin.account, ...cast.accounts]);
     const beginMs = scheduler.nowMs;
     for (const step of plan.steps) {
       scheduler.at(beginMs + step.at, () => {
@@ -127,6 +131,13 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     }
   });
   await scheduler.runUntil(beginMs + FINAL_CRONS * CRON_MS);
+  for (const { id, email, deleted } of cast.accounts) {
+    if (deleted === undefined || deleted.ackedMs > beginMs) continue;
+    // What is about the account alone must be gone; a list of users has its e-mail until it expires, but is not served.
+    const found = world.redis.texts().find(({ key, text }) => key.includes(id) && text.includes(email));
+    if (found !== undefined)
+      model.violate('personal', scheduler.nowMs, `${found.key} holds ${email}, which was deleted`);
+  }
   const left = store.run([{ sql: 'SELECT * FROM outbox', values: [] }])[0]?.rows ?? [];
   if (left.length > 0) {
     model.violate('outbox', scheduler.nowMs, `${left.length} messages are left, the first ${JSON.stringify(left[0])}`);

@@ -31,7 +31,7 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
   if (step.do in byAdmin) return byAdmin[step.do as AdminAction](scene);
   if (step.do === 'login') return clients.login(account, step);
   if (step.do === 'guess') return clients.guess(account, step.count ?? 1, step);
-  return thief(scene, step.do === 'thief-refresh');
+  return thief(scene);
 }
 
 const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: readonly Device[]) => Promise<unknown>> = {
@@ -59,16 +59,19 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     const call = { ...where(step), method: 'DELETE', path: `/v1/sessions/${other.sessionId}` };
     return clients.ends(device, other.endings, `the end of ${other.label}`, call);
   },
-  delete({ clients, step, account }, device) {
+  async delete({ clients, step, account }, device) {
     account.closed = true;
     const call = { ...where(step), method: 'DELETE', path: '/v1/users/me' };
-    return clients.ends(device, account.endings, `the deletion of ${account.email}`, call);
+    const answer = await clients.ends(device, account.endings, `the deletion of ${account.email}`, call);
+    if (answer !== undefined)
+      account.deleted = account.endings.find(({ ackedMs }) => ackedMs === answer.exchange.arrivedMs);
   },
   async password({ clients, step, account }, device) {
     const newPassword = `${account.email} has its password number ${account.endings.length}`;
     const body = { currentPassword: account.password, newPassword };
     const call = { ...where(step), method: 'POST', path: '/v1/auth/password', body };
     account.passwordSure = false;
+    const { restoredMs } = account;
     const what = `the new password of ${account.email}`;
     const answer = await clients.ends(device, account.endings, what, call, device);
     if (answer === undefined) {
@@ -76,8 +79,10 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
       device.unsure = true;
       return;
     }
-    account.password = newPassword;
-    account.passwordSure = true;
+    if (account.restoredMs === restoredMs) {
+      account.password = newPassword;
+      account.passwordSure = true;
+    }
     clients.keep(device, answer);
   },
 };
@@ -129,17 +134,23 @@ const change = (step: ClientStep, account: Account, body: object) => ({
 });
 
 /** Shows a token that was copied earlier, rather of a session that has ended than of one that lives. */
-async function thief({ world, clients, cast, step }: Scene, refresh: boolean): Promise<void> {
+async function thief({ world, clients, cast, step }: Scene): Promise<void> {
   const all = cast.accounts.flatMap(({ devices }) => devices);
   const { nowMs } = world.scheduler;
   const ended = all.filter((device) => [...device.ends()].some(({ ackedMs }) => ackedMs < nowMs));
   const changed = all.filter(({ account, revoked }) => revoked.size > 0 || account.supersedings.length > 0);
   const devices = ended.length > 0 ? ended : changed.length > 0 ? changed : all;
-  const device = devices[step.device % devices.length];
+  const byEnd = (device: Device) =>
+    Math.max(0, ...[...device.ends()].map(({ ackedMs }) => ackedMs).filter((ms) => Number.isFinite(ms)));
+  const device =
+    step.do === 'thief-latest'
+      ? [...devices].sort((a, b) => byEnd(b) - byEnd(a))[0]
+      : devices[step.device % devices.length];
   if (device === undefined) return;
   const options = { isolate: step.isolate };
   // The refresh token of a live session is left alone: to show it would be a theft, which ends the session.
-  if (refresh && ended.includes(device)) return clients.thief(device, device.refresh, 'refresh', options);
+  if (step.do === 'thief-refresh' && ended.includes(device))
+    return clients.thief(device, device.refresh, 'refresh', options);
   const recent = device.copies.slice(-4);
   const token = recent[step.device % recent.length];
   if (token !== undefined) await clients.thief(device, token, 'access', options);

@@ -8,8 +8,9 @@ export type DisturbanceKind =
   | 'unclear'
   /** Redis itself refuses to serve. */
   | 'state'
-  /** Redis refuses single commands. */
+  /** Redis refuses single commands: those that tell of revocations, or others. */
   | 'refusal'
+  | 'refusal-elsewhere'
   /** One shard is down. */
   | 'shard'
   /** Redis has lost its data. */
@@ -28,10 +29,10 @@ export interface Disturbance {
   readonly shard?: number | undefined;
 }
 
+/** A cron run that has come to its end. */
 export interface CronRun {
   readonly fromMs: number;
-  /** Infinite while it runs, and for one that was killed. */
-  toMs: number;
+  readonly toMs: number;
 }
 
 /** After the last call that was sent during a disturbance has been given up, it is over for good. */
@@ -62,40 +63,50 @@ export class Timeline {
     );
   }
 
-  /** Whether Redis was in order between two times, for long enough that every breaker has noticed. */
-  calm(fromMs: number, toMs: number, shard?: number): boolean {
-    return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => kind === 'database');
+  /**
+   * Whether Redis was in order between two times, for long enough that every breaker has noticed.
+   *
+   * @param ignored kinds that do not count
+   */
+  calm(fromMs: number, toMs: number, shard?: number, ignored: readonly DisturbanceKind[] = ['database']): boolean {
+    return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => ignored.includes(kind));
   }
 
   /**
    * Until when a change that was asked for at `sinceMs` and acknowledged at `ackedMs` may be without effect in another
-   * isolate, as a request of `atMs` sees it.
+   * isolate, as a request between `atMs` and `untilMs` sees it.
+   *
+   * @param awayMs the bound while Redis is away
    */
   excusedUntil(
     { sinceMs, ackedMs, by }: { sinceMs: number; ackedMs: number; by: Isolate },
-    atMs: number,
+    awayMs: number,
+    { atMs, untilMs }: { atMs: number; untilMs: number },
     shard?: number,
   ): number {
     // A breaker that an earlier outage opened may keep the isolate that makes the change from telling Redis.
-    const found = this.between(sinceMs - BOUNDS.breakerMs, atMs, shard);
+    const found = this.between(sinceMs - BOUNDS.breakerMs, untilMs, shard);
     const redis = found.filter(({ kind, toMs }) => kind !== 'database' && !(kind === 'flush' && toMs < sinceMs));
     if (redis.every(({ kind }) => kind === 'flush')) return ackedMs + BOUNDS.upMs;
     const ongoing = redis.filter(({ toMs }) => toMs + TAIL_MS >= atMs);
     if (ongoing.length > 0) {
-      const throughout = ongoing.some(({ kind, fromMs }) => kind === 'away' && fromMs + TAIL_MS < sinceMs);
-      return throughout ? ackedMs + BOUNDS.awayMs : Number.POSITIVE_INFINITY;
+      const throughout = ongoing.some(
+        (one) => one.kind === 'away' && one.fromMs + TAIL_MS < sinceMs && one.toMs >= untilMs,
+      );
+      return throughout ? ackedMs + awayMs : Number.POSITIVE_INFINITY;
     }
     const lastMs = Math.max(ackedMs, ...found.filter(({ toMs }) => toMs < atMs).map(({ toMs }) => toMs + TAIL_MS));
     const restored = redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs);
-    const cronMs = this.#firstCronAfter(lastMs) + BOUNDS.afterCronMs;
+    const cronMs = this.#firstCronAfter(lastMs, shard) + BOUNDS.afterCronMs;
     if (restored || by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return cronMs;
     return Math.min(cronMs, lastMs + BOUNDS.recoveredMs);
   }
 
-  #firstCronAfter(ms: number): number {
-    return Math.min(
-      Number.POSITIVE_INFINITY,
-      ...this.crons.filter(({ fromMs }) => fromMs >= ms).map(({ toMs }) => toMs),
+  /** When a cron run has ended during which all was in order that concerns this shard. */
+  #firstCronAfter(ms: number, shard: number | undefined): number {
+    const undisturbed = this.crons.filter(
+      ({ fromMs, toMs }) => fromMs >= ms && this.between(fromMs, toMs, shard).every(({ kind }) => kind === 'flush'),
     );
+    return Math.min(Number.POSITIVE_INFINITY, ...undisturbed.map(({ toMs }) => toMs));
   }
 }

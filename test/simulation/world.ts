@@ -171,16 +171,11 @@ export class World {
 
   async cron(index: number): Promise<void> {
     const isolate = this.isolates[index]!;
-    const run = { fromMs: this.scheduler.nowMs, toMs: Number.POSITIVE_INFINITY };
-    const before = this.timeline.disturbances.length;
+    const fromMs = this.scheduler.nowMs;
     this.trace(() => `cron begins at ${isolate.name}`);
     await isolate.scheduled();
-    const { nowMs } = this.scheduler;
     this.trace(() => `cron has ended at ${isolate.name}`);
-    const disturbed = this.timeline.disturbances.some(({ toMs }, at) => at >= before || toMs >= run.fromMs);
-    if (disturbed) return;
-    run.toMs = nowMs;
-    this.timeline.crons.push(run);
+    this.timeline.crons.push({ fromMs, toMs: this.scheduler.nowMs });
   }
 
   kill(index: number): void {
