@@ -1,7 +1,8 @@
 import { currentInvocation } from './isolate.ts';
 import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
-import type { Query, QueryResult, SqlStore } from './sqlite.ts';
+import type { DatabaseSession, Replication } from './replication.ts';
+import type { Query, QueryResult } from './sqlite.ts';
 
 /** What happens to calls of D1. */
 export type DatabaseMode =
@@ -17,7 +18,7 @@ export type DatabaseMode =
 export interface DatabaseDeps {
   scheduler: Scheduler;
   random: Random;
-  store: SqlStore;
+  store: Replication;
   trace: (line: () => string) => void;
   unsettled: (kind: 'database', fromMs: number, toMs: number) => void;
 }
@@ -41,22 +42,35 @@ export class SimulatedDatabase {
 
   /** What `env.DB` is. */
   binding(): object {
-    const session = () => {
-      const prepare = (sql: string) => new Statement(this, sql, []);
+    const begin = (session: () => DatabaseSession) => {
+      const prepare = (sql: string) => new Statement(this, session(), sql, []);
       const batch = async (statements: readonly Statement[]) =>
-        (await this.#call(statements.map(({ query }) => query))).map(shape);
+        (
+          await this.#call(
+            statements.map(({ query }) => query),
+            session(),
+          )
+        ).map(shape);
       return { prepare, batch, getBookmark: () => null };
     };
-    return { ...session(), withSession: session };
+    // Without a session every query goes to the primary.
+    const primary = begin(() => ({ bookmark: undefined }));
+    return {
+      ...primary,
+      withSession(constraint = 'first-unconstrained') {
+        const session = { bookmark: constraint === 'first-primary' ? undefined : 0 };
+        return begin(() => session);
+      },
+    };
   }
 
-  async one(query: Query): Promise<QueryResult> {
-    const [result] = await this.#call([query]);
+  async one(query: Query, session: DatabaseSession): Promise<QueryResult> {
+    const [result] = await this.#call([query], session);
     if (result === undefined) throw new Error('unreachable');
     return result;
   }
 
-  #call(queries: readonly Query[]): Promise<QueryResult[]> {
+  #call(queries: readonly Query[], session: DatabaseSession): Promise<QueryResult[]> {
     const { scheduler, random, store, trace } = this.#deps;
     const invocation = currentInvocation();
     const who = `${invocation.isolate.name} [${invocation.label}]`;
@@ -86,19 +100,21 @@ export class SimulatedDatabase {
           return undefined;
         }
         let results: QueryResult[];
+        let replica: boolean;
         try {
           for (const { values } of queries) {
             if (values.length > MAX_VALUES) throw new Error('too many SQL variables: SQLITE_ERROR');
           }
-          results = store.run(queries);
+          ({ results, replica } = store.run(queries, session, scheduler.nowMs));
         } catch (error) {
           const text = error instanceof Error ? error.message : String(error);
           const unique = text.includes('UNIQUE') ? ': SQLITE_CONSTRAINT' : ': SQLITE_ERROR';
           trace(() => `${who} -> D1: ${text}: ${brief(queries)}`);
           return arrive(() => reject(new Error(`D1_ERROR: ${text}${unique}`)));
         }
+        const where = replica ? ' replica' : '';
         const after = fate.outcome === 'response-lost' ? ' (committed, response lost)' : '';
-        trace(() => `${who} -> D1: ${brief(queries)} = ${counts(results)}${after}`);
+        trace(() => `${who} -> D1${where}: ${brief(queries)} = ${counts(results)}${after}`);
         return fate.outcome === 'response-lost' ? fail() : arrive(() => resolve(results));
       });
     });
@@ -132,18 +148,20 @@ export class SimulatedDatabase {
 class Statement {
   readonly query: Query;
   readonly #database: SimulatedDatabase;
+  readonly #session: DatabaseSession;
 
-  constructor(database: SimulatedDatabase, sql: string, values: readonly unknown[]) {
+  constructor(database: SimulatedDatabase, session: DatabaseSession, sql: string, values: readonly unknown[]) {
     this.#database = database;
+    this.#session = session;
     this.query = { sql, values };
   }
 
   bind(...values: unknown[]): Statement {
-    return new Statement(this.#database, this.query.sql, values);
+    return new Statement(this.#database, this.#session, this.query.sql, values);
   }
 
   async all(): Promise<object> {
-    return shape(await this.#database.one(this.query));
+    return shape(await this.#database.one(this.query, this.#session));
   }
 
   run(): Promise<object> {
@@ -151,12 +169,12 @@ class Statement {
   }
 
   async raw(options?: { columnNames?: boolean }): Promise<unknown[][]> {
-    const { columns, rows } = await this.#database.one(this.query);
+    const { columns, rows } = await this.#database.one(this.query, this.#session);
     return options?.columnNames === true ? [columns, ...rows] : rows;
   }
 
   async first(column?: string): Promise<unknown> {
-    const [row] = objects(await this.#database.one(this.query));
+    const [row] = objects(await this.#database.one(this.query, this.#session));
     if (row === undefined) return null;
     return column === undefined ? row : row[column];
   }

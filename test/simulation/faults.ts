@@ -69,10 +69,11 @@ export class Faults {
         timeline.note('database', now, now);
         return;
       case 'database-saves': {
-        const restore = world.store.save();
+        const copies = world.store.copy();
         const forget = world.model.remember(this.#accounts, now);
         this.#bookmarks.set(fault.label, () => {
-          restore();
+          world.store.load(copies);
+          world.replication.changed(copies, world.scheduler.nowMs);
           forget(world.scheduler.nowMs);
         });
         return;

@@ -162,11 +162,11 @@ export class Model {
   remember(accounts: readonly Account[], savedMs: number): (restoredMs: number) => void {
     const states = accounts.map((account) => {
       const { password, passwordSure, role, closed, deleted } = account;
-      return { account, then: { password, passwordSure, role, closed, deleted } };
+      return { account, before: { password, passwordSure, role, closed, deleted } };
     });
     return (restoredMs) => {
-      for (const { account, then } of states) {
-        Object.assign(account, then);
+      for (const { account, before } of states) {
+        Object.assign(account, before);
         account.roleSure = false;
         const lost = (one: { ackedMs: number }) => one.ackedMs >= savedMs;
         for (const ending of [...account.endings, ...account.supersedings].filter(lost)) ending.ackedMs = Infinity;

@@ -87,6 +87,8 @@ export type Step = ClientStep | Fault;
 export interface Plan {
   seed: number;
   clocks: { offsetMs: number; driftPpm: number }[];
+  /** Whether D1 reads from replicas where it may. */
+  replicas?: boolean;
   /** After the last step faults end, and what was acknowledged must come into force. */
   lengthMs: number;
   steps: Step[];
@@ -140,7 +142,7 @@ export function planOf(seed: number): Plan {
     steps.push(...chase(random, at));
   }
   steps.sort((a, b) => a.at - b.at);
-  return { seed, clocks, lengthMs, steps };
+  return { seed, clocks, ...(random.chance(0.25) && { replicas: true }), lengthMs, steps };
 }
 
 function clientStep(random: Random, at: number): ClientStep {

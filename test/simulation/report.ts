@@ -4,7 +4,7 @@ import type { RunResult } from './run.ts';
 import { BEGIN_MS } from './scheduler.ts';
 
 /** A plan as a line a step. */
-export function planText({ seed, clocks, steps }: Plan): string {
+export function planText({ seed, clocks, replicas, steps }: Plan): string {
   const skewed = clocks.flatMap(({ offsetMs, driftPpm }, index) =>
     offsetMs === 0 && driftPpm === 0 ? [] : [`${String.fromCharCode(65 + index)} ${offsetMs} ms, ${driftPpm} ppm`],
   );
@@ -13,7 +13,12 @@ export function planText({ seed, clocks, steps }: Plan): string {
     return `${(at / 1_000).toFixed(3).padStart(9)}  ${what} ${details.join(' ')}`;
   });
   const clockLine = skewed.length > 0 ? [`  clocks: ${skewed.join('; ')}`] : [];
-  return [`plan of seed ${seed}, ${steps.length} steps:`, ...clockLine, ...lines].join('\n');
+  return [
+    `plan of seed ${seed}, ${steps.length} steps:`,
+    ...clockLine,
+    ...(replicas === true ? ['  D1 has read replicas'] : []),
+    ...lines,
+  ].join('\n');
 }
 
 export function violationText({ invariant, atMs, text }: Violation): string {

@@ -86,7 +86,9 @@ async function setUp(world: World, clients: Clients): Promise<Cast> {
   const work = async () => {
     await clients.register(admin, 0);
     // As `npm run admin -- grant` does, before anything is cached.
-    store.run([{ sql: "UPDATE users SET role = 'admin' WHERE id = ?", values: [admin.id] }]);
+    const grant = [{ sql: "UPDATE users SET role = 'admin' WHERE id = ?", values: [admin.id] }];
+    store.run(grant);
+    world.replication.changed(grant, scheduler.nowMs);
     await clients.login(admin, { isolate: 0 });
     admin.role = 'admin';
     await Promise.all(

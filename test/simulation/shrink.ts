@@ -34,6 +34,10 @@ export async function shrink(stage: Stage, plan: Plan, invariant: Invariant): Pr
   }
 
   await attempt({ ...best, clocks: best.clocks.map(() => ({ offsetMs: 0, driftPpm: 0 })) });
+  if (best.replicas === true) {
+    const { replicas: _, ...without } = best;
+    await attempt(without);
+  }
   for (const [index, step] of best.steps.entries()) {
     if ('lose' in step && step.lose !== undefined) {
       const { lose: _, ...without } = step;

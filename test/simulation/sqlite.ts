@@ -20,6 +20,11 @@ export interface QueryResult {
   changes: number;
 }
 
+export interface TableRows {
+  table: string;
+  rows: ReturnType<Prepared['all']>;
+}
+
 /** The product's schema on SQLite in memory. One serves all runs of a process, one after the other. */
 export class SqlStore {
   readonly #db: Sqlite = new DatabaseSync(':memory:');
@@ -55,19 +60,20 @@ export class SqlStore {
     }
   }
 
-  /** Copies every table aside, for a point-in-time recovery. */
-  save(): () => void {
-    const copies = this.#tables.map((table) => ({ table, rows: this.#db.prepare(`SELECT * FROM "${table}"`).all() }));
-    return () => {
-      this.reset();
-      for (const { table, rows } of copies) {
-        for (const row of rows) {
-          const names = Object.keys(row);
-          const insert = `INSERT INTO "${table}" (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})`;
-          this.#db.prepare(insert).run(...Object.values(row));
-        }
+  /** All rows, for a recovery or a replica. */
+  copy(): TableRows[] {
+    return this.#tables.map((table) => ({ table, rows: this.#db.prepare(`SELECT * FROM "${table}"`).all() }));
+  }
+
+  load(copies: readonly TableRows[]): void {
+    this.reset();
+    for (const { table, rows } of copies) {
+      for (const row of rows) {
+        const names = Object.keys(row);
+        const insert = `INSERT INTO "${table}" (${names.join(', ')}) VALUES (${names.map(() => '?').join(', ')})`;
+        this.#db.prepare(insert).run(...Object.values(row));
       }
-    };
+    }
   }
 
   #runOne({ sql, values }: Query): QueryResult {

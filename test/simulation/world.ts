@@ -15,6 +15,7 @@ import type { Random } from './random.ts';
 import { realmsOf } from './realm.ts';
 import type { Realm } from './realm.ts';
 import { SimulatedRedis } from './redis.ts';
+import { Replication } from './replication.ts';
 import { BEGIN_MS, Scheduler } from './scheduler.ts';
 import { SqlStore } from './sqlite.ts';
 import { Timeline } from './timeline.ts';
@@ -23,6 +24,7 @@ import { Timeline } from './timeline.ts';
 export interface Stage {
   engine: Engine;
   store: SqlStore;
+  replica: SqlStore;
   realms: () => Realm;
   /** Realms that no isolate lives in. */
   free: Realm[];
@@ -32,7 +34,7 @@ export interface Stage {
 export async function buildStage(bundle: string): Promise<Stage> {
   const clock = { nowMs: BEGIN_MS };
   const engine = await bootEngine(() => clock.nowMs);
-  return { engine, store: new SqlStore(), realms: realmsOf(bundle), free: [], clock };
+  return { engine, store: new SqlStore(), replica: new SqlStore(), realms: realmsOf(bundle), free: [], clock };
 }
 
 /** One request as a client makes it. */
@@ -63,6 +65,7 @@ export class World {
   readonly redis: SimulatedRedis;
   readonly network: Network;
   readonly database: SimulatedDatabase;
+  readonly replication: Replication;
   readonly isolates: Isolate[] = [];
   readonly lines: string[] = [];
   readonly random: Random;
@@ -86,10 +89,12 @@ export class World {
     const unsettled = (kind: 'network' | 'database', fromMs: number, toMs: number) => timeline.note(kind, fromMs, toMs);
     const random = (label: string) => createRandom(plan.seed, label);
     this.network = new Network({ scheduler, random: random('network'), redis: this.redis, trace, unsettled });
+    const replica = plan.replicas === true ? stage.replica : undefined;
+    this.replication = new Replication(stage.store, replica, random('replication'));
     this.database = new SimulatedDatabase({
       scheduler,
       random: random('database'),
-      store: stage.store,
+      store: this.replication,
       trace,
       unsettled,
     });
