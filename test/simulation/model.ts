@@ -1,7 +1,18 @@
 import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
 import type { Isolate } from './isolate.ts';
 import { shardOf } from './redis.ts';
-import type { Timeline } from './timeline.ts';
+import type { Excuse, Timeline } from './timeline.ts';
+
+/** States of Redis, as violations name them. */
+const STATES: Record<Excuse['state'], string> = {
+  own: 'by the isolate that acknowledged it',
+  up: 'Redis up all the time',
+  away: 'Redis away',
+  flushed: 'Redis up, but flushed',
+  recovered: 'Redis up again',
+  'recovered, its isolate dead': 'Redis up again; the isolate that acknowledged it has died',
+  restored: 'Redis went back in time, and a cron run has been since',
+};
 
 export type Invariant =
   /** Something whose end was acknowledged is accepted after its bound. */
@@ -219,17 +230,18 @@ export class Model {
     if (revoked !== undefined) this.#judge(exchange, revoked, account);
   }
 
-  #judge({ isolate, label, sentMs, arrivedMs }: Exchange, ending: Ending, account: Account): void {
-    const { what, ackedMs, by, possible } = ending;
-    if (!possible || !(ackedMs < sentMs)) return;
-    const excusedMs =
-      by === isolate
-        ? ackedMs
-        : this.#timeline.excusedUntil(ending, BOUNDS.awayMs, { atMs: sentMs, untilMs: arrivedMs }, account.shard);
-    if (sentMs <= excusedMs) return;
-    const since = Math.round(sentMs - ackedMs);
-    const own = by === isolate ? ', by the isolate that acknowledged it' : '';
-    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since} ms after ${what}${own}`);
+  #judge(exchange: Exchange, ending: Ending, account: Account): void {
+    const { isolate, label, sentMs, arrivedMs } = exchange;
+    if (!ending.possible || !(ending.ackedMs < sentMs)) return;
+    const own: Excuse = { state: 'own', untilMs: ending.ackedMs };
+    const { state, untilMs } = ending.by === isolate ? own : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
+    if (sentMs <= untilMs) return;
+    const since = `${Math.round(sentMs - ending.ackedMs)} ms after ${ending.what} (${STATES[state]})`;
+    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since}`);
+  }
+
+  #excuse({ sentMs, arrivedMs }: Exchange, change: Write | Ending, awayMs: number, { shard }: Account): Excuse {
+    return this.#timeline.excuse(change, awayMs, { atMs: sentMs, untilMs: arrivedMs }, shard);
   }
 
   /** An honest client was answered 401, and not for a token that it may refresh. */
@@ -248,28 +260,22 @@ export class Model {
   }
 
   /** A user's name was served. */
-  served({ isolate, label, sentMs, arrivedMs }: Exchange, account: Account, value: string): void {
+  served(exchange: Exchange, account: Account, value: string): void {
+    const { isolate, label, sentMs, arrivedMs } = exchange;
     const write = account.names.find((one) => one.value === value);
     if (write === undefined && account.restoredMs === undefined) {
       this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows the name ${value}, which was never written`);
       return;
     }
-    // A write whose response was lost may have been made any time until its deadline.
     const { ackedMs = account.restoredMs ?? 0, sinceMs = 0 } = write ?? {};
+    // A write whose response was lost may have been made any time until its deadline.
     const madeMs = Number.isFinite(ackedMs) ? ackedMs : sinceMs + 20_000;
     for (const later of account.names) {
       if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
-      if (
-        sentMs <=
-        this.#timeline.excusedUntil(later, BOUNDS.cacheAwayMs, { atMs: sentMs, untilMs: arrivedMs }, account.shard)
-      )
-        continue;
-      const since = Math.round(sentMs - later.ackedMs);
-      this.violate(
-        'stale',
-        arrivedMs,
-        `${label} at ${isolate.name} shows ${value}, ${since} ms after ${later.value} was acknowledged`,
-      );
+      const { state, untilMs } = this.#excuse(exchange, later, BOUNDS.cacheAwayMs, account);
+      if (sentMs <= untilMs) continue;
+      const since = `${Math.round(sentMs - later.ackedMs)} ms after ${later.value} was acknowledged (${STATES[state]})`;
+      this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${value}, ${since}`);
       return;
     }
   }
@@ -284,12 +290,14 @@ export class Model {
     }
   }
 
-  #goneFrom({ isolate, label, sentMs, arrivedMs }: Exchange, { deleted, email, shard }: Account): void {
+  #goneFrom(exchange: Exchange, account: Account): void {
+    const { isolate, label, sentMs, arrivedMs } = exchange;
+    const { deleted, email } = account;
     if (deleted === undefined || !(deleted.ackedMs < sentMs)) return;
-    const at = { atMs: sentMs, untilMs: arrivedMs };
-    if (sentMs <= this.#timeline.excusedUntil(deleted, BOUNDS.cacheAwayMs, at, shard)) return;
-    const since = Math.round(sentMs - deleted.ackedMs);
-    this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since} ms after its deletion`);
+    const { state, untilMs } = this.#excuse(exchange, deleted, BOUNDS.cacheAwayMs, account);
+    if (sentMs <= untilMs) return;
+    const since = `${Math.round(sentMs - deleted.ackedMs)} ms after its deletion (${STATES[state]})`;
+    this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since}`);
   }
 
   /** A guess was admitted by the limiter. */

@@ -29,6 +29,12 @@ export interface Disturbance {
   readonly shard?: number | undefined;
 }
 
+/** In which state of Redis a change need not be in force yet, and until when. */
+export interface Excuse {
+  state: 'own' | 'up' | 'away' | 'flushed' | 'recovered' | 'recovered, its isolate dead' | 'restored';
+  untilMs: number;
+}
+
 /** A cron run that has come to its end. */
 export interface CronRun {
   readonly fromMs: number;
@@ -78,28 +84,30 @@ export class Timeline {
    *
    * @param awayMs the bound while Redis is away
    */
-  excusedUntil(
+  excuse(
     { sinceMs, ackedMs, by }: { sinceMs: number; ackedMs: number; by: Isolate },
     awayMs: number,
     { atMs, untilMs }: { atMs: number; untilMs: number },
     shard?: number,
-  ): number {
+  ): Excuse {
     // A breaker that an earlier outage opened may keep the isolate that makes the change from telling Redis.
     const found = this.between(sinceMs - BOUNDS.breakerMs, untilMs, shard);
     const redis = found.filter(({ kind, toMs }) => kind !== 'database' && !(kind === 'flush' && toMs < sinceMs));
-    if (redis.every(({ kind }) => kind === 'flush')) return ackedMs + BOUNDS.upMs;
+    if (redis.length === 0) return { state: 'up', untilMs: ackedMs + BOUNDS.upMs };
+    if (redis.every(({ kind }) => kind === 'flush')) return { state: 'flushed', untilMs: ackedMs + BOUNDS.upMs };
     const ongoing = redis.filter(({ toMs }) => toMs + TAIL_MS >= atMs);
     if (ongoing.length > 0) {
       const throughout = ongoing.some(
         (one) => one.kind === 'away' && one.fromMs + TAIL_MS < sinceMs && one.toMs >= untilMs,
       );
-      return throughout ? ackedMs + awayMs : Number.POSITIVE_INFINITY;
+      return { state: 'away', untilMs: throughout ? ackedMs + awayMs : Number.POSITIVE_INFINITY };
     }
     const lastMs = Math.max(ackedMs, ...found.filter(({ toMs }) => toMs < atMs).map(({ toMs }) => toMs + TAIL_MS));
-    const restored = redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs);
     const cronMs = this.#firstCronAfter(lastMs, shard) + BOUNDS.afterCronMs;
-    if (restored || by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return cronMs;
-    return Math.min(cronMs, lastMs + BOUNDS.recoveredMs);
+    if (redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs))
+      return { state: 'restored', untilMs: cronMs };
+    if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
+    return { state: 'recovered', untilMs: Math.min(cronMs, lastMs + BOUNDS.recoveredMs) };
   }
 
   /** When a cron run has ended during which all was in order that concerns this shard. */
