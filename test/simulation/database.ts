@@ -1,4 +1,5 @@
 import { currentInvocation } from './isolate.ts';
+import type { Invocation } from './isolate.ts';
 import type { Random } from './random.ts';
 import type { Scheduler } from './scheduler.ts';
 import type { DatabaseSession, Replication } from './replication.ts';
@@ -32,6 +33,8 @@ const USUAL_MS = 24;
 /** D1 as a binding shows it, with a network between. */
 export class SimulatedDatabase {
   mode: DatabaseMode | undefined;
+  /** The only isolate that the mode concerns. */
+  only: number | undefined;
   /** How many of the next calls fail, whatever the mode. */
   failNext = 0;
   readonly #deps: DatabaseDeps;
@@ -79,7 +82,7 @@ export class SimulatedDatabase {
     if (invocation.databaseCalls > MAX_CALLS) {
       return Promise.reject(new Error('D1_ERROR: Too many API requests by single Worker invocation.'));
     }
-    const fate = this.#fate();
+    const fate = this.#fate(invocation);
     const before = random.between(1, 12) + fate.lateMs;
     const back = random.between(1, 12) + fate.lateBackMs;
     if (before + back > USUAL_MS) this.#deps.unsettled('database', scheduler.nowMs, scheduler.nowMs + before + back);
@@ -120,22 +123,28 @@ export class SimulatedDatabase {
     });
   }
 
-  #fate(): { outcome: 'fine' | 'failed' | 'lost' | 'response-lost'; lateMs: number; lateBackMs: number } {
+  #fate({ isolate }: Invocation): {
+    outcome: 'fine' | 'failed' | 'lost' | 'response-lost';
+    lateMs: number;
+    lateBackMs: number;
+  } {
     const { random } = this.#deps;
     const fine = { outcome: 'fine' as const, lateMs: 0, lateBackMs: 0 };
     if (this.failNext > 0) {
       this.failNext -= 1;
       return { ...fine, outcome: 'failed' };
     }
-    switch (this.mode) {
+    switch (this.only === undefined || this.only === isolate.index ? this.mode : undefined) {
       case undefined:
         return fine;
       case 'away':
         return { ...fine, outcome: 'failed' };
       case 'hang':
         return { ...fine, outcome: 'lost' };
-      case 'slow':
-        return { ...fine, lateMs: random.between(0, 1_800), lateBackMs: random.between(0, 1_800) };
+      case 'slow': {
+        const way = () => (random.chance(0.6) ? 0 : random.between(0, 1_800));
+        return { ...fine, lateMs: way(), lateBackMs: way() };
+      }
       case 'flaky': {
         const outcome = random.pick(['fine', 'fine', 'failed', 'response-lost', 'late'] as const);
         return outcome === 'late' ? { ...fine, lateMs: random.between(100, 3_000) } : { ...fine, outcome };

@@ -22,18 +22,16 @@ export class Faults {
     const { scheduler, timeline, redis, network, database } = world;
     const now = scheduler.nowMs;
     switch (fault.do) {
-      case 'network':
-        this.#during(
-          'network',
-          fault.mode === 'away' || fault.mode === 'hang' || fault.mode === 'status' ? 'away' : 'unclear',
-          fault.forMs,
-          {
-            begin: () => (network.mode = fault.mode),
-            end: () => (network.mode = undefined),
-            text: `Redis is ${fault.mode}`,
-          },
-        );
+      case 'network': {
+        const { mode, only } = fault;
+        const whole = only === undefined && (mode === 'away' || mode === 'hang' || mode === 'status');
+        this.#during('network', whole ? 'away' : 'unclear', fault.forMs, {
+          begin: () => Object.assign(network, { mode, only }),
+          end: () => (network.mode = undefined),
+          text: `Redis is ${mode}${onlyText(only)}`,
+        });
         return;
+      }
       case 'state':
         this.#during('state', 'state', fault.forMs, {
           begin: () => (redis.state = fault.state),
@@ -56,13 +54,15 @@ export class Faults {
           shard: fault.shard,
         });
         return;
-      case 'database':
+      case 'database': {
+        const { mode, only } = fault;
         this.#during('database', 'database', fault.forMs, {
-          begin: () => (database.mode = fault.mode),
+          begin: () => Object.assign(database, { mode, only }),
           end: () => (database.mode = undefined),
-          text: `D1 is ${fault.mode}`,
+          text: `D1 is ${mode}${onlyText(only)}`,
         });
         return;
+      }
       case 'database-fails':
         world.trace(() => `FAULT: the next ${fault.count} calls of D1 fail`);
         database.failNext = fault.count;
@@ -140,4 +140,6 @@ export class Faults {
   }
 }
 
+const onlyText = (only: number | undefined) =>
+  only === undefined ? '' : ` for isolate ${String.fromCharCode(65 + only)} alone`;
 const shardText = (shard: number | undefined) => (shard === undefined ? '' : ` in shard ${shard}`);

@@ -69,6 +69,8 @@ const CRON_MS = 15 * 60_000;
 
 export interface IsolateOptions {
   name: string;
+  /** Which of the isolates it is: its successor has the same. */
+  index: number;
   realm: Realm;
   env: object;
   clock: Clock;
@@ -81,6 +83,7 @@ export interface IsolateOptions {
 /** One life of an isolate: module state, clock and everything that it has under way. Killed, it never runs again. */
 export class Isolate {
   readonly name: string;
+  readonly index: number;
   readonly clock: Clock;
   readonly bornAtMs: number;
   readonly invocations = new Set<Invocation>();
@@ -93,6 +96,7 @@ export class Isolate {
   constructor(options: IsolateOptions) {
     this.#options = options;
     this.name = options.name;
+    this.index = options.index;
     this.clock = options.clock;
     const { scheduler } = options;
     this.bornAtMs = scheduler.nowMs;

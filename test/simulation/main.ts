@@ -1,4 +1,4 @@
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -21,7 +21,8 @@ const HELP = `npm run simulate -- [options]
   --from N           the first of them (default 1)
   --minutes M        stops after so many minutes
   --invariant NAME   looks at this invariant only
-  --save NAME        keeps the shrunk plan of --seed as a regression test of that name
+  --plan FILE        the same for a plan that was kept, such as test/simulation/regressions/NAME.json
+  --save NAME        keeps the shrunk plan of --seed or --plan as a regression test of that name
   --full             prints the trace of --seed as it is, not shrunk
   --json             prints only { seeds, steps, violations: [{ seed, invariant, trace }] }
   --mutations        breaks the source on purpose, and says after how many seeds that is noticed
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     from: { type: 'string', default: '1' },
     minutes: { type: 'string' },
     invariant: { type: 'string' },
+    plan: { type: 'string' },
     save: { type: 'string' },
     workers: { type: 'string' },
     full: { type: 'boolean', default: false },
@@ -57,11 +59,17 @@ async function main(): Promise<number> {
   }
   if (values.mutations) return tryMutations();
   const bundle = await bundleWorker();
-  return values.seed === undefined ? manySeeds(bundle) : oneSeed(await buildStage(bundle), Number(values.seed));
+  const plan = planGiven();
+  return plan === undefined ? manySeeds(bundle) : onePlan(await buildStage(bundle), plan);
 }
 
-async function oneSeed(stage: Stage, seed: number): Promise<number> {
-  const plan = planOf(seed);
+function planGiven(): Plan | undefined {
+  if (values.plan !== undefined) return (JSON.parse(readFileSync(values.plan, 'utf8')) as { plan: Plan }).plan;
+  return values.seed === undefined ? undefined : planOf(Number(values.seed));
+}
+
+async function onePlan(stage: Stage, plan: Plan): Promise<number> {
+  const { seed } = plan;
   const violations = (await run(stage, plan)).violations.filter(wanted);
   const [first] = violations;
   const shown = first === undefined || values.full ? plan : await shrink(stage, plan, first.invariant);

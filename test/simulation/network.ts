@@ -45,6 +45,8 @@ export interface NetworkDeps {
 /** The way from isolates to Redis and back. */
 export class Network {
   mode: NetworkMode | undefined;
+  /** The only isolate that the mode concerns. */
+  only: number | undefined;
   readonly #deps: NetworkDeps;
 
   constructor(deps: NetworkDeps) {
@@ -57,7 +59,7 @@ export class Network {
     const commands = (JSON.parse(body) as (string | number)[][]).map((command) =>
       command.map(String),
     ) as unknown as Command[];
-    const fate = this.#fate();
+    const fate = this.#fate(invocation);
     const sentAtMs = scheduler.nowMs;
     const before = random.between(1, 8) + fate.lateMs;
     const back = random.between(1, 8) + fate.lateBackMs;
@@ -100,10 +102,10 @@ export class Network {
     });
   }
 
-  #fate(): Fate {
+  #fate({ isolate }: Invocation): Fate {
     const { random } = this.#deps;
     const fine: Fate = { outcome: 'fine', lateMs: 0, lateBackMs: 0 };
-    switch (this.mode) {
+    switch (this.only === undefined || this.only === isolate.index ? this.mode : undefined) {
       case undefined:
         return fine;
       case 'away':

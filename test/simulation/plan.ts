@@ -65,14 +65,14 @@ export interface ClientStep extends ByClient {
 /** Something that goes wrong. */
 export type Fault = Timed &
   (
-    | { do: 'network'; mode: NetworkMode; forMs: number }
+    | { do: 'network'; mode: NetworkMode; forMs: number; only?: number }
     | { do: 'state'; state: ServerState; forMs: number }
     | { do: 'refusal'; kind: Refusal; name: string; part: string; forMs: number }
     | { do: 'shard'; shard: number; forMs: number }
     | { do: 'flush'; shard?: number }
     | { do: 'save'; label: string }
     | { do: 'restore'; label: string; shard?: number }
-    | { do: 'database'; mode: DatabaseMode; forMs: number }
+    | { do: 'database'; mode: DatabaseMode; forMs: number; only?: number }
     | { do: 'database-fails'; count: number }
     | { do: 'database-saves'; label: string }
     | { do: 'database-restores'; label: string }
@@ -247,12 +247,14 @@ function episode(random: Random, at: number, lengthMs: number, index: number): F
     at,
     mode: random.pick(['away', 'hang', 'flaky', 'slow'] as const),
     forMs: random.between(200, 8_000),
+    ...oneIsolate(random),
   });
   const network = (): Fault => ({
     do: 'network',
     at,
     mode: random.pick(['away', 'away', 'hang', 'flaky', 'slow', 'garbage', 'status'] as const),
     forMs,
+    ...(random.chance(0.4) && oneIsolate(random)),
   });
   switch (kind) {
     case 'network':
@@ -339,6 +341,9 @@ function refused(random: Random): { name: string; part: string } {
     { name: 'MGET', part: ':user:' },
   ]);
 }
+
+/** It may be one isolate's way alone that is bad. */
+const oneIsolate = (random: Random) => (random.chance(0.4) ? { only: random.between(0, ISOLATES - 1) } : {});
 
 const oneShard = (random: Random) => (random.chance(0.3) ? { shard: random.between(0, SHARDS - 1) } : {});
 

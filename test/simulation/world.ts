@@ -202,6 +202,7 @@ export class World {
     const life = (this.#births += 1);
     const letter = String.fromCharCode(65 + index);
     return new Isolate({
+      index,
       name: life <= ISOLATES ? letter : `${letter}${life}`,
       realm,
       // A new object: the Worker's state hangs on its settings.
