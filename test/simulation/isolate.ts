@@ -89,6 +89,8 @@ export class Isolate {
   readonly invocations = new Set<Invocation>();
   alive = true;
   diedAtMs = Number.POSITIVE_INFINITY;
+  /** When its log last said that it trusts a Redis that is back. */
+  trustedAtMs = Number.NEGATIVE_INFINITY;
   readonly #options: IsolateOptions;
   #timers = 0;
   readonly #cancels = new Map<number, () => void>();

@@ -72,7 +72,7 @@ async function onePlan(stage: Stage, plan: Plan): Promise<number> {
   const { seed } = plan;
   const violations = (await run(stage, plan)).violations.filter(wanted);
   const [first] = violations;
-  const shown = first === undefined || values.full ? plan : await shrink(stage, plan, first.invariant);
+  const shown = first === undefined || values.full ? plan : await shrink(stage, plan, first);
   const result = await run(stage, shown, { tracing: true });
   console.log(traceText(shown, result));
   if (first === undefined) {
@@ -126,7 +126,7 @@ async function manySeeds(bundle: string): Promise<number> {
     const violations = [];
     for (const [index, { seed, violation }] of found.entries()) {
       const { invariant } = violation;
-      const plan = index < SHRUNK ? await shrink(stage!, planOf(seed), invariant) : planOf(seed);
+      const plan = index < SHRUNK ? await shrink(stage!, planOf(seed), violation) : planOf(seed);
       violations.push({ seed, invariant, trace: traceText(plan, await run(stage!, plan, { tracing: true })) });
     }
     console.log(JSON.stringify({ seeds: done_, steps, violations }));

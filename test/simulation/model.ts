@@ -10,6 +10,7 @@ const STATES: Record<Excuse['state'], string> = {
   away: 'Redis away',
   flushed: 'Redis up, but flushed',
   recovered: 'Redis up again',
+  trusted: 'the isolate has told Redis everything, it says, and trusts it again',
   'recovered, its isolate dead': 'Redis up again; the isolate that acknowledged it has died',
   restored: 'Redis went back in time, and a cron run has been since',
 };
@@ -38,6 +39,8 @@ export type Invariant =
 
 export interface Violation {
   invariant: Invariant;
+  /** In which state of Redis, where that matters: a shrunk plan fails in the same one. */
+  state?: Excuse['state'];
   atMs: number;
   text: string;
 }
@@ -161,8 +164,8 @@ export class Model {
     this.#timeline = timeline;
   }
 
-  violate(invariant: Invariant, atMs: number, text: string): void {
-    this.violations.push({ invariant, atMs, text });
+  violate(invariant: Invariant, atMs: number, text: string, state?: Excuse['state']): void {
+    this.violations.push({ invariant, atMs, text, ...(state !== undefined && { state }) });
   }
 
   /**
@@ -233,11 +236,15 @@ export class Model {
   #judge(exchange: Exchange, ending: Ending, account: Account): void {
     const { isolate, label, sentMs, arrivedMs } = exchange;
     if (!ending.possible || !(ending.ackedMs < sentMs)) return;
-    const own: Excuse = { state: 'own', untilMs: ending.ackedMs };
-    const { state, untilMs } = ending.by === isolate ? own : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
+    const { state, untilMs } =
+      ending.by === isolate
+        ? ({ state: 'own', untilMs: ending.ackedMs } as const)
+        : this.#timeline.trusted(ending, isolate, arrivedMs, account.shard)
+          ? ({ state: 'trusted', untilMs: isolate.trustedAtMs } as const)
+          : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
     if (sentMs <= untilMs) return;
     const since = `${Math.round(sentMs - ending.ackedMs)} ms after ${ending.what} (${STATES[state]})`;
-    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since}`);
+    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since}`, state);
   }
 
   #excuse({ sentMs, arrivedMs }: Exchange, change: Write | Ending, awayMs: number, { shard }: Account): Excuse {
@@ -275,7 +282,7 @@ export class Model {
       const { state, untilMs } = this.#excuse(exchange, later, BOUNDS.cacheAwayMs, account);
       if (sentMs <= untilMs) continue;
       const since = `${Math.round(sentMs - later.ackedMs)} ms after ${later.value} was acknowledged (${STATES[state]})`;
-      this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${value}, ${since}`);
+      this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${value}, ${since}`, state);
       return;
     }
   }
@@ -297,7 +304,7 @@ export class Model {
     const { state, untilMs } = this.#excuse(exchange, deleted, BOUNDS.cacheAwayMs, account);
     if (sentMs <= untilMs) return;
     const since = `${Math.round(sentMs - deleted.ackedMs)} ms after its deletion (${STATES[state]})`;
-    this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since}`);
+    this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since}`, state);
   }
 
   /** A guess was admitted by the limiter. */

@@ -1,15 +1,19 @@
-import type { Invariant } from './model.ts';
+import type { Violation } from './model.ts';
 import type { Plan } from './plan.ts';
 import { run } from './run.ts';
 import type { Stage } from './world.ts';
 
 /**
- * The fewest steps of a plan that still violate an invariant (delta debugging: Zeller and Hildebrandt, Simplifying and
+ * The fewest steps of a plan that still violate an invariant in the same way (delta debugging: Zeller and Hildebrandt, Simplifying and
  * Isolating Failure-Inducing Input, 2002), then without losses and with true clocks, where those do not matter.
  */
-export async function shrink(stage: Stage, plan: Plan, invariant: Invariant): Promise<Plan> {
+export async function shrink(
+  stage: Stage,
+  plan: Plan,
+  { invariant, state }: Pick<Violation, 'invariant' | 'state'>,
+): Promise<Plan> {
   const fails = async (candidate: Plan) =>
-    (await run(stage, candidate)).violations.some((violation) => violation.invariant === invariant);
+    (await run(stage, candidate)).violations.some((one) => one.invariant === invariant && one.state === state);
 
   let best = plan;
   const attempt = async (candidate: Plan) => {

@@ -31,7 +31,7 @@ export interface Disturbance {
 
 /** In which state of Redis a change need not be in force yet, and until when. */
 export interface Excuse {
-  state: 'own' | 'up' | 'away' | 'flushed' | 'recovered' | 'recovered, its isolate dead' | 'restored';
+  state: 'own' | 'up' | 'away' | 'flushed' | 'trusted' | 'recovered' | 'recovered, its isolate dead' | 'restored';
   untilMs: number;
 }
 
@@ -43,6 +43,9 @@ export interface CronRun {
 
 /** After the last call that was sent during a disturbance has been given up, it is over for good. */
 const TAIL_MS = 2_100;
+
+/** What is committed while an isolate is about to close its breaker is delivered by the one that committed it. */
+const SETTLING_MS = 100;
 
 /** Everything that was out of order, and when: what excuses a late effect. */
 export class Timeline {
@@ -108,6 +111,28 @@ export class Timeline {
       return { state: 'restored', untilMs: cronMs };
     if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
     return { state: 'recovered', untilMs: Math.min(cronMs, lastMs + BOUNDS.recoveredMs) };
+  }
+
+  /**
+   * Whether an isolate has trusted a recovered Redis since a change was acknowledged: before that it delivers what the
+   * outbox holds, whatever other isolates do.
+   */
+  trusted(
+    { ackedMs }: { ackedMs: number },
+    { trustedAtMs }: { trustedAtMs: number },
+    untilMs: number,
+    shard?: number,
+  ): boolean {
+    const slow = this.between(trustedAtMs - TAIL_MS, trustedAtMs).some(({ kind }) => kind === 'database');
+    if (ackedMs + (slow ? 2 * TAIL_MS : SETTLING_MS) > trustedAtMs) return false;
+    return this.disturbances.every(
+      ({ kind, fromMs, toMs, shard: its }) =>
+        kind === 'database' ||
+        kind === 'flush' ||
+        toMs < trustedAtMs ||
+        fromMs > untilMs ||
+        (its !== undefined && its !== shard),
+    );
   }
 
   /** When a cron run has ended during which all was in order that concerns this shard. */

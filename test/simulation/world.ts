@@ -219,6 +219,7 @@ export class World {
   }
 
   #log(isolate: Isolate, line: string): void {
+    if (line.includes('"event":"redis.available"')) isolate.trustedAtMs = this.scheduler.nowMs;
     this.trace(() => `${isolate.name} logs ${line}`);
   }
 }
