@@ -89,7 +89,7 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
 
 const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
   async list({ world, clients, cast: { admin, accounts }, step }) {
-    const answer = await clients.honest(admin, { ...where(step), method: 'GET', path: '/v1/users?limit=50' });
+    const answer = await clients.honest(admin, { ...where(step), method: 'GET', path: '/v1/users' });
     if (answer?.exchange.status !== 200) return;
     world.model.listed(answer.exchange, accounts, answer.body['items'] as { id: string; name: string }[]);
   },
