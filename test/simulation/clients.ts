@@ -172,7 +172,8 @@ export class Clients {
       this.#world.trace(() => `${what} is acknowledged`);
       return answer;
     }
-    if (status < 500) ending.possible = false;
+    // A 404 or 409 may tell of the same request before, whose response was lost.
+    if (status === 403) ending.possible = false;
     return undefined;
   }
 

@@ -72,13 +72,14 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     const call = { ...where(step), method: 'POST', path: '/v1/auth/password', body };
     account.passwordSure = false;
     const { restoredMs } = account;
+    // Until the response is there its access token may be refused already. When that is lost, and the change was made,
+    // the device's tokens are no good any more, and its owner logs in.
+    const { unsure } = device;
+    device.unsure = true;
     const what = `the new password of ${account.email}`;
     const answer = await clients.ends(device, account.endings, what, call, device);
-    if (answer === undefined) {
-      // It may have been made: then the device's tokens are no good any more, and its owner logs in.
-      device.unsure = true;
-      return;
-    }
+    if (answer === undefined) return;
+    device.unsure = unsure;
     if (account.restoredMs === restoredMs) {
       account.password = newPassword;
       account.passwordSure = true;
