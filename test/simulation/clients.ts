@@ -108,6 +108,8 @@ export class Clients {
         return true;
       }
       if (exchange.status === 401) {
+        // A new password has brought other tokens meanwhile.
+        if (device.refresh !== used) return true;
         model.refused(exchange, device);
         return false;
       }
