@@ -30,6 +30,8 @@ export class SqlStore {
   readonly #db: Sqlite = new DatabaseSync(':memory:');
   readonly #prepared = new Map<string, Prepared>();
   readonly #tables: string[];
+  /** What the migrations themselves put in. */
+  readonly #initial: TableRows[];
 
   constructor() {
     for (const file of readdirSync(MIGRATIONS)
@@ -39,11 +41,12 @@ export class SqlStore {
     }
     const found = this.#db.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").all();
     this.#tables = found.map(({ name }) => String(name));
+    this.#initial = this.copy();
   }
 
-  /** Forgets all rows, and the numbers that were given out. */
+  /** As the migrations leave it, numbers that were given out included. */
   reset(): void {
-    for (const table of this.#tables) this.#db.exec(`DELETE FROM "${table}"`);
+    this.load(this.#initial);
   }
 
   /** As one transaction: all or nothing. @throws SQLite's own error */
@@ -66,7 +69,7 @@ export class SqlStore {
   }
 
   load(copies: readonly TableRows[]): void {
-    this.reset();
+    for (const table of this.#tables) this.#db.exec(`DELETE FROM "${table}"`);
     for (const { table, rows } of copies) {
       for (const row of rows) {
         const names = Object.keys(row);
