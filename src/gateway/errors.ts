@@ -24,6 +24,11 @@ export class BackendUnavailable extends Error {
     this.name = 'BackendUnavailable';
     this.sent = sent;
   }
+
+  /** The same error, with what it concerns at its end. */
+  with(concern: string): BackendUnavailable {
+    return new BackendUnavailable(`${this.message} (${concern})`, { sent: this.sent, cause: this.cause });
+  }
 }
 
 /**

@@ -1,48 +1,23 @@
 import { setTimeout } from 'node:timers/promises';
-import { describeAddress, parseAddress } from './address.ts';
-import { createAuthenticate } from './auth.ts';
-import type { Backend, BackendOptions } from './backend.ts';
-import { ClusterBackend } from './backends/cluster.ts';
-import { DirectBackend } from './backends/direct.ts';
-import { SentinelBackend } from './backends/sentinel.ts';
+import { Admission } from './admission.ts';
+import { parseAddress } from './address.ts';
+import { Authenticator, type Tokens } from './auth.ts';
+import type { Backend, BackendEvent, BackendOptions } from './backend.ts';
+import { connectTo, connectToEmbedded } from './backends/connect.ts';
 import { describe } from './client.ts';
-import { startEmbeddedEngine } from './embedded.ts';
+import { Executor } from './executor.ts';
 import type { Log } from './log.ts';
 import { Metrics } from './metrics.ts';
+import type { GatewayOptions } from './options.ts';
+import { PermissionCheck } from './permissionCheck.ts';
+import { BodyBudget } from './request.ts';
+import { RequestLog } from './requestLog.ts';
+import { ScriptTranslator } from './scripts.ts';
 import { createGatewayServer } from './server.ts';
+import { Streams } from './streams.ts';
+import { WrongTokens } from './wrongTokens.ts';
 
-/** Options of {@link startGateway}. */
-export interface GatewayOptions {
-  /**
-   * `redis://[user:password@]host[:port][/database]`, `redis+sentinel://sentinel[,sentinel…]/master-name`,
-   * `redis+cluster://node[,node…]`, each also as `rediss…`. Absent: the embedded engine.
-   */
-  redisUrl?: string;
-  /** PEM file of the authority that signed the certificates of `rediss` servers. @default Node's own list */
-  tlsCaFile?: string;
-  /** Bearer token that allows everything. */
-  token: string;
-  /** Bearer token that allows reading only. */
-  readOnlyToken?: string;
-  /** Address to listen on. @default '127.0.0.1' */
-  host?: string;
-  /** Port to listen on; 0: any that is free. @default 8079 */
-  port?: number;
-  /** Largest request body, in bytes. @default 33_554_432 (32 MiB) */
-  maxRequestBytes?: number;
-  /** Bytes of request bodies held at a time, over all clients; more is answered 503. @default 268_435_456 (256 MiB) */
-  maxBufferedBytes?: number;
-  /** Commands in flight over all clients; more are answered 503. @default 100_000 */
-  maxInFlight?: number;
-  /** Open subscriptions and monitors; more are answered 503. @default 1000 */
-  maxStreams?: number;
-  /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
-  replyTimeoutMs?: number;
-  /** How long `close()` waits for requests in progress, in milliseconds. @default 10_000 */
-  drainTimeoutMs?: number;
-  /** Told of connections made and lost, and of errors. @default nothing is logged */
-  log?: Log;
-}
+export type { GatewayOptions } from './options.ts';
 
 /** A running gateway. */
 export interface Gateway {
@@ -51,6 +26,8 @@ export interface Gateway {
   readonly port: number;
   /** What it talks to, without password: `embedded Valkey 9.1.1`, `redis://127.0.0.1:6379`. */
   readonly backend: string;
+  /** Takes other tokens from now on. Requests in progress go on; streams of tokens that are gone are ended. */
+  setTokens(tokens: Tokens): void;
   /** Takes no further connections, answers what is in flight, and closes everything. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -65,83 +42,133 @@ export interface Gateway {
  * const redis = new Redis({ url: gateway.url, token: 'secret' });
  * ```
  *
- * @throws {SettingsError} when `redisUrl` cannot be used
+ * @throws {SettingsError} when `redisUrl` or `readOnlyRedisUrl` cannot be used
  * @throws an Error with the code `EADDRINUSE` or `EACCES`, and one line of text, when the port is not to be had
  */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { redisUrl, tlsCaFile, token, readOnlyToken, host = '127.0.0.1', port = 8079, log = () => {} } = options;
+  const { redisUrl, readOnlyRedisUrl, token, readOnlyToken, host = '127.0.0.1', port = 8079 } = options;
   const { maxRequestBytes = 32 * 1024 * 1024, maxBufferedBytes = 256 * 1024 * 1024 } = options;
-  const { maxInFlight = 100_000, maxStreams = 1000, replyTimeoutMs, drainTimeoutMs = 10_000 } = options;
+  const { maxInFlight = 100_000, maxStreams = 1000, drainTimeoutMs = 10_000 } = options;
+  const { log = () => {}, logRequests = 'none', tokenInUrl = true } = options;
+  const { maxConnections = 10_000, maxUnprovenConnections = 500, maxWrongTokensPerSecond = 20 } = options;
   const metrics = new Metrics();
-  const { backend, stop } = await connectBackend(redisUrl, tlsCaFile, {
-    replyTimeoutMs,
-    onState(connected, redis, cause) {
-      if (!connected) metrics.connectionLost();
-      if (connected) log({ level: 'info', event: 'redis_connected', redis });
-      else log({ level: 'warn', event: 'redis_lost', redis, reason: describe(cause) });
-    },
-  });
+  const selects = redisUrl !== undefined && namesDatabase(redisUrl);
+  const isEmbedded = redisUrl === undefined;
+  const ownUser = readOnlyRedisUrl === undefined ? 'none' : 'own';
+  const permissions = new PermissionCheck(log, { readOnlyUser: isEmbedded ? 'embedded' : ownUser, selects });
+  const check = async () => {
+    if (isEmbedded) return; // its users are the gateway's own
+    await Promise.all([permissions.checkFull(full), readOnly !== full && permissions.checkReadOnly(readOnly)]);
+  };
+  const { full, readOnly, stop } = await connect(options, metrics, log, () => void check());
+
+  const authenticator = new Authenticator(tokensOf(token, readOnlyToken));
+  const admission = new Admission(maxInFlight);
+  const streamLimit = { open: 0, most: maxStreams };
+  const scripts = new ScriptTranslator();
+  const door = (backend: Backend, access: 'full' | 'read-only') => {
+    const scriptsRefused = access === 'full' ? () => undefined : permissions.scriptsRefused;
+    const executor = new Executor({ backend, access, scriptsRefused, admission, scripts });
+    return { backend, executor, streams: new Streams(backend, streamLimit) };
+  };
+  const doors = { full: door(full, 'full'), 'read-only': door(readOnly, 'read-only') };
   const server = createGatewayServer({
-    backend,
-    authenticate: createAuthenticate(token, readOnlyToken),
+    doors,
+    authenticator,
+    wrongTokens: new WrongTokens(maxWrongTokensPerSecond, (wrong, refused) =>
+      log({ level: 'warn', event: 'wrong_tokens', inOneSecond: wrong, answeredWith429: refused }),
+    ),
+    tokenInUrl,
     maxRequestBytes,
-    maxBufferedBytes,
-    maxInFlight,
-    maxStreams,
+    budget: new BodyBudget(maxBufferedBytes),
+    admission,
+    streamLimit,
+    maxConnections,
+    maxUnproven: maxUnprovenConnections,
     metrics,
+    requestLog: new RequestLog(log, logRequests),
     log,
   });
+  const closeBackends = (graceMs: number) =>
+    Promise.all([full.close(graceMs), ...(readOnly === full ? [] : [readOnly.close(graceMs)])]);
   try {
     await server.listen(host, port);
   } catch (error) {
-    await backend.close(0);
+    await closeBackends(0);
     await stop();
     throw error;
   }
 
   // Where Redis is there, the first request finds it connected; where it is not, the start does not depend on it.
-  await Promise.race([backend.firstAttempt, setTimeout(1000, undefined, { ref: false })]);
+  const started = Promise.all([full.firstAttempt, readOnly.firstAttempt]).then(check);
+  await Promise.race([started, setTimeout(1000, undefined, { ref: false })]);
   const { address } = server;
   let closing: Promise<void> | undefined;
   const close = () =>
     (closing ??= (async () => {
-      log({ level: 'info', event: 'draining', commandsInFlight: server.inFlight });
+      log({ level: 'info', event: 'draining', commandsInFlight: admission.inFlight });
       const deadline = performance.now() + drainTimeoutMs;
       await server.close(drainTimeoutMs);
       // What is still due now belongs to clients that have gone away.
-      await backend.close(Math.max(0, deadline - performance.now()));
+      await closeBackends(Math.max(0, deadline - performance.now()));
       await stop();
     })());
   return {
     url: `http://${address.family === 'IPv6' ? `[${address.address}]` : address.address}:${address.port}`,
     port: address.port,
-    backend: backend.description,
+    backend: full.description,
+    setTokens(tokens) {
+      authenticator.replace(tokens);
+      for (const { streams } of Object.values(doors)) streams.endInvalid((id) => authenticator.isValid(id));
+    },
     close,
     [Symbol.asyncDispose]: close,
   };
 }
 
-async function connectBackend(
-  redisUrl: string | undefined,
-  tlsCaFile: string | undefined,
-  options: BackendOptions,
-): Promise<{ backend: Backend; stop: () => Promise<void> }> {
+/** The backends of both tokens; one and the same where the read-only token has no Redis user of its own. */
+async function connect(
+  options: GatewayOptions,
+  metrics: Metrics,
+  log: Log,
+  onConnected: () => void,
+): Promise<{ full: Backend; readOnly: Backend; stop: () => Promise<void> }> {
+  const { redisUrl, readOnlyRedisUrl, tlsCaFile, replyTimeoutMs, scriptTimeoutMs } = options;
+  const backendOptions: BackendOptions = {
+    replyTimeoutMs,
+    scriptTimeoutMs,
+    onState(connected, redis, cause) {
+      if (!connected) metrics.count('connectionLost');
+      if (connected) log({ level: 'info', event: 'redis_connected', redis });
+      else log({ level: 'warn', event: 'redis_lost', redis, reason: describe(cause) });
+      // Not in this turn: the backend is still taking the connection over.
+      if (connected) setImmediate(onConnected);
+    },
+    onEvent(event: BackendEvent) {
+      if (event.event === 'script_killed') metrics.count('scriptKilled');
+      log({ level: event.event === 'script_killed' ? 'warn' : 'error', ...event });
+    },
+  };
   if (redisUrl === undefined) {
-    const engine = await startEmbeddedEngine();
-    const source = { resolve: () => Promise.resolve(engine.endpoint) };
-    const backend = new DirectBackend(source, `embedded ${engine.version}`, options);
-    return { backend, stop: () => engine.stop() };
+    return connectToEmbedded(backendOptions, {
+      hangTimeoutMs: scriptTimeoutMs,
+      onRestart(reason) {
+        metrics.count('engineRestarted');
+        log({ level: 'error', event: 'embedded_engine_restarted', reason, dataLost: true });
+      },
+    });
   }
-  const address = parseAddress(redisUrl, tlsCaFile);
-  const description = describeAddress(address);
-  const stop = () => Promise.resolve();
-  if (address.kind === 'direct') {
-    const source = { resolve: () => Promise.resolve(address.endpoint) };
-    return { backend: new DirectBackend(source, description, options), stop };
-  }
-  const backend =
-    address.kind === 'sentinel'
-      ? new SentinelBackend(address, description, options)
-      : new ClusterBackend(address.seeds, description, options);
-  return { backend, stop };
+  const full = connectTo(redisUrl, tlsCaFile, backendOptions);
+  const readOnly = readOnlyRedisUrl === undefined ? full : connectTo(readOnlyRedisUrl, tlsCaFile, backendOptions);
+  return { full, readOnly, stop: () => Promise.resolve() };
+}
+
+function namesDatabase(redisUrl: string): boolean {
+  const address = parseAddress(redisUrl);
+  if (address.kind === 'direct') return address.endpoint.database !== undefined;
+  return address.kind === 'sentinel' && address.login.database !== undefined;
+}
+
+function tokensOf(token: string | readonly string[], readOnlyToken: string | readonly string[] | undefined): Tokens {
+  return { full: [token].flat(), readOnly: readOnlyToken === undefined ? [] : [readOnlyToken].flat() };
 }

@@ -8,6 +8,10 @@ export interface Listener {
   readonly address: AddressInfo;
   /** Whether it is closing: answers then tell their clients to come back on another connection. */
   readonly draining: boolean;
+  /** Connections now, those among them that have not shown a valid token yet, and how many were cut off so far. */
+  readonly connections: { open: number; unproven: number; cutOff: number };
+  /** A valid token has come over this connection. */
+  prove(socket: Socket): void;
   /** Rejects with one line of text and Node's error code. */
   listen(host: string, port: number): Promise<void>;
   /** Accepts nothing further and waits, `graceMs` at most, for the requests in progress. */
@@ -20,11 +24,25 @@ const CLIENT_ERRORS = new Map([
   ['ERR_HTTP_REQUEST_TIMEOUT', '408 Request Timeout'],
 ]);
 
+export interface ListenerLimits {
+  /** Connections; further ones are closed at once. */
+  maxConnections: number;
+  /** Connections that have not shown a valid token; the oldest makes way for the newest. */
+  maxUnproven: number;
+}
+
 /** Makes a server for `handler`, with limits on how long a client may take over anything. */
-export function createListener(handler: RequestListener): Listener {
+export function createListener(handler: RequestListener, limits: ListenerLimits): Listener {
   const server = createServer(
     // Commands in the path may be long; a body that takes a minute to arrive is not coming.
-    { keepAliveTimeout: 65_000, requestTimeout: 60_000, noDelay: true, maxHeaderSize: 64 * 1024 },
+    {
+      keepAliveTimeout: 65_000,
+      requestTimeout: 60_000,
+      headersTimeout: 15_000,
+      connectionsCheckingInterval: 5_000,
+      noDelay: true,
+      maxHeaderSize: 64 * 1024,
+    },
     handler,
   );
   // A client that neither reads its answer nor goes away is cut off.
@@ -38,9 +56,25 @@ export function createListener(handler: RequestListener): Listener {
     socket.end(`${head}content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
   });
   const sockets = new Set<Socket>();
+  /** The oldest first. */
+  const unproven = new Set<Socket>();
+  let cutOff = 0;
+  server.maxConnections = limits.maxConnections;
+  server.on('drop', () => cutOff++);
   server.on('connection', (socket: Socket) => {
     sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
+    unproven.add(socket);
+    if (unproven.size > limits.maxUnproven) {
+      // The oldest one has had time to show its token; clients that mean it do so at once.
+      const [oldest] = unproven;
+      unproven.delete(oldest!);
+      oldest!.destroy();
+      cutOff++;
+    }
+    socket.once('close', () => {
+      sockets.delete(socket);
+      unproven.delete(socket);
+    });
   });
   let draining = false;
 
@@ -50,6 +84,12 @@ export function createListener(handler: RequestListener): Listener {
     },
     get draining() {
       return draining;
+    },
+    get connections() {
+      return { open: sockets.size, unproven: unproven.size, cutOff };
+    },
+    prove(socket) {
+      unproven.delete(socket);
     },
     listen: (host, port) =>
       new Promise((resolve, reject) => {

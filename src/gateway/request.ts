@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { IncomingMessage } from 'node:http';
 import { GatewayError } from './errors.ts';
 import type { Arg, Command } from './reply.ts';
@@ -86,24 +87,31 @@ export function parseCommands(body: Buffer): Command[] {
 }
 
 function parseJson(body: Buffer): unknown {
+  // Replaced characters would be stored in place of what the client meant.
+  if (!isUtf8(body)) throw new GatewayError(400, 'ERR failed to parse the request: the body is not valid UTF-8');
   const text = body.toString('utf8');
   try {
     const value: unknown = JSON.parse(text);
     if (!hasInexactNumber(value)) return value;
     // A number that a double cannot hold (9007199254740993, 0.10): take it as it was written, which costs a slower
     // parse, so only now.
-    return JSON.parse(text, keepNumberText);
+    return JSON.parse(text, keepInexactText);
   } catch {
     throw new GatewayError(400, 'ERR failed to parse the request: the body is not valid JSON');
   }
 }
 
-function keepNumberText(_key: string, value: unknown, context?: { source?: string }): unknown {
-  return typeof value === 'number' ? (context?.source ?? String(value)) : value;
+/** Whole numbers that a double holds are left alone: 60.0 and 6e1 are 60, whatever else the body has. */
+function keepInexactText(_key: string, value: unknown, context?: { source?: string }): unknown {
+  return isInexact(value) ? (context?.source ?? String(value)) : value;
 }
 
 function hasInexactNumber(value: unknown): boolean {
   if (Array.isArray(value)) return value.some(hasInexactNumber);
+  return isInexact(value);
+}
+
+function isInexact(value: unknown): boolean {
   return typeof value === 'number' && !Number.isSafeInteger(value);
 }
 

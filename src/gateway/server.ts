@@ -1,35 +1,40 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { ErrorReply } from 'redis';
-import { type Access, type Authenticate, bearerToken } from './auth.ts';
-import type { Backend } from './backend.ts';
+import type { Admission } from './admission.ts';
+import { type Authenticator, bearerToken, type Identity } from './auth.ts';
+import { isRefusedByName, KEYS } from './commands.ts';
+import type { Doors } from './door.ts';
 import { BackendUnavailable, GatewayError, wireText } from './errors.ts';
-import { Executor } from './executor.ts';
 import { type Encoding, writeError, writeOutcome, writeOutcomes } from './json.ts';
-import { createListener, type Listener } from './listener.ts';
+import { createListener, type Listener, type ListenerLimits } from './listener.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
 import { type Arg, type Command, JSON_SHAPE, type Outcome, RESP_SHAPE } from './reply.ts';
-import { BodyBudget, parseCommand, parseCommands, readBody } from './request.ts';
+import { type BodyBudget, parseCommand, parseCommands, readBody } from './request.ts';
+import type { RequestLog } from './requestLog.ts';
 import { writeResp } from './resp.ts';
 import { type Route, routeOf } from './route.ts';
-import { Streams } from './streams.ts';
+import type { StreamLimit } from './streams.ts';
+import type { WrongTokens } from './wrongTokens.ts';
 
-export interface ServerOptions {
-  backend: Backend;
-  authenticate: Authenticate;
+export interface ServerOptions extends ListenerLimits {
+  doors: Doors;
+  authenticator: Authenticator;
+  wrongTokens: WrongTokens;
+  /** Whether `?_token=…` is taken. A token in a URL ends up in the logs of proxies. */
+  tokenInUrl: boolean;
   maxRequestBytes: number;
-  maxBufferedBytes: number;
-  maxInFlight: number;
-  maxStreams: number;
+  budget: BodyBudget;
+  admission: Admission;
+  streamLimit: StreamLimit;
   metrics: Metrics;
+  requestLog: RequestLog;
   log: Log;
 }
 
-export interface GatewayServer extends Omit<Listener, 'draining'> {
-  /** Commands accepted and not yet answered. */
-  readonly inFlight: number;
-}
+export interface GatewayServer extends Pick<Listener, 'address' | 'listen' | 'close'> {}
 
 /** The answer to one request. */
 interface Answer {
@@ -38,135 +43,215 @@ interface Answer {
   body: string | Buffer;
 }
 
+/** A request on its way. */
+interface Job {
+  request: IncomingMessage;
+  response: ServerResponse;
+  startedAt: number;
+  kind: string;
+  commands?: readonly Command[];
+}
+
 const JSON_TYPE = 'application/json';
 /** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
-const UNAVAILABLE_REPLY = /^(?:LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
+const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
+/** Of a pipeline's commands, how many a log line names. */
+const LOGGED_COMMANDS = 10;
 
 /** The HTTP side: routes, authentication, limits, and an answer in JSON for everything that goes wrong. */
 export function createGatewayServer(options: ServerOptions): GatewayServer {
-  const { backend, authenticate, maxRequestBytes, maxBufferedBytes, maxInFlight, maxStreams, metrics, log } = options;
-  const executor = new Executor(backend, maxInFlight);
-  const streams = new Streams(backend, maxStreams);
-  const budget = new BodyBudget(maxBufferedBytes);
+  const { doors, authenticator, wrongTokens, tokenInUrl, maxRequestBytes, budget, metrics, requestLog, log } = options;
   const instance = randomBytes(6).toString('base64url');
+  const full = doors.full.backend;
   let responses = 0;
+  /** The header with which a connection was recognised last: clients repeat it with every request. */
+  const recognised = new WeakMap<Socket, { header: string; identity: Identity }>();
 
   /** Answers one request; `undefined`: the answer is a stream, and has begun. */
-  async function answer(request: IncomingMessage, response: ServerResponse): Promise<Answer | undefined> {
-    const { route, token } = routeOf(request.method ?? 'GET', request.url ?? '/');
-    if (route.kind === 'health') return health();
-    const access = authenticate(bearerToken(request.headers.authorization) ?? token);
-    if (!access) throw new GatewayError(401, 'Unauthorized');
-    if (route.kind === 'metrics') {
-      const gauges = { inFlight: executor.inFlight, streams: streams.size, connected: backend.connected };
-      return { status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: metrics.write(gauges) };
-    }
-    if (route.kind === 'subscribe' || route.kind === 'monitor') {
+  async function answer(job: Job): Promise<Answer | undefined> {
+    const { request, response } = job;
+    const isSdk = request.method === 'POST' && request.headers['content-type']?.startsWith(JSON_TYPE) === true;
+    const { route, token } = routeOf(request.method ?? 'GET', request.url ?? '/', isSdk);
+    job.kind = route.kind;
+    const identity = identify(request, tokenInUrl ? token : undefined);
+    if (route.kind === 'health') return health(identity);
+    if (route.kind === 'ready') return ready();
+    if (!identity) throw refuse(request);
+    const { access } = identity;
+    const { executor, streams } = doors[access];
+    if (route.kind === 'metrics') return metricsAnswer();
+    if (route.kind === 'subscribe') {
       request.resume();
-      if (route.kind === 'subscribe') {
-        await streams.subscribe(response, route.pattern, route.names);
-      } else {
-        // It shows every command of every client.
-        if (access !== 'full') throw new GatewayError(400, "NOPERM this token has no permissions to run 'monitor'");
-        await streams.monitor(response);
-      }
+      const form = isSdk ? 'sdk' : 'lines';
+      await streams.subscribe(response, { pattern: route.pattern, name: route.name, form, identity });
+      return undefined;
+    }
+    if (route.kind === 'monitor') {
+      request.resume();
+      // It shows every command of every client.
+      if (access !== 'full') throw new GatewayError(400, "NOPERM this token has no permissions to run 'monitor'");
+      await streams.monitor(response, identity);
       return undefined;
     }
     const { body, release } = await readBody(request, maxRequestBytes, budget);
     try {
-      return await run(route, body, access, request.headers);
+      return await run(executor, route, body, job);
     } finally {
       release();
     }
   }
 
+  function identify(request: IncomingMessage, urlToken: string | undefined): Identity | undefined {
+    const header = request.headers.authorization;
+    const known = recognised.get(request.socket);
+    if (header !== undefined && known?.header === header && authenticator.isValid(known.identity)) {
+      return known.identity;
+    }
+    const identity = authenticator.recognise(bearerToken(header) ?? urlToken);
+    if (!identity) return undefined;
+    if (header !== undefined) recognised.set(request.socket, { header, identity });
+    listener.prove(request.socket);
+    return identity;
+  }
+
+  function refuse(request: IncomingMessage): GatewayError {
+    metrics.count('wrongToken');
+    return wrongTokens.isOver(request.socket.remoteAddress)
+      ? new GatewayError(429, 'ERR too many requests without a valid token')
+      : new GatewayError(401, 'Unauthorized');
+  }
+
   async function run(
-    route: Exclude<Route, { kind: 'health' | 'metrics' | 'monitor' | 'subscribe' }>,
+    executor: Doors['full']['executor'],
+    route: Extract<Route, { kind: 'command' | 'path-command' | 'pipeline' | 'transaction' }>,
     body: Buffer,
-    access: Access,
-    headers: IncomingMessage['headers'],
+    job: Job,
   ): Promise<Answer> {
+    const { headers } = job.request;
     const raw = headers['upstash-response-format'] === 'resp2';
     const shape = raw ? RESP_SHAPE : JSON_SHAPE;
     const encoding: Encoding = headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
     if (route.kind === 'command' || route.kind === 'path-command') {
       const command = route.kind === 'command' ? parseCommand(body) : pathCommand(route, body);
-      const [outcome] = (await executor.run([command], access, shape)) as [Outcome];
-      metrics.commands(1, outcome instanceof Error ? 1 : 0);
+      const commands = (job.commands = [command]);
+      const sentAt = performance.now();
+      const outcomes = (await executor.run(commands, shape)) as [Outcome];
+      metrics.commands(commands, outcomes, performance.now() - sentAt);
+      const [outcome] = outcomes;
       // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx answer.
       if (outcome instanceof Error) throw outcome;
-      return raw ? rawAnswer([outcome]) : { status: 200, type: JSON_TYPE, body: writeOutcome(outcome, encoding) };
+      return raw ? rawAnswer(outcomes) : { status: 200, type: JSON_TYPE, body: writeOutcome(outcome, encoding) };
     }
-    const commands = parseCommands(body);
+    const commands = (job.commands = parseCommands(body));
+    const sentAt = performance.now();
     const outcomes =
-      route.kind === 'transaction'
-        ? await executor.transaction(commands, access, shape)
-        : await executor.run(commands, access, shape);
-    if (outcomes instanceof Error) {
-      metrics.commands(commands.length, commands.length);
-      throw outcomes;
-    }
-    const failed = outcomes.reduce((count: number, outcome) => count + (outcome instanceof Error ? 1 : 0), 0);
-    metrics.commands(outcomes.length, failed);
+      route.kind === 'transaction' ? await executor.transaction(commands, shape) : await executor.run(commands, shape);
+    metrics.commands(commands, outcomes, performance.now() - sentAt);
+    if (outcomes instanceof Error) throw outcomes;
     // Nothing of it was answered: that is not a pipeline with errors in it, but Redis being away.
-    if (failed > 0 && outcomes.every((outcome) => outcome instanceof BackendUnavailable)) throw outcomes[0];
+    if (outcomes.length > 0 && outcomes.every(isUnavailable)) throw outcomes[0] as Error;
     return raw ? rawAnswer(outcomes) : { status: 200, type: JSON_TYPE, body: writeOutcomes(outcomes, encoding) };
   }
 
-  function health(): Answer {
-    const { description, connected } = backend;
+  /** Whether this process is alive, and for those with a token, what it talks to. */
+  function health(identity: Identity | undefined): Answer {
+    const { description, connected } = full;
     const status = connected ? 'ok' : 'degraded';
-    return { status: 200, type: JSON_TYPE, body: JSON.stringify({ status, backend: description, connected }) };
+    const body = identity ? { status, backend: description, connected } : { status, connected };
+    return { status: 200, type: JSON_TYPE, body: JSON.stringify(body) };
   }
 
-  function failure(error: unknown): Answer {
+  /** Whether a balancer should send requests here. */
+  function ready(): Answer {
+    const isReady = full.connected && doors['read-only'].backend.connected && !listener.draining;
+    return { status: isReady ? 200 : 503, type: JSON_TYPE, body: JSON.stringify({ ready: isReady }) };
+  }
+
+  function metricsAnswer(): Answer {
+    const { connections } = listener;
+    const { admission, streamLimit } = options;
+    const { connected } = full;
+    const gauges = { inFlight: admission.inFlight, streams: streamLimit.open, connected, connections };
+    return { status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: metrics.write(gauges) };
+  }
+
+  function failure(error: unknown, requestId: string): Answer {
     const status = statusOf(error);
     if (status === 500) {
-      log({ level: 'error', event: 'internal_error', error: error instanceof Error ? error.stack : String(error) });
+      const text = error instanceof Error ? error.stack : String(error);
+      log({ level: 'error', event: 'internal_error', requestId, error: text });
     }
     const message = status === 500 ? 'ERR internal error of the gateway' : wireText(error as Error);
     return { status, type: JSON_TYPE, body: writeError(message) };
   }
 
-  function send(response: ServerResponse, { status, type, body }: Answer): void {
+  function send(response: ServerResponse, requestId: string, { status, type, body }: Answer): void {
     // The client is gone, or its stream had begun; there is nobody to tell.
     if (response.headersSent || response.destroyed) return void response.end();
+    const wrongToken = status === 401 || status === 429;
     response.writeHead(status, {
       'content-type': type,
+      'content-length': typeof body === 'string' ? Buffer.byteLength(body) : body.length,
       'upstash-sync-token': `${instance}-${(++responses).toString(36)}`,
+      'x-request-id': requestId,
       ...(status === 401 && { 'www-authenticate': 'Bearer' }),
-      ...(status === 503 && { 'retry-after': '1' }),
-      ...(listener.draining && { connection: 'close' }),
+      ...((status === 503 || status === 429) && { 'retry-after': '1' }),
+      // A stranger is not read any further: neither the rest of a body nor a next request.
+      ...((listener.draining || wrongToken) && { connection: 'close' }),
     });
     response.end(body);
   }
 
+  function logRequest(job: Job, requestId: string, status: number, body: string | Buffer, durationMs: number): void {
+    const { commands, kind, request } = job;
+    const names = commands?.slice(0, LOGGED_COMMANDS).map(([name]) => loggedName(name));
+    const error = status >= 400 ? /^\{"error":"(\w{1,32})/.exec(body.toString().slice(0, 64))?.[1] : undefined;
+    const { method = '' } = request;
+    requestLog.add({ requestId, method, kind, status, durationMs, commands: names, error });
+  }
+
   const listener = createListener((request, response) => {
-    const startedAt = performance.now();
-    answer(request, response)
-      .catch(failure)
+    const job: Job = { request, response, startedAt: performance.now(), kind: 'unknown' };
+    const id = requestIdOf(request) ?? `${instance}.${(responses + 1).toString(36)}`;
+    answer(job)
+      .catch((error: unknown) => failure(error, id))
       .then((result) => {
         if (!result) return;
-        send(response, result);
-        metrics.request(result.status, performance.now() - startedAt);
+        send(response, id, result);
+        const durationMs = performance.now() - job.startedAt;
+        metrics.request(result.status, durationMs);
+        if (requestLog.wants(result.status)) logRequest(job, id, result.status, result.body, durationMs);
       })
       .catch((error: unknown) => response.destroy(error as Error));
-  });
+  }, options);
 
   return {
     get address() {
       return listener.address;
     },
-    get inFlight() {
-      return executor.inFlight;
-    },
     listen: (host, port) => listener.listen(host, port),
     async close(graceMs) {
       const closed = listener.close(graceMs);
-      await streams.close();
+      await Promise.all([doors.full.streams.close(), doors['read-only'].streams.close()]);
       await closed;
     },
   };
+}
+
+/** The client's own id for the request, when it can stand in a log. */
+function requestIdOf(request: IncomingMessage): string | undefined {
+  const id = request.headers['x-request-id'];
+  return typeof id === 'string' && /^[\w.:-]{1,128}$/.test(id) ? id : undefined;
+}
+
+/** A command's name may stand in a log; what a client has put in a name's place may be anything, a secret too. */
+function loggedName(name: Arg): string {
+  const text = String(name).toUpperCase();
+  return KEYS.has(text) || isRefusedByName(text) ? text : '?';
+}
+
+function isUnavailable(outcome: Outcome): boolean {
+  return outcome instanceof BackendUnavailable;
 }
 
 function pathCommand(route: Extract<Route, { kind: 'path-command' }>, body: Buffer): Command {

@@ -1,7 +1,10 @@
 import type { ServerResponse } from 'node:http';
+import { ErrorReply } from 'redis';
+import type { Identity } from './auth.ts';
 import type { Backend } from './backend.ts';
 import { newClient, type RedisClient } from './client.ts';
 import { BackendUnavailable, GatewayError } from './errors.ts';
+import { type EventForm, messageEvent, patternEvent, confirmation } from './streamEvents.ts';
 
 /** How often an idle stream sends a comment, so that proxies keep it open. */
 const HEARTBEAT_MS = 15_000;
@@ -9,6 +12,12 @@ const HEARTBEAT_MS = 15_000;
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
 /** A subscribed connection is asked for a PING this often, and given up when it stays silent three times as long. */
 const PING_MS = 2000;
+
+/** How many streams may be open, over all kinds of clients. */
+export interface StreamLimit {
+  open: number;
+  readonly most: number;
+}
 
 /**
  * Subscriptions and monitors as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
@@ -18,67 +27,64 @@ const PING_MS = 2000;
  */
 export class Streams {
   readonly #backend: Backend;
-  readonly #maxStreams: number;
-  readonly #open = new Set<ServerResponse>();
+  readonly #limit: StreamLimit;
+  readonly #open = new Map<ServerResponse, Identity>();
   /** Called when the shared connection is lost. */
   readonly #listeners = new Set<() => void>();
   #subscriber: Promise<RedisClient> | undefined;
 
-  constructor(backend: Backend, maxStreams: number) {
+  constructor(backend: Backend, limit: StreamLimit) {
     this.#backend = backend;
-    this.#maxStreams = maxStreams;
+    this.#limit = limit;
   }
 
-  /** Open streams. */
-  get size(): number {
-    return this.#open.size;
+  /** Ends the streams whose token is no longer valid. */
+  endInvalid(isValid: (identity: Identity) => boolean): void {
+    for (const [response, identity] of this.#open) if (!isValid(identity)) response.end();
   }
 
   /**
-   * Answers with `subscribe,<channel>,<n>` for each name, then `message,<channel>,<payload>` for each message
+   * Answers with `subscribe,<channel>,1`, then `message,<channel>,<payload>` for each message
    * (`psubscribe,…` and `pmessage,<pattern>,<channel>,<payload>` for patterns).
    * @throws {BackendUnavailable} before anything is answered, when Redis cannot be asked
    */
-  async subscribe(response: ServerResponse, pattern: boolean, names: readonly string[]): Promise<void> {
-    const stream = this.#admit(response);
+  async subscribe(
+    response: ServerResponse,
+    { pattern, name, form, identity }: { pattern: boolean; name: string; form: EventForm; identity: Identity },
+  ): Promise<void> {
+    const stream = this.#admit(response, identity);
     try {
       const client = await this.#connect();
       const lost = () => stream.end();
       this.#listeners.add(lost);
       stream.onEnd(() => this.#listeners.delete(lost));
-      // What arrives before all subscriptions are confirmed is kept back until they are.
-      const early: string[] = [];
-      const confirmed: string[] = [];
-      let push = (data: string): void => {
-        early.push(data);
+      // What arrives before the subscription is confirmed is kept back until it is.
+      let early: string[] | undefined = [];
+      const listen = (payload: Buffer, channel: Buffer) => {
+        const event = pattern
+          ? patternEvent(name, channel.toString(), payload.toString(), form)
+          : messageEvent(name, payload.toString(), form);
+        if (early) early.push(event);
+        else stream.push(event);
       };
-      for (const name of new Set(names)) {
-        const listen = (payload: Buffer, channel: Buffer) =>
-          push(
-            pattern
-              ? `pmessage,${name},${String(channel)},${String(payload)}`
-              : `message,${name},${payload.toString()}`,
-          );
-        if (pattern) await client.pSubscribe(name, listen, true);
-        else await client.subscribe(name, listen, true);
-        stream.onEnd(() => {
-          const done = pattern ? client.pUnsubscribe(name, listen, true) : client.unsubscribe(name, listen, true);
-          done.catch(() => {}); // the connection is lost, and the subscription with it
-        });
-        confirmed.push(`${pattern ? 'psubscribe' : 'subscribe'},${name},${confirmed.length + 1}`);
-      }
+      if (pattern) await client.pSubscribe(name, listen, true);
+      else await client.subscribe(name, listen, true);
+      stream.onEnd(() => {
+        const done = pattern ? client.pUnsubscribe(name, listen, true) : client.unsubscribe(name, listen, true);
+        done.catch(() => {}); // the connection is lost, and the subscription with it
+      });
       stream.start();
-      push = (data) => stream.push(data);
-      for (const data of [...confirmed, ...early]) stream.push(data);
+      for (const event of [confirmation(pattern, name, form), ...early]) stream.push(event);
+      early = undefined;
     } catch (error) {
       stream.end();
-      throw error instanceof GatewayError ? error : unavailable(error);
+      throw asAnswered(error);
     }
   }
 
   /** Answers with `"OK"`, then with a line for every command that any of the servers runs. */
-  async monitor(response: ServerResponse): Promise<void> {
-    const stream = this.#admit(response);
+  async monitor(response: ServerResponse, identity: Identity): Promise<void> {
+    const stream = this.#admit(response, identity);
     try {
       let started = false;
       for (const endpoint of await this.#backend.masters()) {
@@ -95,26 +101,30 @@ export class Streams {
       started = true;
     } catch (error) {
       stream.end();
-      throw error instanceof GatewayError ? error : unavailable(error);
+      throw asAnswered(error);
     }
   }
 
   /** Ends every stream and the connection that they share. */
   async close(): Promise<void> {
     for (const listener of this.#listeners) listener();
-    for (const response of this.#open) response.end();
+    for (const response of this.#open.keys()) response.end();
     const subscriber = this.#subscriber;
     this.#subscriber = undefined;
     (await subscriber?.catch(() => undefined))?.destroy();
   }
 
-  #admit(response: ServerResponse): EventStream {
-    if (this.#open.size >= this.#maxStreams) {
-      throw new GatewayError(503, `ERR the gateway has ${this.#open.size} open streams, its limit`);
+  #admit(response: ServerResponse, identity: Identity): EventStream {
+    if (this.#limit.open >= this.#limit.most) {
+      throw new GatewayError(503, `ERR the gateway has ${this.#limit.open} open streams, its limit`);
     }
     const stream = new EventStream(response);
-    this.#open.add(response);
-    stream.onEnd(() => this.#open.delete(response));
+    this.#limit.open += 1;
+    this.#open.set(response, identity);
+    stream.onEnd(() => {
+      this.#limit.open -= 1;
+      this.#open.delete(response);
+    });
     return stream;
   }
 
@@ -184,8 +194,8 @@ class EventStream {
   }
 }
 
-function unavailable(error: unknown): BackendUnavailable {
-  return error instanceof BackendUnavailable
-    ? error
-    : new BackendUnavailable('Redis is not available for subscriptions', { cause: error });
+/** The error as the client gets it: Redis's own refusal (NOPERM), or that Redis cannot be asked. */
+function asAnswered(error: unknown): Error {
+  if (error instanceof GatewayError || error instanceof BackendUnavailable || error instanceof ErrorReply) return error;
+  return new BackendUnavailable('Redis is not available for subscriptions', { cause: error });
 }

@@ -26,7 +26,7 @@ export async function readTopology(
   const reasons: string[] = [];
   for (const node of nodes) {
     try {
-      const shards = toShards(await clusterSlots(node), node, login);
+      const shards = toShards(await askNode<SlotRange[]>(node, ['CLUSTER', 'SLOTS']), node, login);
       if (shards.length > 0) return shards;
       reasons.push(`${place(node)}: knows of no slots`);
     } catch (error) {
@@ -36,16 +36,49 @@ export async function readTopology(
   throw new BackendUnavailable(`no node tells the cluster's topology (${reasons.slice(0, 3).join('; ')})`);
 }
 
+/**
+ * Every node that one of these nodes knows, as `host:port` (`CLUSTER NODES`). `CLUSTER SLOTS` leaves out those without
+ * slots, and the first slot that moves to a new node is redirected to one of them.
+ * @throws {BackendUnavailable} when no node answers
+ */
+export async function readMembers(nodes: readonly Endpoint[]): Promise<Set<string>> {
+  const reasons: string[] = [];
+  for (const node of nodes) {
+    try {
+      return toMembers(await askNode<string>(node, ['CLUSTER', 'NODES']), node);
+    } catch (error) {
+      reasons.push(`${place(node)}: ${describe(error)}`);
+    }
+  }
+  throw new BackendUnavailable(`no node tells the cluster's members (${reasons.slice(0, 3).join('; ')})`);
+}
+
+const UNREACHABLE = new Set(['fail', 'handshake', 'noaddr']);
+
+/** A line is `<id> <ip:port@busport[,hostname]> <flags> …`; a node that does not know its own address leaves the ip out. */
+function toMembers(text: string, asked: Endpoint): Set<string> {
+  const members = new Set<string>();
+  for (const line of text.split('\n')) {
+    const [, address = '', flags = ''] = line.split(' ');
+    const match = /^(.*):(\d+)(?:@\d+)?(?:,([^,=]*))?/.exec(address);
+    if (!match || flags.split(',').some((flag) => UNREACHABLE.has(flag))) continue;
+    const port = Number(match[2]);
+    members.add(place({ host: match[1] || asked.host, port }));
+    if (match[3]) members.add(place({ host: match[3], port }));
+  }
+  return members;
+}
+
 type Node = [host: string | null, port: number, ...rest: unknown[]];
 type SlotRange = [first: number, last: number, ...nodes: Node[]];
 
-async function clusterSlots(node: Endpoint): Promise<SlotRange[]> {
+async function askNode<T>(node: Endpoint, command: string[]): Promise<T> {
   const client = newClient(node, { connectTimeoutMs: ANSWER_MS });
   client.on('error', () => {}); // connect() and sendCommand() reject with the same error
   const timer = setTimeout(() => client.destroy(), ANSWER_MS);
   try {
     await client.connect();
-    return await client.sendCommand<SlotRange[]>(['CLUSTER', 'SLOTS']);
+    return await client.sendCommand<T>(command);
   } finally {
     clearTimeout(timer);
     client.destroy();

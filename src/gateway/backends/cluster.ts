@@ -1,30 +1,28 @@
-import type { Backend, BackendOptions } from '../backend.ts';
+import type { Backend, BackendOptions, KillOutcome } from '../backend.ts';
+import { CommandCatalog } from '../catalog.ts';
 import type { Endpoint } from '../client.ts';
-import { keysOf, nameOf } from '../commands.ts';
+import { isScript, nameOf } from '../commands.ts';
 import type { Connection } from '../connection.ts';
 import { BackendUnavailable, GatewayError } from '../errors.ts';
-import type { Command, Outcome, Shape } from '../reply.ts';
+import type { Arg, Command, Outcome, Shape } from '../reply.ts';
+import { JSON_SHAPE } from '../reply.ts';
 import { slotOf } from '../slots.ts';
 import { ClusterNodes } from './clusterNodes.ts';
 import { failureOf, planFor } from './fanout.ts';
+import { killEverywhere } from './kill.ts';
+import { type Destination, Redirects } from './redirects.ts';
 
 /** Redirections that one command follows before its error is answered. */
 const MAX_ROUNDS = 16;
-/** The wait before a command is tried again that needs two keys of a slot which is just being moved (TRYAGAIN). */
-const TRYAGAIN_MS = 25;
 const ASKING: Command = ['ASKING'];
-
-/** Where a command goes next. */
-interface Destination {
-  target: Connection | undefined;
-  /** Say ASKING first: the slot is being moved to the target, which does not own it yet. */
-  asking: boolean;
-}
 
 /** A command on its way: where its outcome belongs, and where it goes next. */
 interface Step extends Destination {
   index: number;
+  name: string;
   command: Command;
+  /** The slot of its first key. */
+  slot: number | undefined;
 }
 
 /**
@@ -36,12 +34,21 @@ interface Step extends Destination {
  */
 export class ClusterBackend implements Backend {
   readonly description: string;
+  readonly catalog: CommandCatalog;
   readonly #nodes: ClusterNodes;
+  readonly #redirects: Redirects;
 
   /** @param seeds nodes to learn the topology from; the first one's login is used for all */
-  constructor(seeds: readonly Endpoint[], description: string, options: BackendOptions = {}) {
+  constructor(
+    seeds: readonly Endpoint[],
+    description: string,
+    options: BackendOptions = {},
+    table?: ConstructorParameters<typeof CommandCatalog>[1],
+  ) {
     this.description = description;
     this.#nodes = new ClusterNodes(seeds, options);
+    this.catalog = new CommandCatalog((command) => this.#askAny(command), table);
+    this.#redirects = new Redirects(this.#nodes, this.catalog);
   }
 
   get connected(): boolean {
@@ -54,6 +61,10 @@ export class ClusterBackend implements Backend {
 
   masters(): Promise<Endpoint[]> {
     return this.#nodes.addresses();
+  }
+
+  async kill(kind: 'SCRIPT' | 'FUNCTION'): Promise<KillOutcome> {
+    return killEverywhere(await this.#nodes.allMasters(), kind);
   }
 
   close(graceMs?: number): Promise<void> {
@@ -69,19 +80,21 @@ export class ClusterBackend implements Backend {
       const name = nameOf(command);
       const plan = planFor(name, command, nodes.shardCount);
       if (!plan) {
-        steps.push({ index, command, target: this.#masterFor(name, command), asking: false });
+        const keys = this.catalog.has(name)
+          ? this.catalog.keysOf(name, command)
+          : await this.catalog.findKeys(name, command);
+        steps.push({ index, name, command, ...this.#placeFor(name, keys[0]), asking: false });
         continue;
       }
       // What spans shards is a barrier: it sees what came before it, and what follows sees it.
       await this.#settle(steps, outcomes, shape);
       steps = [];
       const parts = Array.from<Outcome>({ length: plan.parts.length });
-      const partSteps = plan.parts.map(({ command: part, to }, at) => ({
-        index: at,
-        command: part,
-        target: 'slot' in to ? nodes.ofSlot(to.slot) : nodes.ofShard(to.shard),
-        asking: false,
-      }));
+      const partSteps = plan.parts.map(({ command: part, to }, at): Step => {
+        const slot = 'slot' in to ? to.slot : undefined;
+        const target = 'slot' in to ? nodes.ofSlot(to.slot) : nodes.ofShard(to.shard);
+        return { index: at, name, command: part, slot, target, asking: false };
+      });
       await this.#settle(partSteps, parts, shape);
       outcomes[index] = failureOf(parts) ?? (nodes.shardCount === 0 ? nodes.trouble : plan.merge(parts));
     }
@@ -90,38 +103,47 @@ export class ClusterBackend implements Backend {
   }
 
   async transaction(commands: readonly Command[], shape: Shape): Promise<Outcome[] | Error> {
-    let slot: number | undefined;
+    const keys: Arg[] = [];
     for (const command of commands) {
       const name = nameOf(command);
-      for (const key of keysOf(name, command)) {
-        slot ??= slotOf(key);
-        if (slotOf(key) !== slot) {
-          return new GatewayError(400, "CROSSSLOT Keys in request don't hash to the same slot");
-        }
+      keys.push(...(await this.catalog.findKeys(name, command)));
+      if (keys.some((key) => slotOf(key) !== slotOf(keys[0]!))) {
+        return new GatewayError(400, "CROSSSLOT Keys in request don't hash to the same slot");
       }
       // Keys of one slot never need a plan, so this one spans all shards: EXEC on one of them would be a wrong answer.
       if (planFor(name, command, this.#nodes.shardCount)) {
         return new GatewayError(400, `ERR ${name} concerns all shards of the cluster and cannot run in a transaction`);
       }
     }
-    let target = slot === undefined ? this.#masterFor(nameOf(commands[0]!), commands[0]!) : this.#nodes.ofSlot(slot);
+    const { slot, target: first } = this.#placeFor(nameOf(commands[0]!), keys[0]);
+    let target = first;
     let asking = false;
     for (let round = 1; target; round++) {
-      const result: Outcome[] | Error = await target.transaction(commands, shape, asking);
+      const from: Connection = target;
+      const result: Outcome[] | Error = await from.transaction(commands, shape, asking);
+      if (!(result instanceof Error)) return result;
+      if (result instanceof BackendUnavailable) return this.#unavailable(result, from, slot);
+      if (!Redirects.isOne(result) || round >= MAX_ROUNDS) return result;
       // Redis refuses a transaction with a redirection in it as a whole, so none of it has run.
-      const next = result instanceof Error && round < MAX_ROUNDS ? this.#next(result, target) : undefined;
+      const next = await this.#redirects.next(result, { from, asking, keys: () => keys });
       if (!next) return result;
-      await next.ready;
       ({ target, asking } = next);
     }
-    return this.#nodes.trouble;
+    return this.#unavailable(this.#nodes.trouble, undefined, slot);
   }
 
-  #masterFor(name: string, command: Command): Connection | undefined {
-    const key = keysOf(name, command)[0];
-    if (key !== undefined) return this.#nodes.ofSlot(slotOf(key));
+  #placeFor(name: string, key: Arg | undefined): { slot: number | undefined; target: Connection | undefined } {
+    if (key !== undefined) {
+      const slot = slotOf(key);
+      return { slot, target: this.#nodes.ofSlot(slot) };
+    }
     // Scripts without keys always go to the same master, or their SHA would be known on one and not on the next.
-    return name.startsWith('EVAL') || name.startsWith('FCALL') ? this.#nodes.ofShard(0) : this.#nodes.any();
+    return { slot: undefined, target: isScript(name) ? this.#nodes.ofShard(0) : this.#nodes.any() };
+  }
+
+  async #askAny(command: Command): Promise<Outcome> {
+    const [outcome] = (await this.#nodes.any()?.run([command], JSON_SHAPE)) ?? [];
+    return outcome ?? this.#nodes.trouble;
   }
 
   /** Runs steps, one batch a target, and follows redirections until each has its outcome. */
@@ -131,7 +153,8 @@ export class ClusterBackend implements Backend {
       const onward = await Promise.all(
         [...batches].map(([target, batch]) => this.#runBatch(target, batch, outcomes, shape, round < MAX_ROUNDS)),
       );
-      steps = onward.flat().sort((a, b) => a.index - b.index);
+      steps = onward.flat();
+      if (onward.length > 1) steps.sort((a, b) => a.index - b.index);
     }
   }
 
@@ -144,43 +167,39 @@ export class ClusterBackend implements Backend {
     follow: boolean,
   ): Promise<Step[]> {
     if (!target) {
-      for (const { index } of batch) outcomes[index] = this.#nodes.trouble;
+      for (const { index, slot } of batch) {
+        outcomes[index] = this.#unavailable(this.#nodes.trouble, undefined, slot);
+      }
       return [];
     }
     const asking = batch.some((step) => step.asking);
     const commands = asking ? batch.flatMap(({ command }) => [ASKING, command]) : batch.map(({ command }) => command);
     const replies = await target.run(commands, shape);
-    const onward: Step[] = [];
-    const ready: Promise<void>[] = [];
+    const onward: Promise<Step | undefined>[] = [];
     for (let i = 0; i < batch.length; i++) {
-      const { index, command } = batch[i]!;
+      const step = batch[i]!;
       const outcome = replies[asking ? i * 2 + 1 : i]!;
-      const next = outcome instanceof Error && follow ? this.#next(outcome, target) : undefined;
-      if (next) {
-        onward.push({ index, command, target: next.target, asking: next.asking });
-        ready.push(next.ready);
-      } else {
-        outcomes[index] = outcome;
+      outcomes[step.index] = outcome;
+      if (!(outcome instanceof Error)) continue;
+      if (outcome instanceof BackendUnavailable) {
+        outcomes[step.index] = this.#unavailable(outcome, target, step.slot);
+      } else if (follow && Redirects.isOne(outcome)) {
+        onward.push(this.#onward(step, outcome, target, asking));
       }
     }
-    if (ready.length > 0) await Promise.all(ready);
-    return onward;
+    if (onward.length === 0) return [];
+    return (await Promise.all(onward)).filter((step) => step !== undefined);
   }
 
-  /** Where to go on with a command that was answered with this error, and when; `undefined`: nowhere, it stands. */
-  #next(error: Error, from: Connection): (Destination & { ready: Promise<void> }) | undefined {
-    if (error instanceof BackendUnavailable) {
-      this.#nodes.suspect();
-      return undefined;
-    }
-    const [kind, slot, address] = error.message.split(' ');
-    if (kind === 'TRYAGAIN') {
-      const ready = new Promise<void>((resolve) => setTimeout(resolve, TRYAGAIN_MS));
-      return { target: from, asking: false, ready };
-    }
-    if ((kind !== 'MOVED' && kind !== 'ASK') || !address) return undefined;
-    const target = this.#nodes.named(address, from);
-    if (kind === 'MOVED') this.#nodes.moved(Number(slot), target);
-    return { target, asking: kind === 'ASK', ready: target.firstAttempt };
+  async #onward(step: Step, error: Error, from: Connection, asking: boolean): Promise<Step | undefined> {
+    const keys = () => this.catalog.findKeys(step.name, step.command);
+    const next = await this.#redirects.next(error, { from, asking, keys }, step.name);
+    return next && { ...step, ...next };
+  }
+
+  /** Names the shard in the error, so that a client can tell whose keys are unavailable, and looks for its new master. */
+  #unavailable(error: BackendUnavailable, node: Connection | undefined, slot: number | undefined): BackendUnavailable {
+    this.#nodes.suspect();
+    return this.#nodes.shardError(error, node, slot);
   }
 }

@@ -3,8 +3,9 @@ import type { BackendOptions } from '../backend.ts';
 import { describe, type Endpoint } from '../client.ts';
 import { Connection } from '../connection.ts';
 import { BackendUnavailable } from '../errors.ts';
+import { DEFAULT_SCRIPT_TIMEOUT_MS, ScriptWatch } from '../scriptWatch.ts';
 import { SLOT_COUNT } from '../slots.ts';
-import { readTopology, type Shard } from '../topology.ts';
+import { readMembers, readTopology, type Shard } from '../topology.ts';
 
 /** How often the topology is read while all is well, and while a shard is out of reach. */
 const REFRESH_MS = { calm: 15_000, trouble: 250 } as const;
@@ -27,6 +28,8 @@ export class ClusterNodes {
   readonly #slots: (Connection | undefined)[] = Array.from({ length: SLOT_COUNT });
   readonly #timer: NodeJS.Timeout;
   #shards: Shard[] = [];
+  /** Nodes that the topology does not have, as `CLUSTER NODES` named them: new ones, without slots. */
+  #extra = new Set<string>();
   #refreshing: Promise<void> | undefined;
   #refreshedAt = 0;
   #trouble = new BackendUnavailable('the cluster is not connected yet');
@@ -74,6 +77,12 @@ export class ClusterNodes {
     return (connected.length > 0 ? connected : this.#shards).map(({ master }) => master);
   }
 
+  /** The addresses of all masters, those out of reach included. */
+  async allMasters(): Promise<Endpoint[]> {
+    await this.addresses();
+    return this.#shards.map(({ master }) => master);
+  }
+
   ofSlot(slot: number): Connection | undefined {
     return this.#slots[slot];
   }
@@ -94,11 +103,33 @@ export class ClusterNodes {
     return this.ofShard(start);
   }
 
-  /** The server that a redirection names (`host:port`, or `:port` for the host that redirected). */
-  named(address: string, by: Connection): Connection {
+  /**
+   * The node that a redirection names (`host:port`, or `:port` for the host that redirected), when it is one of this
+   * cluster's; `undefined`: no node of the cluster has that address, even after asking anew. Nothing is ever sent, the
+   * password least of all, to an address that only an error names.
+   */
+  async member(address: string, by: Connection): Promise<Connection | undefined> {
     const separator = address.lastIndexOf(':');
     const host = address.slice(0, separator).replace(/^\[(.*)\]$/, '$1') || by.endpoint!.host;
-    return this.#at({ ...this.#login, host, port: Number(address.slice(separator + 1)) });
+    const endpoint = { ...this.#login, host, port: Number(address.slice(separator + 1)) };
+    const name = place(endpoint);
+    const named = () => this.#shards.some((shard) => [shard.master, ...shard.replicas].some((n) => place(n) === name));
+    if (named() || this.#extra.has(name)) return this.#at(endpoint);
+    await this.refresh();
+    if (!named() && !this.#extra.has(name)) await this.#readExtra();
+    return named() || this.#extra.has(name) ? this.#at(endpoint) : undefined;
+  }
+
+  /** The error with the name of the shard whose keys it makes unavailable: its slots, and its master's address. */
+  shardError(error: BackendUnavailable, node: Connection | undefined, slot: number | undefined): BackendUnavailable {
+    const at = node?.endpoint && place(node.endpoint);
+    const shard =
+      this.#shards.find(({ master }) => at !== undefined && place(master) === at) ??
+      this.#shards.find(({ ranges }) => ranges.some(([first, last]) => slot! >= first && slot! <= last));
+    if (!shard) return slot === undefined ? error : error.with(`slot ${slot}`);
+    const ranges = shard.ranges.map(([first, last]) => (first === last ? `${first}` : `${first}-${last}`));
+    const more = ranges.length > 3 ? ` and ${ranges.length - 3} more ranges` : '';
+    return error.with(`shard of slots ${ranges.slice(0, 3).join(',')}${more} at ${place(shard.master)}`);
   }
 
   /** Takes a slot's new master from a MOVED, and reads what else has changed. */
@@ -128,17 +159,30 @@ export class ClusterNodes {
     await Promise.all([...this.#nodes.values()].map((node) => node.close(graceMs)));
   }
 
-  async #takeOver(): Promise<void> {
+  async #readExtra(): Promise<void> {
+    try {
+      this.#extra = await readMembers(this.#known());
+    } catch (error) {
+      if (!(error instanceof BackendUnavailable)) throw error;
+      this.#trouble = error;
+    }
+  }
+
+  /** Every node that is known, those that are connected first, the seeds last. */
+  #known(): Endpoint[] {
     const connected = this.#shards.filter(({ master }) => this.#nodes.get(place(master))?.connected);
     const known = [
       ...connected.map(({ master }) => master),
       ...this.#shards.flatMap(({ master, replicas }) => [...replicas, master]),
       ...this.#seeds,
     ];
-    const distinct = new Map(known.toReversed().map((node) => [place(node), node]));
+    return [...new Map(known.toReversed().map((node) => [place(node), node])).values()].toReversed();
+  }
+
+  async #takeOver(): Promise<void> {
     let shards: Shard[];
     try {
-      shards = await readTopology([...distinct.values()].toReversed(), this.#login);
+      shards = await readTopology(this.#known(), this.#login);
     } catch (error) {
       this.#trouble = new BackendUnavailable(`Redis is not available: ${describe(error)}`, { cause: error });
       return;
@@ -159,10 +203,11 @@ export class ClusterNodes {
     this.#usedAt.set(name, performance.now());
     let node = this.#nodes.get(name);
     if (!node) {
-      const { replyTimeoutMs, onState } = this.#options;
+      const { replyTimeoutMs, scriptTimeoutMs = DEFAULT_SCRIPT_TIMEOUT_MS, onState, onEvent } = this.#options;
       node = new Connection({
         resolve: () => Promise.resolve(endpoint),
         ...(replyTimeoutMs !== undefined && { replyTimeoutMs }),
+        scripts: new ScriptWatch(scriptTimeoutMs, (event) => onEvent?.(event)),
         onState: (connected, at, cause) => {
           onState?.(connected, place(at), cause);
           if (!connected && !this.#closed) void this.refresh();

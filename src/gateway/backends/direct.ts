@@ -1,12 +1,16 @@
 import { place } from '../address.ts';
-import type { Backend, BackendOptions } from '../backend.ts';
+import type { Backend, BackendOptions, KillOutcome } from '../backend.ts';
+import { CommandCatalog } from '../catalog.ts';
 import type { Endpoint } from '../client.ts';
 import { Connection, type ConnectionOptions } from '../connection.ts';
-import type { Command, Outcome, Shape } from '../reply.ts';
+import { type Command, JSON_SHAPE, type Outcome, type Shape } from '../reply.ts';
+import { DEFAULT_SCRIPT_TIMEOUT_MS, ScriptWatch } from '../scriptWatch.ts';
+import { killEverywhere } from './kill.ts';
 
 /** A backend of one connection: `redis://`, `rediss://`, the embedded engine, or the master that Sentinel names. */
 export class DirectBackend implements Backend {
   readonly description: string;
+  readonly catalog = new CommandCatalog(async (command) => (await this.connection.run([command], JSON_SHAPE))[0]!);
   protected readonly connection: Connection;
   readonly #resolve: () => Promise<Endpoint>;
 
@@ -14,13 +18,14 @@ export class DirectBackend implements Backend {
   constructor(
     source: Pick<ConnectionOptions, 'resolve' | 'verify'>,
     description: string,
-    { replyTimeoutMs, onState }: BackendOptions = {},
+    { replyTimeoutMs, scriptTimeoutMs = DEFAULT_SCRIPT_TIMEOUT_MS, onState, onEvent }: BackendOptions = {},
   ) {
     this.description = description;
     this.#resolve = source.resolve;
     this.connection = new Connection({
       ...source,
       ...(replyTimeoutMs !== undefined && { replyTimeoutMs }),
+      scripts: new ScriptWatch(scriptTimeoutMs, (event) => onEvent?.(event)),
       onState: (connected, endpoint, cause) => onState?.(connected, place(endpoint), cause),
     });
   }
@@ -43,6 +48,10 @@ export class DirectBackend implements Backend {
 
   async masters(): Promise<Endpoint[]> {
     return [this.connected && this.connection.endpoint ? this.connection.endpoint : await this.#resolve()];
+  }
+
+  async kill(kind: 'SCRIPT' | 'FUNCTION'): Promise<KillOutcome> {
+    return killEverywhere(await this.masters(), kind);
   }
 
   close(graceMs?: number): Promise<void> {

@@ -52,7 +52,7 @@ describe('the embedded engine', () => {
   });
 
   it('wants its password', async () => {
-    const client = newClient({ ...engine.endpoint, password: undefined });
+    const client = newClient({ ...engine.endpoint, username: undefined, password: undefined });
     client.on('error', () => {});
     await client.connect();
     await expect(client.sendCommand(['GET', 'x'])).rejects.toThrow(/^NOAUTH/);

@@ -168,7 +168,7 @@ describe('commands that are not available', () => {
     ['client', 'kill', 'type', 'normal'],
     ['SHUTDOWN', 'NOSAVE'],
     ['CONFIG', 'GET', '*'],
-    ['SCRIPT', 'KILL'],
+    ['SCRIPT', 'DEBUG', 'YES'],
     ['DEBUG', 'SLEEP', '1'],
     ['SUBSCRIBE', 'c'],
     ['MONITOR'],

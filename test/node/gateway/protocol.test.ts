@@ -231,10 +231,12 @@ describe('what is not a request', () => {
 });
 
 describe('GET /health', () => {
-  it('tells the state without a token', async () => {
+  it('tells the state without a token, and where Redis is only with one', async () => {
     const response = await fetch(`${gateway.url}/health`);
     expect(response.status).toBe(200);
-    expect(await response.json()).toEqual({
+    expect(await response.json()).toEqual({ status: 'ok', connected: true });
+    const known = await fetch(`${gateway.url}/health`, { headers: { authorization: `Bearer ${TOKEN}` } });
+    expect(await known.json()).toEqual({
       status: 'ok',
       backend: expect.stringMatching(/^embedded Valkey \d/),
       connected: true,

@@ -2,6 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { SettingsError } from '../../../src/gateway/errors.ts';
 import { readSettings } from '../../../src/gateway/settings.ts';
 
+const TOKEN = 'a-token-of-this-test';
+const OTHER = 'another-token-of-this-test';
+
 function problemsOf(env: Record<string, string>): readonly string[] {
   try {
     readSettings(env);
@@ -14,18 +17,18 @@ function problemsOf(env: Record<string, string>): readonly string[] {
 
 describe('readSettings', () => {
   it('defaults to the embedded engine on 127.0.0.1:8079', () => {
-    expect(readSettings({ GATEWAY_TOKEN: 't' })).toEqual({ token: 't', host: '127.0.0.1', port: 8079 });
+    expect(readSettings({ GATEWAY_TOKEN: TOKEN })).toEqual({ token: TOKEN, host: '127.0.0.1', port: 8079 });
   });
 
   it('takes the token by Upstash’s name too', () => {
-    expect(readSettings({ UPSTASH_REDIS_REST_TOKEN: 'u' }).token).toBe('u');
-    expect(readSettings({ UPSTASH_REDIS_REST_TOKEN: 'u', GATEWAY_TOKEN: 'g' }).token).toBe('g');
+    expect(readSettings({ UPSTASH_REDIS_REST_TOKEN: OTHER }).token).toBe(OTHER);
+    expect(readSettings({ UPSTASH_REDIS_REST_TOKEN: OTHER, GATEWAY_TOKEN: TOKEN }).token).toBe(TOKEN);
   });
 
   it('makes an address of REDIS_HOST, REDIS_PORT and REDIS_PASSWORD', () => {
-    const env = { GATEWAY_TOKEN: 't', REDIS_HOST: 'db', REDIS_PORT: '6380', REDIS_PASSWORD: 'p@ss/word' };
+    const env = { GATEWAY_TOKEN: TOKEN, REDIS_HOST: 'db', REDIS_PORT: '6380', REDIS_PASSWORD: 'p@ss/word' };
     expect(readSettings(env).redisUrl).toBe('redis://:p%40ss%2Fword@db:6380');
-    expect(readSettings({ GATEWAY_TOKEN: 't', REDIS_HOST: '::1' }).redisUrl).toBe('redis://[::1]:6379');
+    expect(readSettings({ GATEWAY_TOKEN: TOKEN, REDIS_HOST: '::1' }).redisUrl).toBe('redis://[::1]:6379');
     expect(readSettings({ ...env, REDIS_URL: 'redis://other' }).redisUrl).toBe('redis://other');
   });
 
@@ -38,6 +41,6 @@ describe('readSettings', () => {
   });
 
   it('refuses a read-only token that is the token', () => {
-    expect(problemsOf({ GATEWAY_TOKEN: 't', GATEWAY_READONLY_TOKEN: 't' })).toHaveLength(1);
+    expect(problemsOf({ GATEWAY_TOKEN: TOKEN, GATEWAY_READONLY_TOKEN: TOKEN })).toHaveLength(1);
   });
 });

@@ -40,16 +40,14 @@ async function open(gateway: Gateway, path: string, init: RequestInit = {}) {
 }
 
 describe('/subscribe and /psubscribe', () => {
-  it('are server-sent events: the confirmations, then the messages in order', async () => {
+  it('are server-sent events: the confirmation, then the messages in order', async () => {
     const gateway = await start();
-    const stream = await open(gateway, '/subscribe/a%2Fb/c', { method: 'POST' });
+    const stream = await open(gateway, '/subscribe/a%2Fb', { method: 'POST' });
     expect(stream.response.headers.get('content-type')).toBe('text/event-stream');
-    for (let i = 0; i < 50; i++) expect(await command(gateway, 'PUBLISH', i % 2 ? 'c' : 'a/b', `m,${i}`)).toBe(1);
-    await until(() => stream.events.length === 52, 'all messages arrive');
-    expect(stream.events.slice(0, 2)).toEqual(['data: subscribe,a/b,1', 'data: subscribe,c,2']);
-    expect(stream.events.slice(2)).toEqual(
-      Array.from({ length: 50 }, (_, i) => `data: message,${i % 2 ? 'c' : 'a/b'},m,${i}`),
-    );
+    for (let i = 0; i < 50; i++) expect(await command(gateway, 'PUBLISH', 'a/b', `m,${i}`)).toBe(1);
+    await until(() => stream.events.length === 51, 'all messages arrive');
+    expect(stream.events[0]).toBe('data: subscribe,a/b,1');
+    expect(stream.events.slice(1)).toEqual(Array.from({ length: 50 }, (_, i) => `data: message,a/b,m,${i}`));
   });
 
   it('keep line breaks of a message inside its event', async () => {

@@ -4,7 +4,7 @@ import type { CaseResult, Question } from '../../question.ts';
 import { type Figures, loadCalls, loadHttp, type Until } from './load.ts';
 import { startGatewayProcess, startPeerProcess } from './servers.ts';
 
-const TOKEN = 'bench';
+const TOKEN = 'token-of-the-benchmark';
 const CONNECTIONS = [1, 16, 64] as const;
 const ROUNDS = 4;
 const SCRIPT =

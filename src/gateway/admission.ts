@@ -1,0 +1,32 @@
+import { GatewayError } from './errors.ts';
+
+/** Counts the commands that are accepted and not yet answered, over all clients, and refuses more than the limit. */
+export class Admission {
+  readonly #limit: number;
+  #inFlight = 0;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** @throws {GatewayError} 503 when there is no room */
+  async admit<T>(commands: number, work: () => Promise<T>): Promise<T> {
+    // Something larger than the whole limit is let through alone: refusing it would refuse it for ever.
+    if (this.#inFlight > 0 && this.#inFlight + commands > this.#limit) {
+      throw new GatewayError(
+        503,
+        `ERR the gateway is busy: ${this.#inFlight} commands are in flight, the limit is ${this.#limit}`,
+      );
+    }
+    this.#inFlight += commands;
+    try {
+      return await work();
+    } finally {
+      this.#inFlight -= commands;
+    }
+  }
+}

@@ -1,0 +1,13 @@
+import type { Access } from './auth.ts';
+import type { Backend } from './backend.ts';
+import type { Executor } from './executor.ts';
+import type { Streams } from './streams.ts';
+
+/** What stands behind one kind of token. */
+export interface Door {
+  backend: Backend;
+  executor: Executor;
+  streams: Streams;
+}
+
+export type Doors = Readonly<Record<Access, Door>>;
