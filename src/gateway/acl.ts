@@ -5,8 +5,8 @@
 
 /** Commands of Redis's category "dangerous" or "admin" that are about data, or that the gateway itself needs. */
 const DATA_AFTER_ALL = 'flushall flushdb info keys lastsave restore role sort sort_ro'.split(' ');
-/** What the gateway asks to find its way in a cluster, and to end scripts that run too long. */
-const OWN_NEEDS = ['+cluster|slots', '+cluster|nodes', '+script|kill', '+function|kill'];
+/** What the gateway asks to find its way in a cluster, to end scripts that run too long, and to name its user. */
+const OWN_NEEDS = ['+cluster|slots', '+cluster|nodes', '+script|kill', '+function|kill', '+acl|whoami'];
 
 /** For the full token: everything that concerns data, and nothing that administers the server. */
 export const FULL_RULES: readonly string[] = [

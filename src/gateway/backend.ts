@@ -43,6 +43,8 @@ export type BackendEvent =
 export interface BackendOptions {
   /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
   replyTimeoutMs?: number | undefined;
+  /** Of a cluster: commands that may wait for one shard, so that it leaves room to the others. @default any number */
+  maxPendingPerShard?: number | undefined;
   /** Scripts and functions that hold a server up for so long are killed, in milliseconds; 0: never. @default 5000 */
   scriptTimeoutMs?: number | undefined;
   onEvent?: ((event: BackendEvent) => void) | undefined;

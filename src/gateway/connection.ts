@@ -14,6 +14,8 @@ export interface ConnectionOptions {
   replyTimeoutMs?: number;
   /** @default 2000 */
   connectTimeoutMs?: number;
+  /** Commands that may wait for this server's replies; more are refused at once. @default any number */
+  maxPending?: number | undefined;
   /** Told of scripts that hold the server up. */
   scripts?: ScriptWatch | undefined;
   /** Called with every change between connected and not connected; `cause` is why the connection was lost. */
@@ -89,8 +91,8 @@ export class Connection {
     if (!client) return Promise.resolve(commands.map(() => this.#unavailable));
     if (commands.length === 0) return Promise.resolve([]);
     if (this.#pending === 0) this.#progressAt = performance.now();
-    else if (this.#pending >= SILENT.commands && this.#silentMs > SILENT.afterMs) {
-      const refusal = new BackendUnavailable(`Redis is not available: ${this.#pending} commands wait for its reply`);
+    else if (!this.#hasRoom(commands.length)) {
+      const refusal = new BackendUnavailable(`Redis is not available: ${this.#pending} commands wait for its replies`);
       return Promise.resolve(commands.map(() => refusal));
     }
     this.#pending += commands.length;
@@ -218,6 +220,12 @@ export class Connection {
     }
     client.destroy();
     client.emit('gone');
+  }
+
+  #hasRoom(commands: number): boolean {
+    const { maxPending = Infinity } = this.#options;
+    if (this.#pending + commands > maxPending) return false;
+    return this.#pending < SILENT.commands || this.#silentMs <= SILENT.afterMs;
   }
 
   /** How long nothing has come back for what was sent. */

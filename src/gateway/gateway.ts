@@ -19,6 +19,8 @@ import { WrongTokens } from './wrongTokens.ts';
 
 export type { GatewayOptions } from './options.ts';
 
+const DEFAULT_MAX_IN_FLIGHT = 100_000;
+
 /** A running gateway. */
 export interface Gateway {
   /** For example `http://127.0.0.1:8079`. */
@@ -48,7 +50,7 @@ export interface Gateway {
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { redisUrl, readOnlyRedisUrl, token, readOnlyToken, host = '127.0.0.1', port = 8079 } = options;
   const { maxRequestBytes = 32 * 1024 * 1024, maxBufferedBytes = 256 * 1024 * 1024 } = options;
-  const { maxInFlight = 100_000, maxStreams = 1000, drainTimeoutMs = 10_000 } = options;
+  const { maxInFlight = DEFAULT_MAX_IN_FLIGHT, maxStreams = 1000, drainTimeoutMs = 10_000 } = options;
   const { log = () => {}, logRequests = 'none', tokenInUrl = true } = options;
   const { maxConnections = 10_000, maxUnprovenConnections = 500, maxWrongTokensPerSecond = 20 } = options;
   const metrics = new Metrics();
@@ -134,9 +136,11 @@ async function connect(
   onConnected: () => void,
 ): Promise<{ full: Backend; readOnly: Backend; stop: () => Promise<void> }> {
   const { redisUrl, readOnlyRedisUrl, tlsCaFile, replyTimeoutMs, scriptTimeoutMs } = options;
+  const { maxInFlight = DEFAULT_MAX_IN_FLIGHT } = options;
   const backendOptions: BackendOptions = {
     replyTimeoutMs,
     scriptTimeoutMs,
+    maxPendingPerShard: Math.ceil(maxInFlight / 4),
     onState(connected, redis, cause) {
       if (!connected) metrics.count('connectionLost');
       if (connected) log({ level: 'info', event: 'redis_connected', redis });

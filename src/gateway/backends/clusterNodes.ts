@@ -204,9 +204,11 @@ export class ClusterNodes {
     let node = this.#nodes.get(name);
     if (!node) {
       const { replyTimeoutMs, scriptTimeoutMs = DEFAULT_SCRIPT_TIMEOUT_MS, onState, onEvent } = this.#options;
+      const { maxPendingPerShard: maxPending } = this.#options;
       node = new Connection({
         resolve: () => Promise.resolve(endpoint),
         ...(replyTimeoutMs !== undefined && { replyTimeoutMs }),
+        ...(maxPending !== undefined && { maxPending }),
         scripts: new ScriptWatch(scriptTimeoutMs, (event) => onEvent?.(event)),
         onState: (connected, at, cause) => {
           onState?.(connected, place(at), cause);
