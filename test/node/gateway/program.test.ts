@@ -1,7 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, onTestFinished } from 'vitest';
 import { freePort, until } from '../../support/redisServers.ts';
 
 const MAIN = fileURLToPath(new URL('../../../src/gateway/main.ts', import.meta.url));
@@ -75,5 +78,52 @@ describe('the gateway as a program', () => {
     for (const secret of ['tok3n-of-this-test', 'hunter2', 'key-secret', 'value-secret']) {
       expect(output.stdout + output.stderr + answer).not.toContain(secret);
     }
+  });
+
+  it('prints its settings for --help, and the users to make in Redis', async () => {
+    const child = spawn(process.execPath, [MAIN, '--help'], { env: { PATH: process.env['PATH'] } });
+    children.push(child);
+    let text = '';
+    child.stdout.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    const [code] = await once(child, 'exit');
+    expect(code).toBe(0);
+    for (const word of [
+      'GATEWAY_TOKEN_FILE',
+      'REDIS_READONLY_URL',
+      'GATEWAY_SCRIPT_TIMEOUT_MS',
+      'SIGHUP',
+      'ACL SETUSER',
+    ]) {
+      expect(text).toContain(word);
+    }
+  });
+
+  it('takes other tokens on SIGHUP, ends the streams of those that are gone, and keeps them when a file is wrong', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'gatehouse-tokens-'));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    const file = join(directory, 'tokens');
+    const [old, next] = ['the-old-token-of-this-test', 'the-next-token-of-this-test'];
+    await writeFile(file, `${old}\n`);
+    const { child, output } = run({ GATEWAY_TOKEN_FILE: file, GATEWAY_PORT: '0' });
+    await until(() => output.stdout.endsWith('\n'), 'it is ready');
+    const { url } = JSON.parse(output.stdout) as { url: string };
+    const status = async (token: string) =>
+      (await fetch(`${url}/ping`, { headers: { authorization: `Bearer ${token}` } })).status;
+    const reload = async (text: string, event: string) => {
+      await writeFile(file, text);
+      const seen = output.stderr.length;
+      child.kill('SIGHUP');
+      await until(() => output.stderr.slice(seen).includes(event), event);
+    };
+    const stream = await fetch(`${url}/subscribe/c`, { headers: { authorization: `Bearer ${old}` } });
+    expect([await status(old), await status(next)]).toEqual([200, 401]);
+    await reload(`${old}\n${next}\n`, 'tokens_reloaded');
+    expect([await status(old), await status(next)]).toEqual([200, 200]);
+    await reload('short\n', 'tokens_not_reloaded');
+    expect([await status(old), await status(next)]).toEqual([200, 200]);
+    await reload(`${next}\n`, 'tokens_reloaded');
+    expect([await status(old), await status(next)]).toEqual([401, 200]);
+    expect(await stream.text()).toContain('data: subscribe,c,1'); // it ends
+    for (const token of [old, next]) expect(output.stderr).not.toContain(token);
   });
 });

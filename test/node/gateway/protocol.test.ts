@@ -2,6 +2,7 @@ import { request } from 'node:http';
 import { connect } from 'node:net';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Gateway, startGateway } from '../../../src/gateway/gateway.ts';
+import type { LogEntry } from '../../../src/gateway/log.ts';
 
 const TOKEN = 'full-token';
 let gateway: Gateway;
@@ -60,6 +61,45 @@ describe('POST /', () => {
     expect(await post('/', ['LRANGE', 'args', 0, -1])).toMatchObject({
       body: { result: ['1', '-2', '0.10', '1e300', 'true', 'false'] },
     });
+  });
+
+  it.each([
+    ['1.0', '1'],
+    ['60.0', '60'],
+    ['6e1', '60'],
+    ['-0', '0'],
+    ['0.5', '0.5'],
+    ['0.10', '0.10'],
+    ['1e300', '1e300'],
+    ['9007199254740993', '9007199254740993'],
+    ['-9007199254740993.0', '-9007199254740993.0'],
+  ])('takes the number %s for %s, whatever stands beside it', async (number, text) => {
+    for (const neighbour of ['"x"', '1', '0.5', '1e300', '9007199254740993']) {
+      await post('/', ['DEL', 'numbers']);
+      expect(await post('/', `["RPUSH","numbers",${number},${neighbour}]`)).toMatchObject({ body: { result: 2 } });
+      expect(await post('/', ['LINDEX', 'numbers', 0])).toEqual({ status: 200, body: { result: text } });
+      await post('/pipeline', `[["SET","number",${number}],["SET","beside",${neighbour}]]`);
+      expect(await post('/', ['GET', 'number'])).toEqual({ status: 200, body: { result: text } });
+    }
+  });
+
+  it('takes EX 60.0 for 60 seconds', async () => {
+    const { body } = await post('/pipeline', '[["SET","brief","x","EX",60.0],["TTL","brief"],["SET","b",0.5]]');
+    expect(body).toMatchObject([{ result: 'OK' }, { result: 60 }, { result: 'OK' }]);
+  });
+
+  it.each([
+    ['a lone byte', '\xff'],
+    ['half a character', '\xc3'],
+    ['a surrogate', '\xed\xa0\x80'],
+    ['an overlong form', '\xc0\xaf'],
+  ])('refuses %s in JSON, which is not UTF-8, and stores nothing', async (_what, bytes) => {
+    const commands = { '/': `["SET","utf8","${bytes}"]`, '/pipeline': `[["SET","utf8","${bytes}"]]` };
+    for (const [path, text] of Object.entries(commands)) {
+      const reply = await post(path, Buffer.from(text, 'latin1'));
+      expect(reply).toEqual({ status: 400, body: { error: expect.stringContaining('not valid UTF-8') } });
+    }
+    expect(await post('/', ['EXISTS', 'utf8'])).toMatchObject({ body: { result: 0 } });
   });
 
   it('answers nested arrays', async () => {
@@ -241,6 +281,57 @@ describe('GET /health', () => {
       backend: expect.stringMatching(/^embedded Valkey \d/),
       connected: true,
     });
+  });
+});
+
+describe('GET /ready', () => {
+  it('answers 200 while Redis is connected, and 503 while it is not', async () => {
+    const response = await fetch(`${gateway.url}/ready`);
+    expect([response.status, await response.json()]).toEqual([200, { ready: true }]);
+    await using away = await startGateway({ token: TOKEN, port: 0, redisUrl: 'redis://127.0.0.1:1' });
+    const notReady = await fetch(`${away.url}/ready`);
+    expect([notReady.status, await notReady.json()]).toEqual([503, { ready: false }]);
+    expect((await fetch(`${away.url}/health`)).status).toBe(200);
+  });
+});
+
+describe('x-request-id', () => {
+  const ask = async (id?: string) => {
+    const init = { headers: { authorization: `Bearer ${TOKEN}`, ...(id !== undefined && { 'x-request-id': id }) } };
+    return (await fetch(`${gateway.url}/ping`, init)).headers.get('x-request-id');
+  };
+
+  it('is the client’s own where it can stand in a log, and another for each request elsewhere', async () => {
+    expect(await ask('4bf92f3577b34da6-a3ce929d0e0e4736')).toBe('4bf92f3577b34da6-a3ce929d0e0e4736');
+    const made = [await ask(), await ask(), await ask('with a space'), await ask('x'.repeat(500))];
+    expect(new Set(made).size).toBe(4);
+    for (const id of made) expect(id).toMatch(/^[\w.-]{5,40}$/);
+  });
+
+  it('stands in the log line of a request that failed, without keys or values', async () => {
+    const log: LogEntry[] = [];
+    await using away = await startGateway({
+      token: TOKEN,
+      port: 0,
+      redisUrl: 'redis://127.0.0.1:1',
+      logRequests: 'failures',
+      log: (entry) => log.push(entry),
+    });
+    const headers = { authorization: `Bearer ${TOKEN}`, 'x-request-id': 'the-failed-one' };
+    const body = '[["SET","key-of-a-user","value-of-a-user"],["key-in-place-of-a-name"]]';
+    expect((await fetch(`${away.url}/pipeline`, { method: 'POST', headers, body })).status).toBe(503);
+    expect(log).toContainEqual(
+      expect.objectContaining({
+        level: 'warn',
+        event: 'request',
+        requestId: 'the-failed-one',
+        kind: 'pipeline',
+        status: 503,
+        commands: ['SET', '?'],
+        error: 'UNAVAILABLE',
+      }),
+    );
+    expect(JSON.stringify(log)).not.toMatch(/of-a-user|in-place/);
   });
 });
 

@@ -1,4 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
 import { SettingsError } from '../../../src/gateway/errors.ts';
 import { readSettings } from '../../../src/gateway/settings.ts';
 
@@ -42,5 +45,32 @@ describe('readSettings', () => {
 
   it('refuses a read-only token that is the token', () => {
     expect(problemsOf({ GATEWAY_TOKEN: TOKEN, GATEWAY_READONLY_TOKEN: TOKEN })).toHaveLength(1);
+  });
+
+  it.each(['short', 'fifteen-letters', 'has a space inside it', 'äöü-but-long-enough'])(
+    'refuses the token "%s"',
+    (token) => {
+      expect(problemsOf({ GATEWAY_TOKEN: token }).length).toBeGreaterThan(0);
+      expect(problemsOf({ GATEWAY_TOKEN: TOKEN, GATEWAY_READONLY_TOKEN: token }).length).toBeGreaterThan(0);
+      expect(problemsOf({ GATEWAY_TOKEN: token }).join()).not.toContain(token);
+    },
+  );
+
+  it('takes tokens from files, one a line', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'gatehouse-tokens-'));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    const file = join(directory, 'tokens');
+    await writeFile(file, `${TOKEN}\n${OTHER}\n\n`);
+    expect(readSettings({ GATEWAY_TOKEN_FILE: file }).token).toEqual([TOKEN, OTHER]);
+    expect(problemsOf({ GATEWAY_TOKEN_FILE: join(directory, 'none') })).toEqual([
+      'GATEWAY_TOKEN_FILE cannot be read (ENOENT)',
+    ]);
+  });
+
+  it('names the address that is wrong, and wants one for both tokens', () => {
+    const env = { GATEWAY_TOKEN: TOKEN, REDIS_URL: 'redis://h' };
+    expect(problemsOf({ ...env, REDIS_READONLY_URL: 'http://:hunter2@h' })[0]).toMatch(/^REDIS_READONLY_URL /);
+    expect(problemsOf({ GATEWAY_TOKEN: TOKEN, REDIS_READONLY_URL: 'redis://h' })).toHaveLength(1);
+    expect(readSettings({ ...env, REDIS_READONLY_URL: 'redis://r' }).readOnlyRedisUrl).toBe('redis://r');
   });
 });
