@@ -2,7 +2,7 @@ import { ErrorReply } from 'redis';
 import { describe, type Endpoint, newClient, type RedisClient } from './client.ts';
 import { isScript, nameOf } from './commands.ts';
 import { BackendUnavailable } from './errors.ts';
-import type { Command, Outcome, Reply, Shape } from './reply.ts';
+import { type Command, JSON_SHAPE, type Outcome, type Reply, type Shape } from './reply.ts';
 import type { ScriptWatch } from './scriptWatch.ts';
 
 export interface ConnectionOptions {
@@ -236,7 +236,7 @@ export class Connection {
   /** Whether this connection may not run MULTI. Asked once, with a transaction of nothing. */
   async #multiDenied(): Promise<Error | undefined> {
     if (!this.#client) return this.#unavailable;
-    this.#multi ??= this.run([['MULTI'], ['EXEC']], {}).then(([multi]) => multi!);
+    this.#multi ??= this.run([['MULTI'], ['EXEC']], JSON_SHAPE).then(([multi]) => multi!);
     const outcome = await this.#multi;
     if (!(outcome instanceof Error)) return undefined;
     this.#multi = undefined; // the right may be given later, or Redis come back

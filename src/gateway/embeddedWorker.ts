@@ -41,7 +41,7 @@ const parent = parentPort!;
 // Without a beat the watchdog knows that a command has not given control back.
 setInterval(() => Atomics.add(beats, 0, 1), BEAT_MS);
 await start();
-parent.postMessage({ ready: true } satisfies EngineMessage);
+parent.postMessage({ ready: true } satisfies EngineMessage, []);
 
 /**
  * Starts Valkey compiled to WebAssembly on a loopback port.
@@ -128,7 +128,10 @@ function flushRepliesAtOnce(server: Internals, engine: Exports): void {
     } catch (error) {
       // A trap leaves the engine's memory in an unknown state: it must not serve anything further.
       server.closed = true;
-      parent.postMessage({ crashed: error instanceof Error ? error.message : String(error) } satisfies EngineMessage);
+      parent.postMessage(
+        { crashed: error instanceof Error ? error.message : String(error) } satisfies EngineMessage,
+        [],
+      );
     }
   };
 }

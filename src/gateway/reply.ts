@@ -28,4 +28,4 @@ export const RESP_SHAPE = {
   [RESP_TYPES.NUMBER]: String,
 } as const;
 
-export type Shape = typeof JSON_SHAPE | typeof RESP_SHAPE | Record<never, never>;
+export type Shape = typeof JSON_SHAPE | typeof RESP_SHAPE;

@@ -33,7 +33,7 @@ export async function startRedis({ vars, gateway: options }: DevSettings, stop: 
   return {
     url,
     async describe() {
-      const state = (await answersPing(url, options.token)) ? '' : `\n            ${SILENT}`;
+      const state = (await answersPing(url, vars.get('UPSTASH_REDIS_REST_TOKEN')!)) ? '' : `\n            ${SILENT}`;
       return `${gateway.backend}${hint}, over REST at ${url}${state}`;
     },
     // A client that never ends its request must not keep the terminal.

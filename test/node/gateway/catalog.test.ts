@@ -23,7 +23,7 @@ function asker(client: Client) {
     get asked() {
       return asked;
     },
-    ask(command: Command): Promise<Outcome> {
+    ask: (command: Command): Promise<Outcome> => {
       asked++;
       return client.sendCommand<Reply>(command, { typeMapping: JSON_SHAPE }).catch((error: Error) => error);
     },

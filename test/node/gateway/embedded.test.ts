@@ -107,7 +107,10 @@ describe('the watchdog of the embedded engine', () => {
       // The users are made anew: the reader still may only read.
       await expect.poll(async () => (await call('reader', 'EVAL_RO', 'return 1', '0')).body).toEqual({ result: 1 });
       const write = await call('reader', 'EVAL_RO', "return redis.call('SELECT', '1')", '0');
-      expect(write).toMatchObject({ status: 400, body: { error: expect.stringMatching(/can't run this command|no permissions/) } });
+      expect(write).toMatchObject({
+        status: 400,
+        body: { error: expect.stringMatching(/can't run this command|no permissions/) },
+      });
     },
   );
 
