@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { GatewayError } from './errors.ts';
 import type { Arg, Command } from './reply.ts';
 
-/** Bytes of request bodies that are held at a time, over all clients. */
+/** Bytes of requests, and of large answers that are not read yet, that are held at a time, over all clients. */
 export class BodyBudget {
   readonly #limit: number;
   #used = 0;
@@ -15,7 +15,7 @@ export class BodyBudget {
   /** @throws {GatewayError} 503 when there is no room; nothing has been taken then */
   take(bytes: number): void {
     if (this.#used + bytes > this.#limit) {
-      throw new GatewayError(503, `ERR the gateway is busy: it holds ${this.#used} bytes of requests`);
+      throw new GatewayError(503, `ERR the gateway is busy: it holds ${this.#used} bytes of requests and answers`);
     }
     this.#used += bytes;
   }

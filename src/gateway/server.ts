@@ -55,6 +55,8 @@ interface Job {
 const JSON_TYPE = 'application/json';
 /** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
 const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
+/** Answers above it count as buffered until they are read. */
+const LARGE_BODY_BYTES = 64 * 1024;
 /** Of a pipeline's commands, how many a log line names. */
 const LOGGED_COMMANDS = 10;
 
@@ -188,6 +190,10 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   function send(response: ServerResponse, requestId: string, { status, type, body }: Answer): void {
     // The client is gone, or its stream had begun; there is nobody to tell.
     if (response.headersSent || response.destroyed) return void response.end();
+    if (body.length > LARGE_BODY_BYTES && !hold(response, body.length)) {
+      const busy = writeError('ERR the gateway is busy: too many bytes wait for clients that do not read them');
+      return send(response, requestId, { status: 503, type: JSON_TYPE, body: busy });
+    }
     const wrongToken = status === 401 || status === 429;
     response.writeHead(status, {
       'content-type': type,
@@ -200,6 +206,18 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
       ...((listener.draining || wrongToken) && { connection: 'close' }),
     });
     response.end(body);
+  }
+
+  /** Keeps a large answer on the budget until its client has read it, or is gone; whether there is room for it. */
+  function hold(response: ServerResponse, bytes: number): boolean {
+    try {
+      budget.take(bytes);
+    } catch (error) {
+      if (!(error instanceof GatewayError)) throw error;
+      return false;
+    }
+    response.once('close', () => budget.release(bytes));
+    return true;
   }
 
   function logRequest(job: Job, requestId: string, status: number, body: string | Buffer, durationMs: number): void {
