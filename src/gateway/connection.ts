@@ -52,6 +52,9 @@ export class Connection {
   #pendingScripts = 0;
   /** Settled once it is known that the user may run MULTI, without which a transaction would run as single commands. */
   #multi: Promise<Outcome> | undefined;
+  /** Replies so far, how many there were at the last look, and when some had come since the look before. */
+  #replies = 0;
+  #repliesSeen = 0;
   #progressAt = 0;
   #watchdog: NodeJS.Timeout;
   #closed = false;
@@ -61,7 +64,7 @@ export class Connection {
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.#replyTimeoutMs = options.replyTimeoutMs ?? 5000;
-    this.#watchdog = setInterval(() => this.#dropWhenStalled(), Math.max(20, this.#replyTimeoutMs / 8));
+    this.#watchdog = setInterval(() => this.#dropWhenStalled(), Math.min(100, Math.max(20, this.#replyTimeoutMs / 8)));
     this.#watchdog.unref();
     void this.#keepConnected();
   }
@@ -101,12 +104,12 @@ export class Connection {
     this.#pendingScripts += scripts;
     const options = chainId ? { typeMapping: shape, chainId } : { typeMapping: shape };
     return new Promise((resolve) => {
-      const outcomes = Array.from<Outcome>({ length: commands.length });
+      const outcomes: Outcome[] = [];
       let left = commands.length;
       const settle = (index: number, outcome: Outcome) => {
         outcomes[index] = outcome;
         this.#pending -= 1;
-        this.#progressAt = performance.now();
+        this.#replies += 1;
         if (--left > 0) return;
         this.#pendingScripts -= scripts;
         resolve(outcomes);
@@ -244,6 +247,11 @@ export class Connection {
   }
 
   #dropWhenStalled(): void {
+    if (this.#replies !== this.#repliesSeen) {
+      this.#repliesSeen = this.#replies;
+      this.#progressAt = performance.now();
+      return;
+    }
     const silentMs = this.#silentMs;
     const { scripts } = this.#options;
     if (this.#pendingScripts > 0 && this.#endpoint) scripts?.check(this.#endpoint, silentMs);

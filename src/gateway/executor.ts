@@ -27,7 +27,7 @@ export class Executor {
   /** Runs commands in order, each with an outcome of its own; a refused one fails only its own place. */
   async run(commands: readonly Command[], shape: Shape): Promise<Outcome[]> {
     const { admission, backend, scripts } = this.#options;
-    const outcomes = Array.from<Outcome>({ length: commands.length });
+    const outcomes: Outcome[] = [];
     const allowed: Command[] = [];
     const positions: number[] = [];
     const kills: Promise<void>[] = [];

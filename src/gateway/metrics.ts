@@ -26,11 +26,10 @@ class Histogram {
   count = 0;
   sum = 0;
 
-  add(seconds: number, times = 1): void {
-    const bucket = BUCKETS.findIndex((bound) => seconds <= bound);
-    if (bucket !== -1) this.buckets[bucket]! += times;
-    this.count += times;
-    this.sum += seconds * times;
+  add(seconds: number, bucket = BUCKETS.findIndex((bound) => seconds <= bound)): void {
+    if (bucket !== -1) this.buckets[bucket]! += 1;
+    this.count += 1;
+    this.sum += seconds;
   }
 
   lines(name: string, label: string): string[] {
@@ -67,17 +66,16 @@ export class Metrics {
   /** Counts the commands of one request, which took so long together: their replies come at once. */
   commands(commands: readonly Command[], outcomes: readonly Outcome[] | Error, durationMs: number): void {
     const seconds = durationMs / 1000;
-    const times = new Map<number, number>();
+    const found = BUCKETS.findIndex((bound) => seconds <= bound);
     for (let i = 0; i < commands.length; i++) {
-      const family = familyOf(nameOf(commands[i]!));
-      times.set(family, (times.get(family) ?? 0) + 1);
+      const family = this.#families[familyOf(nameOf(commands[i]!))]!;
+      family.durations.add(seconds, found);
       if (outcomes instanceof Error || outcomes[i] instanceof Error) {
-        this.#families[family]!.errors += 1;
+        family.errors += 1;
         this.#failed += 1;
       }
     }
     this.#commands += commands.length;
-    for (const [family, count] of times) this.#families[family]!.durations.add(seconds, count);
   }
 
   count(event: keyof typeof EVENTS): void {

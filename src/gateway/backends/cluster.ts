@@ -73,7 +73,7 @@ export class ClusterBackend implements Backend {
 
   async run(commands: readonly Command[], shape: Shape): Promise<Outcome[]> {
     const nodes = this.#nodes;
-    const outcomes = Array.from<Outcome>({ length: commands.length });
+    const outcomes: Outcome[] = [];
     let steps: Step[] = [];
     for (let index = 0; index < commands.length; index++) {
       const command = commands[index]!;
