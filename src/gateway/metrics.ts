@@ -21,13 +21,20 @@ const EVENTS = {
   engineRestarted: ['gateway_embedded_restarts_total', 'Replacements of the embedded engine by an empty one.'],
 } as const;
 
+/** The number of the bucket that a duration counts in; beyond the last one: their count. */
+function bucketOf(seconds: number): number {
+  let bucket = 0;
+  while (bucket < BUCKETS.length && seconds > BUCKETS[bucket]!) bucket++;
+  return bucket;
+}
+
 class Histogram {
   readonly buckets = BUCKETS.map(() => 0);
   count = 0;
   sum = 0;
 
-  add(seconds: number, bucket = BUCKETS.findIndex((bound) => seconds <= bound)): void {
-    if (bucket !== -1) this.buckets[bucket]! += 1;
+  add(seconds: number, bucket = bucketOf(seconds)): void {
+    if (bucket < BUCKETS.length) this.buckets[bucket]! += 1;
     this.count += 1;
     this.sum += seconds;
   }
@@ -66,7 +73,7 @@ export class Metrics {
   /** Counts the commands of one request, which took so long together: their replies come at once. */
   commands(commands: readonly Command[], outcomes: readonly Outcome[] | Error, durationMs: number): void {
     const seconds = durationMs / 1000;
-    const found = BUCKETS.findIndex((bound) => seconds <= bound);
+    const found = bucketOf(seconds);
     for (let i = 0; i < commands.length; i++) {
       const family = this.#families[familyOf(nameOf(commands[i]!))]!;
       family.durations.add(seconds, found);

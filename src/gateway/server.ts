@@ -67,7 +67,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   const { doors, authenticator, wrongTokens, tokenInUrl, maxRequestBytes, budget, metrics, requestLog, log } = options;
   const instance = randomBytes(6).toString('base64url');
   const full = doors.full.backend;
-  let responses = 0;
+  let requests = 0;
   /** The header with which a connection was recognised last: clients repeat it with every request. */
   const recognised = new WeakMap<Socket, { header: string; identity: Identity }>();
 
@@ -189,18 +189,18 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     return { status, type: JSON_TYPE, body: writeError(message) };
   }
 
-  function send(response: ServerResponse, requestId: string, { status, type, body }: Answer): void {
+  function send(response: ServerResponse, serial: string, requestId: string, answer: Answer): void {
+    const { status, type, body } = answer;
     // The client is gone, or its stream had begun; there is nobody to tell.
     if (response.headersSent || response.destroyed) return void response.end();
     if (body.length > LARGE_BODY_BYTES && !hold(response, body.length)) {
       const busy = writeError('ERR the gateway is busy: too many bytes wait for clients that do not read them');
-      return send(response, requestId, { status: 503, type: JSON_TYPE, body: busy });
+      return send(response, serial, requestId, { status: 503, type: JSON_TYPE, body: busy });
     }
     const wrongToken = status === 401 || status === 429;
     const length = typeof body === 'string' ? Buffer.byteLength(body) : body.length;
-    const sync = `${instance}-${(++responses).toString(36)}`;
     // A flat list: Node writes it as it is, where it would copy and check an object.
-    const headers = ['content-type', type, 'content-length', `${length}`, SYNC_TOKEN, sync, REQUEST_ID, requestId];
+    const headers = ['content-type', type, 'content-length', `${length}`, SYNC_TOKEN, serial, REQUEST_ID, requestId];
     if (status === 401) headers.push('www-authenticate', 'Bearer');
     if (status === 503 || status === 429) headers.push('retry-after', '1');
     // A stranger is not read any further: neither the rest of a body nor a next request.
@@ -231,12 +231,13 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
 
   const listener = createListener((request, response) => {
     const job: Job = { request, response, startedAt: performance.now(), kind: 'unknown' };
-    const id = requestIdOf(request) ?? `${instance}.${(responses + 1).toString(36)}`;
+    const serial = `${instance}-${(++requests).toString(36)}`;
+    const id = requestIdOf(request) ?? serial;
     answer(job)
       .catch((error: unknown) => failure(error, id))
       .then((result) => {
         if (!result) return;
-        send(response, id, result);
+        send(response, serial, id, result);
         const durationMs = performance.now() - job.startedAt;
         metrics.request(result.status, durationMs);
         if (requestLog.wants(result.status)) logRequest(job, id, result.status, result.body, durationMs);

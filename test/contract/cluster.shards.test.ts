@@ -78,7 +78,7 @@ describe.skipIf(!hasRedisServer)(`shards of a cluster${hasRedisServer ? '' : ` (
     const stop = new AbortController();
     const errors: { status: number; error: string; slot: number }[] = [];
     let waiting = 0;
-    const load = Array.from({ length: 20 }, async (_, n) => {
+    const load = Array.from({ length: 10 }, async (_, n) => {
       while (!stop.signal.aborted) {
         const key = lost[n % lost.length]!;
         waiting++;
@@ -91,7 +91,7 @@ describe.skipIf(!hasRedisServer)(`shards of a cluster${hasRedisServer ? '' : ` (
         // A whole pipeline that no server took is one error.
         const { error } = body as { error: string };
         if (error) errors.push({ status, error, slot: slotOf(key) });
-        await new Promise((resolve) => setTimeout(resolve, 50));
+        await new Promise((resolve) => setTimeout(resolve, 200));
       }
     });
     await until(() => waiting > 0, 'commands wait for the silent shard');
@@ -104,8 +104,8 @@ describe.skipIf(!hasRedisServer)(`shards of a cluster${hasRedisServer ? '' : ` (
         if (status === 200) served++;
         else turnedAway.push(body);
       }
-      return served > 2000;
-    }, 'two thousand commands of the other shards are served');
+      return served > 1000;
+    }, 'a thousand commands of the other shards are served');
     stop.abort();
     await Promise.all(load);
     expect(turnedAway).toEqual([]);

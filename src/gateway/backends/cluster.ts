@@ -83,7 +83,8 @@ export class ClusterBackend implements Backend {
         const keys = this.catalog.has(name)
           ? this.catalog.keysOf(name, command)
           : await this.catalog.findKeys(name, command);
-        steps.push({ index, name, command, ...this.#placeFor(name, keys[0]), asking: false });
+        const place = name === 'PUBLISH' ? this.#placeForChannel(command[1]) : this.#placeFor(name, keys[0]);
+        steps.push({ index, name, command, ...place, asking: false });
         continue;
       }
       // What spans shards is a barrier: it sees what came before it, and what follows sees it.
@@ -139,6 +140,12 @@ export class ClusterBackend implements Backend {
     }
     // Scripts without keys always go to the same master, or their SHA would be known on one and not on the next.
     return { slot: undefined, target: isScript(name) ? this.#nodes.ofShard(0) : this.#nodes.any() };
+  }
+
+  /** One node for a channel, or its messages could overtake each other on the cluster's bus; any node can do it. */
+  #placeForChannel(channel: Arg | undefined): { slot: undefined; target: Connection | undefined } {
+    const usual = channel === undefined ? undefined : this.#nodes.ofSlot(slotOf(channel));
+    return { slot: undefined, target: usual?.connected ? usual : this.#nodes.any() };
   }
 
   async #askAny(command: Command): Promise<Outcome> {

@@ -135,6 +135,30 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
   });
 });
 
+describe('large answers that are not read', () => {
+  it('count as buffered until their clients are gone', async () => {
+    const gateway = await start({ maxBufferedBytes: 50_000_000 });
+    const length = 20_000_000;
+    expect(await post(gateway, '/', ['SET', 'large', 'x'.repeat(length)])).toMatchObject({ status: 200 });
+    const body = '["GET","large"]';
+    const lazy = [1, 2].map(() => {
+      const socket = connect(gateway.port, '127.0.0.1').pause();
+      socket.on('error', () => {});
+      socket.write(
+        `POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
+      );
+      return socket;
+    });
+    await until(async () => {
+      const { status, body } = await post(gateway, '/', ['GET', 'large']);
+      return status === 503 && (body as { error: string }).error.includes('do not read');
+    }, 'there is no room for a third');
+    expect(await post(gateway, '/', ['PING'])).toMatchObject({ status: 200 });
+    for (const socket of lazy) socket.destroy();
+    await until(async () => (await post(gateway, '/', ['GET', 'large'])).status === 200, 'there is room again');
+  });
+});
+
 describe('half a request', () => {
   it('is not run', async () => {
     const gateway = await start();
