@@ -3,6 +3,7 @@ import { describe, type Endpoint, newClient, type RedisClient } from './client.t
 import { isScript, nameOf } from './commands.ts';
 import { BackendUnavailable } from './errors.ts';
 import { type Command, JSON_SHAPE, type Outcome, type Reply, type Shape } from './reply.ts';
+import { Pending } from './pending.ts';
 import type { ScriptWatch } from './scriptWatch.ts';
 
 export interface ConnectionOptions {
@@ -28,12 +29,6 @@ const BACKOFF_MS = { first: 50, longest: 2000 } as const;
 /** How much longer than the reply timeout a connection is kept while the script that stalls it is being killed. */
 const KILL_GRACE_MS = 2000;
 /**
- * Once a server has said nothing for so long and so many commands wait for it, further ones are refused at once: what
- * waits for one silent shard must not use up the room of those that answer.
- */
-const SILENT = { afterMs: 500, commands: 1000 } as const;
-
-/**
  * One connection to one Redis server, kept up for ever: it connects in the background, with a growing and jittered
  * wait between attempts, and refuses commands at once while there is no connection.
  *
@@ -47,15 +42,9 @@ export class Connection {
   #client: RedisClient | undefined;
   #endpoint: Endpoint | undefined;
   #unavailable: BackendUnavailable | ErrorReply = new BackendUnavailable('Redis is not connected yet');
-  #pending = 0;
-  /** Of them, scripts and functions. */
-  #pendingScripts = 0;
+  readonly #pending: Pending;
   /** Settled once it is known that the user may run MULTI, without which a transaction would run as single commands. */
   #multi: Promise<Outcome> | undefined;
-  /** Replies so far, how many there were at the last look, and when some had come since the look before. */
-  #replies = 0;
-  #repliesSeen = 0;
-  #progressAt = 0;
   #watchdog: NodeJS.Timeout;
   #closed = false;
   #wake: (() => void) | undefined;
@@ -64,6 +53,7 @@ export class Connection {
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.#replyTimeoutMs = options.replyTimeoutMs ?? 5000;
+    this.#pending = new Pending(options.maxPending ?? Infinity);
     this.#watchdog = setInterval(() => this.#dropWhenStalled(), Math.min(100, Math.max(20, this.#replyTimeoutMs / 8)));
     this.#watchdog.unref();
     void this.#keepConnected();
@@ -85,7 +75,7 @@ export class Connection {
 
   /** Commands written whose replies are not in yet. */
   get pending(): number {
-    return this.#pending;
+    return this.#pending.count;
   }
 
   /** Sends each command once, all in this turn, and resolves when every one has its outcome. Never rejects. */
@@ -93,25 +83,23 @@ export class Connection {
     const client = this.#client;
     if (!client) return Promise.resolve(commands.map(() => this.#unavailable));
     if (commands.length === 0) return Promise.resolve([]);
-    if (this.#pending === 0) this.#progressAt = performance.now();
-    else if (!this.#hasRoom(commands.length)) {
-      const refusal = new BackendUnavailable(`Redis is not available: ${this.#pending} commands wait for its replies`);
+    if (!this.#pending.hasRoom(commands.length)) {
+      const waiting = this.#pending.count;
+      const refusal = new BackendUnavailable(`Redis is not available: ${waiting} commands wait for its replies`);
       return Promise.resolve(commands.map(() => refusal));
     }
-    this.#pending += commands.length;
     let scripts = 0;
     for (const command of commands) if (isScript(nameOf(command))) scripts++;
-    this.#pendingScripts += scripts;
+    this.#pending.add(commands.length, scripts);
     const options = chainId ? { typeMapping: shape, chainId } : { typeMapping: shape };
     return new Promise((resolve) => {
       const outcomes: Outcome[] = [];
       let left = commands.length;
       const settle = (index: number, outcome: Outcome) => {
         outcomes[index] = outcome;
-        this.#pending -= 1;
-        this.#replies += 1;
+        this.#pending.settle();
         if (--left > 0) return;
-        this.#pendingScripts -= scripts;
+        this.#pending.settleScripts(scripts);
         resolve(outcomes);
       };
       for (let index = 0; index < commands.length; index++) {
@@ -153,7 +141,7 @@ export class Connection {
     this.#client = undefined;
     this.#unavailable = new BackendUnavailable('the gateway is shutting down');
     const deadline = performance.now() + graceMs;
-    while (this.#pending > 0 && performance.now() < deadline) {
+    while (this.#pending.count > 0 && performance.now() < deadline) {
       await new Promise((resolve) => setTimeout(resolve, 5));
     }
     clearInterval(this.#watchdog);
@@ -225,17 +213,6 @@ export class Connection {
     client.emit('gone');
   }
 
-  #hasRoom(commands: number): boolean {
-    const { maxPending = Infinity } = this.#options;
-    if (this.#pending + commands > maxPending) return false;
-    return this.#pending < SILENT.commands || this.#silentMs <= SILENT.afterMs;
-  }
-
-  /** How long nothing has come back for what was sent. */
-  get #silentMs(): number {
-    return this.#pending === 0 ? 0 : performance.now() - this.#progressAt;
-  }
-
   /** Whether this connection may not run MULTI. Asked once, with a transaction of nothing. */
   async #multiDenied(): Promise<Error | undefined> {
     if (!this.#client) return this.#unavailable;
@@ -247,17 +224,13 @@ export class Connection {
   }
 
   #dropWhenStalled(): void {
-    if (this.#replies !== this.#repliesSeen) {
-      this.#repliesSeen = this.#replies;
-      this.#progressAt = performance.now();
-      return;
-    }
-    const silentMs = this.#silentMs;
-    const { scripts } = this.#options;
-    if (this.#pendingScripts > 0 && this.#endpoint) scripts?.check(this.#endpoint, silentMs);
-    if (silentMs < this.#replyTimeoutMs + (scripts?.busy ? KILL_GRACE_MS : 0)) return;
+    this.#pending.look();
+    const { silentMs, hasScripts } = this.#pending;
     if (silentMs === 0) return;
-    if (this.#pendingScripts > 0 && this.#endpoint) scripts?.abandoned(this.#endpoint, silentMs);
+    const { scripts } = this.#options;
+    if (hasScripts && this.#endpoint) scripts?.check(this.#endpoint, silentMs);
+    if (silentMs < this.#replyTimeoutMs + (scripts?.busy ? KILL_GRACE_MS : 0)) return;
+    if (hasScripts && this.#endpoint) scripts?.abandoned(this.#endpoint, silentMs);
     this.drop(new BackendUnavailable(`no reply within ${this.#replyTimeoutMs} ms`));
   }
 }

@@ -1,21 +1,20 @@
 import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { ErrorReply } from 'redis';
 import type { Admission } from './admission.ts';
+import { type Answer, answerCommands, commandsOf, JSON_TYPE, statusOf } from './answers.ts';
 import { type Authenticator, bearerToken, type Identity } from './auth.ts';
 import { isRefusedByName, KEYS } from './commands.ts';
 import type { Doors } from './door.ts';
-import { BackendUnavailable, GatewayError, wireText } from './errors.ts';
-import { type Encoding, writeError, writeOutcome, writeOutcomes } from './json.ts';
+import { GatewayError, wireText } from './errors.ts';
+import { writeError } from './json.ts';
 import { createListener, type Listener, type ListenerLimits } from './listener.ts';
 import type { Log } from './log.ts';
 import type { Metrics } from './metrics.ts';
-import { type Arg, type Command, JSON_SHAPE, type Outcome, RESP_SHAPE } from './reply.ts';
-import { type BodyBudget, parseCommand, parseCommands, readBody } from './request.ts';
+import type { Arg, Command } from './reply.ts';
+import { type BodyBudget, readBody } from './request.ts';
 import type { RequestLog } from './requestLog.ts';
-import { writeResp } from './resp.ts';
-import { type Route, routeOf } from './route.ts';
+import { routeOf } from './route.ts';
 import type { StreamLimit } from './streams.ts';
 import type { WrongTokens } from './wrongTokens.ts';
 
@@ -36,13 +35,6 @@ export interface ServerOptions extends ListenerLimits {
 
 export interface GatewayServer extends Pick<Listener, 'address' | 'listen' | 'close'> {}
 
-/** The answer to one request. */
-interface Answer {
-  status: number;
-  type: string;
-  body: string | Buffer;
-}
-
 /** A request on its way. */
 interface Job {
   request: IncomingMessage;
@@ -54,9 +46,6 @@ interface Job {
 
 const SYNC_TOKEN = 'upstash-sync-token';
 const REQUEST_ID = 'x-request-id';
-const JSON_TYPE = 'application/json';
-/** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
-const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 /** Answers above it count as buffered until they are read. */
 const LARGE_BODY_BYTES = 64 * 1024;
 /** Of a pipeline's commands, how many a log line names. */
@@ -99,7 +88,8 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     }
     const { body, release } = await readBody(request, maxRequestBytes, budget);
     try {
-      return await run(executor, route, body, job);
+      const commands = (job.commands = commandsOf(route, body));
+      return await answerCommands(executor, metrics, route, commands, request.headers);
     } finally {
       release();
     }
@@ -123,38 +113,6 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     return wrongTokens.isOver(request.socket.remoteAddress)
       ? new GatewayError(429, 'ERR too many requests without a valid token')
       : new GatewayError(401, 'Unauthorized');
-  }
-
-  async function run(
-    executor: Doors['full']['executor'],
-    route: Extract<Route, { kind: 'command' | 'path-command' | 'pipeline' | 'transaction' }>,
-    body: Buffer,
-    job: Job,
-  ): Promise<Answer> {
-    const { headers } = job.request;
-    const raw = headers['upstash-response-format'] === 'resp2';
-    const shape = raw ? RESP_SHAPE : JSON_SHAPE;
-    const encoding: Encoding = headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
-    if (route.kind === 'command' || route.kind === 'path-command') {
-      const command = route.kind === 'command' ? parseCommand(body) : pathCommand(route, body);
-      const commands = (job.commands = [command]);
-      const sentAt = performance.now();
-      const outcomes = (await executor.run(commands, shape)) as [Outcome];
-      metrics.commands(commands, outcomes, performance.now() - sentAt);
-      const [outcome] = outcomes;
-      // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx answer.
-      if (outcome instanceof Error) throw outcome;
-      return raw ? rawAnswer(outcomes) : { status: 200, type: JSON_TYPE, body: writeOutcome(outcome, encoding) };
-    }
-    const commands = (job.commands = parseCommands(body));
-    const sentAt = performance.now();
-    const outcomes =
-      route.kind === 'transaction' ? await executor.transaction(commands, shape) : await executor.run(commands, shape);
-    metrics.commands(commands, outcomes, performance.now() - sentAt);
-    if (outcomes instanceof Error) throw outcomes;
-    // Nothing of it was answered: that is not a pipeline with errors in it, but Redis being away.
-    if (outcomes.length > 0 && outcomes.every(isUnavailable)) throw outcomes[0] as Error;
-    return raw ? rawAnswer(outcomes) : { status: 200, type: JSON_TYPE, body: writeOutcomes(outcomes, encoding) };
   }
 
   /** Whether this process is alive, and for those with a token, what it talks to. */
@@ -268,23 +226,4 @@ function requestIdOf(request: IncomingMessage): string | undefined {
 function loggedName(name: Arg): string {
   const text = String(name).toUpperCase();
   return KEYS.has(text) || isRefusedByName(text) ? text : '?';
-}
-
-function isUnavailable(outcome: Outcome): boolean {
-  return outcome instanceof BackendUnavailable;
-}
-
-function pathCommand(route: Extract<Route, { kind: 'path-command' }>, body: Buffer): Command {
-  return [...route.args, ...(body.length > 0 ? [body] : []), ...route.options] as [Arg, ...Arg[]];
-}
-
-function rawAnswer(outcomes: readonly Outcome[]): Answer {
-  return { status: 200, type: 'application/octet-stream', body: writeResp(outcomes) };
-}
-
-function statusOf(error: unknown): number {
-  if (error instanceof GatewayError) return error.status;
-  if (error instanceof BackendUnavailable) return 503;
-  if (error instanceof ErrorReply) return UNAVAILABLE_REPLY.test(error.message) ? 503 : 400;
-  return 500;
 }

@@ -1,0 +1,81 @@
+import type { IncomingHttpHeaders } from 'node:http';
+import { ErrorReply } from 'redis';
+import { BackendUnavailable, GatewayError } from './errors.ts';
+import type { Executor } from './executor.ts';
+import { type Encoding, writeOutcome, writeOutcomes } from './json.ts';
+import type { Metrics } from './metrics.ts';
+import { type Arg, type Command, JSON_SHAPE, type Outcome, RESP_SHAPE } from './reply.ts';
+import { parseCommand, parseCommands } from './request.ts';
+import { writeResp } from './resp.ts';
+import type { Route } from './route.ts';
+
+/** The answer to one request. */
+export interface Answer {
+  status: number;
+  type: string;
+  body: string | Buffer;
+}
+
+/** Routes that run commands. */
+export type CommandRoute = Extract<Route, { kind: 'command' | 'path-command' | 'pipeline' | 'transaction' }>;
+
+export const JSON_TYPE = 'application/json';
+/** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
+const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
+
+/** The commands of a request. @throws {GatewayError} 400 when its body holds none */
+export function commandsOf(route: CommandRoute, body: Buffer): Command[] {
+  if (route.kind === 'command') return [parseCommand(body)];
+  if (route.kind !== 'path-command') return parseCommands(body);
+  return [[...route.args, ...(body.length > 0 ? [body] : []), ...route.options] as [Arg, ...Arg[]]];
+}
+
+/**
+ * Runs the commands of a request and writes their answer in the form that its headers ask for.
+ * @throws the error of a single command, of a whole transaction, or of a pipeline that Redis could not be asked for
+ */
+export async function answerCommands(
+  executor: Executor,
+  metrics: Metrics,
+  { kind }: CommandRoute,
+  commands: readonly Command[],
+  headers: IncomingHttpHeaders,
+): Promise<Answer> {
+  const raw = headers['upstash-response-format'] === 'resp2';
+  const shape = raw ? RESP_SHAPE : JSON_SHAPE;
+  const encoding: Encoding = headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
+  const sentAt = performance.now();
+  const outcomes =
+    kind === 'transaction' ? await executor.transaction(commands, shape) : await executor.run(commands, shape);
+  metrics.commands(commands, outcomes, performance.now() - sentAt);
+  if (outcomes instanceof Error) throw outcomes;
+  if (kind === 'command' || kind === 'path-command') {
+    const [outcome] = outcomes as [Outcome];
+    // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx answer.
+    if (outcome instanceof Error) throw outcome;
+    return raw ? rawAnswer(outcomes) : jsonAnswer(writeOutcome(outcome, encoding));
+  }
+  // Nothing of it was answered: that is not a pipeline with errors in it, but Redis being away.
+  if (outcomes.length > 0 && outcomes.every(isUnavailable)) throw outcomes[0] as Error;
+  return raw ? rawAnswer(outcomes) : jsonAnswer(writeOutcomes(outcomes, encoding));
+}
+
+/** The status of an error; 500 for one of the gateway's own making. */
+export function statusOf(error: unknown): number {
+  if (error instanceof GatewayError) return error.status;
+  if (error instanceof BackendUnavailable) return 503;
+  if (error instanceof ErrorReply) return UNAVAILABLE_REPLY.test(error.message) ? 503 : 400;
+  return 500;
+}
+
+function isUnavailable(outcome: Outcome): boolean {
+  return outcome instanceof BackendUnavailable;
+}
+
+function jsonAnswer(body: string): Answer {
+  return { status: 200, type: JSON_TYPE, body };
+}
+
+function rawAnswer(outcomes: readonly Outcome[]): Answer {
+  return { status: 200, type: 'application/octet-stream', body: writeResp(outcomes) };
+}
