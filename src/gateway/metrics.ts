@@ -129,7 +129,10 @@ export class Metrics {
     for (const [event, [name, help]] of Object.entries(EVENTS)) {
       add(name, 'counter', help, [['', this.#events.get(event as keyof typeof EVENTS) ?? 0]]);
     }
-    gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', process.memoryUsage.rss());
+    const { rss, heapUsed, external } = process.memoryUsage();
+    gauge('process_resident_memory_bytes', 'Resident memory size in bytes.', rss);
+    gauge('nodejs_heap_size_used_bytes', 'Bytes of the JavaScript heap in use.', heapUsed);
+    gauge('nodejs_external_memory_bytes', 'Bytes of buffers outside of the heap.', external);
     const { user, system } = process.cpuUsage();
     add('process_cpu_seconds_total', 'counter', 'User and system CPU time in seconds.', [['', (user + system) / 1e6]]);
     const duration = 'gateway_request_duration_seconds';

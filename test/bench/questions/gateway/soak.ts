@@ -78,9 +78,11 @@ const loads: (() => Promise<void>)[] = [
 async function memory(): Promise<string> {
   const text = await (await fetch(`${url}/metrics`, { headers })).text();
   const read = (name: string) => Number(new RegExp(`^${name} (\\S+)$`, 'm').exec(text)?.[1]);
-  const resident = Math.round(read('process_resident_memory_bytes') / 2 ** 20);
+  const mib = (name: string) => Math.round(read(name) / 2 ** 20);
+  const resident = mib('process_resident_memory_bytes');
+  const inUse = mib('nodejs_heap_size_used_bytes') + mib('nodejs_external_memory_bytes');
   const gauges = `${read('gateway_http_connections')} connections, ${read('gateway_streams')} streams`;
-  return `${resident} MiB resident, ${gauges}`;
+  return `${resident} MiB resident, ${inUse} MiB in use, ${gauges}`;
 }
 
 try {
