@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { FULL_RULES, READ_ONLY_RULES } from '../../../src/gateway/acl.ts';
 import { isReadOnly, KEYS, nameOf, refusal } from '../../../src/gateway/commands.ts';
 import type { Command } from '../../../src/gateway/reply.ts';
 import { slotOf } from '../../../src/gateway/slots.ts';
@@ -63,6 +64,37 @@ describe.skipIf(!hasRedisServer)(`the command table${hasRedisServer ? '' : ` (${
       });
     }
   });
+
+  it.each([
+    ['the full token', FULL_RULES, () => true],
+    ['the read-only token', READ_ONLY_RULES, (name: string, readOnly: boolean) => readOnly || isReadOnly(name)],
+  ])(
+    'the Redis user for %s may run every command that the gateway lets through, and none that it should not',
+    async (_, rules, wanted) => {
+      await server.command('ACL', 'SETUSER', 'checked', 'reset', 'on', 'nopass', ...rules);
+      const table = (await server.command('COMMAND')) as [string, number, string[], ...unknown[]][];
+      let checked = 0;
+      for (const [lower, arity, flags, , , , , , , subcommands] of table) {
+        const name = lower.toUpperCase();
+        // Of a container's subcommands, those that the gateway lets through.
+        const inner = (subcommands as [string, number, string[]][]).map(
+          ([full, n, f]) => [full.split('|')[1]!, n, f] as const,
+        );
+        const forms = inner.length > 0 ? inner : [['', arity, flags] as const];
+        for (const [sub, length, words] of forms) {
+          const start = sub === '' ? [name] : [name, sub];
+          if (sub === 'help' || refusal(name, start as unknown as Command) !== undefined) continue;
+          const command = [...start, ...Array.from({ length: Math.abs(length) - start.length }, () => '1')];
+          const answer = String(await server.command('ACL', 'DRYRUN', 'checked', ...command));
+          const may = wanted(name, words.includes('readonly')) && !(name === 'CLUSTER' && rules === READ_ONLY_RULES);
+          if (may) expect({ command, answer }).toEqual({ command, answer: 'OK' });
+          if (words.includes('write') && rules === READ_ONLY_RULES) expect(answer).not.toBe('OK');
+          checked++;
+        }
+      }
+      expect(checked).toBeGreaterThan(180);
+    },
+  );
 
   it('refuses every command that Redis calls blocking or administrative', async () => {
     const table = (await server.command('COMMAND')) as [string, number, string[]][];
