@@ -44,7 +44,12 @@ export class WrongTokens {
   }
 }
 
-/** One IPv6 client has a whole /64 of addresses. */
+/** One IPv6 client has a whole /64 of addresses: their first four groups, where `::` stands for groups of zeros. */
 function network(address: string): string {
-  return isIPv6(address) && !address.startsWith('::ffff:') ? address.split(':').slice(0, 4).join(':') : address;
+  if (!isIPv6(address) || address.startsWith('::ffff:')) return address;
+  const groupsOf = (text: string | undefined) => (text ? text.split(':') : []);
+  const [head, tail] = address.split('::');
+  const [front, back] = [groupsOf(head), groupsOf(tail)];
+  const zeros = Array.from({ length: Math.max(0, 8 - front.length - back.length) }, () => '0');
+  return [...front, ...zeros, ...back].slice(0, 4).join(':');
 }

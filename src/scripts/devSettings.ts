@@ -95,7 +95,11 @@ function readGateway(env: Env, vars: ReadonlyMap<string, string>): DevSettings['
   const local = /^(127\.[\d.]+|localhost|\[::1\])$/.test(url.hostname);
   if (!local && !ASKS_FOR_GATEWAY.some((name) => env[name]?.trim())) return undefined;
   try {
-    const options = readSettings({ ...env, GATEWAY_TOKEN: vars.get('UPSTASH_REDIS_REST_TOKEN') });
+    const options = readSettings({
+      ...env,
+      GATEWAY_TOKEN: vars.get('UPSTASH_REDIS_REST_TOKEN'),
+      GATEWAY_TOKEN_FILE: undefined, // the Worker's token is the one of .dev.vars
+    });
     const usual = local ? Number(url.port || 80) : 8079;
     const { host = '127.0.0.1', port = usual } = options;
     return { ...options, host, port: env['GATEWAY_PORT']?.trim() ? port : usual };
