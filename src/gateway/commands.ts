@@ -122,6 +122,11 @@ export function nameOf(command: Command): string {
   return String(command[0]).toUpperCase();
 }
 
+/** The command's keys; of one that the table does not have, its first argument is taken to be the only one. */
+export function keysOf(name: string, command: Command): Arg[] {
+  return (KEYS.get(name) ?? fixed(1))(command);
+}
+
 /** Whether the command runs a script or a function, whose errors may say anything. */
 export function isScript(name: string): boolean {
   return SCRIPTS.has(name);

@@ -46,7 +46,7 @@ const BADF = 8;
  * @param nowMs milliseconds since the Unix epoch
  */
 export async function bootEngine(nowMs: () => number): Promise<Engine> {
-  const wasm = WebAssembly as unknown as WasmApi;
+  const wasm = (globalThis as unknown as { WebAssembly: WasmApi }).WebAssembly;
   const input: Buffer[] = [];
   const parser = new ReplyParser();
   let exports: Exports | undefined;
