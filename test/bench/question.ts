@@ -16,6 +16,8 @@ export interface LoadFigures extends Figures, Trips {
 }
 
 export interface Trips {
+  /** HTTP requests to Redis that the response waits for, for one request of a client. */
+  blockingTrips?: number;
   /** HTTP requests to Redis for one request of a client. */
   roundTrips?: number;
   /** Redis commands for one request of a client; what a script runs inside is counted only where the question says so. */
@@ -25,6 +27,8 @@ export interface Trips {
 /** What a question found out about one of the things that it compares: its headline figures, and more beside. */
 export interface CaseResult extends Figures, Trips {
   name: string;
+  /** User and system time of workerd for one request, in microseconds. */
+  cpuMicros?: number;
   /** The figures of each load, for a question that asks several. */
   loads?: LoadFigures[];
   /** What was admitted, as a share of what a limit allows, by how many times the limit was offered. */

@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 
-import type { Figures, Trips } from '../question.ts';
+import type { Figures } from '../question.ts';
 import { runLoad } from './load.ts';
 import type { LoadResult, Target } from './load.ts';
 import type { BenchRedis } from './redis.ts';
@@ -21,7 +21,7 @@ export async function countTrips(
   name: string,
   target: Target,
   requests: number,
-): Promise<Required<Trips>> {
+): Promise<{ roundTrips: number; commands: number }> {
   const before = await redis.counts();
   await load(name, target, 4, { requests });
   await setTimeout(100);

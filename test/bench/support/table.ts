@@ -34,20 +34,24 @@ export function tableOf({ cases, heapBytes }: Report): string {
 
 function tableOfCases(cases: readonly Row[]): string {
   const [ours] = cases;
-  const fixed = (of: 'roundTrips' | 'commands' | keyof Figures, digits: number) => (result: Row) =>
-    result[of]?.toFixed(digits);
-  const ratio = (of: keyof Figures) => (result: Row) => {
+  const fixed =
+    (of: 'blockingTrips' | 'roundTrips' | 'commands' | 'cpuMicros' | keyof Figures, digits: number) => (result: Row) =>
+      result[of]?.toFixed(digits);
+  const ratio = (of: 'cpuMicros' | keyof Figures) => (result: Row) => {
     const [theirs, base] = [result[of], ours?.[of]];
     return theirs === undefined || base === undefined ? undefined : (theirs / base).toFixed(2);
   };
   const columns: Column[] = [
     { title: 'case', value: ({ name }: Row) => name },
+    { title: 'waits for', value: fixed('blockingTrips', 2) },
     { title: 'trips', value: fixed('roundTrips', 2) },
     { title: 'commands', value: fixed('commands', 2) },
     { title: 'p50 ms', value: fixed('p50Ms', 2) },
     { title: 'p95 ms', value: fixed('p95Ms', 2) },
     { title: 'p99 ms', value: fixed('p99Ms', 2) },
     { title: 'p50 ratio', value: ratio('p50Ms') },
+    { title: 'CPU us', value: fixed('cpuMicros', 0) },
+    { title: 'CPU ratio', value: ratio('cpuMicros') },
     { title: 'req/s', value: fixed('requestsPerSecond', 0) },
     { title: 'req/s ratio', value: ratio('requestsPerSecond') },
     ...Object.keys(ours?.acceptedShare ?? {})

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { testBindings } from '../../../support/bindings.ts';
 import type { CaseResult, Question } from '../../question.ts';
 import type { Target } from '../../support/load.ts';
+import { cpuMicrosOf, hasCpuAccounting } from '../../support/cpu.ts';
 import { countTrips, latencyFigures, load } from '../../support/measure.ts';
 import { startBenchRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
@@ -10,7 +11,7 @@ import { quantile } from '../../support/statistics.ts';
 import { bundleApp, bundlePeer, startWorkers } from '../../support/workers.ts';
 import type { WorkerOptions } from '../../support/workers.ts';
 
-const CASES = ['gatehouse', 'documented-stack', 'hono-rate-limiter', 'bare-hono'] as const;
+const CASES = ['gatehouse', 'documented-stack', 'hono-rate-limiter', 'one-fetch', 'bare-hono'] as const;
 type CaseName = (typeof CASES)[number];
 
 const PATH = '/v1/users/me';
@@ -18,6 +19,9 @@ const DELAY_MS = 20;
 // Bounded by time, so that a busy machine makes the figures coarser and not the run longer.
 const LATENCY = { connections: 4, durationMs: 1_500, rounds: 3 };
 const THROUGHPUT = { connections: 32, durationMs: 800, rounds: 5 };
+/** In rounds, with the cases in turn: a garbage collection more or less evens out. */
+const CPU = { connections: 4, requests: 1_500, rounds: 5 };
+const SERIAL = { connections: 1, requests: 40 };
 const WARM_UP = { countedMs: 500, directMs: 1_200 };
 const COUNTED_REQUESTS = 200;
 
@@ -28,6 +32,7 @@ const COUNTED_REQUESTS = 200;
  * - `documented-stack`: Hono, @upstash/ratelimit's sliding window, jose, `redis.get` on a blacklist and `redis.get`/`set`
  *   around D1, each as its documentation shows it, clients made once an isolate;
  * - `hono-rate-limiter`: the same with its Redis store as the limiter;
+ * - `one-fetch`: Hono and one `fetch` of a pipeline of three commands, the floor of a guard that asks Redis;
  * - `bare-hono`: a route that only answers.
  *
  * All run in one plain workerd and speak to one gateway and engine in another process. Each case runs twice: once behind
@@ -63,6 +68,20 @@ export const guardedGet: Question = {
       progress(`${name}: ${counts[name].roundTrips} round trips, ${counts[name].commands} commands a request`);
     }
 
+    const blocking = await blockingTrips(redis, counted);
+    progress(`trips that the response waits for: ${line((name) => blocking[name], 2)}`);
+
+    const cpu = {} as Record<CaseName, number[]>;
+    for (let round = 1; hasCpuAccounting && round <= (rounds ?? CPU.rounds); round += 1) {
+      for (const name of CASES) {
+        const { connections, requests } = CPU;
+        const before = cpuMicrosOf(setUp.pid);
+        await load(name, direct[name], connections, { requests });
+        (cpu[name] ??= []).push((cpuMicrosOf(setUp.pid) - before) / requests);
+      }
+      progress(`CPU, round ${round}: ${line((name) => cpu[name].at(-1) ?? 0, 0)} microseconds a request`);
+    }
+
     const latenciesMs = Object.fromEntries(CASES.map((name) => [name, [] as number[]])) as Record<CaseName, number[]>;
     await redis.setDelay(DELAY_MS);
     for (let round = 1; round <= latencyRounds; round += 1) {
@@ -87,7 +106,9 @@ export const guardedGet: Question = {
 
     const cases = CASES.map((name): CaseResult => ({
       name,
+      blockingTrips: blocking[name],
       ...counts[name],
+      ...(cpu[name] !== undefined && { cpuMicros: Math.round(quantile(cpu[name], 0.5)) }),
       ...latencyFigures(latenciesMs[name]),
       requestsPerSecond: Math.round(quantile(rates[name], 0.5)),
     }));
@@ -95,11 +116,31 @@ export const guardedGet: Question = {
   },
 };
 
+/** By how much a delay of each trip delays the response, with one request at a time. */
+async function blockingTrips(redis: BenchRedis, targets: Record<CaseName, Target>): Promise<Record<CaseName, number>> {
+  const meanMs = async (name: CaseName) => {
+    const { connections, requests } = SERIAL;
+    const { latenciesMs } = await load(name, targets[name], connections, { requests });
+    return quantile(latenciesMs, 0.5);
+  };
+  const trips = {} as Record<CaseName, number>;
+  for (const name of CASES) {
+    const straightMs = await meanMs(name);
+    await redis.setDelay(DELAY_MS);
+    const delayedMs = await meanMs(name);
+    await redis.setDelay(0);
+    trips[name] = Math.max(0, Math.round((delayedMs - straightMs) / DELAY_MS));
+  }
+  return trips;
+}
+
 function line(value: (name: CaseName) => number, digits: number): string {
   return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
 }
 
 interface SetUp extends AsyncDisposable {
+  /** Of workerd. */
+  pid: number;
   /** Each case behind the counting, delaying proxy. */
   counted: Record<CaseName, Target>;
   /** Each case on the gateway itself. */
@@ -146,6 +187,7 @@ async function start(redis: BenchRedis): Promise<SetUp> {
         ),
       ) as Record<CaseName, Target>;
     return {
+      pid: running.pid,
       direct: await targets('direct'),
       counted: await targets('counted'),
       [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
