@@ -197,7 +197,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const recognized = await token.recognize(presented);
       if (recognized === undefined) return;
       if (recognized.kind === 'refresh') {
-        await session.deleteSession(recognized.sessionId, 'revoked');
+        await session.ensureEnded(recognized.sessionId, 'revoked');
         return;
       }
       const { claims } = recognized;
@@ -208,7 +208,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
     },
 
     async logout({ sessionId }) {
-      await session.deleteSession(sessionId, 'logout');
+      await session.ensureEnded(sessionId, 'logout');
     },
 
     async logoutAll({ userId, epoch }) {

@@ -87,8 +87,9 @@ function lookAfterRedis(isolate: Isolate, scope: RequestScope): void {
   }
   const { outbox } = scope.services;
   if (breaker.claimLook()) scope.waitUntil(look({ breaker, batch: probeBatch(isolate, scope), outbox }));
-  const shard = shards.claimProbe();
-  if (shard !== undefined) scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
+  for (let shard = shards.claimProbe(); shard !== undefined; shard = shards.claimProbe()) {
+    scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
+  }
 }
 
 /** Asks whether Redis is back, in one request of the isolate at a time. */
@@ -156,6 +157,7 @@ function createServices(isolate: Isolate): ServiceMap {
     ...common,
     breaker,
     forgetReads,
+    directBatch: () => probeBatch(isolate, currentScope()),
     probe: () => probeIfDue(isolate, currentScope()),
   });
   const blacklist = createBlacklistService({

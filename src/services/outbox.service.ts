@@ -110,6 +110,8 @@ export interface OutboxDeps {
   config: Config;
   denials: LocalDenials;
   forgetReads: (redisKeys: readonly string[]) => void;
+  /** A batch that asks Redis whatever the breakers say. */
+  directBatch: () => RedisBatch;
   /** Finds out whether Redis is back, when that is due: it delivers what is pending before the breaker closes. */
   probe: () => Promise<void>;
   waitUntil: (promise: Promise<unknown>) => void;
@@ -117,7 +119,7 @@ export interface OutboxDeps {
 }
 
 export function createOutboxService(deps: OutboxDeps): OutboxService {
-  const { database, batch, breaker, freshBatch, config, probe, waitUntil, now } = deps;
+  const { database, batch, breaker, freshBatch, directBatch, config, probe, waitUntil, now } = deps;
   const lifeMs = blacklistTtlMs(config);
   const store = createStateStore(database, now);
   const delivery = createDelivery(deps);
@@ -219,7 +221,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
    */
   async function repeat({ repeatedSeq, beat }: HistoryState): Promise<void> {
     if (repeatedSeq >= beat) return;
-    await history.replay(repeatedSeq, beat, { done: lease });
+    await history.replay(repeatedSeq, beat, { done: lease, batchOf: directBatch });
     await store.write({ repeatedSeq: beat });
   }
 
@@ -266,16 +268,15 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     },
 
     async deliverDue() {
-      if (breaker.state !== 'closed') return 0;
       try {
         return await underLease(async () => {
           const state = await store.read();
           // Before anything else is written: a heartbeat promises what was delivered before.
           const beat = state.oldestPendingSeq ?? state.nextSeq;
-          const { lost, partial } = await history.examine(freshBatch(), state, beat);
+          const { lost, partial } = await history.examine(directBatch(), state, beat);
           // A shard that could not be asked has not got the new one.
           if (!lost && !partial && beat > state.beat) await store.write({ beat });
-          const { delivered } = await drain(now(), now() + RUN_MS);
+          const { delivered } = await drain(now(), now() + RUN_MS, directBatch);
           if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });
           const known = await store.read();
           await history.recover(known);
@@ -285,6 +286,8 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
         });
       } catch (error) {
         if (error instanceof DeliveryUnderWay) return 0;
+        // Known to be away: the probe that brings it back delivers.
+        if (error instanceof RedisError && breaker.state !== 'closed') return 0;
         throw error;
       }
     },

@@ -3,7 +3,7 @@ import type { Keys } from '../redis/keys';
 import { rateLimitRecord } from '../redis/scripts/rateLimitRecord';
 import { ask, recordArguments, requestId } from './rateLimit/ask';
 import type { Block, BlockList } from './rateLimit/blocks';
-import { consumeTogether } from './rateLimit/consume';
+import { consumeTogether, resetMark } from './rateLimit/consume';
 import type { LimiterFailurePolicy, ResolvedRequest } from './rateLimit/consume';
 import { quotasOf } from './rateLimit/decisions';
 import type { Quota, RateLimitDecision } from './rateLimit/decisions';
@@ -90,12 +90,17 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
     };
   }
 
+  /** Other isolates forget what they have counted of it. */
+  function markReset({ limits }: RateLimitPolicy, key: string) {
+    return batch.send('SET', resetMark(key), '1', 'PX', Math.max(...limits.map(({ windowMs }) => windowMs)));
+  }
+
   async function adjust(policy: RateLimitPolicy, identity: string, points: number): Promise<void> {
     const key = keyFor(policy, identity);
     blocked.delete(key);
     const { limits, name } = policy;
     const args = recordArguments(limits, now(), [{ time: 0, units: points, id: requestId() }]);
-    await batch.run(rateLimitRecord, [key], args);
+    await Promise.all([batch.run(rateLimitRecord, [key], args), points < 0 && markReset(policy, key)]);
     local.record({ key, policy: name, limits }, points, now(), now(), false);
   }
 
@@ -123,7 +128,7 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
       const key = keyFor(policy, identity);
       blocked.delete(key);
       local.reset(key);
-      await batch.send('UNLINK', key);
+      await Promise.all([batch.send('UNLINK', key), markReset(policy, key)]);
     },
 
     penalty: async (policy, identity, points) => adjust(policy, identity, assertUnits(points, 'A penalty')),

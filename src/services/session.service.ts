@@ -87,6 +87,11 @@ export interface SessionService {
   getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
   /** Ends a session: its tokens are refused from now on. False when there was none, or it had ended already. */
   deleteSession(sessionId: string, reason?: SessionEndReason): Promise<boolean>;
+  /**
+   * Ends the session of a token of ours. Where D1 holds it as ended already, or does not know it (it was restored from a
+   * backup), Redis is told again: it has just taken the token for good.
+   */
+  ensureEnded(sessionId: string, reason: SessionEndReason): Promise<void>;
 
   /** A session and its owner as D1 has them. */
   find(sessionId: string): Promise<FoundSession | undefined>;
@@ -216,12 +221,11 @@ export function createSessionService(deps: SessionDeps): SessionService {
       const reason = truth?.session.endedReason ?? 'revoked';
       records.endLater({ sessionId, reason, expiresAtMs }, truth?.owner ?? undefined);
     },
-    catchUp: (userId, epoch) =>
-      waitUntil(
-        raiseVersions(userId, { epoch, accessVersion: 0 }).catch((error: unknown) =>
-          log('warn', 'session.catch_up_failed', describeError(error)),
-        ),
-      ),
+    catchUp: async (userId, versions) => {
+      const raised = raiseVersions(userId, versions);
+      waitUntil(raised.catch((error: unknown) => log('warn', 'session.catch_up_failed', describeError(error))));
+      await raised;
+    },
   });
 
   /**
@@ -385,6 +389,17 @@ export function createSessionService(deps: SessionDeps): SessionService {
       if (row === undefined || row.session.endedAtMs !== null || row.session.expiresAtMs <= now()) return false;
       await end(row.session, reason);
       return true;
+    },
+
+    async ensureEnded(sessionId, reason) {
+      if (await service.deleteSession(sessionId, reason)) return;
+      const known = await readTruth(sessionId);
+      const expiresAtMs = known?.session.expiresAtMs ?? now() + refreshAbsoluteSeconds * 1_000;
+      if (expiresAtMs <= now()) return;
+      const ended = known?.session.endedReason ?? reason;
+      const entry = outbox.prepare([{ kind: 'session-end', sessionId, reason: ended, expiresAtMs }]);
+      await database.batch((db) => entry.statements(db));
+      await entry.deliver();
     },
 
     find: rowAndOwner,

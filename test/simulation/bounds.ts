@@ -11,11 +11,13 @@ export const BOUNDS = {
   cacheAwayMs: 0,
   /**
    * Redis was away or unreliable when the change was made, and has been reachable since: the isolate that made the change
-   * lives, and tells Redis within this time.
+   * lives, and tells Redis within this time of the first request that it serves again.
    */
   recoveredMs: 10_000,
   /** The same when that isolate has died, and after Redis went back in time: once the next cron run has ended. */
   afterCronMs: 1_000,
+  /** How long the first requests after a pause may be served without Redis, while a probe asks whether it is back. */
+  wakeMs: 5_000,
   /** How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe. */
   breakerMs: 42_000,
 } as const;

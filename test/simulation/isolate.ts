@@ -91,6 +91,8 @@ export class Isolate {
   diedAtMs = Number.POSITIVE_INFINITY;
   /** When its log last said that it trusts a Redis that is back. */
   trustedAtMs = Number.NEGATIVE_INFINITY;
+  /** When requests arrived: an isolate finds out about Redis only while it serves. */
+  readonly servedAtMs: number[] = [];
   readonly #options: IsolateOptions;
   #timers = 0;
   readonly #cancels = new Map<number, () => void>();
@@ -124,6 +126,7 @@ export class Isolate {
   async serve(label: string, request: Request): Promise<{ response: Response; invocation: Invocation }> {
     const invocation = this.#begin(label);
     const { realm, env, scheduler } = this.#options;
+    this.servedAtMs.push(scheduler.nowMs);
     const ctx = {
       waitUntil: (promise: Promise<unknown>) => invocation.waitUntil(promise),
       passThroughOnException() {},

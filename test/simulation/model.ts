@@ -211,7 +211,9 @@ export class Model {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms with everything in order`);
     }
     if (account !== undefined && /revocation=d1|refresh=d1|session=d1/.test(degraded)) {
-      if (this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])) {
+      // An isolate that has not served for a while finds out with its first request that Redis is back.
+      const awake = isolate.servedAtMs.some((ms) => ms >= sentMs - BOUNDS.breakerMs && ms <= sentMs - BOUNDS.wakeMs);
+      if (awake && this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])) {
         this.violate(
           'spill',
           arrivedMs,

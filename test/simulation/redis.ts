@@ -74,7 +74,7 @@ export class SimulatedRedis {
 
   /** Runs a pipeline as the gateway does: in order, each command for itself. */
   run(commands: readonly Command[]): WireReply[] {
-    const replies = commands.map((command) => this.#refused(command));
+    const replies = commands.map((command) => this.#refused(command) ?? topologyFor(command));
     const accepted = commands.filter((_, index) => replies[index] === undefined);
     const run = accepted.length === 0 ? [] : this.#engine.run(accepted);
     let next = 0;
@@ -155,6 +155,16 @@ export class SimulatedRedis {
       ),
     );
   }
+}
+
+/** What a cluster says to `CLUSTER SLOTS`; the engine behind it is a single server. */
+function topologyFor([name, what]: Command): WireReply | undefined {
+  if (String(name).toUpperCase() !== 'CLUSTER' || String(what).toUpperCase() !== 'SLOTS') return undefined;
+  const first = (shard: number) => Math.ceil((shard * SLOT_COUNT) / SHARDS);
+  const shards = Array.from({ length: SHARDS }, (_, shard) => shard);
+  return {
+    result: shards.map((shard) => [first(shard), first(shard + 1) - 1, ['127.0.0.1', 7_000 + shard, `node-${shard}`]]),
+  };
 }
 
 export function shardOf(key: string | Buffer): number {

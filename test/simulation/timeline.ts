@@ -110,7 +110,9 @@ export class Timeline {
     if (redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs))
       return { state: 'restored', untilMs: cronMs };
     if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
-    return { state: 'recovered', untilMs: Math.min(cronMs, lastMs + BOUNDS.recoveredMs) };
+    // It tells Redis with the first request that it serves after Redis is back.
+    const servedMs = by.servedAtMs.find((ms) => ms >= lastMs) ?? Number.POSITIVE_INFINITY;
+    return { state: 'recovered', untilMs: Math.min(cronMs, servedMs + BOUNDS.recoveredMs) };
   }
 
   /**

@@ -7,8 +7,8 @@ import { parseMessage, tell } from './message';
 import type { TellOptions } from './message';
 import { RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
 
-/** Redis's complaint about one message does not go away within seconds. */
-const REFUSED_RETRY_MS = 10 * 60_000;
+/** Redis's complaint about one message does not go away within seconds: a run of the cron later. */
+const REFUSED_RETRY_MS = 50_000;
 /** Messages of one pipeline. */
 const PIPELINE = 250;
 

@@ -44,6 +44,10 @@ export async function consumeTogether(
   if (refusals !== undefined) return refusals;
   const { decision, replies } = await askTogether(batch, local, requests, { id, nowMs: askedAtMs });
   const nowMs = now();
+  if (decision === 'admitted') {
+    const contradicted = await refusedByLoss(deps, requests, replies, { id, askedAtMs, nowMs });
+    if (contradicted !== undefined) return contradicted;
+  }
   const parts = requests.map((request, index) => ({ request, reply: replies[index]! }));
   const failed = parts.filter(({ reply }) => reply instanceof RedisError).map(({ request }) => request);
   for (const { whenUnavailable } of failed) degraded(`limiter=${whenUnavailable}`);
@@ -86,7 +90,7 @@ export async function consumeTogether(
     const charge = { id, atMs: reply.atMs, chargedAtMs: askedAtMs };
     if (admitted) {
       if (reply.reserved) recordAside(deps, request, { time: reply.atMs, units: 0, id });
-      local.mirror(request, nowMs);
+      local.mirror(request, askedAtMs);
       const settle = (units: number) => settleCharged(deps, request, charge, units);
       return { allowed: true, source: 'redis', quotas: quotasOf(policy, reply.verdicts), settle };
     }
@@ -96,6 +100,48 @@ export async function consumeTogether(
     return refusalOf(policy, reply.verdicts, 'redis');
   });
 }
+
+/**
+ * Redis has lost what it admitted through this isolate (a flush, a snapshot, a failover): this isolate's own window refuses,
+ * and the charge is taken back. A counter that was reset or rewarded on purpose has a mark beside it; then Redis is right.
+ */
+async function refusedByLoss(
+  deps: ConsumeDeps,
+  requests: readonly ResolvedRequest[],
+  replies: Awaited<ReturnType<typeof askTogether>>['replies'],
+  { id, askedAtMs, nowMs }: { id: string; askedAtMs: number; nowMs: number },
+): Promise<RateLimitDecision[] | undefined> {
+  const { batch, local, blocked } = deps;
+  const isAnswered = (index: number) => !(replies[index] instanceof RedisError);
+  const doubted = requests.filter(
+    (request, index) => isAnswered(index) && local.contradiction(request, nowMs) !== undefined,
+  );
+  if (doubted.length === 0) return undefined;
+  await Promise.all(
+    doubted.map(async ({ key }) => {
+      const mark = await batch.send('GET', resetMark(key)).catch(() => null);
+      if (mark !== null) local.reset(key);
+    }),
+  );
+  const verdicts = requests.map((request) =>
+    doubted.includes(request) ? local.contradiction(request, nowMs) : undefined,
+  );
+  if (verdicts.every((own) => own === undefined)) return undefined;
+  deps.degraded('limiter=local');
+  return requests.map((request, index): RateLimitDecision => {
+    const reply = replies[index];
+    if (reply !== undefined && !(reply instanceof RedisError)) {
+      takeBack(deps, request, { id, atMs: reply.atMs, chargedAtMs: askedAtMs });
+    }
+    const own = verdicts[index];
+    if (own === undefined) return { allowed: false, reason: 'together' };
+    blocked.add(request.key, request.limits, own, request.cost, nowMs);
+    return refusalOf(request.named, own, 'local');
+  });
+}
+
+/** Beside a counter, in its slot: it was reset, or units were given back, for a reason that no isolate can see. */
+export const resetMark = (key: string) => `${key}:reset`;
 
 /** What Redis has charged. */
 interface Charge {

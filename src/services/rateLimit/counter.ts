@@ -22,6 +22,11 @@ export class Counter {
     return limits.map((limit) => this.#usage(limit, time).verdict(limit, cost, added));
   }
 
+  /** Whether this isolate's clock has been set back since it was used last. */
+  isAheadOf(nowMs: number): boolean {
+    return this.#timeMs > nowMs;
+  }
+
   charge(limits: readonly Limit[], units: number, nowMs: number): void {
     const time = this.#advance(nowMs);
     for (const limit of limits) this.#usage(limit, time).charge(limit, units, time);

@@ -69,7 +69,18 @@ export class LocalLimiter {
     return this.#counterOf(demand, nowMs).verdicts(demand.limits, demand.cost, 0, nowMs);
   }
 
-  /** Notes what Redis has admitted. */
+  /**
+   * What forbids a request that Redis has admitted: units that Redis itself has admitted through this isolate, and does
+   * not know any more. `undefined` when nothing does.
+   */
+  contradiction({ key, limits, cost }: LocalDemand, nowMs: number): LimitVerdict[] | undefined {
+    const counter = this.#counters.get(key);
+    if (cost === 0 || counter === undefined || counter.isAheadOf(nowMs)) return undefined;
+    const verdicts = counter.verdicts(limits, cost, 0, nowMs);
+    return verdicts.every(({ admitted }) => admitted) ? undefined : verdicts;
+  }
+
+  /** Notes what Redis has admitted. @param nowMs when it was asked: no later than Redis has noted it */
   mirror({ key, limits, cost }: LocalDemand, nowMs: number): void {
     if (cost === 0) return;
     const counter = this.#counters.get(key) ?? this.#add(key, new Counter(), nowMs);

@@ -42,7 +42,8 @@ type OwnerVersions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
 type UserVersions = Pick<SessionOwner, 'epoch' | 'accessVersion'>;
 
 /** What Redis says to a refresh; `unknown` when D1 has to be asked. */
-export type RefreshReply = KnownReply | { status: 'unknown' };
+/** `stale`: the record's role is older than this access version of the user. */
+export type RefreshReply = KnownReply | { status: 'stale'; accessVersion: number } | { status: 'unknown' };
 
 export type KnownReply =
   | { status: 'ok'; generation: number; epoch: number; accessVersion: number; role: 'user' | 'admin' }
@@ -158,6 +159,7 @@ function parseRefresh(reply: RedisValue): RefreshReply {
   if (!Array.isArray(reply)) return { status: 'unknown' };
   const [status, generation, epoch, accessVersion, role] = reply;
   if ((status === 'revoked' || status === 'reuse') && reply.length === 1) return { status };
+  if (status === 'stale' && reply.length === 2 && isCount(generation)) return { status, accessVersion: generation };
   if (status !== 'ok' || reply.length !== 5 || (role !== 'user' && role !== 'admin')) return { status: 'unknown' };
   if (!isCount(generation) || !isCount(epoch) || !isCount(accessVersion)) return { status: 'unknown' };
   return { status, generation, epoch, accessVersion, role };

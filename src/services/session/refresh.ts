@@ -2,6 +2,7 @@ import { DatabaseUnavailable } from '../../db/client';
 import type { SessionRow, UserRow } from '../../db/schema';
 import { RedisError } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
+import type { Versions } from '../blacklist/denials';
 import type { Denial } from '../blacklist/recent';
 import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
@@ -38,8 +39,8 @@ export interface RefreshDeps {
   degraded: (what: string) => void;
   /** Redis takes a session for alive that has ended: it has gone back in time, and is told. */
   correct: (grant: RefreshGrant, truth: SessionTruth | undefined) => void;
-  /** The token's epoch is genuine and larger than D1's: D1 has gone back in time (it was restored), and is told. */
-  catchUp: (userId: string, epoch: number) => void;
+  /** Versions that Redis or a token carries are larger than D1's: D1 has gone back in time (it was restored), and is told. */
+  catchUp: (userId: string, versions: Versions) => Promise<void>;
 }
 
 /** What D1 says about a grant. `idle`: alive, but not used for so long that only Redis may know better. */
@@ -108,7 +109,7 @@ export function createRefresh(deps: RefreshDeps) {
   return async function refresh(grant: RefreshGrant): Promise<RefreshOutcome> {
     const [known, asked] = await Promise.all([truthOf(grant), replyOf(grant)]);
     if (known instanceof DatabaseUnavailable) {
-      if (asked instanceof RedisError || asked.status === 'unknown') throw known;
+      if (asked instanceof RedisError || asked.status === 'unknown' || asked.status === 'stale') throw known;
       degraded('refresh=redis');
       return outcomeOf(grant, asked);
     }
@@ -119,20 +120,25 @@ export function createRefresh(deps: RefreshDeps) {
       if (!(asked instanceof RedisError) && asked.status === 'ok') correct(grant, truth);
       return { status: 'revoked' };
     }
-    if (grant.epoch > truth.owner.epoch) catchUp(truth.owner.id, grant.epoch);
+    const { owner } = truth;
+    const seen = {
+      epoch: grant.epoch,
+      accessVersion: !(asked instanceof RedisError) && asked.status === 'stale' ? asked.accessVersion : 0,
+    };
+    if (seen.epoch > owner.epoch || seen.accessVersion > owner.accessVersion) await catchUp(owner.id, seen);
 
     let reply = asked;
-    if (!(reply instanceof RedisError) && reply.status === 'unknown') {
+    if (!(reply instanceof RedisError) && (reply.status === 'unknown' || reply.status === 'stale')) {
       if (judgement === 'idle') return { status: 'revoked' };
       reply = await restored(grant).catch((error: unknown) => {
         if (error instanceof RedisError) return error;
         throw error;
       });
     }
-    if (reply instanceof RedisError || reply.status === 'unknown') {
+    if (reply instanceof RedisError || reply.status === 'unknown' || reply.status === 'stale') {
       return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth);
     }
-    return outcomeOf(grant, reply, truth.owner);
+    return outcomeOf(grant, reply, owner);
   };
 }
 
