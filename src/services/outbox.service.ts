@@ -279,7 +279,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
           const { delivered } = await drain(now(), now() + RUN_MS, directBatch);
           if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });
           const known = await store.read();
-          await history.recover(known);
+          await history.recover(known, directBatch);
           await repeat(known);
           await history.recoverSessions(known, SESSION_LOTS);
           return delivered;
