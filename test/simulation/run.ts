@@ -136,8 +136,9 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     }
   });
   await scheduler.runUntil(beginMs + FINAL_CRONS * CRON_MS);
-  for (const { id, email, deleted } of cast.accounts) {
-    if (deleted === undefined || deleted.ackedMs > beginMs) continue;
+  for (const { id, email, deleted, restoredMs } of cast.accounts) {
+    // A deletion after a recovery of D1 cannot know of sessions that were begun since the moment it went back to.
+    if (deleted === undefined || deleted.ackedMs > beginMs || restoredMs !== undefined) continue;
     // What is about the account alone must be gone; a list of users has its e-mail until it expires, but is not served.
     const found = world.redis.texts().find(({ key, text }) => key.includes(id) && text.includes(email));
     if (found !== undefined)

@@ -37,7 +37,7 @@ export interface RefreshDeps {
   graceMs: number;
   now: () => number;
   degraded: (what: string) => void;
-  /** Redis takes a session for alive that has ended: it has gone back in time, and is told. */
+  /** Redis takes a session for alive that has ended, or that D1 does not know: one of them has gone back in time. */
   correct: (grant: RefreshGrant, truth: SessionTruth | undefined) => void;
   /** Versions that Redis or a token carries are larger than D1's: D1 has gone back in time (it was restored), and is told. */
   catchUp: (userId: string, versions: Versions) => Promise<void>;
@@ -73,7 +73,7 @@ export function createRefresh(deps: RefreshDeps) {
       records.refresh(grant),
     ]);
     // A server that did not know the first script yet has run the second one before it.
-    return reply.status === 'unknown' ? records.refresh(grant) : reply;
+    return reply.status === 'unknown' || reply.status === 'stale' ? records.refresh(grant) : reply;
   }
 
   function withoutRedis(grant: RefreshGrant, { session, owner }: SessionTruth): RefreshOutcome {
@@ -117,7 +117,8 @@ export function createRefresh(deps: RefreshDeps) {
     const { truth } = known;
     const judgement = judge(grant, truth);
     if (judgement === 'ended' || truth?.owner == null) {
-      if (!(asked instanceof RedisError) && asked.status === 'ok') correct(grant, truth);
+      // A session that D1 does not know (it was restored from a backup) leaves nothing in Redis either.
+      if (!(asked instanceof RedisError) && (asked.status === 'ok' || truth === undefined)) correct(grant, truth);
       return { status: 'revoked' };
     }
     const { owner } = truth;
