@@ -1,0 +1,209 @@
+import { createClock } from './clock.ts';
+import { IDEMPOTENT_WITH_KEY } from './contract.ts';
+import type { SignedIn, TokenPair } from './contract.ts';
+import { ApiError, NetworkError, SessionChangedError } from './errors.ts';
+import { createEmitter } from './events.ts';
+import { bodyOf, codeOf, readReply } from './reply.ts';
+import { createSessions } from './session.ts';
+import type { Session } from './session.ts';
+import { abortable, createTransport, wait } from './transport.ts';
+import type { Outgoing } from './transport.ts';
+import type { ClientOptions, GatehouseClient, SendOptions } from './types.ts';
+
+/** Everything that `call` sends, whatever the operation. */
+interface Parts extends SendOptions {
+  params?: Readonly<Record<string, string>>;
+  query?: Readonly<Record<string, string | number | boolean | undefined>>;
+  body?: unknown;
+}
+
+/** Codes of a refused access token. Only a refresh tells whether the session is over. */
+const REFRESHABLE = new Set(['TOKEN_EXPIRED', 'TOKEN_SUPERSEDED', 'TOKEN_REVOKED', 'INVALID_TOKEN']);
+
+/** RFC 9110, section 9.2.2, and those of our POSTs that have the same effect however often they are sent. */
+const REPEATABLE = /^(GET|HEAD|PUT|DELETE|OPTIONS) |^POST \/v1\/auth\/(refresh|revoke)$/;
+
+export function createClient(options: ClientOptions): GatehouseClient {
+  const { storage, timeoutMs = 15_000, retryBudgetMs = 10_000 } = options;
+  const { fetch: fetchWith = (...args) => fetch(...args), monotonicNow = () => performance.now() } = options;
+  const baseUrl = options.baseUrl.replace(/\/+$/, '');
+  const clock = createClock(monotonicNow);
+  const emitter = createEmitter();
+  const send = createTransport({
+    fetch: fetchWith,
+    clock,
+    wait: options.wait ?? wait,
+    timeoutMs,
+    retryBudgetMs,
+    random: Math.random,
+  });
+
+  function requestOf(operation: string, { params = {}, query = {}, body, signal, idempotencyKey }: Parts): Outgoing {
+    const [method = 'GET', template = '/'] = operation.split(' ');
+    const path = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ''));
+    const given = Object.entries(query).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, String(value)]],
+    );
+    const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
+    const headers = new Headers({ Accept: 'application/json' });
+    if (body !== undefined) headers.set('Content-Type', 'application/json');
+    const takesKey = IDEMPOTENT_WITH_KEY.includes(operation);
+    if (takesKey) headers.set('Idempotency-Key', `"${idempotencyKey ?? randomId()}"`);
+    return {
+      method,
+      url: `${baseUrl}${path}${search}`,
+      headers,
+      repeatable: takesKey || REPEATABLE.test(operation),
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(signal !== undefined && { signal }),
+    };
+  }
+
+  const anonymous = async (operation: string, parts: Parts) =>
+    bodyOf(await send(requestOf(operation, parts), readReply));
+
+  const sessions = createSessions({
+    storage,
+    clock,
+    emitter,
+    newId: randomId,
+    async refresh(token) {
+      const pair = await anonymous('POST /v1/auth/refresh', { body: { refresh_token: token } });
+      if (!isPair(pair)) throw new NetworkError('Not a response of the API: it has no tokens');
+      return pair;
+    },
+    revoke: (token) => anonymous('POST /v1/auth/revoke', { body: { token } }),
+  });
+
+  async function signIn(operation: string, body: unknown, parts: SendOptions = {}): Promise<SignedIn> {
+    return sessions.begin(async () => {
+      const signedIn = await anonymous(operation, { ...parts, body });
+      if (!isPair(signedIn)) throw new NetworkError('Not a response of the API: it has no tokens');
+      return signedIn as SignedIn;
+    });
+  }
+
+  const withToken = (request: Outgoing, session: Session | undefined): Outgoing => {
+    const headers = new Headers(request.headers);
+    if (session !== undefined) headers.set('Authorization', `Bearer ${session.access_token}`);
+    return { ...request, headers };
+  };
+
+  /**
+   * Sends a request in the present session, once more after a refresh.
+   *
+   * @param codeOf why a 401 refuses
+   */
+  async function authorized<T extends { status: number }>(
+    request: Outgoing,
+    read: (response: Response) => Promise<T>,
+    codeOf: (reply: T) => string | undefined | Promise<string | undefined>,
+  ): Promise<{ reply: T; session: Session | undefined }> {
+    const { signal } = request;
+    const session = await abortable(sessions.current(), signal);
+    const reply = await send(withToken(request, session), read);
+    if (session === undefined || reply.status !== 401 || request.once === true) return { reply, session };
+    if (!REFRESHABLE.has((await codeOf(reply)) ?? '')) return { reply, session };
+    // Cancelling this request leaves the refresh to the others that wait for it.
+    const renewed = await abortable(sessions.renew(session), signal);
+    return { reply: await send(withToken(request, renewed), read), session: renewed };
+  }
+
+  async function inSession(operation: string, parts: Parts): Promise<unknown> {
+    const { reply, session } = await authorized(requestOf(operation, parts), readReply, codeOf);
+    // Nothing of one user reaches the next one's screen.
+    if (session !== undefined) await sessions.assertCurrent(session);
+    return bodyOf(reply);
+  }
+
+  return {
+    register: (registration, parts) => signIn('POST /v1/auth/register', registration, parts),
+    login: (credentials, parts) => signIn('POST /v1/auth/login', credentials, parts),
+
+    async signOut() {
+      const session = await sessions.forget('signed-out');
+      if (session === undefined) return { confirmed: true };
+      try {
+        await anonymous('POST /v1/auth/revoke', { body: { token: session.refresh_token } });
+        return { confirmed: true };
+      } catch (error) {
+        if (error instanceof ApiError || error instanceof NetworkError) return { confirmed: false };
+        throw error;
+      }
+    },
+
+    async signOutEverywhere(parts = {}) {
+      await inSession('POST /v1/auth/logout-all', parts);
+      await sessions.forget('signed-out');
+    },
+
+    async deleteAccount(parts = {}) {
+      await inSession('DELETE /v1/users/me', parts);
+      await sessions.forget('signed-out');
+    },
+
+    async changePassword(change, parts = {}) {
+      const request = requestOf('POST /v1/auth/password', { ...parts, body: change });
+      const attempt = async (session: Session) => {
+        let refused = false;
+        const renewed = sessions.exchange(session, async (current) => {
+          const reply = await send(withToken(request, current), readReply);
+          refused = reply.status === 401 && REFRESHABLE.has(codeOf(reply) ?? '');
+          return bodyOf(reply) as TokenPair;
+        });
+        return renewed.then(
+          () => true,
+          (error: unknown) => {
+            if (refused) return false;
+            throw error;
+          },
+        );
+      };
+      const session = await sessions.current();
+      if (session === undefined) throw new SessionChangedError();
+      if (await attempt(session)) return;
+      const renewed = await sessions.renew(session);
+      if (!(await attempt(renewed))) throw new SessionChangedError();
+    },
+
+    isSignedIn: async () => (await sessions.stored()) !== undefined,
+    accessToken: async () => (await sessions.current())?.access_token,
+    call: (operation, ...[parts = {}]) => inSession(operation, parts) as never,
+
+    async fetch(path, init = {}) {
+      const { method = 'GET', body, signal, redirect } = init;
+      const request: Outgoing = {
+        method,
+        url: `${baseUrl}${path}`,
+        headers: new Headers(init.headers),
+        repeatable: REPEATABLE.test(`${method.toUpperCase()} ${path}`),
+        // A stream can be sent only once.
+        once: typeof ReadableStream === 'function' && body instanceof ReadableStream,
+        ...(body != null && { body }),
+        ...(signal != null && { signal }),
+        ...(redirect !== undefined && { redirect }),
+      };
+      const { reply, session } = await authorized(
+        request,
+        (response) => Promise.resolve(response),
+        async (response) => codeOf(await readReply(response.clone())),
+      );
+      if (session !== undefined) await sessions.assertCurrent(session);
+      return reply;
+    },
+
+    on: emitter.on,
+  };
+}
+
+/** A captive portal may answer 200 to anything. */
+function isPair(body: unknown): body is TokenPair {
+  const { access_token, refresh_token, expires_in } = (body ?? {}) as Partial<TokenPair>;
+  return typeof access_token === 'string' && typeof refresh_token === 'string' && typeof expires_in === 'number';
+}
+
+/** Names a session, or an attempt; neither is a secret. React Native has no `crypto`. */
+function randomId(): string {
+  const { crypto } = globalThis as { crypto?: { randomUUID?(): string } };
+  return crypto?.randomUUID?.() ?? Array.from({ length: 4 }, () => Math.random().toString(36).slice(2, 10)).join('');
+}
