@@ -8,9 +8,8 @@ import { policy } from '../middlewares/policy';
 import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
 import { SessionService, sessionOwner } from '../services/session.service';
+import { timestamp } from '../util/timestamp';
 import { sessionParam } from './schemas';
-
-const rfc3339 = (ms: number) => new Date(ms).toISOString();
 
 export const sessionRoutes = new Hono<AppEnv>()
   .get('/', guard(rateLimiter(policy.api), authenticate()), async (c) => {
@@ -20,9 +19,9 @@ export const sessionRoutes = new Hono<AppEnv>()
       id,
       device,
       address,
-      createdAt: rfc3339(createdAtMs),
-      lastSeenAt: rfc3339(lastSeenAtMs),
-      expiresAt: rfc3339(expiresAtMs),
+      createdAt: timestamp(createdAtMs),
+      lastSeenAt: timestamp(lastSeenAtMs),
+      expiresAt: timestamp(expiresAtMs),
       current: id === sessionId,
     }));
     return c.json({ items, page: 1, limit: items.length, total: items.length }, 200);

@@ -9,6 +9,7 @@ import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
 import { EventService } from '../services/event.service';
 import { UserService } from '../services/user.service';
+import { timestamp } from '../util/timestamp';
 import { listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
 
 const signedIn = () => guard(rateLimiter(policy.api), authenticate());
@@ -39,7 +40,7 @@ export const userRoutes = new Hono<AppEnv>()
       sessionId,
       address,
       device,
-      at: new Date(atMs).toISOString(),
+      at: timestamp(atMs),
     }));
     return c.json({ items, page: 1, limit: items.length, total: items.length }, 200);
   })

@@ -10,6 +10,7 @@ import type { AppEnv } from '../middlewares/services.middleware';
 import { lockRefused } from '../services/lock.service';
 import { WarmService } from '../services/warm.service';
 import type { WarmingJob, WarmingProgress } from '../services/warm.service';
+import { timestamp } from '../util/timestamp';
 import { warmingJobs } from '../warming';
 import { warmingParam, warmingSchema } from './schemas';
 
@@ -24,7 +25,7 @@ function present(job: WarmingJob, progress: WarmingProgress | undefined) {
   const everySeconds = job.everySeconds ?? null;
   if (progress === undefined) return { name, everySeconds, state: 'idle' as const };
   const { state, done, failed, total, startedAtMs, updatedAtMs } = progress;
-  const [startedAt, updatedAt] = [startedAtMs, updatedAtMs].map((ms) => new Date(ms).toISOString());
+  const [startedAt, updatedAt] = [timestamp(startedAtMs), timestamp(updatedAtMs)];
   return { name, everySeconds, state, done, failed, total, startedAt, updatedAt };
 }
 

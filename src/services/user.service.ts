@@ -6,6 +6,7 @@ import { counters, sessions, users } from '../db/schema';
 import type { AccountRow, UserRow } from '../db/schema';
 import { AppError, unavailable } from '../errors';
 import { fold } from '../util/fold';
+import { timestamp } from '../util/timestamp';
 import type { EventService } from './event.service';
 import type { CacheKey, CacheService } from './cache.service';
 import { dropOneTimeTokens } from './oneTime/store';
@@ -16,7 +17,7 @@ import { facade } from './scope';
 import { createDeletion } from './user/deletion';
 import { fillSearch, isFound, refolded, searchOf } from './user/search';
 
-/** An account as the API shows it. Times are RFC 3339 in UTC. */
+/** An account as the API shows it. Times are RFC 3339 in UTC, in whole seconds. */
 export interface User {
   id: string;
   email: string;
@@ -109,7 +110,7 @@ export function normalizeEmail(email: string): string {
 
 export function presentUser(row: AccountRow): User {
   const { id, email, emailVerifiedAtMs, name, role, status, createdAtMs, updatedAtMs } = row;
-  const [createdAt, updatedAt] = [createdAtMs, updatedAtMs].map((ms) => new Date(ms).toISOString()) as [string, string];
+  const [createdAt, updatedAt] = [timestamp(createdAtMs), timestamp(updatedAtMs)];
   return { id, email, emailVerified: emailVerifiedAtMs !== null, name, role, status, createdAt, updatedAt };
 }
 

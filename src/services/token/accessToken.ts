@@ -39,7 +39,11 @@ const claimsSchema = z
 
 /** RFC 9068 section 2.1. */
 const TYPE = 'at+jwt';
-const ALGORITHMS = ['Ed25519', 'ES256'];
+/**
+ * A signature with Ed25519 is named `EdDSA`: PyJWT, jwcrypto, Authlib and Crypt::JWT refuse `Ed25519`, the name that RFC 9864
+ * puts in its place. Both are accepted.
+ */
+const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256'];
 /** Ours are about 500 bytes. */
 const MAX_LENGTH = 2_048;
 /** A token is accepted for so long after it has expired: clocks differ. */
@@ -188,7 +192,7 @@ async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
   return { active, verification };
 }
 
-const algorithmOf = ({ kty }: KeySetConfig['keys'][number]) => (kty === 'EC' ? 'ES256' : 'Ed25519');
+const algorithmOf = ({ kty }: KeySetConfig['keys'][number]) => (kty === 'EC' ? 'ES256' : 'EdDSA');
 
 /** Only the numbers: members such as `key_ops` and `ext` would change what the imported key may do. */
 function privatePart(key: KeySetConfig['keys'][number]): JWK {

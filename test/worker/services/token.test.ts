@@ -32,7 +32,7 @@ const decode = (text: string) => JSON.parse(Buffer.from(text, 'base64url').toStr
 describe('access tokens', () => {
   test('say who is who, and in which form (RFC 9068)', async () => {
     const token = await access.sign(claims, 900);
-    expect(decode(part(token, 0))).toEqual({ alg: 'Ed25519', typ: 'at+jwt', kid: 'test-1' });
+    expect(decode(part(token, 0))).toEqual({ alg: 'EdDSA', typ: 'at+jwt', kid: 'test-1' });
     expect(decode(part(token, 1))).toMatchObject({
       iss: 'http://gatehouse.test',
       aud: 'gatehouse-test',
@@ -141,6 +141,12 @@ describe('access tokens', () => {
     expect(await access.verify(await signed({}, payload))).toMatchObject({ userId: 'u1' });
   });
 
+  test('both names of a signature with Ed25519 are accepted', async () => {
+    for (const alg of ['EdDSA', 'Ed25519']) {
+      expect(await access.verify(await signed({ alg }, payload))).toMatchObject({ userId: 'u1' });
+    }
+  });
+
   test('an ES256 key signs and verifies, and tokens of the Ed25519 key before it are still good', async () => {
     const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
     const ec = { ...privateKey.export({ format: 'jwk' }), kty: 'EC' as const, kid: 'ec-1', state: 'active' as const };
@@ -156,7 +162,7 @@ describe('access tokens', () => {
 
   test('the key set shows public members only', () => {
     expect(access.jwks().keys).toEqual([
-      { kty: 'OKP', crv: 'Ed25519', x: jwk.x, kid: 'test-1', alg: 'Ed25519', use: 'sig' },
+      { kty: 'OKP', crv: 'Ed25519', x: jwk.x, kid: 'test-1', alg: 'EdDSA', use: 'sig' },
     ]);
   });
 });
