@@ -41,17 +41,15 @@ export function createClient(options: ClientOptions): GatehouseClient {
   function requestOf(operation: string, { params = {}, query = {}, body, signal, idempotencyKey }: Parts): Outgoing {
     const [method = 'GET', template = '/'] = operation.split(' ');
     const path = template.replace(/\{(\w+)\}/g, (_, name: string) => encodeURIComponent(params[name] ?? ''));
-    const given = Object.entries(query).flatMap(([name, value]) =>
-      value === undefined ? [] : [[name, String(value)]],
-    );
-    const search = given.length > 0 ? `?${new URLSearchParams(given)}` : '';
+    const search = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) if (value !== undefined) search.set(name, String(value));
     const headers = new Headers({ Accept: 'application/json' });
     if (body !== undefined) headers.set('Content-Type', 'application/json');
     const takesKey = IDEMPOTENT_WITH_KEY.includes(operation);
     if (takesKey) headers.set('Idempotency-Key', `"${idempotencyKey ?? randomId()}"`);
     return {
       method,
-      url: `${baseUrl}${path}${search}`,
+      url: `${baseUrl}${path}${search.size > 0 ? `?${search}` : ''}`,
       headers,
       repeatable: takesKey || REPEATABLE.test(operation),
       ...(body !== undefined && { body: JSON.stringify(body) }),

@@ -6,8 +6,8 @@ export interface Outgoing {
   method: string;
   url: string;
   headers: Headers;
-  body?: BodyInit;
-  redirect?: RequestRedirect;
+  body?: NonNullable<RequestInit['body']>;
+  redirect?: NonNullable<RequestInit['redirect']>;
   signal?: AbortSignal;
   /** Whether it may be sent again when an earlier attempt may have been executed. */
   repeatable: boolean;

@@ -5,6 +5,7 @@ import type { ZodType } from 'zod';
 import { configOf } from '../config/env';
 import { AppError } from '../errors';
 import type { FieldError } from '../errors';
+import { stating } from './contract';
 import type { AppEnv } from './services.middleware';
 
 export interface JsonBodyOptions {
@@ -17,7 +18,7 @@ export interface JsonBodyOptions {
  * validators' business; a form is turned into the JSON object that says the same.
  */
 export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
-  return createMiddleware<AppEnv>(async function jsonBody(c, next) {
+  const handler = createMiddleware<AppEnv>(async function jsonBody(c, next) {
     const { body } = c.req.raw;
     if (body === null) return next();
     const limit = configOf(c.env).bodyLimitBytes;
@@ -35,6 +36,7 @@ export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
     (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(form ? formAsJson(text) : text);
     return next();
   });
+  return stating(handler, { forms });
 }
 
 /** @throws {AppError} `MALFORMED_REQUEST` for a name given twice (RFC 6749, section 3.1) */
@@ -101,11 +103,12 @@ function escapePointer(part: string): string {
 
 /** Validates the JSON body, the query or the path; complaints become `VALIDATION_FAILED` with the fields at fault. */
 function validated<T extends ZodType, Target extends 'json' | 'query' | 'param'>(target: Target, schema: T) {
-  return zValidator(target, schema, (result) => {
+  const handler = zValidator(target, schema, (result) => {
     if (!result.success) {
       throw new AppError('VALIDATION_FAILED', { errors: fieldErrors(result.error.issues, target) });
     }
   });
+  return stating(handler, { [target]: schema });
 }
 
 /** Answers 415 when there is no JSON body at all, where one is needed. */

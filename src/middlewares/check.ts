@@ -1,5 +1,6 @@
 import type { Context, MiddlewareHandler } from 'hono';
 
+import { stating } from './contract';
 import type { AppEnv } from './services.middleware';
 
 /** What a check's last word takes: it throws an `AppError` to refuse. */
@@ -56,7 +57,7 @@ export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
     await runChecks(c, [plan]);
     await runAround(c, [plan], next);
   };
-  return Object.assign(handler, { [PLAN]: plan }) as unknown as Check<V>;
+  return Object.assign(stating(handler, { checks: [plan] }), { [PLAN]: plan }) as unknown as Check<V>;
 }
 
 /** The handler, in whatever the checks put around it: the one written first is the outermost. */

@@ -11,12 +11,17 @@ const REGISTERED_TYPES: Partial<Record<ErrorCode, string>> = {
   RATE_LIMITED: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
 };
 
+/** Identifies a code as a URI. */
+export function typeOf(code: ErrorCode): string {
+  return REGISTERED_TYPES[code] ?? `urn:gatehouse:problem:${code.toLowerCase().replaceAll('_', '-')}`;
+}
+
 /** A problem document (RFC 9457). `type` identifies the code; `code` repeats it for clients that switch on it. */
 export function problem(c: Context, error: AppError): Response {
   const { status, title } = ERRORS[error.code];
   const { detail, errors, headers = {}, extensions = {} } = error.options;
   const body = {
-    type: REGISTERED_TYPES[error.code] ?? `urn:gatehouse:problem:${error.code.toLowerCase().replaceAll('_', '-')}`,
+    type: typeOf(error.code),
     title,
     status,
     code: error.code,

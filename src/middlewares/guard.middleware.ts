@@ -2,6 +2,7 @@ import type { MiddlewareHandler } from 'hono';
 
 import { planOf, runAround, runChecks } from './check';
 import type { CheckPlan, Mergeable } from './check';
+import { stating } from './contract';
 import type { AppEnv } from './services.middleware';
 
 /** What all the checks together add to the context. */
@@ -47,5 +48,5 @@ export function guard<const T extends readonly Mergeable[]>(
     await runChecks(c, plans);
     await runAround(c, wrappers, next);
   };
-  return handler as unknown as ReturnType<typeof guard<T>>;
+  return stating(handler, { checks: plans }) as unknown as ReturnType<typeof guard<T>>;
 }

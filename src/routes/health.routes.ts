@@ -1,10 +1,14 @@
 import { Hono } from 'hono';
 
+import { version } from '../../package.json';
 import { isRedisAvailable, redisAvailability } from '../config/redis';
 import type { AppEnv } from '../middlewares/services.middleware';
 import { HealthService } from '../services/health.service';
 
+const INDEX = { name: 'Gatehouse', version, documentation: '/docs', contract: '/openapi.json' };
+
 export const healthRoutes = new Hono<AppEnv>()
+  .get('/', (c) => c.json(INDEX, 200))
   /** The process: responds as long as the Worker runs. `redis` is `unknown` until Redis has responded to this isolate. */
   .get('/health', (c) =>
     c.json({ status: 'ok' as const, redis: redisAvailability(), redisAvailable: isRedisAvailable() }, 200),

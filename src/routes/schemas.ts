@@ -3,17 +3,20 @@ import * as z from 'zod';
 import { POLICY_NAMES } from '../middlewares/policy';
 import { identityFault } from '../util/identity';
 
+/** JSON Schema counts code points, and so do we; `length` counts an emoji as two. */
+const fits = (text: string, max: number) => text.length <= max || Array.from(text).length <= max;
+
 /** Text without control characters, trimmed, in NFC. */
 const line = (max: number) =>
   z
     .string()
-    .max(max)
+    .refine((text) => fits(text, max), { error: `must have at most ${max} characters`, abort: true })
     .trim()
     .min(1)
     .normalize('NFC')
     .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
 
-const email = z
+export const email = z
   .string()
   .max(254)
   .trim()
@@ -47,22 +50,28 @@ const password = (min: number) => {
  * `PasswordService.check`'s business.
  */
 export const newPassword = password(8);
-const anyPassword = password(1);
+export const anyPassword = password(1);
 
-const device = line(100);
+export const shortLine = line(100);
+export const longLine = line(400).refine((text) => identityFault(text) === undefined, 'names no IP address');
+
+/** A member that may be left out, or `null`: many generated clients write what is absent so. */
+const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
+
+const namesSomething = (change: object) => Object.values(change).some((value) => value !== undefined);
 
 export const registerSchema = z.strictObject({
   email,
   password: newPassword,
-  name: line(100),
-  device: device.optional(),
+  name: shortLine,
+  device: optional(shortLine),
 });
-export const loginSchema = z.strictObject({ email, password: anyPassword, device: device.optional() });
+export const loginSchema = z.strictObject({ email, password: anyPassword, device: optional(shortLine) });
 export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
 /** Unknown members are ignored (RFC 6749, section 3.1): client libraries send more. */
 export const revokeSchema = z.object({
   token: z.string().min(1).max(4_096),
-  token_type_hint: z.string().max(64).optional(),
+  token_type_hint: optional(z.string().max(64)),
 });
 export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });
 
@@ -72,17 +81,18 @@ export const resetSchema = z.strictObject({ token: oneTimeToken, newPassword });
 export const verificationSchema = z.strictObject({ token: oneTimeToken });
 
 export const profileSchema = z
-  .strictObject({ name: line(100).optional() })
-  .refine((change) => Object.keys(change).length > 0, 'names nothing to change');
+  .strictObject({ name: optional(shortLine) })
+  .refine(namesSomething, 'names nothing to change');
 
 export const userChangeSchema = z
   .strictObject({
-    name: line(100).optional(),
-    role: z.enum(['user', 'admin']).optional(),
-    status: z.enum(['active', 'disabled']).optional(),
+    name: optional(shortLine),
+    role: optional(z.enum(['user', 'admin'])),
+    status: optional(z.enum(['active', 'disabled'])),
   })
-  .refine((change) => Object.keys(change).length > 0, 'names nothing to change');
+  .refine(namesSomething, 'names nothing to change');
 
+/** A whole number from 1, as text. */
 const count = (fallback: number, max: number) =>
   z
     .string()
@@ -94,7 +104,7 @@ const count = (fallback: number, max: number) =>
 export const listSchema = z.strictObject({
   page: count(1, 100_000),
   limit: count(20, 100),
-  q: line(100).optional(),
+  q: shortLine.optional(),
 });
 
 export const warmingParam = z.strictObject({ job: z.string().max(64) });
@@ -110,7 +120,4 @@ export const userParam = z.strictObject({ id: z.string().max(64) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
 
 /** A counter: a policy and whom it counts, such as `user:<id>`, `address:203.0.113.7` or `address:… account:<e-mail>`. */
-export const counterSchema = z.strictObject({
-  policy: z.enum(POLICY_NAMES),
-  identity: line(400).refine((text) => identityFault(text) === undefined, 'names no IP address'),
-});
+export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity: longLine });

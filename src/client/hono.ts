@@ -1,0 +1,461 @@
+// Written by `npm run openapi` from the contract. Not to be edited.
+
+import type { Hono } from 'hono';
+
+import type {
+  Accepted,
+  AccountEventList,
+  Counter,
+  Credentials,
+  Health,
+  Index,
+  Jwks,
+  LimitStates,
+  Nothing,
+  PasswordChange,
+  PasswordReset,
+  Problem,
+  ProfileChange,
+  Readiness,
+  RecoveryRequest,
+  RefreshRequest,
+  Registration,
+  RevocationRequest,
+  SessionList,
+  SignedIn,
+  TokenPair,
+  User,
+  UserChange,
+  UserList,
+  VerificationConfirmation,
+  WarmingJob,
+  WarmingJobs,
+} from './contract.ts';
+
+/** The routes, in the form that Hono's client reads. */
+export interface Routes {
+  '/': {
+    /** What this is. */
+    $get:
+      | { input: object; output: Index; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/health': {
+    /** Whether the process runs. */
+    $get:
+      | { input: object; output: Health; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/ready': {
+    /** Whether the dependencies are there. */
+    $get:
+      | { input: object; output: Readiness; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Readiness; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/.well-known/jwks.json': {
+    /** Public keys of the access tokens. */
+    $get:
+      | { input: object; output: Jwks; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/register': {
+    /** Create an account. */
+    $post:
+      | { input: { json: Registration }; output: SignedIn; outputFormat: 'json'; status: 201 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/login': {
+    /** Sign in. */
+    $post:
+      | { input: { json: Credentials }; output: SignedIn; outputFormat: 'json'; status: 200 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/refresh': {
+    /** Exchange a refresh token for new tokens. */
+    $post:
+      | { input: { json: RefreshRequest }; output: TokenPair; outputFormat: 'json'; status: 200 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: RefreshRequest }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/revoke': {
+    /** Revoke a token (RFC 7009). */
+    $post:
+      | { input: { json: RevocationRequest }; output: Nothing; outputFormat: 'json'; status: 200 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: RevocationRequest }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/logout': {
+    /** End this session. */
+    $post:
+      | { input: object; output: null; outputFormat: 'body'; status: 204 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/logout-all': {
+    /** End all sessions of the user. */
+    $post:
+      | { input: object; output: null; outputFormat: 'body'; status: 204 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/password': {
+    /** Change the password. */
+    $post:
+      | { input: { json: PasswordChange }; output: TokenPair; outputFormat: 'json'; status: 200 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/recovery': {
+    /** Ask for a mail that recovers the password. */
+    $post:
+      | { input: { json: RecoveryRequest }; output: Accepted; outputFormat: 'json'; status: 202 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/recovery/confirm': {
+    /** Set a new password with the token of a mail. */
+    $post:
+      | { input: { json: PasswordReset }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/verification': {
+    /** Ask for a mail that verifies the address. */
+    $post:
+      | { input: object; output: Accepted; outputFormat: 'json'; status: 202 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/verification/confirm': {
+    /** Verify the address with the token of a mail. */
+    $post:
+      | { input: { json: VerificationConfirmation }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/sessions': {
+    /** Your sessions. */
+    $get:
+      | { input: object; output: SessionList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/sessions/:id': {
+    /** End one of your sessions. */
+    $delete:
+      | { input: { param: { id: string } }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/users/me': {
+    /** Your account. */
+    $get:
+      | { input: object; output: User; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+    /** Change your account. */
+    $patch:
+      | { input: { json: ProfileChange }; output: User; outputFormat: 'json'; status: 200 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 500 };
+    /** Delete your account. */
+    $delete:
+      | { input: object; output: null; outputFormat: 'body'; status: 204 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/users/me/events': {
+    /** What happened to your account, the last 50 events. */
+    $get:
+      | { input: object; output: AccountEventList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/users': {
+    /** All accounts. */
+    $get:
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: UserList;
+          outputFormat: 'json';
+          status: 200;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 401;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 403;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 422;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 429;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 503;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 500;
+        };
+  };
+  '/v1/users/:id': {
+    /** An account. */
+    $get:
+      | { input: { param: { id: string } }; output: User; outputFormat: 'json'; status: 200 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+    /** Change an account. */
+    $patch:
+      | { input: { param: { id: string }; json: UserChange }; output: User; outputFormat: 'json'; status: 200 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/limits/peek': {
+    /** What a rate limit has left for an identity. */
+    $post:
+      | { input: { json: Counter }; output: LimitStates; outputFormat: 'json'; status: 200 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/limits/reset': {
+    /** Forget what a rate limit has counted for an identity. */
+    $post:
+      | { input: { json: Counter }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/warming': {
+    /** Warming jobs and how far they have come. */
+    $get:
+      | { input: object; output: WarmingJobs; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/warming/:job': {
+    /** Run one slice of a warming job. */
+    $post:
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: WarmingJob;
+          outputFormat: 'json';
+          status: 200;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: WarmingJob;
+          outputFormat: 'json';
+          status: 202;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 400;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 401;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 403;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 404;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 409;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 413;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 415;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 422;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 429;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 503;
+        }
+      | {
+          input: { param: { job: string }; query: { concurrency?: string; restart?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 500;
+        };
+  };
+}
+
+/** For `hc<AppType>('https://…')`. */
+// oxlint-disable-next-line typescript/no-empty-object-type -- Hono's own default
+export type AppType = Hono<{}, { [Path in keyof Routes]: Routes[Path] }, '/'>;

@@ -1,0 +1,44 @@
+import type { ZodType } from 'zod';
+
+import type { ErrorCode } from '../../errors';
+
+export interface ResponseDetails {
+  description: string;
+  /** Absent: no body. */
+  body?: ZodType;
+  /** Names out of the contract's headers, beside those that the route's middlewares set. */
+  headers?: readonly string[];
+}
+
+/** What no middleware knows of a route. All of it is optional: a route without details is in the contract too. */
+export interface OperationDetails {
+  /** Name in generated clients. @default made of the method and the path */
+  id?: string;
+  summary?: string;
+  description?: string;
+  /** Heading of the docs page. @default the path's first part after `/v1` */
+  tag?: string;
+  /** @default `200`, any JSON */
+  responses?: Readonly<Record<number, ResponseDetails>>;
+  /** Codes that the handler throws, beside those of the route's middlewares. */
+  codes?: readonly ErrorCode[];
+  /** Whether it needs the database or Redis, and may be unavailable, though no middleware of it does. @default false */
+  needsStores?: boolean;
+}
+
+const DETAILS = new Map<string, OperationDetails>();
+
+/**
+ * Adds details to a route's entry in the contract. Stands in `routes/contract`, which the Worker does not contain.
+ *
+ * @param operation `METHOD /path`, as it is served
+ * @example
+ * describe('GET /v1/orders', { id: 'listOrders', summary: 'Your orders', responses: { 200: { description: 'A list', body: orderList } } });
+ */
+export function describe(operation: string, details: OperationDetails): void {
+  if (DETAILS.has(operation)) throw new TypeError(`${operation} is described twice`);
+  DETAILS.set(operation, details);
+}
+
+export const detailsOf = (operation: string): OperationDetails => DETAILS.get(operation) ?? {};
+export const described = (): readonly string[] => [...DETAILS.keys()];

@@ -1,0 +1,195 @@
+import { describe } from './describe';
+import type { ResponseDetails } from './describe';
+import * as bodies from './responses';
+
+const done = (description: string): ResponseDetails => ({ description });
+const user: ResponseDetails = { description: 'The account.', body: bodies.user };
+const mailed: ResponseDetails = {
+  description: 'A mail is on its way, if there is an account.',
+  body: bodies.accepted,
+};
+
+describe('POST /v1/auth/register', {
+  id: 'register',
+  summary: 'Create an account',
+  tag: 'Sign-in',
+  responses: { 201: { description: 'The account, signed in.', body: bodies.signedIn } },
+  codes: ['EMAIL_TAKEN'],
+});
+describe('POST /v1/auth/login', {
+  id: 'login',
+  summary: 'Sign in',
+  tag: 'Sign-in',
+  responses: { 200: { description: 'A new session.', body: bodies.signedIn } },
+  codes: ['INVALID_CREDENTIALS', 'ACCOUNT_DISABLED'],
+});
+describe('POST /v1/auth/refresh', {
+  id: 'refresh',
+  summary: 'Exchange a refresh token for new tokens',
+  description:
+    'A refresh whose response was lost is repeated with the same token, and gets the same successor. One refresh at a time runs in an app.',
+  tag: 'Sign-in',
+  responses: { 200: { description: 'The next tokens of the session.', body: bodies.tokenPair } },
+});
+describe('POST /v1/auth/revoke', {
+  id: 'revoke',
+  summary: 'Revoke a token (RFC 7009)',
+  description: 'A refresh token’s session ends; an access token alone is refused from now on.',
+  tag: 'Sign-in',
+  responses: { 200: { description: 'The token is good no more, or never was.', body: bodies.nothing } },
+});
+describe('POST /v1/auth/logout', {
+  id: 'logout',
+  summary: 'End this session',
+  tag: 'Sign-in',
+  responses: { 204: done('The session has ended.') },
+});
+describe('POST /v1/auth/logout-all', {
+  id: 'logoutEverywhere',
+  summary: 'End all sessions of the user',
+  tag: 'Sign-in',
+  responses: { 204: done('All sessions have ended.') },
+});
+describe('POST /v1/auth/password', {
+  id: 'changePassword',
+  summary: 'Change the password',
+  description: 'Ends every other session, and every access token; this session gets new tokens.',
+  tag: 'Account',
+  responses: { 200: { description: 'The new tokens of this session.', body: bodies.tokenPair } },
+  codes: ['PASSWORD_INCORRECT'],
+});
+describe('POST /v1/auth/recovery', {
+  id: 'requestRecovery',
+  summary: 'Ask for a mail that recovers the password',
+  description: 'The response does not tell whether there is an account.',
+  tag: 'Account',
+  responses: { 202: mailed },
+});
+describe('POST /v1/auth/recovery/confirm', {
+  id: 'resetPassword',
+  summary: 'Set a new password with the token of a mail',
+  description: 'Ends every session of the user, who then signs in.',
+  tag: 'Account',
+  responses: { 204: done('The new password counts.') },
+  codes: ['ONE_TIME_TOKEN_INVALID'],
+});
+describe('POST /v1/auth/verification', {
+  id: 'requestVerification',
+  summary: 'Ask for a mail that verifies the address',
+  tag: 'Account',
+  responses: { 202: mailed },
+});
+describe('POST /v1/auth/verification/confirm', {
+  id: 'verifyEmail',
+  summary: 'Verify the address with the token of a mail',
+  tag: 'Account',
+  responses: { 204: done('The address is verified.') },
+  codes: ['ONE_TIME_TOKEN_INVALID'],
+});
+describe('GET /v1/users/me', { id: 'getMe', summary: 'Your account', tag: 'Account', responses: { 200: user } });
+describe('PATCH /v1/users/me', {
+  id: 'updateMe',
+  summary: 'Change your account',
+  tag: 'Account',
+  responses: { 200: user },
+});
+describe('DELETE /v1/users/me', {
+  id: 'deleteMe',
+  summary: 'Delete your account',
+  tag: 'Account',
+  responses: { 204: done('The account is deleted; its sessions have ended.') },
+});
+describe('GET /v1/users/me/events', {
+  id: 'listMyEvents',
+  summary: 'What happened to your account, the last 50 events',
+  tag: 'Account',
+  responses: { 200: { description: 'Newest first.', body: bodies.accountEventList } },
+});
+describe('GET /v1/sessions', {
+  id: 'listSessions',
+  summary: 'Your sessions',
+  tag: 'Account',
+  responses: { 200: { description: 'Last seen first.', body: bodies.sessionList } },
+});
+describe('DELETE /v1/sessions/{id}', {
+  id: 'endSession',
+  summary: 'End one of your sessions',
+  tag: 'Account',
+  responses: { 204: done('The session has ended.') },
+  codes: ['NOT_FOUND'],
+});
+describe('GET /v1/users', {
+  id: 'listUsers',
+  summary: 'All accounts',
+  tag: 'Administration',
+  responses: { 200: { description: 'A page, oldest account first.', body: bodies.userList } },
+});
+describe('GET /v1/users/{id}', {
+  id: 'getUser',
+  summary: 'An account',
+  tag: 'Administration',
+  responses: { 200: user },
+  codes: ['NOT_FOUND'],
+});
+describe('PATCH /v1/users/{id}', {
+  id: 'updateUser',
+  summary: 'Change an account',
+  tag: 'Administration',
+  responses: { 200: user },
+  codes: ['NOT_FOUND'],
+});
+describe('POST /v1/admin/limits/peek', {
+  id: 'peekLimit',
+  summary: 'What a rate limit has left for an identity',
+  tag: 'Administration',
+  responses: { 200: { description: 'Each window of the policy.', body: bodies.limitStates } },
+});
+describe('POST /v1/admin/limits/reset', {
+  id: 'resetLimit',
+  summary: 'Forget what a rate limit has counted for an identity',
+  tag: 'Administration',
+  responses: { 204: done('Nothing is counted.') },
+});
+describe('GET /v1/admin/warming', {
+  id: 'listWarmingJobs',
+  summary: 'Warming jobs and how far they have come',
+  tag: 'Administration',
+  responses: { 200: { description: 'All jobs.', body: bodies.warmingJobs } },
+});
+describe('POST /v1/admin/warming/{job}', {
+  id: 'runWarmingJob',
+  summary: 'Run one slice of a warming job',
+  tag: 'Administration',
+  responses: {
+    200: { description: 'The run is complete.', body: bodies.warmingJob },
+    202: { description: 'There is more to do.', body: bodies.warmingJob },
+  },
+  codes: ['NOT_FOUND', 'CONFLICT'],
+});
+describe('GET /', {
+  id: 'getIndex',
+  summary: 'What this is',
+  tag: 'Service',
+  responses: { 200: { description: 'Name, version and links.', body: bodies.index } },
+});
+describe('GET /health', {
+  id: 'getHealth',
+  summary: 'Whether the process runs',
+  tag: 'Service',
+  responses: { 200: { description: 'It runs.', body: bodies.health } },
+});
+describe('GET /ready', {
+  id: 'getReadiness',
+  summary: 'Whether the dependencies are there',
+  tag: 'Service',
+  responses: {
+    200: { description: 'It serves.', body: bodies.readiness },
+    503: { description: 'Neither Redis nor the database is there.', body: bodies.readiness },
+  },
+});
+describe('GET /.well-known/jwks.json', {
+  id: 'getKeys',
+  summary: 'Public keys of the access tokens',
+  tag: 'Service',
+  responses: { 200: { description: 'The keys.', body: bodies.jwks } },
+});

@@ -1,0 +1,36 @@
+import type { Operation } from './collect';
+import type { Json } from './shapes';
+
+const header = (description: string, example: string, schema: Json = { type: 'string' }): Json => ({
+  description,
+  schema,
+  example,
+});
+
+export const HEADERS: Readonly<Record<string, Json>> = {
+  'X-Request-Id': header('The request’s own, when it had an acceptable one.', '0d3a6f4e-5b1c-4a51-9d0c-1f2e3d4c5b6a'),
+  'Cache-Control': header('`no-store`, unless the route says otherwise.', 'no-store'),
+  RateLimit: header(
+    'What is left (draft-ietf-httpapi-ratelimit-headers): `r` requests, all again in `t` seconds.',
+    '"api";r=99;t=900',
+  ),
+  'RateLimit-Policy': header('The limits that apply: `q` requests in `w` seconds.', '"api";q=100;w=900'),
+  'Retry-After': { description: 'Seconds to wait.', schema: { type: 'integer', minimum: 0 }, example: 5 },
+  'WWW-Authenticate': header('RFC 6750, section 3.', 'Bearer error="invalid_token"'),
+  ETag: header('For `If-None-Match`.', '"kD0wQb2m3n4o5p6q7r8s9tAbCdE"'),
+  Age: { description: 'Seconds since the response was made.', schema: { type: 'integer', minimum: 0 }, example: 3 },
+  'Cache-Status': header('RFC 9211.', 'Gatehouse; hit; ttl=42'),
+  Vary: header('Request headers that the response depends on.', 'Authorization'),
+  'Gatehouse-Degraded': header('Which checks went by a failure policy.', 'limiter=local, revocation=d1'),
+};
+
+/** Names of the headers that a response of an operation may have. */
+export function headersOf({ checks }: Operation, status: string): string[] {
+  const names = ['X-Request-Id', 'Cache-Control', 'Gatehouse-Degraded'];
+  if (checks.has('rateLimiter()')) names.push('RateLimit', 'RateLimit-Policy');
+  if (status === '429' || status === '503' || status === '409') names.push('Retry-After');
+  if (status === '401') names.push('WWW-Authenticate');
+  if (checks.has('cached()') && (status === '200' || status === '304'))
+    names.push('ETag', 'Age', 'Cache-Status', 'Vary');
+  return names;
+}

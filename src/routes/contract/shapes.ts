@@ -1,0 +1,92 @@
+import type * as z from 'zod';
+
+import * as schemas from '../schemas';
+import * as responses from './responses';
+
+/** JSON Schema, as far as the contract uses it. */
+export type Json = Record<string, unknown>;
+
+const whole = (maximum: number, fallback: number): Json => ({
+  type: 'integer',
+  minimum: 1,
+  maximum,
+  default: fallback,
+});
+
+const line = (maxLength: number): Json => ({
+  type: 'string',
+  minLength: 1,
+  maxLength,
+  description: 'Without control characters; more than white space, which is trimmed.',
+});
+
+const password = (minLength: number): Json => ({
+  type: 'string',
+  format: 'password',
+  minLength,
+  maxLength: 256,
+  description: 'Any characters, counted as code points in NFC.',
+});
+
+/**
+ * What a validator accepts, where zod cannot tell from its steps: text that becomes a number, lengths that a refinement
+ * checks. `test/node/contract/inputs.test.ts` compares both sides.
+ */
+export const SHAPES = new Map<unknown, Json>([
+  [schemas.email, { type: 'string', format: 'email', maxLength: 254 }],
+  [
+    schemas.newPassword,
+    { ...password(8), description: `${String(password(8)['description'])} Common ones are refused.` },
+  ],
+  [schemas.anyPassword, password(1)],
+  [schemas.shortLine, line(100)],
+  [schemas.longLine, line(400)],
+  [schemas.listSchema.shape.page, whole(100_000, 1)],
+  [schemas.listSchema.shape.limit, whole(100, 20)],
+  [schemas.warmingSchema.shape.concurrency, whole(20, 5)],
+  [schemas.warmingSchema.shape.restart, { type: 'boolean', default: false }],
+]);
+
+/** What is added to what zod says. */
+export const ADDED = new Map<unknown, Json>([
+  [schemas.profileSchema, { minProperties: 1 }],
+  [schemas.userChangeSchema, { minProperties: 1 }],
+]);
+
+/** Names of the bodies of requests. A route's own body without a name here gets one from its operation. */
+export const INPUTS: Readonly<Record<string, z.ZodType>> = {
+  Registration: schemas.registerSchema,
+  Credentials: schemas.loginSchema,
+  RefreshRequest: schemas.refreshSchema,
+  RevocationRequest: schemas.revokeSchema,
+  PasswordChange: schemas.passwordSchema,
+  RecoveryRequest: schemas.recoverySchema,
+  PasswordReset: schemas.resetSchema,
+  VerificationConfirmation: schemas.verificationSchema,
+  ProfileChange: schemas.profileSchema,
+  UserChange: schemas.userChangeSchema,
+  Counter: schemas.counterSchema,
+};
+
+/** Names of the bodies of responses, and of what they hold. */
+export const OUTPUTS: Readonly<Record<string, z.ZodType>> = {
+  User: responses.user,
+  TokenPair: responses.tokenPair,
+  SignedIn: responses.signedIn,
+  Accepted: responses.accepted,
+  Nothing: responses.nothing,
+  Session: responses.session,
+  SessionList: responses.sessionList,
+  AccountEvent: responses.accountEvent,
+  AccountEventList: responses.accountEventList,
+  UserList: responses.userList,
+  LimitState: responses.limitState,
+  LimitStates: responses.limitStates,
+  WarmingJob: responses.warmingJob,
+  WarmingJobs: responses.warmingJobs,
+  Index: responses.index,
+  Health: responses.health,
+  Readiness: responses.readiness,
+  Jwk: responses.jwk,
+  Jwks: responses.jwks,
+};
