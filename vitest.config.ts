@@ -23,6 +23,7 @@ function lowerDecorators(): Plugin {
 const inNode = {
   environment: 'node' as const,
   globalSetup: ['test/support/buildWorker.ts'],
+  setupFiles: ['test/support/contract/recordFetch.ts'],
   testTimeout: 60_000,
   hookTimeout: 60_000,
 };

@@ -168,6 +168,7 @@ export interface Registration {
   password: string;
   /** Without control characters; more than white space, which is trimmed. */
   name: string;
+  /** Without control characters; more than white space, which is trimmed. */
   device?: string | null;
 }
 

@@ -38,6 +38,9 @@ export interface Routes {
     /** What this is. */
     $get:
       | { input: object; output: Index; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
@@ -45,6 +48,9 @@ export interface Routes {
     /** Whether the process runs. */
     $get:
       | { input: object; output: Health; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
@@ -52,6 +58,9 @@ export interface Routes {
     /** Whether the dependencies are there. */
     $get:
       | { input: object; output: Readiness; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Readiness; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -60,6 +69,9 @@ export interface Routes {
     /** Public keys of the access tokens. */
     $get:
       | { input: object; output: Jwks; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
@@ -205,7 +217,10 @@ export interface Routes {
     /** Your sessions. */
     $get:
       | { input: object; output: SessionList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -228,7 +243,10 @@ export interface Routes {
     /** Your account. */
     $get:
       | { input: object; output: User; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -258,7 +276,10 @@ export interface Routes {
     /** What happened to your account, the last 50 events. */
     $get:
       | { input: object; output: AccountEventList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -276,6 +297,12 @@ export interface Routes {
           input: { query: { page?: string; limit?: string; q?: string } };
           output: Problem;
           outputFormat: 'json';
+          status: 400;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
           status: 401;
         }
       | {
@@ -283,6 +310,18 @@ export interface Routes {
           output: Problem;
           outputFormat: 'json';
           status: 403;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 413;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; q?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 415;
         }
       | {
           input: { query: { page?: string; limit?: string; q?: string } };
@@ -313,9 +352,12 @@ export interface Routes {
     /** An account. */
     $get:
       | { input: { param: { id: string } }; output: User; outputFormat: 'json'; status: 200 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
@@ -366,8 +408,11 @@ export interface Routes {
     /** Warming jobs and how far they have come. */
     $get:
       | { input: object; output: WarmingJobs; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };

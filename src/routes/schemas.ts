@@ -52,8 +52,11 @@ const password = (min: number) => {
 export const newPassword = password(8);
 export const anyPassword = password(1);
 
-export const shortLine = line(100);
-export const longLine = line(400).refine((text) => identityFault(text) === undefined, 'names no IP address');
+/** One instance for each use: the contract tells what they accept by instance. */
+export const name = line(100);
+export const device = line(100);
+export const searchText = line(100);
+export const identity = line(400).refine((text) => identityFault(text) === undefined, 'names no IP address');
 
 /** A member that may be left out, or `null`: many generated clients write what is absent so. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
@@ -63,10 +66,10 @@ const namesSomething = (change: object) => Object.values(change).some((value) =>
 export const registerSchema = z.strictObject({
   email,
   password: newPassword,
-  name: shortLine,
-  device: optional(shortLine),
+  name,
+  device: optional(device),
 });
-export const loginSchema = z.strictObject({ email, password: anyPassword, device: optional(shortLine) });
+export const loginSchema = z.strictObject({ email, password: anyPassword, device: optional(device) });
 export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
 /** Unknown members are ignored (RFC 6749, section 3.1): client libraries send more. */
 export const revokeSchema = z.object({
@@ -80,13 +83,11 @@ export const recoverySchema = z.strictObject({ email });
 export const resetSchema = z.strictObject({ token: oneTimeToken, newPassword });
 export const verificationSchema = z.strictObject({ token: oneTimeToken });
 
-export const profileSchema = z
-  .strictObject({ name: optional(shortLine) })
-  .refine(namesSomething, 'names nothing to change');
+export const profileSchema = z.strictObject({ name: optional(name) }).refine(namesSomething, 'names nothing to change');
 
 export const userChangeSchema = z
   .strictObject({
-    name: optional(shortLine),
+    name: optional(name),
     role: optional(z.enum(['user', 'admin'])),
     status: optional(z.enum(['active', 'disabled'])),
   })
@@ -104,7 +105,7 @@ const count = (fallback: number, max: number) =>
 export const listSchema = z.strictObject({
   page: count(1, 100_000),
   limit: count(20, 100),
-  q: shortLine.optional(),
+  q: searchText.optional(),
 });
 
 export const warmingParam = z.strictObject({ job: z.string().max(64) });
@@ -120,4 +121,4 @@ export const userParam = z.strictObject({ id: z.string().max(64) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
 
 /** A counter: a policy and whom it counts, such as `user:<id>`, `address:203.0.113.7` or `address:… account:<e-mail>`. */
-export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity: longLine });
+export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity });

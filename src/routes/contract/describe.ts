@@ -22,7 +22,7 @@ export interface OperationDetails {
   responses?: Readonly<Record<number, ResponseDetails>>;
   /** Codes that the handler throws, beside those of the route's middlewares. */
   codes?: readonly ErrorCode[];
-  /** Whether it needs the database or Redis, and may be unavailable, though no middleware of it does. @default false */
+  /** Whether its handler needs the database or Redis, on a route without checks. @default false */
   needsStores?: boolean;
 }
 
@@ -40,5 +40,13 @@ export function describe(operation: string, details: OperationDetails): void {
   DETAILS.set(operation, details);
 }
 
+const TAGS = new Map<string, string>();
+
+/** Adds a sentence to a heading of the docs page. */
+export function describeTag(name: string, description: string): void {
+  TAGS.set(name, description);
+}
+
+export const tagOf = (name: string) => ({ name, description: TAGS.get(name) ?? `Routes of ${name}.` });
 export const detailsOf = (operation: string): OperationDetails => DETAILS.get(operation) ?? {};
 export const described = (): readonly string[] => [...DETAILS.keys()];

@@ -1,4 +1,4 @@
-import { describe } from './describe';
+import { describe, describeTag } from './describe';
 import type { ResponseDetails } from './describe';
 import * as bodies from './responses';
 
@@ -8,6 +8,11 @@ const mailed: ResponseDetails = {
   description: 'A mail is on its way, if there is an account.',
   body: bodies.accepted,
 };
+
+describeTag('Sign-in', 'Accounts, sessions and their tokens.');
+describeTag('Account', 'What a signed-in user does with their account and devices.');
+describeTag('Administration', 'For users with the role `admin`.');
+describeTag('Service', 'The service itself.');
 
 describe('POST /v1/auth/register', {
   id: 'register',
@@ -191,5 +196,5 @@ describe('GET /.well-known/jwks.json', {
   id: 'getKeys',
   summary: 'Public keys of the access tokens',
   tag: 'Service',
-  responses: { 200: { description: 'The keys.', body: bodies.jwks } },
+  responses: { 200: { description: 'The keys.', body: bodies.jwks, headers: ['Vary'] } },
 });

@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { ERRORS } from '../../errors';
 import type { ErrorCode } from '../../errors';
 import type { Operation } from './collect';
-import { detailsOf } from './describe';
+import { detailsOf, tagOf } from './describe';
 import type { OperationDetails, ResponseDetails } from './describe';
 import { HEADERS, headersOf } from './headers';
 import { codesOf, exampleOf, FIELD_ERROR, PROBLEM } from './problems';
@@ -68,15 +68,23 @@ export function createDocument(operations: readonly Operation[], version: string
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/', description: 'Where this document is served' }],
-    tags: [...tags].map((name) => ({ name })),
+    tags: [...tags].map(tagOf),
     paths,
     components: {
       securitySchemes: { accessToken: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } },
-      headers: HEADERS,
-      examples: Object.fromEntries(CODES.map((code) => [code, { value: exampleOf(code) }])),
+      headers: used('headers', HEADERS, paths),
+      examples: used('examples', Object.fromEntries(CODES.map((code) => [code, { value: exampleOf(code) }])), paths),
       schemas: Object.fromEntries(Object.entries(schemas).toSorted(([a], [b]) => (a < b ? -1 : 1))),
     },
   };
+}
+
+/** Those components that the paths refer to. */
+function used(kind: string, components: Readonly<Record<string, Json>>, paths: object): Record<string, Json> {
+  const text = JSON.stringify(paths);
+  return Object.fromEntries(
+    Object.entries(components).filter(([name]) => text.includes(`"#/components/${kind}/${name}"`)),
+  );
 }
 
 function bodyOf(name: string, takesForm: boolean): Json {

@@ -15,25 +15,24 @@ const OF_CHECKS: Readonly<Record<string, readonly ErrorCode[]>> = {
     'TOKEN_EXPIRED',
     'TOKEN_REVOKED',
     'TOKEN_SUPERSEDED',
-    'SERVICE_UNAVAILABLE',
   ],
   'requireRole()': ['FORBIDDEN'],
   'rateLimiter()': ['RATE_LIMITED'],
-  'refreshed()': ['INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_REUSED', 'SERVICE_UNAVAILABLE'],
+  'refreshed()': ['INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_REUSED'],
 };
 
 /** The codes of an operation, by status; `default` is for those that have nothing to do with it. */
 export function codesOf(operation: Operation, details: OperationDetails): Map<string, ErrorCode[]> {
-  const { method, json, query, param, takesForm, checks } = operation;
+  const { json, query, param, takesForm, checks } = operation;
   const codes = new Set<ErrorCode>(['CONFIG_INVALID', ...(details.codes ?? [])]);
   const add = (...more: readonly ErrorCode[]) => more.forEach((code) => codes.add(code));
   for (const check of checks) add(...(OF_CHECKS[check] ?? []));
-  // A body that no route asks for is read all the same.
-  if (method !== 'GET') add('INVALID_ENCODING', 'UNSUPPORTED_MEDIA_TYPE', 'BODY_TOO_LARGE');
+  // A body is read on every route, also where nothing asks for one.
+  add('INVALID_ENCODING', 'UNSUPPORTED_MEDIA_TYPE', 'BODY_TOO_LARGE');
   if (json !== undefined) add('MALFORMED_JSON');
   if (json !== undefined || query !== undefined || param !== undefined) add('VALIDATION_FAILED');
   if (takesForm) add('MALFORMED_REQUEST');
-  if (details.needsStores === true) add('SERVICE_UNAVAILABLE');
+  if (checks.size > 0 || details.needsStores === true) add('SERVICE_UNAVAILABLE');
   const byStatus = new Map<string, ErrorCode[]>();
   for (const code of codes) {
     const status = String(ERRORS[code].status);

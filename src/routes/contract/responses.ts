@@ -2,6 +2,7 @@ import * as z from 'zod';
 
 /** Bodies of responses, as the contract describes them. Not part of the Worker: only the generator imports them. */
 
+/** `Z` and no fraction. */
 const time = z.iso.datetime({ precision: 0 });
 const id = z.string();
 

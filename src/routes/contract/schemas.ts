@@ -30,6 +30,8 @@ export function outputSchemas(schemas: Readonly<Record<string, z.ZodType>>, pref
       const { type } = zodSchema._zod.def;
       if (type === 'object') delete jsonSchema.additionalProperties;
       if (jsonSchema.type === 'integer') trimInteger(jsonSchema as Json);
+      // The format says it.
+      if (jsonSchema.format !== undefined) delete jsonSchema.pattern;
       Object.assign(jsonSchema, z.globalRegistry.get(zodSchema));
       if (Array.isArray(jsonSchema.anyOf)) replace(jsonSchema, withoutUnion(jsonSchema as Json));
     },

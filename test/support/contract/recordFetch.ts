@@ -1,0 +1,48 @@
+import { afterAll, expect } from 'vitest';
+
+import { examine } from './exchange.ts';
+
+/**
+ * Setup of all tests in Node: compares every request that they make with `fetch`, and its response, with docs/openapi.json.
+ * A file in which one differs fails.
+ */
+const faults = new Set<string>();
+const pending = new Set<Promise<void>>();
+const original = globalThis.fetch;
+
+globalThis.fetch = async (input, init) => {
+  const response = await original(input, init);
+  // Only the app has it.
+  if (response.headers.has('X-Request-Id')) {
+    const work = record(input, init, response.clone()).finally(() => pending.delete(work));
+    pending.add(work);
+  }
+  return response;
+};
+
+async function record(input: Parameters<typeof fetch>[0], init: RequestInit = {}, response: Response): Promise<void> {
+  const request = input instanceof Request ? input : undefined;
+  const headers = new Headers(init.headers ?? request?.headers);
+  const { body } = init;
+  let text: string;
+  try {
+    text = await response.text();
+  } catch {
+    // Cut off by the test itself: there is nothing to compare.
+    return;
+  }
+  const exchange = {
+    method: (init.method ?? request?.method ?? 'GET').toUpperCase(),
+    url: request?.url ?? String(input),
+    request: { type: headers.get('Content-Type') ?? '', ...(typeof body === 'string' && { body }) },
+    status: response.status,
+    headers: response.headers,
+    body: text,
+  };
+  for (const fault of examine(exchange).faults) faults.add(fault);
+}
+
+afterAll(async () => {
+  await Promise.all(pending);
+  expect([...faults]).toEqual([]);
+});
