@@ -9,13 +9,7 @@ import type { Json } from './shapes';
 const ANYWHERE: readonly ErrorCode[] = ['INTERNAL', 'MALFORMED_REQUEST'];
 
 const OF_CHECKS: Readonly<Record<string, readonly ErrorCode[]>> = {
-  'authenticate()': [
-    'AUTHENTICATION_REQUIRED',
-    'INVALID_TOKEN',
-    'TOKEN_EXPIRED',
-    'TOKEN_REVOKED',
-    'TOKEN_SUPERSEDED',
-  ],
+  'authenticate()': ['AUTHENTICATION_REQUIRED', 'INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_SUPERSEDED'],
   'requireRole()': ['FORBIDDEN'],
   'rateLimiter()': ['RATE_LIMITED'],
   'refreshed()': ['INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_REUSED'],

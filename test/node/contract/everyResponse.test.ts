@@ -1,0 +1,183 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { openApi, operations } from '../../support/contract/contract.ts';
+import type { Documented } from '../../support/contract/contract.ts';
+import { startScene } from '../faults/scene.ts';
+import type { Account, SignedIn } from '../faults/scene.ts';
+import { OWN, VALID } from './requests.ts';
+import { senderTo, startWorld } from './world.ts';
+import type { Request, World } from './world.ts';
+
+/** Every operation, status and code of the document, as `operation status code`. */
+const documented = operations.flatMap(({ name, operation }) =>
+  Object.entries(operation.responses).flatMap(([status, { content = {} }]) => {
+    const codes = Object.keys(content['application/problem+json']?.examples ?? {});
+    const plain = content['application/json'] !== undefined || codes.length === 0;
+    return [...(plain ? [`${name} ${status}`] : []), ...codes.map((code) => `${name} ${status} ${code}`)];
+  }),
+);
+
+/** Nothing brings about a bug. It is enough that one of them was seen, in one operation. */
+const ofAnyOperation = (place: string) => place.includes(' default ');
+
+let world: World;
+const seen = new Set<string>();
+const faults: string[] = [];
+
+function collect(from: Pick<World, 'seen' | 'faults'>): void {
+  for (const place of from.seen) seen.add(place);
+  faults.push(...from.faults);
+}
+
+beforeAll(async () => {
+  world = await startWorld();
+});
+afterAll(() => world[Symbol.asyncDispose]());
+
+const needsAdmin = ({ operation }: Documented) =>
+  operation.responses['403']?.content?.['application/problem+json']?.examples?.['FORBIDDEN'] !== undefined;
+const needsToken = ({ operation }: Documented) => operation.security.length > 0;
+const hasBody = ({ operation }: Documented) => operation.requestBody !== undefined;
+
+async function callerOf(of: World, target: Documented): Promise<Account & SignedIn> {
+  return needsAdmin(target) ? of.admin : of.newUser();
+}
+
+async function valid(of: World, target: Documented): Promise<Request> {
+  const caller = await callerOf(of, target);
+  const make = VALID[target.name];
+  if (make !== undefined) return make(of, caller);
+  return needsToken(target) ? { token: caller.access } : {};
+}
+
+/** How each code comes about wherever it stands. `undefined`: not in this way here. */
+const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | undefined>>> = {
+  AUTHENTICATION_REQUIRED: async (target) => ({ ...(await valid(world, target)), token: undefined as never }),
+  INVALID_TOKEN: async (target) => ({ ...(await valid(world, target)), token: 'not.a.token' }),
+  async TOKEN_EXPIRED(target) {
+    return { ...(await valid(world, target)), token: world.expired(await world.newUser()) };
+  },
+  async TOKEN_REVOKED(target) {
+    const { access } = await world.newUser();
+    await world.scene.call('POST', '/v1/auth/logout', { token: access });
+    return { ...(await valid(world, target)), token: access };
+  },
+  async TOKEN_SUPERSEDED(target) {
+    const { id, access } = await world.newUser();
+    const change = { token: world.admin.access, body: { role: 'admin' } };
+    await world.scene.call('PATCH', `/v1/users/${id}`, change);
+    return { ...(await valid(world, target)), token: access };
+  },
+  async FORBIDDEN(target) {
+    return { ...(await valid(world, target)), token: (await world.newUser()).access };
+  },
+  NOT_FOUND: async (target) => ({ ...(await valid(world, target)), path: target.path.replace(/\{\w+\}/, 'none') }),
+  MALFORMED_JSON: async (target) => ({ ...(await valid(world, target)), body: '{' }),
+  INVALID_ENCODING: async (target) => ({ ...(await valid(world, target)), body: Buffer.from([0xff]) }),
+  UNSUPPORTED_MEDIA_TYPE: async (target) => ({ ...(await valid(world, target)), body: 'text', type: 'text/plain' }),
+  BODY_TOO_LARGE: async (target) => ({ ...(await valid(world, target)), body: ' '.repeat(70_000) }),
+  async VALIDATION_FAILED(target) {
+    const request = await valid(world, target);
+    if (hasBody(target)) return { ...request, body: [] };
+    const path = target.path.replace(/\{\w+\}/, 'x'.repeat(200));
+    return {
+      ...request,
+      path: target.operation.parameters?.some((one) => one.in === 'query') ? `${path}?none=1` : path,
+    };
+  },
+};
+
+describe('every documented success', () => {
+  it.each(operations)('$name', async (target) => {
+    await world.send(target, await valid(world, target));
+    for (const place of documented.filter(
+      (name) => name in OWN && /^\S+ \S+ 2\d\d$/.test(name) && name.startsWith(`${target.name} `),
+    )) {
+      await world.send(target, await OWN[place]!(world, await callerOf(world, target)));
+    }
+  });
+});
+
+describe('every documented error', () => {
+  it.each(operations)('$name', async (target) => {
+    for (const place of documented.filter((name) => name.startsWith(`${target.name} `))) {
+      const code = place.slice(target.name.length + 1).split(' ')[1] ?? '';
+      const own = OWN[place];
+      const request = own === undefined ? await MEANS[code]?.(target) : await own(world, await callerOf(world, target));
+      if (request !== undefined && code !== '') await world.send(target, request);
+    }
+  });
+
+  it('a limit that is used up', { timeout: 120_000 }, async () => {
+    const names = ['LOGIN', 'API', 'REFRESH', 'RECOVERY', 'RECOVERY_ACCOUNT', 'VERIFICATION', 'ONE_TIME_TOKEN'];
+    await using limited = await startWorld({
+      ...Object.fromEntries(names.map((name) => [`LIMIT_${name}`, '1/1h'])),
+      LIMIT_REGISTER: '1/1h',
+    });
+    // From one address: what is counted by address adds up.
+    const headers = { 'CF-Connecting-IP': '203.0.113.9' };
+    const me = operations.find(({ name }) => name === 'GET /v1/users/me')!;
+    const none = { body: { token: 'none' } };
+    const confirmations: Record<string, Request> = {
+      'POST /v1/auth/recovery/confirm': { body: { ...none.body, newPassword: 'a whole new password' } },
+      'POST /v1/auth/verification/confirm': none,
+    };
+    for (const target of operations.filter(({ operation }) => '429' in operation.responses)) {
+      const caller = await limited.newUser();
+      const request = confirmations[target.name] ??
+        (await VALID[target.name]?.(limited, caller)) ?? { token: caller.access };
+      // A request may end its own token, or be of a role that it may not be: the limit of this one decides before.
+      if (needsToken(target)) await limited.send(me, { token: caller.access });
+      for (let time = 0; time < 2; time += 1) await limited.send(target, { headers, ...request });
+    }
+    collect(limited);
+  });
+
+  it('Redis and the database away', { timeout: 120_000 }, async () => {
+    const requests: [Documented, Request][] = [];
+    for (const target of operations) requests.push([target, await valid(world, target)]);
+    const tables = ['users', 'sessions', 'outbox', 'one_time_tokens', 'revoked_tokens', 'events'];
+    for (const table of tables) await world.scene.app.sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
+    world.scene.redis.mode = { kind: 'refuse' };
+    for (const [target, request] of requests) await world.send(target, request);
+    for (const table of tables) await world.scene.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
+    await world.scene.redis.clear();
+  });
+
+  it('a setting that is wrong', async () => {
+    await using wrong = await startScene({ LIMIT_API: 'many' });
+    const sender = senderTo(wrong.app.url);
+    for (const target of operations) await sender.send(target);
+    collect(sender);
+  });
+
+  it('a bug', async () => {
+    const { id, access } = await world.newUser();
+    // No code of ours writes such a time.
+    await world.scene.app.sql('update users set created_at_ms = 9e15 where id = ?', id);
+    const target = operations.find(({ name }) => name === 'GET /v1/users/me')!;
+    expect(await world.send(target, { token: access })).toMatchObject({ status: 500, body: { code: 'INTERNAL' } });
+  });
+});
+
+describe('the document', () => {
+  it('says nothing that was not seen, and nothing was seen that it does not say', () => {
+    collect(world);
+    expect([...new Set(faults)]).toEqual([]);
+    const unseen = documented.filter((place) => !ofAnyOperation(place) && !seen.has(place));
+    expect(unseen).toEqual([]);
+    const general = new Set(documented.filter(ofAnyOperation).map((place) => place.split(' ').at(-1)));
+    const codesSeen = new Set([...seen].map((place) => place.split(' ').at(-1)));
+    expect([...general].filter((code) => !codesSeen.has(code))).toEqual([]);
+  });
+
+  it('has an example for each code', () => {
+    for (const { operation } of operations) {
+      for (const { content = {} } of Object.values(operation.responses)) {
+        for (const code of Object.keys(content['application/problem+json']?.examples ?? {})) {
+          expect(openApi.components.examples[code]).toMatchObject({ value: { code } });
+        }
+      }
+    }
+  });
+});
