@@ -12,8 +12,18 @@ import type { AppEnv } from './services.middleware';
 export function browserOrigins(): MiddlewareHandler<AppEnv> {
   const handle = cors({
     origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
-    allowHeaders: ['Authorization', 'Content-Type', 'X-Request-Id'],
-    exposeHeaders: ['Age', 'Cache-Status', 'ETag', 'RateLimit', 'RateLimit-Policy', 'Retry-After', 'X-Request-Id'],
+    allowHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-None-Match', 'X-Request-Id'],
+    exposeHeaders: [
+      'Age',
+      'Cache-Status',
+      // The client library takes the time from it.
+      'Date',
+      'ETag',
+      'RateLimit',
+      'RateLimit-Policy',
+      'Retry-After',
+      'X-Request-Id',
+    ],
     maxAge: 600,
   });
   return async function browserOrigins(c, next) {
