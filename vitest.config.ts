@@ -5,6 +5,11 @@ import { transform } from 'esbuild';
 import { defineConfig } from 'vitest/config';
 import type { Plugin } from 'vitest/config';
 
+import { buildAssets } from './src/scripts/buildAssets.ts';
+
+// wrangler.toml names the directory, and whatever reads it wants it to be there.
+await buildAssets();
+
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 
 /** Vite leaves TC39 decorators as they are, and workerd does not know them. */

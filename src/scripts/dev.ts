@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
+import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram } from './cli.ts';
 import { untilHealthy } from './devHealth.ts';
 import { startRedis } from './devRedis.ts';
@@ -57,6 +58,7 @@ async function dev(stop: AbortSignal): Promise<void> {
   else if (makePrivate(devVarsPath))
     console.error('.dev.vars could be read by other users of this machine: not any more.');
   console.error('Starting Gatehouse …');
+  await buildAssets();
 
   await using stack = new AsyncDisposableStack();
   const [redis] = await Promise.all([startRedis(settings, stop), applyMigrations(stop)]);

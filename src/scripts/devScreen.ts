@@ -17,6 +17,7 @@ export function screen({ url, redis, generated, startMs }: Running): string {
   return `
   Gatehouse runs at ${url}  (started in ${(startMs / 1000).toFixed(1)} s)
 
+  API       ${url}/docs
   Redis     ${redis}
   Database  D1, local, in .wrangler/state
   Secrets   ${secrets}

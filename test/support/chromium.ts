@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** Debian's `chromium`, or another one named by CHROMIUM_BIN. */
-const BINARY = process.env['CHROMIUM_BIN'] ?? '/usr/bin/chromium';
+export const CHROMIUM = process.env['CHROMIUM_BIN'] ?? '/usr/bin/chromium';
 
-export const hasChromium = existsSync(BINARY);
+export const hasChromium = existsSync(CHROMIUM);
 /** For titles of tests that are skipped. */
-export const CHROMIUM_MISSING = `needs chromium (apt-get install chromium, or CHROMIUM_BIN): ${BINARY} is missing`;
+export const CHROMIUM_MISSING = `needs chromium (apt-get install chromium, or CHROMIUM_BIN): ${CHROMIUM} is missing`;
 
 /** Opens a page in a browser with a profile of its own, which reports by itself to whom it wants. */
 export async function openInChromium(url: string, ...flags: string[]): Promise<AsyncDisposable> {
@@ -26,7 +26,7 @@ export async function openInChromium(url: string, ...flags: string[]): Promise<A
     ...flags,
     url,
   ];
-  const child = spawn(BINARY, argv, { stdio: 'ignore', detached: true });
+  const child = spawn(CHROMIUM, argv, { stdio: 'ignore', detached: true });
   return {
     async [Symbol.asyncDispose]() {
       if (child.exitCode === null && child.signalCode === null && child.pid !== undefined) {

@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import type { Plugin } from 'esbuild';
+import { buildAssets } from '../../../src/scripts/buildAssets.ts';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const bin = (name: string) => join(root, 'node_modules/.bin', name);
@@ -21,6 +22,7 @@ const COMPATIBILITY_DATE = '2026-10-20';
 export async function bundleApp(): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'bench-'));
   try {
+    await buildAssets();
     await promisify(execFile)(bin('wrangler'), ['deploy', '--dry-run', '--outdir', folder], {
       cwd: root,
       env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CI: '1' },

@@ -26,7 +26,12 @@ beforeAll(async () => {
 });
 afterAll(() => trap.close());
 
-const published = ({ publicKey, kid, alg }: Key) => ({ ...publicKey.export({ format: 'jwk' }), kid, alg: alg === 'Ed25519' ? 'EdDSA' : alg, use: 'sig' });
+const published = ({ publicKey, kid, alg }: Key) => ({
+  ...publicKey.export({ format: 'jwk' }),
+  kid,
+  alg: alg === 'Ed25519' ? 'EdDSA' : alg,
+  use: 'sig',
+});
 
 /** Every spelling of what anybody can read at the key set's address, as a secret. */
 function publicSecrets(key: Key): Record<string, string | Buffer> {

@@ -16,7 +16,7 @@ export interface Project extends Disposable {
 /** A copy of the product in a temporary directory, without .dev.vars or any state: scripts find their files from it. */
 export function copyProject(): Project {
   const root = mkdtempSync(join(tmpdir(), 'gatehouse-scripts-'));
-  for (const name of ['src', 'wrangler.toml', 'package.json', 'tsconfig.json']) {
+  for (const name of ['src', 'docs', 'wrangler.toml', 'package.json', 'tsconfig.json']) {
     cpSync(join(ROOT, name), join(root, name), { recursive: true });
   }
   symlinkSync(join(ROOT, 'node_modules'), join(root, 'node_modules'));
