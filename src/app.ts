@@ -64,6 +64,3 @@ function methodsOf(app: Pick<Hono<AppEnv>, 'router'>, path: string): string[] {
     app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
   );
 }
-
-/** For Hono's typed client: `hc<AppType>('https://…')`. */
-export type AppType = ReturnType<typeof createApp>;

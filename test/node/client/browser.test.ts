@@ -54,7 +54,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
   let scene: Scene;
   let origin: string;
   const reports: Record<string, unknown>[] = [];
-  let tell: () => void = () => undefined;
+  let waiting: (() => void)[] = [];
 
   async function reported(what: (report: Record<string, unknown>) => boolean): Promise<Record<string, unknown>> {
     for (;;) {
@@ -62,7 +62,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
       if (found !== undefined) return found;
       const failed = reports.find((report) => 'error' in report);
       if (failed !== undefined) throw new Error(JSON.stringify(failed));
-      await new Promise<void>((resolve) => (tell = resolve));
+      await new Promise<void>((resolve) => waiting.push(resolve));
     }
   }
 
@@ -84,7 +84,9 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
       if (path === '/report') {
         void text(request).then((body) => {
           reports.push(JSON.parse(body) as Record<string, unknown>);
-          tell();
+          const woken = waiting;
+          waiting = [];
+          for (const wake of woken) wake();
           response.end();
         });
         return;
