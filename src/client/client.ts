@@ -190,7 +190,7 @@ export function createClient(options: ClientOptions): GatehouseClient {
       return reply;
     },
 
-    on: emitter.on,
+    on: (event, listener) => emitter.on(event, listener),
   };
 }
 

@@ -503,4 +503,4 @@ export interface Routes {
 
 /** For `hc<AppType>('https://…')`. */
 // oxlint-disable-next-line typescript/no-empty-object-type -- Hono's own default
-export type AppType = Hono<{}, { [Path in keyof Routes]: Routes[Path] }, '/'>;
+export type AppType = Hono<{}, { [Path in keyof Routes]: Routes[Path] }>;

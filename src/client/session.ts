@@ -130,10 +130,10 @@ export function createSessions({ storage, clock, emitter, refresh, revoke, newId
       if (renewal?.of !== began.access_token) {
         const result = exclusively(storage, () => renewStored(began));
         const own = (renewal = { of: began.access_token, result });
-        const done = () => {
+        const forget = () => {
           if (renewal === own) renewal = undefined;
         };
-        result.then(done, done);
+        result.then(forget, forget);
       }
       return renewal.result;
     },

@@ -32,13 +32,16 @@ export function collect(routes: readonly ServedRoute[]): Operation[] {
       ...forAll.filter((route) => covers(route.path, path)),
       ...routes.filter((route) => route.method === method && route.path === path),
     ].map(({ handler }) => factsOf(handler));
-    return templatesOf(path).map((template): Operation => ({
+    const validators: Partial<Operation> = Object.assign(
+      {},
+      ...facts.map(({ json, query, param }) => defined({ json, query, param })),
+    );
+    const common = {
       method,
-      path: template,
-      ...Object.assign({}, ...facts.map(({ json, query, param }) => defined({ json, query, param }))),
       checks: new Set(facts.flatMap(({ checks = [] }) => checks.map(({ name }) => name))),
       takesForm: facts.some(({ forms = [] }) => forms.includes(path)),
-    }));
+    };
+    return templatesOf(path).map((template): Operation => Object.assign({ path: template }, common, validators));
   });
 }
 

@@ -153,7 +153,7 @@ function contentOf({ body }: ResponseDetails): Json {
   if (body === undefined) return {};
   const name = Object.entries(OUTPUTS).find(([, schema]) => schema === body)?.[0];
   const schema = name === undefined ? z.toJSONSchema(body, { io: 'output' }) : ref(name);
-  delete (schema as Json)['$schema'];
+  delete schema['$schema'];
   return { content: { 'application/json': { schema } } };
 }
 
@@ -181,9 +181,7 @@ function defaultId({ method, path }: Operation): string {
 }
 
 function defaultTag({ path }: Operation): string {
-  const [first = 'Service'] = path
-    .replace(/^\/v\d+/, '')
-    .split('/')
-    .filter((part) => part !== '' && !part.startsWith('{'));
+  const parts = path.replace(/^\/v\d+/, '').split('/');
+  const first = parts.find((part) => part !== '' && !part.startsWith('{')) ?? 'Service';
   return `${first[0]?.toUpperCase()}${first.slice(1)}`;
 }

@@ -27,6 +27,7 @@ export function typeOf(schema: Schema): string {
       });
       return `{\n${members.join('\n')}\n}`;
     }
+    case undefined:
     default:
       return 'unknown';
   }
@@ -52,7 +53,9 @@ export interface NamedOperation extends ContractOperation {
 
 export function operationsOf({ paths }: Contract): NamedOperation[] {
   return Object.entries(paths).flatMap(([path, methods]) =>
-    Object.entries(methods).map(([method, operation]) => ({ ...operation, method: method.toUpperCase(), path })),
+    Object.entries(methods).map(([method, operation]) =>
+      Object.assign({ method: method.toUpperCase(), path }, operation),
+    ),
   );
 }
 

@@ -66,6 +66,8 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     }
   }
 
+  const workOf = (role: string) => reported((report) => report['role'] === role && 'ids' in report);
+
   beforeAll(async () => {
     const { outputFiles } = await build({
       entryPoints: [fileURLToPath(new URL('../../../src/client/index.ts', import.meta.url))],
@@ -92,10 +94,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
         return;
       }
       if (path === '/both-done') {
-        const done = (role: string) => reported((report) => report['role'] === role && 'ids' in report);
-        void done('left')
-          .then(() => done('right'))
-          .then(() => response.end());
+        void Promise.all(['left', 'right'].map((role) => workOf(role))).then(() => response.end());
         return;
       }
       const [type, content] = files[path] ?? ['text/plain', ''];
@@ -117,8 +116,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     await using _browser = await openInChromium(page);
     const { registered: id } = await reported((report) => 'registered' in report);
     for (const role of ['left', 'right']) {
-      const done = await reported((report) => report['role'] === role && 'ids' in report);
-      expect(done).toMatchObject({ ids: [id], events: [], locks: true });
+      expect(await workOf(role)).toMatchObject({ ids: [id], events: [], locks: true });
     }
     expect(await reported((report) => 'signOut' in report)).toMatchObject({ signOut: { confirmed: true } });
     for (const role of ['left', 'right']) {

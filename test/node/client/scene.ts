@@ -34,9 +34,9 @@ export interface Device {
   /** What the client has waited for, in milliseconds. No time passes. */
   waits: number[];
   /** Lets time pass, as the monotonic clock sees it. */
-  elapse(ms: number): void;
+  elapse: (ms: number) => void;
   /** Registers an account and is signed in. */
-  register(): Promise<Registered>;
+  register: () => Promise<Registered>;
 }
 
 export interface Registered {

@@ -12,10 +12,12 @@ import type { Request, World } from './world.ts';
 const documented = operations.flatMap(({ name, operation }) =>
   Object.entries(operation.responses).flatMap(([status, { content = {} }]) => {
     const codes = Object.keys(content['application/problem+json']?.examples ?? {});
-    const plain = content['application/json'] !== undefined || codes.length === 0;
-    return [...(plain ? [`${name} ${status}`] : []), ...codes.map((code) => `${name} ${status} ${code}`)];
+    const places = codes.map((code) => `${name} ${status} ${code}`);
+    if (content['application/json'] !== undefined || codes.length === 0) places.push(`${name} ${status}`);
+    return places;
   }),
 );
+const documentedOf = (operation: Documented) => documented.filter((place) => place.startsWith(`${operation.name} `));
 
 /** Nothing brings about a bug. It is enough that one of them was seen, in one operation. */
 const ofAnyOperation = (place: string) => place.includes(' default ');
@@ -90,21 +92,24 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
 describe('every documented success', () => {
   it.each(operations)('$name', async (target) => {
     await world.send(target, await valid(world, target));
-    for (const place of documented.filter(
-      (name) => name in OWN && /^\S+ \S+ 2\d\d$/.test(name) && name.startsWith(`${target.name} `),
-    )) {
-      await world.send(target, await OWN[place]!(world, await callerOf(world, target)));
+    const successes = documentedOf(target).filter((place) => / 2\d\d$/.test(place));
+    for (const place of successes) {
+      const own = OWN[place];
+      if (own !== undefined) await world.send(target, await own(world, await callerOf(world, target)));
+      expect(world.seen).toContain(place);
     }
   });
 });
 
 describe('every documented error', () => {
   it.each(operations)('$name', async (target) => {
-    for (const place of documented.filter((name) => name.startsWith(`${target.name} `))) {
+    for (const place of documentedOf(target)) {
       const code = place.slice(target.name.length + 1).split(' ')[1] ?? '';
       const own = OWN[place];
       const request = own === undefined ? await MEANS[code]?.(target) : await own(world, await callerOf(world, target));
-      if (request !== undefined && code !== '') await world.send(target, request);
+      if (request === undefined || code === '') continue;
+      await world.send(target, request);
+      expect(world.seen).toContain(place);
     }
   });
 
@@ -129,6 +134,7 @@ describe('every documented error', () => {
       // A request may end its own token, or be of a role that it may not be: the limit of this one decides before.
       if (needsToken(target)) await limited.send(me, { token: caller.access });
       for (let time = 0; time < 2; time += 1) await limited.send(target, { headers, ...request });
+      expect(limited.seen).toContain(`${target.name} 429 RATE_LIMITED`);
     }
     collect(limited);
   });
@@ -142,12 +148,16 @@ describe('every documented error', () => {
     for (const [target, request] of requests) await world.send(target, request);
     for (const table of tables) await world.scene.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
     await world.scene.redis.clear();
+    const unavailable = documented.filter((place) => place.endsWith(' 503 SERVICE_UNAVAILABLE'));
+    expect(unavailable.filter((place) => !world.seen.has(place))).toEqual([]);
   });
 
   it('a setting that is wrong', async () => {
     await using wrong = await startScene({ LIMIT_API: 'many' });
     const sender = senderTo(wrong.app.url);
-    for (const target of operations) await sender.send(target);
+    for (const target of operations) {
+      expect(await sender.send(target)).toMatchObject({ status: 503, body: { code: 'CONFIG_INVALID' } });
+    }
     collect(sender);
   });
 

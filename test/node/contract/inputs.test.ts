@@ -14,7 +14,7 @@ beforeAll(async () => {
 afterAll(() => scene[Symbol.asyncDispose]());
 
 const validateBody = (schema: string, body: unknown) =>
-  requestValidator({ $ref: `#/components/schemas/${schema}` })(body) === true;
+  requestValidator({ $ref: `#/components/schemas/${schema}` })(body);
 
 let counter = 0;
 const registration = (change: object) => {
@@ -90,7 +90,7 @@ it.each([
 ])('the parameter %s as %j', async (name, value, accepted) => {
   await scene.app.sql(`update users set role = 'admin' where id = ?`, user.id);
   const { access } = await scene.signIn(user);
-  const { status } = await scene.call('GET', `/v1/users?${new URLSearchParams({ [name]: value })}`, { token: access });
+  const { status } = await scene.call('GET', `/v1/users?${name}=${encodeURIComponent(value)}`, { token: access });
   const list = operations.find((one) => one.name === 'GET /v1/users');
   const schema = list?.operation.parameters?.find((parameter) => parameter.name === name)?.schema;
   const typed = name === 'q' ? value : Number(value);
