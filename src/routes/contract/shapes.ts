@@ -33,7 +33,10 @@ const password = (minLength: number): Json => ({
  * checks. `test/node/contract/inputs.test.ts` compares both sides.
  */
 export const SHAPES = new Map<unknown, Json>([
-  [schemas.email, { type: 'string', format: 'email', maxLength: 254 }],
+  [
+    schemas.email,
+    { type: 'string', format: 'email', maxLength: 254, description: 'White space around it is trimmed.' },
+  ],
   [
     schemas.newPassword,
     { ...password(8), description: `${String(password(8)['description'])} Common ones are refused.` },

@@ -65,8 +65,8 @@ const FORMATS = {
   password: true,
 } as const;
 
-function validators(document: OpenApi): (schema: object) => ValidateFunction {
-  const ajv = new Ajv2020({ strict: false, allErrors: true, formats: FORMATS });
+function validators(document: OpenApi, formats: Record<string, RegExp | true>): (schema: object) => ValidateFunction {
+  const ajv = new Ajv2020({ strict: false, allErrors: true, formats });
   ajv.addSchema(document, 'contract');
   const made = new Map<object, ValidateFunction>();
   return (schema) => {
@@ -80,9 +80,13 @@ function validators(document: OpenApi): (schema: object) => ValidateFunction {
 }
 
 /** What a request may send. */
-export const requestValidator = validators(openApi);
+export const requestValidator = validators(openApi, {
+  ...FORMATS,
+  // The server trims it, as the description says.
+  email: /^\s*[^\s@]+@[^\s@]+\s*$/,
+});
 /** What a response may hold; here an object has no members but the documented ones. */
-export const responseValidator = validators(closed(openApi));
+export const responseValidator = validators(closed(openApi), FORMATS);
 
 function closed(document: OpenApi): OpenApi {
   const copy = structuredClone(document);
