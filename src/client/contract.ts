@@ -41,6 +41,7 @@ export interface Counter {
 }
 
 export interface Credentials {
+  /** White space around it is trimmed. */
   email: string;
   /** Any characters, counted as code points in NFC. */
   password: string;
@@ -58,6 +59,8 @@ export interface FieldError {
 
 export interface Health {
   status: 'ok';
+  /** `unknown` (no response yet), `up` or `down` */
+  redis: string;
   redisAvailable: boolean;
 }
 
@@ -155,6 +158,7 @@ export interface Readiness {
 }
 
 export interface RecoveryRequest {
+  /** White space around it is trimmed. */
   email: string;
 }
 
@@ -163,6 +167,7 @@ export interface RefreshRequest {
 }
 
 export interface Registration {
+  /** White space around it is trimmed. */
   email: string;
   /** Any characters, counted as code points in NFC. Common ones are refused. */
   password: string;

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 
+import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram, UserError } from './cli.ts';
 import { parseVars, readText } from './devVars.ts';
 import { KeySetError, parseKeySet, SET_NAMES } from './keySets.ts';
@@ -61,6 +62,7 @@ function keyProblems(vars: ReadonlyMap<string, string>): string[] {
 }
 
 async function wranglerDeploy(args: readonly string[]): Promise<number> {
+  await buildAssets();
   const child = spawn(process.execPath, ['--no-warnings', PROGRAM, 'deploy', ...args], { cwd: ROOT, stdio: 'inherit' });
   return await new Promise((resolve, reject) => {
     child.once('error', reject).once('close', (code) => resolve(code ?? 1));

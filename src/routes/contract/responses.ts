@@ -150,8 +150,12 @@ export const index = z
   });
 
 export const health = z
-  .object({ status: z.literal('ok'), redisAvailable: z.boolean() })
-  .meta({ examples: [{ status: 'ok', redisAvailable: true }] });
+  .object({
+    status: z.literal('ok'),
+    redis: z.string().meta({ description: '`unknown` (no response yet), `up` or `down`' }),
+    redisAvailable: z.boolean(),
+  })
+  .meta({ examples: [{ status: 'ok', redis: 'up', redisAvailable: true }] });
 
 const dependency = {
   status: z.string().meta({ description: '`up`, `down` or `degraded`' }),
