@@ -120,16 +120,10 @@ export async function liveSessions({ server }: ClientScene, userId: string): Pro
   return rows.length;
 }
 
-const TABLES = ['users', 'sessions', 'outbox'];
-
-/** Every query of the server's database fails until this is disposed of. */
+/** The server's database cannot be reached until this is disposed of. */
 export async function databaseAway({ server }: ClientScene): Promise<AsyncDisposable> {
-  for (const table of TABLES) await server.app.sql(`ALTER TABLE ${table} RENAME TO ${table}_away`);
-  return {
-    async [Symbol.asyncDispose]() {
-      for (const table of TABLES) await server.app.sql(`ALTER TABLE ${table}_away RENAME TO ${table}`);
-    },
-  };
+  await server.app.database('away');
+  return { [Symbol.asyncDispose]: () => server.app.database('here') };
 }
 
 /** What a promise was rejected with. */
