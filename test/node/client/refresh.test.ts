@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { createClient } from '../../../src/client/index.ts';
+import { newcomer } from '../../support/client.ts';
 import {
   expireAccessToken,
   liveSessions,
@@ -182,6 +184,22 @@ describe('the device’s clock', () => {
     } finally {
       Date.now = trueNow;
     }
+  });
+
+  it('may jump by a day at any moment: the platform’s monotonic clock counts', async () => {
+    const { network, storage } = scene.device();
+    const client = createClient({ baseUrl: scene.server.app.url, storage, fetch: network.fetch });
+    const { user } = await client.register(newcomer());
+    const trueNow = Date.now;
+    try {
+      for (const offMs of [DAY_MS, -DAY_MS, DAY_MS]) {
+        Date.now = () => trueNow() + offMs;
+        expect(await client.call('GET /v1/users/me')).toMatchObject({ id: user.id });
+      }
+    } finally {
+      Date.now = trueNow;
+    }
+    expect(network.count(REFRESH)).toBe(0);
   });
 
   it('does not count, and the server’s does: a stored token is renewed by the Date header', async () => {
