@@ -72,7 +72,8 @@ export const guardedGet: Question = {
     progress(`trips that the response waits for: ${line((name) => blocking[name], 2)}`);
 
     const cpu = {} as Record<CaseName, number[]>;
-    for (let round = 1; hasCpuAccounting && round <= (rounds ?? CPU.rounds); round += 1) {
+    const cpuRounds = hasCpuAccounting ? (rounds ?? CPU.rounds) : 0;
+    for (let round = 1; round <= cpuRounds; round += 1) {
       for (const name of CASES) {
         const { connections, requests } = CPU;
         const before = cpuMicrosOf(setUp.pid);
