@@ -81,6 +81,7 @@ export default defineConfig({
           environment: 'node',
           name: 'simulation',
           sequence: { groupOrder: 2 },
+          maxWorkers: 2,
           include: ['test/simulation/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,

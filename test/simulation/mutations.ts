@@ -29,13 +29,13 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'D1 is not asked whether a session has ended',
-    file: 'src/services/blacklist.service.ts',
+    file: 'src/services/blacklist/facts.ts',
     before: 'facts.sessionEnded || ',
     after: '',
   },
   {
     name: 'D1 is not asked for tokens that were revoked one by one',
-    file: 'src/services/blacklist.service.ts',
+    file: 'src/services/blacklist/facts.ts',
     before: ' || facts.revokedTokens.has(claims.tokenId)',
     after: '',
   },
@@ -58,20 +58,20 @@ export const MUTATIONS: readonly Mutation[] = [
     after: 'chunks(rows.slice(1), ROWS_A_STATEMENT).map((chunk) =>',
   },
   {
-    name: 'second deliveries are an hour late',
-    file: 'src/services/outbox.service.ts',
-    before: 'const SECOND_DELIVERY_MS = 60_000;',
-    after: 'const SECOND_DELIVERY_MS = 3_600_000;',
+    name: 'a Redis that has gone back in time is not found out',
+    file: 'src/services/outbox/history.ts',
+    before: 'if (lowest >= expected) return',
+    after: 'if (lowest >= -1) return',
   },
   {
     name: 'a breaker closes before Redis has been told what it missed',
-    file: 'src/services/index.ts',
-    before: 'await outbox.deliverPending(batch);',
-    after: '',
+    file: 'src/services/probe.ts',
+    before: 'await outbox.deliverPending(batch);\n    databaseGone',
+    after: 'databaseGone',
   },
   {
     name: 'a failed probe closes the breaker',
-    file: 'src/services/index.ts',
+    file: 'src/services/probe.ts',
     before: 'breaker.probed(number, false);',
     after: 'breaker.probed(number, true);',
   },
@@ -82,16 +82,16 @@ export const MUTATIONS: readonly Mutation[] = [
     after: 'if (reply === undefined) throw',
   },
   {
-    name: 'a refresh restores a session that has ended',
+    name: 'D1 does not decide whether a session has ended',
     file: 'src/services/session/refresh.ts',
-    before: ' || !isAlive(row.session)) return',
-    after: ') return',
+    before: 'session.endedAtMs !== null || ',
+    after: '',
   },
   {
     name: 'a refresh does not look at the epoch of its account',
     file: 'src/services/session/refresh.ts',
-    before: 'session.epoch < owner.epoch || epoch < owner.epoch ? undefined',
-    after: 'session.epoch < 0 ? undefined',
+    before: 'if (session.epoch < owner.epoch || epoch < owner.epoch) return',
+    after: 'if (session.epoch < 0) return',
   },
   {
     name: 'a session is written to Redis although its blacklist denies it',
@@ -130,10 +130,10 @@ export const MUTATIONS: readonly Mutation[] = [
     after: 'await versions?.deliver(after);',
   },
   {
-    name: 'a change of a user leaves the lists as they are',
-    file: 'src/services/user.service.ts',
-    before: 'users: [userId], namespaces: [LISTS] }',
-    after: 'users: [userId], namespaces: [] }',
+    name: 'a message that could not be delivered counts as delivered',
+    file: 'src/services/outbox/delivery.ts',
+    before: 'outcome.unreachable.push(row);',
+    after: 'outcome.delivered.push(row);',
   },
   {
     name: 'an entry is served although it was invalidated',
@@ -144,14 +144,14 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'the isolate counts nothing while Redis is away',
     file: 'src/services/rateLimit/local.ts',
-    before: 'if (cost === 0 || verdicts.some(',
-    after: 'if (cost > 0 || verdicts.some(',
+    before: 'this.#charge(counters[index]!, demand, nowMs)',
+    after: 'this.#charge(counters[index]!, { ...demand, cost: 0 }, nowMs)',
   },
   {
     name: 'a limit admits one request more',
     file: 'src/redis/scripts/rateLimit.ts',
-    before: 'fits = c * (W - elapsed) + (b + n) * W <= L * W',
-    after: 'fits = c * (W - elapsed) + (b + n) * W <= L * W + W',
+    before: "if kind == 's' then over = limit.total + limit.added + n - L",
+    after: "if kind == 's' then over = limit.total + limit.added + n - L - 1",
   },
   {
     name: 'nothing ends a wait for Redis',
@@ -167,14 +167,14 @@ export const MUTATIONS: readonly Mutation[] = [
   },
   {
     name: 'reads of D1 may come from a replica that lags',
-    file: 'src/db/client.ts',
+    file: 'src/db/binding.ts',
     before: "withSession('first-primary')",
     after: "withSession('first-unconstrained')",
   },
   {
-    name: 'garbage is a decision of the limiter',
-    file: 'src/services/rateLimit.service.ts',
-    before: 'numbers.length !== 1 + 5 * limits.length || ',
+    name: 'a counter that Redis has lost admits again',
+    file: 'src/services/rateLimit/consume.ts',
+    before: 'if (contradicted !== undefined) return contradicted;',
     after: '',
   },
   {
@@ -186,7 +186,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a changed password ends no session',
     file: 'src/services/auth.service.ts',
-    before: '.set({ passwordHash, epoch: sql`${users.epoch} + 1`,',
+    before: '.set({ passwordHash, epoch: sql`max(${users.epoch}, ${epoch}) + 1`,',
     after: '.set({ passwordHash,',
   },
 ];
