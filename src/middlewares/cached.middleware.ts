@@ -115,7 +115,7 @@ export function cached(options: CachedOptions): Check {
       ttlSeconds,
       staleSeconds,
       staleIfErrorSeconds,
-      schema: reusableAt(c.var.request.now()),
+      schema: reusableAt(c.get('request').now()),
       lease,
     };
   }
@@ -142,7 +142,7 @@ export function cached(options: CachedOptions): Check {
       const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
       if (!onceAnswered(c.req.raw, answer)) {
         // Who stands around us sets its headers in the same turn that the answer is made in.
-        c.var.request.afterResponse.push(() => setTimeout(answer, 0));
+        c.get('request').afterResponse.push(() => setTimeout(answer, 0));
       }
 
       let led = false;
@@ -156,7 +156,7 @@ export function cached(options: CachedOptions): Check {
         } else led = true;
         await next();
         if (c.res.status >= 500) throw new HandlerFailed(c.res.status);
-        return (await storedFrom(c.res, rules, c.var.request.now())) ?? null;
+        return (await storedFrom(c.res, rules, c.get('request').now())) ?? null;
       };
 
       let result: CacheResult<StoredResponse>;
@@ -193,7 +193,7 @@ export function cached(options: CachedOptions): Check {
       if (!told) answer.append(name, value);
     }
     for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
-    const nowMs = c.var.request.now();
+    const nowMs = c.get('request').now();
     const ageSeconds = Math.max(0, Math.floor((nowMs - how.createdAtMs) / 1_000));
     answer.set('Age', String(ageSeconds));
     const unchanged = matches(c.req.header('If-None-Match'), etag);

@@ -91,7 +91,7 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
-  const { batch } = c.var.request;
+  const { batch } = c.get('request');
   for (const plan of active) {
     const work = plan.identify?.(c);
     if (work !== undefined) await work;

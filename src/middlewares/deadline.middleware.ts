@@ -6,7 +6,7 @@ import type { AppEnv } from './services.middleware';
 /** Routes that write sessions may wait for Redis a little longer than a guard. */
 export function authDeadline() {
   return createMiddleware<AppEnv>(async function authDeadline(c, next) {
-    c.var.request.batch.setDeadline(configOf(c.env).redis.authDeadlineMs);
+    c.get('request').batch.setDeadline(configOf(c.env).redis.authDeadlineMs);
     await next();
   });
 }

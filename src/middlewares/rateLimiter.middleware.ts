@@ -97,7 +97,7 @@ export type ConfiguredLimit = CommonOptions & {
 
 /** The user where the request is authenticated, else the address. */
 export function callerIdentity(c: Ctx): string {
-  const { auth } = c.var;
+  const auth = c.get('auth');
   return auth === undefined ? `address:${clientAddress(c)}` : `user:${auth.userId}`;
 }
 
@@ -198,7 +198,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       return async () => {
         const made = await round.decide(member);
         state.made = made;
-        if (charge !== undefined) c.var.request.afterResponse.push(() => settle(c, state, charge));
+        if (charge !== undefined) c.get('request').afterResponse.push(() => settle(c, state, charge));
         // No quota for a decision that was not made.
         if (made.source !== 'none') announce(c, made.quotas, legacyHeaders);
       };
