@@ -107,10 +107,19 @@ const owners = new Map<string, object>();
 function counterOf(constructor: object, prefix: string, handlers: readonly RouteHandler[]): string {
   const owner = owners.get(prefix) ?? constructor;
   owners.set(prefix, owner);
-  const simple = /^\/([A-Za-z0-9]+)$/.exec(prefix)?.[1];
-  const name = `controller-${simple ?? encodeURI(prefix)}`;
+  const name = `controller-${nameOf(prefix)}`;
   if (owner === constructor) return name;
   // Classes may share a prefix, but no route.
   const [first] = handlers.flatMap((handler) => decorationOf(handler).routes);
-  return first === undefined ? name : `${name} ${first.method} ${encodeURI(first.path)}`;
+  return first === undefined ? name : `${name}-${first.method}-${nameOf(first.path)}`;
+}
+
+/** A path as part of a limit's name, another one for each path: `/api` is `api`, `/x/a` is `x.a`, `/x-a` is `x_2da`. */
+function nameOf(path: string): string {
+  const bytes = new TextEncoder().encode(path.replace(/^\//, ''));
+  return Array.from(bytes, (byte) => {
+    const character = String.fromCharCode(byte);
+    if (character === '/') return '.';
+    return /[A-Za-z0-9]/.test(character) ? character : `_${byte.toString(16).padStart(2, '0')}`;
+  }).join('');
 }

@@ -14,8 +14,8 @@ const original = globalThis.fetch;
 
 globalThis.fetch = async (input, init) => {
   const response = await original(input, init);
-  // Only the app has it.
-  if (response.headers.has('X-Request-Id')) {
+  // The app has both; the gateway has request ids as well.
+  if (response.headers.has('X-Request-Id') && response.headers.has('Content-Security-Policy')) {
     const work = record(input, init, response.clone()).finally(() => pending.delete(work));
     pending.add(work);
   }
