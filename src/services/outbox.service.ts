@@ -17,7 +17,7 @@ import { createDelivery } from './outbox/delivery';
 import { createHistory } from './outbox/history';
 import { tell } from './outbox/message';
 import type { OutboxMessage } from './outbox/message';
-import { LOT, PURGE_ROWS, markDeliveredById, pendingLot, purgeStatement } from './outbox/rows';
+import { LOT, markDeliveredById, oldestDelivered, pendingLot, purgeStatement } from './outbox/rows';
 import { createStateStore } from './outbox/state';
 import type { HistoryState } from './outbox/state';
 import { sleep } from './retry';
@@ -310,8 +310,13 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       const keepMs = Math.max(LOG_SECONDS, config.tokens.accessTtlSeconds + 600) * 1_000;
       const beforeSeq = Math.min(repeatedSeq, lostSeq ?? repeatedSeq);
       for (let turn = 0; turn < PURGES; turn += 1) {
-        const purged = await database.run((db) => purgeStatement(db, now() - keepMs, beforeSeq));
-        if (purged.length < PURGE_ROWS) return;
+        const createdBeforeMs = now() - keepMs;
+        const [oldest] = await database.run((db) => oldestDelivered(db, beforeSeq));
+        if (oldest === undefined || oldest.createdAtMs >= createdBeforeMs) return;
+        const fromSeq = oldest.seq;
+        await database.run(
+          (db) => purgeStatement(db, { createdBeforeMs, fromSeq, beforeSeq }) as unknown as Promise<unknown>,
+        );
       }
     },
   };

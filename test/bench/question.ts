@@ -8,7 +8,7 @@ export interface Figures {
 }
 
 /** The figures of one load of several. */
-export interface LoadFigures extends Figures, Trips {
+export interface LoadFigures extends Figures, Trips, DatabaseFigures {
   load: string;
   connections: number;
   /** Why there are no figures: what was answered, or that nothing was. */
@@ -24,9 +24,20 @@ export interface Trips {
   commands?: number;
 }
 
+/** What D1 does, for one request of a client or one message, unless the question says otherwise. */
+export interface DatabaseFigures {
+  /** Requests of the binding, of which a batch is one. */
+  databaseBatches?: number;
+  databaseQueries?: number;
+  rowsRead?: number;
+  rowsWritten?: number;
+}
+
 /** What a question found out about one of the things that it compares: its headline figures, and more beside. */
-export interface CaseResult extends Figures, Trips {
+export interface CaseResult extends Figures, Trips, DatabaseFigures {
   name: string;
+  /** Messages of the outbox. */
+  messagesPerSecond?: number;
   /** User and system time of workerd for one request, in microseconds. */
   cpuMicros?: number;
   /** The figures of each load, for a question that asks several. */

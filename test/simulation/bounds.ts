@@ -1,6 +1,6 @@
 /**
- * What the docs promise, as numbers: "Revocation, precisely" and "When Redis is away" in the README. Every check of the
- * simulation takes its bound from here, so that a change of a promise is a change of this table.
+ * What the docs promise, as numbers: the tables of docs/outages.md. Every check of the simulation takes its bound
+ * from here, so that a change of a promise is a change of this table.
  */
 export const BOUNDS = {
   /** Redis reachable since before the change was asked for: effective at once, in every isolate. */
@@ -18,7 +18,7 @@ export const BOUNDS = {
   afterCronMs: 1_000,
   /** How long the first requests after a pause may be served without Redis, while a probe asks whether it is back. */
   wakeMs: 5_000,
-  /** How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe. */
+  /** How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe, which delivers little here. */
   breakerMs: 42_000,
 } as const;
 

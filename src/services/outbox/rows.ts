@@ -78,14 +78,24 @@ export const postpone = (db: Drizzle, seqs: readonly number[], dueAtMs: number):
 /** At most so many rows a statement: a purge never takes long. */
 export const PURGE_ROWS = 5_000;
 
-/**
- * Deletes delivered rows that nothing needs any more, among the oldest ones: a purge reads and deletes a bounded number.
- */
-export function purgeStatement(db: Drizzle, createdBeforeMs: number, beforeSeq: number) {
+/** The oldest delivered row: where a purge begins. Undelivered ones before it are passed over. */
+export const oldestDelivered = (db: Drizzle, beforeSeq: number) =>
+  db
+    .select({ seq: outbox.seq, createdAtMs: outbox.createdAtMs })
+    .from(outbox)
+    .where(and(lt(outbox.seq, beforeSeq), eq(outbox.state, 'delivered')))
+    .orderBy(asc(outbox.seq))
+    .limit(1);
+
+/** Deletes delivered rows that nothing needs any more, among so many rows from `fromSeq` on. */
+export function purgeStatement(
+  db: Drizzle,
+  { createdBeforeMs, fromSeq, beforeSeq }: { createdBeforeMs: number; fromSeq: number; beforeSeq: number },
+) {
   const oldest = db
     .select({ seq: outbox.seq, state: outbox.state, createdAtMs: outbox.createdAtMs })
     .from(outbox)
-    .where(lt(outbox.seq, beforeSeq))
+    .where(and(gte(outbox.seq, fromSeq), lt(outbox.seq, beforeSeq)))
     .orderBy(asc(outbox.seq))
     .limit(PURGE_ROWS)
     .as('oldest');
@@ -93,5 +103,5 @@ export function purgeStatement(db: Drizzle, createdBeforeMs: number, beforeSeq: 
     .select({ seq: oldest.seq })
     .from(oldest)
     .where(and(eq(oldest.state, 'delivered'), lt(oldest.createdAtMs, createdBeforeMs)));
-  return db.delete(outbox).where(inArray(outbox.seq, purged)).returning({ seq: outbox.seq });
+  return db.delete(outbox).where(inArray(outbox.seq, purged));
 }

@@ -125,6 +125,37 @@ describe.skipIf(!hasRedisServer)(
       await expectClosed();
     });
 
+    test('three lots of its messages, older than the others, hold up none of them', async () => {
+      const { app, redis, keyOf } = stage;
+      const nowMs = Date.now();
+      const ids = Array.from({ length: 12_000 }, (_, index) => `held${index}`);
+      const deadIds = ids.filter((id) => isDead(`{${id}}`)).slice(0, 3_000);
+      const liveIds = ids.filter((id) => !isDead(`{${id}}`)).slice(0, 10);
+      expect([deadIds.length, liveIds.length]).toEqual([3_000, 10]);
+      await app.sql(
+        `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
+         SELECT value, json_object('kind', 'session-end', 'sessionId', value || '.s', 'reason', 'logout', 'expiresAtMs', ?),
+           'pending', 0, ?, ? FROM json_each(?)`,
+        nowMs + 3_600_000,
+        nowMs,
+        nowMs + 3_600_000,
+        JSON.stringify([...deadIds, ...liveIds]),
+      );
+      const pending = () => app.sql("SELECT id FROM outbox WHERE state = 'pending' AND id LIKE 'held%'");
+      await app.scheduled();
+      expect((await pending()).map(({ id }) => id).toSorted()).toEqual(deadIds.toSorted());
+      for (const id of liveIds) expect(await redis.engine('HGET', keyOf.blacklist(id), `s:${id}.s`)).not.toBeNull();
+      await expectClosed();
+
+      // Those that were tried in vain stand behind a new one, too.
+      await app.sql("UPDATE outbox SET state = 'pending' WHERE id = ?", liveIds[0]);
+      await redis.engine('DEL', keyOf.blacklist(liveIds[0]!));
+      await app.scheduled();
+      expect(await redis.engine('HGET', keyOf.blacklist(liveIds[0]!), `s:${liveIds[0]!}.s`)).not.toBeNull();
+      expect(await pending()).toHaveLength(3_000);
+      await app.sql("DELETE FROM outbox WHERE id LIKE 'held%'");
+    });
+
     test('its users refresh, and are logged out for good', async () => {
       const [one, other] = struck;
       const [here, there] = stage.isolates;

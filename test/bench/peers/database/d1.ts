@@ -1,5 +1,7 @@
 import { DurableObject } from 'cloudflare:workers';
 
+import type { DatabaseCounts } from '../../support/database.ts';
+
 interface Env {
   DATABASE: DurableObjectNamespace;
   MIGRATIONS: string;
@@ -15,18 +17,26 @@ interface Query {
  * server for. Only as much as the Workers of the benchmark use: it is asked before anything is measured.
  */
 export class Database extends DurableObject<Env> {
+  readonly #counts: DatabaseCounts = { batches: 0, queries: 0, rowsRead: 0, rowsWritten: 0 };
+
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);
     for (const statement of JSON.parse(env.MIGRATIONS) as string[]) state.storage.sql.exec(statement);
   }
 
   override async fetch(request: Request): Promise<Response> {
+    const counts = this.#counts;
+    if (new URL(request.url).pathname === '/counts') return Response.json(counts);
     const body = await request.json<Query | Query[]>();
     const { storage } = this.ctx;
+    counts.batches += 1;
     try {
       const run = ({ sql, params }: Query) => {
         const cursor = storage.sql.exec(sql, ...(params ?? []));
         const results = { columns: cursor.columnNames, rows: [...cursor.raw()] };
+        counts.queries += 1;
+        counts.rowsRead += cursor.rowsRead;
+        counts.rowsWritten += cursor.rowsWritten;
         return { success: true, results, meta: { duration: 0, changes: cursor.rowsWritten } };
       };
       return Response.json(storage.transactionSync(() => (Array.isArray(body) ? body.map(run) : run(body))));
