@@ -7,7 +7,9 @@ export const BOUNDS = {
   upMs: 0,
   /** Redis away: D1 is asked, and an isolate repeats what it said for at most a second, counted from when it asked. */
   awayMs: 1_000,
-  /** The same for cached values: every read goes to the database. */
+  /** A refresh that D1 was asked about, in every state of Redis. */
+  refreshMs: 0,
+  /** The same as for access tokens, for cached values: every read goes to the database. */
   cacheAwayMs: 0,
   /**
    * Redis was away or unreliable when the change was made, and has been reachable since: the isolate that made the change
@@ -18,7 +20,10 @@ export const BOUNDS = {
   afterCronMs: 1_000,
   /** How long the first requests after a pause may be served without Redis, while a probe asks whether it is back. */
   wakeMs: 5_000,
-  /** How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe, which delivers little here. */
+  /**
+   * How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe, which has
+   * little to deliver here.
+   */
   breakerMs: 42_000,
 } as const;
 

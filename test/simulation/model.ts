@@ -4,7 +4,10 @@ import { shardOf } from './redis.ts';
 import type { Excuse, Timeline } from './timeline.ts';
 
 /** States of Redis, as violations name them. */
-const STATES: Record<Excuse['state'], string> = {
+export type JudgedState = Excuse['state'] | 'refresh';
+
+const STATES: Record<JudgedState, string> = {
+  refresh: 'D1 was asked',
   own: 'by the isolate that acknowledged it',
   up: 'Redis up all the time',
   away: 'Redis away',
@@ -40,7 +43,7 @@ export type Invariant =
 export interface Violation {
   invariant: Invariant;
   /** In which state of Redis, where that matters: a shrunk plan fails in the same one. */
-  state?: Excuse['state'];
+  state?: JudgedState;
   atMs: number;
   text: string;
 }
@@ -164,7 +167,7 @@ export class Model {
     this.#timeline = timeline;
   }
 
-  violate(invariant: Invariant, atMs: number, text: string, state?: Excuse['state']): void {
+  violate(invariant: Invariant, atMs: number, text: string, state?: JudgedState): void {
     this.violations.push({ invariant, atMs, text, ...(state !== undefined && { state }) });
   }
 
@@ -236,14 +239,16 @@ export class Model {
   }
 
   #judge(exchange: Exchange, ending: Ending, account: Account): void {
-    const { isolate, label, sentMs, arrivedMs } = exchange;
+    const { isolate, route, label, degraded, sentMs, arrivedMs } = exchange;
     if (!ending.possible || !(ending.ackedMs < sentMs)) return;
     const { state, untilMs } =
       ending.by === isolate
         ? ({ state: 'own', untilMs: ending.ackedMs } as const)
         : this.#timeline.trusted(ending, isolate, arrivedMs, account.shard)
           ? ({ state: 'trusted', untilMs: isolate.trustedAtMs } as const)
-          : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
+          : route === 'POST /v1/auth/refresh' && !degraded.includes('refresh=redis')
+            ? ({ state: 'refresh', untilMs: ending.ackedMs + BOUNDS.refreshMs } as const)
+            : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
     if (sentMs <= untilMs) return;
     const since = `${Math.round(sentMs - ending.ackedMs)} ms after ${ending.what} (${STATES[state]})`;
     this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since}`, state);
