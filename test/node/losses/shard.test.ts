@@ -143,7 +143,7 @@ describe.skipIf(!hasRedisServer)(
       );
       const pending = () => app.sql("SELECT id FROM outbox WHERE state = 'pending' AND id LIKE 'held%'");
       await app.scheduled();
-      expect((await pending()).map(({ id }) => id).toSorted()).toEqual(deadIds.toSorted());
+      expect(new Set((await pending()).map(({ id }) => id))).toEqual(new Set(deadIds));
       for (const id of liveIds) expect(await redis.engine('HGET', keyOf.blacklist(id), `s:${id}.s`)).not.toBeNull();
       await expectClosed();
 
