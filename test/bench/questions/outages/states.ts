@@ -49,12 +49,12 @@ function turns(users: readonly User[]) {
     turn: 0,
   }));
   return {
-    next(connection: number): User {
+    next: (connection: number): User => {
       const group = groups[connection]!;
       group.turn += 1;
       return group.users[group.turn % group.users.length]!;
     },
-    last(connection: number): User {
+    last: (connection: number): User => {
       const group = groups[connection]!;
       return group.users[group.turn % group.users.length]!;
     },
