@@ -94,6 +94,8 @@ const ANY_TIME = Number.MAX_SAFE_INTEGER;
 /** Purges of a scheduled run, and lots of sessions. */
 const PURGES = 20;
 const SESSION_LOTS = 10;
+/** Lots that are delivered once more in a scheduled run. */
+const REPEATED_LOTS = 50;
 
 /** Another isolate delivers the backlog: it is worth a look soon. */
 export class DeliveryUnderWay extends Error {
@@ -217,12 +219,13 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
 
   /**
    * The second delivery, because a failover may lose a write that Redis acknowledged: each message once more, after a
-   * heartbeat that promises the first one.
+   * heartbeat that promises the first one. The oldest first, as many as a run has time for.
    */
   async function repeat({ repeatedSeq, beat }: HistoryState): Promise<void> {
-    if (repeatedSeq >= beat) return;
-    await history.replay(repeatedSeq, beat, { done: lease, batchOf: directBatch });
-    await store.write({ repeatedSeq: beat });
+    const untilSeq = Math.min(beat, repeatedSeq + REPEATED_LOTS * LOT);
+    if (repeatedSeq >= untilSeq) return;
+    await history.replay(repeatedSeq, untilSeq, { done: lease, batchOf: directBatch });
+    await store.write({ repeatedSeq: untilSeq });
   }
 
   return {
