@@ -120,7 +120,7 @@ function drive(socket: net.Socket, { more, request, answered, status, latenciesM
       const length = status === 304 ? '0' : /\r\ncontent-length: *(\d+)\r\n/.exec(head)?.[1];
       if (length === undefined) return reject(new Error(`an answer has no length: ${firstLine(head)}`));
       if (received.length < headEnd + 4 + Number(length)) return;
-      if (!head.startsWith(`http/1.1 ${status} `)) return reject(new Error(`answered ${firstLine(head)}`));
+      if (!head.startsWith(`http/1.1 ${status} `)) return reject(new Error(refusalOf(head, received)));
       if (forbidden !== undefined && head.includes(forbidden)) {
         return reject(new Error(`an answer has the header${forbidden.trimStart()} (is the machine too busy?)`));
       }
@@ -135,6 +135,12 @@ function drive(socket: net.Socket, { more, request, answered, status, latenciesM
     });
     next();
   });
+}
+
+/** With the code of the problem, which says more than its status: an expired token and a revoked one are both a 401. */
+function refusalOf(head: string, received: string): string {
+  const [, code] = /"code":"(\w+)"/.exec(received) ?? [];
+  return `answered ${firstLine(head)}${code === undefined ? '' : ` (${code})`}`;
 }
 
 function firstLine(head: string): string {

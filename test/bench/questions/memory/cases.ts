@@ -4,25 +4,15 @@ import { abandon } from './abandon.ts';
 import type { AbandonOptions } from './abandon.ts';
 import { PASSWORD, bearer } from './setUp.ts';
 import type { Isolate, SetUp } from './setUp.ts';
+import type { Load } from './rounds.ts';
 import type { Target } from '../../support/load.ts';
 
 /** One kind of request, over and over. */
-export interface MemoryCase {
-  name: string;
+export interface MemoryCase extends Load {
   /** Whose heap is read. */
   isolate: Isolate;
-  /** Requests in all, as a share of the question's own number. @default 1 */
-  share?: number;
-  /**
-   * Between the last response and a reading: what is left of a request that its client has dropped goes with its last call
-   * to Redis, at the latest when that times out. @default 1_500
-   */
-  settleMs?: number;
-  /** Requests before the first reading: more than a map that fills with each request may hold. @default 2_000 */
-  warmUp?: number;
-  /** Makes something fail before the load begins; {@link heal} follows the last reading. */
+  /** Makes something fail before the load begins; all is made well again after the last reading. */
   setUp?: () => Promise<void>;
-  run: (requests: number) => Promise<unknown>;
 }
 
 const CONNECTIONS = 32;
@@ -60,6 +50,7 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
     name,
     isolate: 'gatehouse',
     share,
+    // A request whose client has gone ends with its last call to Redis, at the latest when that times out.
     settleMs: 5_000,
     run: (requests) =>
       abandon(target('gatehouse', path), {
@@ -115,7 +106,6 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
       },
     }),
     loadCase('login', '/v1/auth/login', {
-      share: 0.2,
       // More would be refused: one hash at a time.
       connections: 4,
       next: (connection) => ({

@@ -8,14 +8,12 @@ import { freePort } from '../../../support/redisServers.ts';
 import type { CaseResult } from '../../question.ts';
 import { heapOf } from '../../support/inspector.ts';
 import type { Target } from '../../support/load.ts';
-import { rounded } from '../../support/measure.ts';
 import { loadHttp } from '../gateway/load.ts';
 import { abandon } from './abandon.ts';
+import { lineOf, measureRounds } from './rounds.ts';
 
 const TOKEN = 'bench';
 const CONNECTIONS = 32;
-const WARM_UP_REQUESTS = 2_000;
-const SETTLE_MS = 1_500;
 
 interface RunningGateway extends AsyncDisposable {
   url: string;
@@ -67,7 +65,7 @@ async function startInspectedGateway(redisUrl: string | undefined): Promise<Runn
 /** What a request leaves behind in the gateway's process. */
 export async function measureGateway(
   progress: (line: string) => void,
-  { requests, redisUrl, only }: { requests: number; redisUrl?: string | undefined; only?: RegExp | undefined },
+  { rounds, redisUrl, only }: { rounds: number; redisUrl?: string | undefined; only?: RegExp | undefined },
 ): Promise<{ cases: CaseResult[]; heapBytes: number }> {
   await using gateway = await startInspectedGateway(redisUrl);
   const port = Number(new URL(gateway.url).port);
@@ -106,15 +104,9 @@ export async function measureGateway(
   for (const { name: kind, share = 1, run } of kinds) {
     const name = `gateway: ${kind}`;
     if (only !== undefined && !only.test(name)) continue;
-    const count = Math.round(requests * share);
-    await run(Math.min(WARM_UP_REQUESTS, count));
-    await setTimeout(SETTLE_MS);
-    const before = await heapOf(gateway.inspector);
-    await run(count);
-    await setTimeout(SETTLE_MS);
-    const after = await heapOf(gateway.inspector);
-    cases.push({ name, requests: count, retainedBytes: rounded((after - before) / count, 1) });
-    progress(`${name}: ${cases.at(-1)?.retainedBytes} bytes a request (${count})`);
+    const result = await measureRounds({ name, share, run }, rounds, () => heapOf(gateway.inspector));
+    cases.push(result);
+    progress(lineOf(result));
   }
   return { cases, heapBytes: await heapOf(gateway.inspector) };
 }
