@@ -25,11 +25,14 @@ const d1 = {
   ran: 0,
   /** Awaited before a result arrives: the query itself has run. */
   hold: undefined as Promise<void> | undefined,
+  /** What each query fails with. */
+  error: undefined as Error | undefined,
 };
 
 const DB = tappedD1(async (query) => {
   d1.trips += 1;
-  const { hold } = d1;
+  const { hold, error } = d1;
+  if (error !== undefined) throw error;
   const result = await query();
   d1.ran += 1;
   await hold;
@@ -107,7 +110,7 @@ function gate() {
 
 beforeEach(() => {
   Object.assign(redis, { away: false, checks: 0, say: undefined });
-  Object.assign(d1, { trips: 0, ran: 0, hold: undefined });
+  Object.assign(d1, { trips: 0, ran: 0, hold: undefined, error: undefined });
   ({ isolate, call } = fresh());
 });
 
@@ -324,5 +327,33 @@ describe('with a user’s hash and entry lost', () => {
       { isolate, db: DB },
     );
     expect(await me(session)).toMatchObject({ body: { name: 'Later' } });
+  });
+});
+
+describe('a failure of D1 while Redis cannot tell is no 401, and is not remembered', () => {
+  const failures: [string, Error, number][] = [
+    ['D1 is away', new Error('D1_ERROR: Network connection lost.'), 503],
+    ['D1 is overloaded', new Error('D1_ERROR: D1 DB is overloaded. Too many requests queued.'), 503],
+    ['a table is missing', new Error('D1_ERROR: no such table: users: SQLITE_ERROR'), 500],
+  ];
+
+  test.each(failures)('Redis is away: %s', async (_, error, status) => {
+    const session = await newSession();
+    redis.away = true;
+    d1.error = error;
+    const responses = await Promise.all(Array.from({ length: 8 }, () => me(session)));
+    expect(responses.map((response) => response.status)).toEqual(Array(8).fill(status));
+    d1.error = undefined;
+    expect(await me(session)).toMatchObject({ status: 200, body: { id: session.userId } });
+  });
+
+  test.each(failures)('Redis has lost the user: %s', async (_, error, status) => {
+    const session = await newSession();
+    await forget(isolate.keys.blacklist(session.userId), isolate.keys.user(session.userId));
+    d1.error = error;
+    const responses = await Promise.all(Array.from({ length: 8 }, () => me(session)));
+    expect(responses.map((response) => response.status)).toEqual(Array(8).fill(status));
+    d1.error = undefined;
+    expect(await me(session)).toMatchObject({ status: 200, body: { id: session.userId } });
   });
 });
