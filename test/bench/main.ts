@@ -54,6 +54,7 @@ async function main(argv: string[]): Promise<number> {
     return 2;
   }
 
+  let status = 0;
   for (const question of asked) {
     const startMs = performance.now();
     const seconds = () => ((performance.now() - startMs) / 1_000).toFixed(0).padStart(3);
@@ -70,8 +71,9 @@ async function main(argv: string[]): Promise<number> {
     process.stdout.write(
       json ? `${JSON.stringify(report)}\n` : `\n${question.asks}\n${tableOf(report)}\n${question.setUp}\n\n`,
     );
+    if (report.cases.some(({ failed }) => failed !== undefined)) status = 1;
   }
-  return 0;
+  return status;
 }
 
 function roundsOf(text: string): number {

@@ -56,6 +56,8 @@ export interface CaseResult extends Figures, Trips, DatabaseFigures {
   microseconds?: Record<string, { sign: number; verify: number }>;
   /** What was found out that is not a figure. */
   notes?: string[];
+  /** Why there are no figures. The program then ends with status 1. */
+  failed?: string;
 }
 
 /** An answered question. The first case is ours, the others are its peers. */

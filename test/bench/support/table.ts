@@ -1,7 +1,7 @@
-import type { CaseResult, Figures, LoadFigures, Report } from '../question.ts';
+import type { CaseResult, Figures, Report } from '../question.ts';
 
 /** A case, or what one load found out about it. */
-type Row = Omit<CaseResult, 'loads'> & Pick<LoadFigures, 'failed'>;
+type Row = Omit<CaseResult, 'loads'>;
 
 interface Column {
   title: string;

@@ -106,6 +106,9 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
       },
     }),
     loadCase('login', '/v1/auth/login', {
+      // The slowest by far.
+      share: 0.5,
+      warmUp: 4_000,
       // More would be refused: one hash at a time.
       connections: 4,
       next: (connection) => ({

@@ -39,7 +39,7 @@ export const memory: Question = {
         await memoryCase.setUp?.();
         result = await measureRounds(memoryCase, rounds, () => readHeap(isolate));
       } catch (error) {
-        result = { name: memoryCase.name, notes: [`not measured: ${(error as Error).message}`] };
+        result = { name: memoryCase.name, failed: (error as Error).message };
       }
       cases.push(result);
       progress(lineOf(result));

@@ -54,7 +54,7 @@ export async function measureRounds(
   };
 }
 
-export function lineOf({ name, requests, retainedBytes, notes = [] }: CaseResult): string {
-  const figures = retainedBytes === undefined ? '' : ` ${retainedBytes} bytes a request (${requests})`;
-  return `${name}:${[figures, ...notes].join('; ')}`;
+export function lineOf({ name, requests, retainedBytes, notes = [], failed }: CaseResult): string {
+  if (failed !== undefined) return `${name}: not measured: ${failed}`;
+  return `${name}: ${[`${retainedBytes} bytes a request (${requests})`, ...notes].join('; ')}`;
 }
