@@ -108,7 +108,13 @@ test('with the database down users are served until the hard end of their entrie
     }),
   } as unknown as D1Database;
   const read = (db: D1Database) =>
-    inRequest(() => UserService.getUser(userId), { isolate: scene.isolate, db, now: () => scene.clock.ms });
+    // No jitter: entries live as long as the settings say.
+    inRequest(() => UserService.getUser(userId), {
+      isolate: scene.isolate,
+      db,
+      now: () => scene.clock.ms,
+      random: () => 0,
+    });
   await read(DB);
   scene.clock.ms += 601_000;
   expect(await read(broken)).toMatchObject({ id: userId, name: 'Ada' });
