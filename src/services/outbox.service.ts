@@ -1,4 +1,4 @@
-import { eq, sql } from 'drizzle-orm';
+import { and, eq, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
@@ -20,6 +20,7 @@ import type { OutboxMessage } from './outbox/message';
 import { LOT, markDeliveredById, oldestDelivered, pendingLot, purgeStatement } from './outbox/rows';
 import { createStateStore } from './outbox/state';
 import type { HistoryState } from './outbox/state';
+import { isVersion } from './replies';
 import { sleep } from './retry';
 import { facade } from './scope';
 
@@ -42,7 +43,8 @@ export interface OutboxEntry {
 export interface VersionsEntry {
   /** To go into the batch after the statement that raises a version, and before one that deletes the user. */
   statements(db: Drizzle): Statement[];
-  deliver(versions: Versions): Promise<{ pending: boolean }>;
+  /** @param raised the versions that the change has raised @default ['epoch'] */
+  deliver(versions: Versions, raised?: readonly (keyof Versions)[]): Promise<{ pending: boolean }>;
 }
 
 /**
@@ -121,7 +123,7 @@ export interface OutboxDeps {
 }
 
 export function createOutboxService(deps: OutboxDeps): OutboxService {
-  const { database, batch, breaker, freshBatch, directBatch, config, probe, waitUntil, now } = deps;
+  const { database, batch, breaker, freshBatch, directBatch, keys, config, probe, waitUntil, now } = deps;
   const lifeMs = blacklistTtlMs(config);
   const store = createStateStore(database, now);
   const delivery = createDelivery(deps);
@@ -228,7 +230,42 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     await store.write({ repeatedSeq: untilSeq });
   }
 
-  return {
+  /** A user's versions in Redis; `undefined` when it does not tell. */
+  async function knownVersions(userId: string): Promise<Versions | undefined> {
+    try {
+      const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av');
+      const [epoch, accessVersion] = Array.isArray(reply) && reply.length === 2 ? reply : [];
+      if (!isVersion(epoch) || !isVersion(accessVersion)) return undefined;
+      return { epoch: Number(epoch), accessVersion: Number(accessVersion) };
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      return undefined;
+    }
+  }
+
+  /**
+   * D1 has raised a user's versions to what Redis had already, or to less: it was restored from a backup, and tokens under
+   * Redis's versions would outlive what has just ended them. It goes on after those, unless it has gone on meanwhile.
+   */
+  async function overtake(
+    userId: string,
+    { epoch, accessVersion }: Versions,
+    needed: Versions,
+  ): Promise<{ pending: boolean } | undefined> {
+    const next = service.prepareVersions(userId);
+    const [rows] = await database.batch((db) => [
+      db
+        .update(users)
+        .set(needed)
+        .where(and(eq(users.id, userId), eq(users.epoch, epoch), eq(users.accessVersion, accessVersion)))
+        .returning({ epoch: users.epoch, accessVersion: users.accessVersion }),
+      ...next.statements(db),
+    ]);
+    const [made] = rows as Versions[];
+    return made && next.deliver(made, []);
+  }
+
+  const service: OutboxService = {
     prepare(messages, when) {
       const rows = messages.map((message) => ({ ...newRow(), message: JSON.stringify(message) }));
       const ids = rows.map((row) => row.id);
@@ -266,7 +303,14 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
               .where(eq(users.id, userId)),
           ),
         ],
-        deliver: ({ epoch, accessVersion }) => deliver([row.id], [{ kind: 'epoch', userId, epoch, accessVersion }]),
+        async deliver({ epoch, accessVersion }, raised = ['epoch']) {
+          const versions = { epoch, accessVersion };
+          // What Redis had before: asked first, in the same pipeline.
+          const known = knownVersions(userId);
+          const outcome = await deliver([row.id], [{ kind: 'epoch', userId, ...versions }]);
+          const needed = neededVersions(versions, await known, raised);
+          return (needed && (await overtake(userId, versions, needed))) ?? outcome;
+        },
       };
     },
 
@@ -323,6 +367,20 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       }
     },
   };
+  return service;
+}
+
+/** The versions that D1 must have after a change; `undefined` when those that it has are larger than Redis's. */
+function neededVersions(
+  mine: Versions,
+  known: Versions | undefined,
+  raised: readonly (keyof Versions)[],
+): Versions | undefined {
+  if (known === undefined) return undefined;
+  const needed = (field: keyof Versions) =>
+    Math.max(mine[field], raised.includes(field) ? known[field] + 1 : known[field]);
+  const versions = { epoch: needed('epoch'), accessVersion: needed('accessVersion') };
+  return versions.epoch > mine.epoch || versions.accessVersion > mine.accessVersion ? versions : undefined;
 }
 
 /** A row's values in the order of the table's columns. */

@@ -250,7 +250,12 @@ export function createUserService({ database, cache, outbox, event, settings, ac
       ]);
       const [after] = results[happened.length] as UserRow[];
       if (after === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
-      await Promise.all([invalidation.deliver(), versions?.deliver(after)]);
+      const has = (index: number) => (results[index] as unknown[] | undefined)?.length !== 0;
+      const raised = [
+        ...(role !== undefined && has(0) ? (['accessVersion'] as const) : []),
+        ...(status === 'disabled' && has(happened.length - 1) ? (['epoch'] as const) : []),
+      ];
+      await Promise.all([invalidation.deliver(), versions?.deliver(after, raised)]);
       for (const [index, entry] of happened.entries()) if ((results[index] as unknown[]).length > 0) entry.report();
       return presentUser(after);
     },
