@@ -14,7 +14,7 @@ import { createLastSeenService } from './lastSeen.service';
 import { createLockService } from './lock.service';
 import { createMailService } from './mail.service';
 import { createOutboxService } from './outbox.service';
-import { PROBE_MS, UNGUARDED, look, probe } from './probe';
+import { UNGUARDED, look, probe } from './probe';
 import { createRateLimitService } from './rateLimit.service';
 import { createRecoveryService } from './recovery.service';
 import { createRedisService } from './redis.service';
@@ -86,7 +86,7 @@ function lookAfterRedis(isolate: Isolate, scope: RequestScope): void {
     return;
   }
   const { outbox } = scope.services;
-  if (breaker.claimLook()) scope.waitUntil(look({ breaker, batch: probeBatch(isolate, scope), outbox }));
+  if (breaker.claimLook()) scope.waitUntil(look({ breaker, outbox }));
   for (let shard = shards.claimProbe(); shard !== undefined; shard = shards.claimProbe()) {
     scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
   }
@@ -103,7 +103,13 @@ async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> 
 
 function probeBatch(isolate: Isolate, scope: RequestScope): RedisBatch {
   const waitUntil = (promise: Promise<unknown>) => scope.waitUntil(promise);
-  return batchOf(isolate, PROBE_MS, { now: scope.now, waitUntil, breaker: UNGUARDED, shards: ungated(isolate.shards) });
+  const deadlineMs = 2 * isolate.config.redis.callTimeoutMs;
+  return batchOf(isolate, deadlineMs, {
+    now: scope.now,
+    waitUntil,
+    breaker: UNGUARDED,
+    shards: ungated(isolate.shards),
+  });
 }
 
 const services = new WeakMap<Isolate, ServiceMap>();

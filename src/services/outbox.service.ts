@@ -64,12 +64,12 @@ export interface OutboxService {
    */
   deliverDue(): Promise<number>;
   /**
-   * For a probe, before a breaker closes: delivers undelivered messages, due or not, through a batch of the caller's own,
-   * and again what Redis has lost.
+   * For a probe, before a breaker closes: delivers undelivered messages, due or not, and again what Redis has lost,
+   * whatever the breakers say.
    *
    * @throws {RedisUnavailable | DatabaseUnavailable | DeliveryUnderWay} the breaker must not close
    */
-  deliverPending(batch: RedisBatch): Promise<void>;
+  deliverPending(): Promise<void>;
   /** Forgets delivered messages that nothing needs any more. Bounded: the rest is left to the next run. */
   purge(): Promise<void>;
 }
@@ -114,7 +114,7 @@ export interface OutboxDeps {
   config: Config;
   denials: LocalDenials;
   forgetReads: (redisKeys: readonly string[]) => void;
-  /** A batch that asks Redis whatever the breakers say. */
+  /** A batch that asks Redis whatever the breakers say, with a deadline of its own. */
   directBatch: () => RedisBatch;
   /** Finds out whether Redis is back, when that is due: it delivers what is pending before the breaker closes. */
   probe: () => Promise<void>;
@@ -339,17 +339,16 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       }
     },
 
-    async deliverPending(through) {
+    async deliverPending() {
       const state = await store.read();
-      const { lost, partial } = await history.examine(through, state);
       const untilMs = now() + PROBE_MS;
-      const batchOf = () => through;
-      const { unreachable } = await drain(ANY_TIME, untilMs, batchOf);
+      const { unreachable } = await drain(ANY_TIME, untilMs, directBatch);
+      const { lost, partial } = await history.examine(directBatch(), state);
       // Only a shard that is away may be behind: its users are served by the database.
       if (unreachable > 0 && !partial) throw new RedisUnavailable('state');
-      if (lost || state.lostSeq !== null) await history.recover(await store.read(), batchOf);
+      if (lost || state.lostSeq !== null) await history.recover(await store.read(), directBatch);
       // Delivered once, a moment before Redis went away: it may have lost its last writes.
-      await history.replay(state.repeatedSeq, state.nextSeq, { batchOf });
+      await history.replay(state.repeatedSeq, state.nextSeq, { batchOf: directBatch });
     },
 
     async purge() {

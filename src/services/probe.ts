@@ -20,7 +20,7 @@ export interface DatabaseGone {
   sinceMs: number | undefined;
 }
 
-/** What a probe may wait for Redis in all, the delivery of a backlog included. */
+/** What a probe may take in all, the delivery of a backlog included. */
 export const PROBE_MS = 20_000;
 
 /** A database that has been away for so long is not waited for any more, in milliseconds. */
@@ -43,7 +43,7 @@ export interface ProbeDeps {
 export async function probe(number: number, { breaker, batch, outbox, databaseGone, now }: ProbeDeps): Promise<void> {
   try {
     await batch.send('PING');
-    await outbox.deliverPending(batch);
+    await outbox.deliverPending();
     databaseGone.sinceMs = undefined;
   } catch (error) {
     if (error instanceof DatabaseUnavailable) databaseGone.sinceMs ??= now();
@@ -60,9 +60,9 @@ export async function probe(number: number, { breaker, batch, outbox, databaseGo
 }
 
 /** After failed calls that did not open the breaker: delivers what Redis missed, and again what it has lost. */
-export async function look({ breaker, batch, outbox }: Pick<ProbeDeps, 'breaker' | 'batch' | 'outbox'>): Promise<void> {
+export async function look({ breaker, outbox }: Pick<ProbeDeps, 'breaker' | 'outbox'>): Promise<void> {
   try {
-    await outbox.deliverPending(batch);
+    await outbox.deliverPending();
   } catch (error) {
     breaker.lookFailed();
     log('warn', 'redis.look_failed', describeError(error));

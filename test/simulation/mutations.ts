@@ -66,7 +66,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a breaker closes before Redis has been told what it missed',
     file: 'src/services/probe.ts',
-    before: 'await outbox.deliverPending(batch);\n    databaseGone',
+    before: 'await outbox.deliverPending();\n    databaseGone',
     after: 'databaseGone',
   },
   {

@@ -3,7 +3,7 @@ import type { RedisValue } from '../../redis/client';
 import { RedisUnavailable } from '../../redis/errors';
 import { cacheRenew } from '../../redis/scripts/cacheRenew';
 import type { Keys } from '../../redis/keys';
-import { NONCE_TTL_MS, isAging, isNonce, readSnapshot } from './entry';
+import { NONCE_TTL_MS, initialNonce, isAging, isNonce, readSnapshot } from './entry';
 import type { CacheKey, Snapshot } from './entry';
 import type { CacheMemory } from './memory';
 
@@ -75,6 +75,13 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, nextO
     for (const name of due) void batch.deferRun(cacheRenew, [name], [NONCE_TTL_MS]);
   }
 
+  /** Loads make the mark with the nonces that they miss. Where none is missing, every read would ask for it. */
+  function makeMark(nonces: readonly (string | null)[]): void {
+    const isDue = memory.mark === undefined && !nonces.includes(null);
+    if (!isDue || !memory.takeRenewal(keys.cacheMark, now())) return;
+    batch.aside(['SET', keys.cacheMark, initialNonce(), 'NX', 'PX', NONCE_TTL_MS]).catch(() => undefined);
+  }
+
   return {
     read(wanted) {
       const atMs = now();
@@ -93,6 +100,7 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, nextO
               return isNonce(nonce) ? nonce : null;
             });
             renew(key.nonceKeys, nonces);
+            makeMark(nonces);
             return { ...readSnapshot(key, found.get(key.entryKey) ?? null, nonces, now()), order: nextOrder() };
           });
           // A prefetch that nobody comes for must not become an unhandled rejection.

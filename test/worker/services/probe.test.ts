@@ -92,8 +92,7 @@ describe('after failed calls that did not open the breaker', () => {
     breaker.record(true, breaker.ticket());
     expect(breaker.claimLook()).toBe(true);
     expect(breaker.claimLook()).toBe(false);
-    const batch = {} as RedisBatch;
-    await look({ breaker, batch, outbox: { deliverPending: () => Promise.reject(away) } });
+    await look({ breaker, outbox: { deliverPending: () => Promise.reject(away) } });
     expect(breaker.claimLook()).toBe(false);
     clock.ms += 2_000;
     expect(breaker.claimLook()).toBe(true);
