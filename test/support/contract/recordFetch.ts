@@ -14,8 +14,9 @@ const original = globalThis.fetch;
 
 globalThis.fetch = async (input, init) => {
   const response = await original(input, init);
-  // The app has both; the gateway has request ids as well.
-  if (response.headers.has('X-Request-Id') && response.headers.has('Content-Security-Policy')) {
+  // The app has both headers; the gateway has request ids as well, and a Worker of the benchmarks routes of its own.
+  const isApp = response.headers.has('X-Request-Id') && response.headers.has('Content-Security-Policy');
+  if (isApp && !new URL(response.url).pathname.startsWith('/bench/')) {
     const work = record(input, init, response.clone()).finally(() => pending.delete(work));
     pending.add(work);
   }
