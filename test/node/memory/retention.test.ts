@@ -39,7 +39,7 @@ async function retainedBytes(name: string): Promise<number> {
 }
 
 describe('an isolate keeps nothing of a request', () => {
-  // Aborted requests are cases of the benchmark: their calls to Redis end later, by a timeout at the latest.
+  // Not aborted misses: their loads stay in the isolate's single flight until they count as lost, after 11.5 s.
   it.each(['hit', 'promise that never settles'])('%s', async (name) => {
     expect(await retainedBytes(name)).toBeLessThan(MOST_BYTES);
   });
