@@ -1,18 +1,18 @@
-import type { D1Database } from '@cloudflare/workers-types';
 import { DrizzleError, is } from 'drizzle-orm';
-import { drizzle } from 'drizzle-orm/d1';
-import type { DrizzleD1Database } from 'drizzle-orm/d1';
-import type { BatchItem } from 'drizzle-orm/batch';
 
-import { primaryOf } from './binding';
+import { AppError } from '../errors';
+import { maybeInSpan } from '../util/spans';
+import type { InSpan } from '../util/spans';
+import { within } from '../util/within';
+import { BINDING, BINDING_KIND, open } from '#db';
+import type { BatchResults, Binding, Drizzle, Statement } from '#db';
+import type { BatchOptions } from './connection';
 import { DatabaseUnavailable, StatementMistake, findDatabaseError } from './errors';
-import * as schema from './schema';
 import { withoutValues } from './shape';
 
 export { ConstraintViolation, DatabaseError, DatabaseUnavailable, StatementMistake, isUniqueViolation } from './errors';
 
-export type Drizzle = DrizzleD1Database<typeof schema>;
-export type Statement = BatchItem<'sqlite'>;
+export type { BatchResults, Binding, Drizzle, Statement } from '#db';
 
 export interface Database {
   /**
@@ -30,48 +30,89 @@ export interface Database {
    *
    * @returns each one's rows, for those that return any
    */
-  batch(statements: (db: Drizzle) => Statement[]): Promise<unknown[]>;
+  batch<const S extends readonly Statement[]>(
+    statements: (db: Drizzle) => S,
+    options?: BatchOptions,
+  ): Promise<BatchResults<S>>;
+  /**
+   * Whether the way to the database is sound.
+   *
+   * @returns what is wrong with it, in words for an operator
+   * @throws {DatabaseUnavailable}
+   */
+  check(): Promise<string | undefined>;
+}
+
+/** What the request's scope has beside that. */
+export interface RequestDatabase extends Database {
+  /** The request is over: its connection ends. */
+  close(): void;
 }
 
 export interface DatabaseOptions {
   deadlineMs: number;
+  now?: () => number;
+  /** Told of each query or batch: how long it took, and the kind of its failure (`''`: none). */
+  observe?: (durationMs: number, error: string) => void;
+  /** `undefined`: the request is not traced. */
+  inSpan?: InSpan | undefined;
+}
+
+/**
+ * The binding that this build's engine needs.
+ *
+ * @throws {AppError} `CONFIG_INVALID`
+ */
+export function bindingOf(env: object): Binding {
+  const binding = (env as Record<string, unknown>)[BINDING] as Binding | undefined;
+  if (binding !== undefined) return binding;
+  throw new AppError('CONFIG_INVALID', { detail: `Configuration missing: ${BINDING} (${BINDING_KIND})` });
 }
 
 /** D1's primary, each time: a lagging replica must not decide over sessions and caches. */
-export function createDatabase(binding: D1Database, { deadlineMs }: DatabaseOptions): Database {
-  let db: Drizzle | undefined;
-  const connect = () => (db ??= drizzle(primaryOf(binding), { schema }));
+export function createDatabase(
+  binding: Binding,
+  { deadlineMs, now = Date.now, observe, inSpan }: DatabaseOptions,
+): RequestDatabase {
+  let connection: ReturnType<typeof open> | undefined;
+  const connect = () => (connection ??= open(binding));
 
-  const run: Database['run'] = async (work) => {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const deadline = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new DatabaseUnavailable('no response in time')), deadlineMs);
-    });
+  async function timed<T>(work: () => Promise<T>): Promise<T> {
+    const startedMs = now();
     try {
-      return await Promise.race([work(connect()), deadline]);
+      const result = await maybeInSpan(inSpan, 'database query', DATABASE_SPAN, () =>
+        within(work(), deadlineMs, (): never => {
+          throw new DatabaseUnavailable('no response in time');
+        }),
+      );
+      observe?.(now() - startedMs, '');
+      return result;
     } catch (error) {
-      throw findDatabaseError(error) ?? drizzleMistake(error) ?? error;
-    } finally {
-      clearTimeout(timer);
+      const found = findDatabaseError(error) ?? drizzleMistake(error);
+      observe?.(now() - startedMs, found?.name ?? 'other');
+      throw found ?? error;
     }
-  };
+  }
 
   return {
-    run,
+    run: (work) => timed(async () => work(connect().drizzle)),
     build: (make) => {
       try {
-        return make(connect());
+        return make(connect().drizzle);
       } catch (error) {
         throw drizzleMistake(error) ?? error;
       }
     },
-    batch: (statements) =>
-      run(async (drizzleDb) => {
-        const [first, ...rest] = statements(drizzleDb);
-        return first === undefined ? [] : drizzleDb.batch([first, ...rest]);
+    batch: <const S extends readonly Statement[]>(statements: (db: Drizzle) => S, options?: BatchOptions) =>
+      timed(async () => {
+        return (await connect().batch(statements, options)) as BatchResults<S>;
       }),
+    check: () => timed(async () => connect().check?.()),
+    close: () => connection?.close?.(),
   };
 }
+
+const DATABASE_SPAN = { 'db.system.name': 'sqlite', 'db.operation.name': 'query' };
 
 /** Drizzle refuses some statements itself, mostly with a bare `Error`. */
 const DRIZZLE_TEXTS =
@@ -82,11 +123,4 @@ function drizzleMistake(error: unknown): StatementMistake | undefined {
   const { message } = error;
   const isDrizzles = is(error, DrizzleError) || DRIZZLE_TEXTS.test(message);
   return isDrizzles ? new StatementMistake({ message: withoutValues(message) }, { cause: error }) : undefined;
-}
-
-/** In pieces of at most `size`: D1 binds at most 100 values a statement. */
-export function chunks<T>(items: readonly T[], size: number): T[][] {
-  return Array.from({ length: Math.ceil(items.length / size) }, (_, index) =>
-    items.slice(index * size, (index + 1) * size),
-  );
 }

@@ -1,6 +1,6 @@
-export type Role = 'user' | 'admin';
+import { NETWORK_OF_ADDRESS } from '../util/networkSql.ts';
 
-/** Outlives every token that carries the former role. */
+/** Outlives every token that a message is about. */
 const OUTBOX_LIFE_MS = 31 * 86_400_000;
 
 /** As the Worker stores addresses. */
@@ -13,33 +13,116 @@ export function sqlText(value: string): string {
   return `CAST(X'${Buffer.from(value, 'utf8').toString('hex')}' AS TEXT)`;
 }
 
-export interface RoleChange {
-  email: string;
-  role: Role;
-  nowMs: number;
-  /** Of the two outbox rows. */
-  ids: readonly [string, string];
+/** What the command line does to one account. */
+export type AccountChange = 'grant' | 'revoke' | 'disable' | 'enable' | 'end-sessions';
+
+interface ChangePlan {
+  /** The column and its new value; left out where nothing but the sessions changes. */
+  set?: { column: 'role' | 'status'; value: string };
+  /** The version that goes up. */
+  raises?: 'epoch' | 'access_version';
+  endsSessionsAs?: 'disabled' | 'administrator';
+  /** In the account's history and in the audit. */
+  kind: 'role-changed' | 'disabled' | 'enabled' | 'sessions-ended';
 }
 
+const PLANS: Readonly<Record<AccountChange, ChangePlan>> = {
+  grant: { set: { column: 'role', value: 'admin' }, raises: 'access_version', kind: 'role-changed' },
+  revoke: { set: { column: 'role', value: 'user' }, raises: 'access_version', kind: 'role-changed' },
+  disable: {
+    set: { column: 'status', value: 'disabled' },
+    raises: 'epoch',
+    endsSessionsAs: 'disabled',
+    kind: 'disabled',
+  },
+  enable: { set: { column: 'status', value: 'active' }, kind: 'enabled' },
+  'end-sessions': { raises: 'epoch', endsSessionsAs: 'administrator', kind: 'sessions-ended' },
+};
+
+/** A UUID (version 4) for each row of a SELECT. */
+const ID = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-a' ||
+     substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`;
+
+/** Inserts into `outbox` a message for each user that `where` selects. */
+const tell = (message: string, where: string, nowMs: number) =>
+  `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
+   SELECT ${ID}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS}
+   FROM users WHERE ${where}`;
+
+const VERSIONS = `json_object('kind', 'epoch', 'userId', id, 'epoch', epoch, 'accessVersion', access_version)`;
+const COPIES = `json_object('kind', 'invalidate', 'users', json_array(id), 'namespaces', json_array('users'))`;
+
+const history = (kind: string, where: string, nowMs: number) =>
+  `INSERT INTO events (id, user_id, kind, session_id, address, device, at_ms)
+   SELECT ${ID}, id, '${kind}', NULL, '', '', ${nowMs} FROM users WHERE ${where}`;
+
+const endSessions = (reason: string, users: string, nowMs: number) =>
+  `UPDATE sessions SET ended_at_ms = ${nowMs}, ended_reason = '${reason}', address = ${NETWORK_OF_ADDRESS}
+   WHERE user_id IN (${users}) AND ended_at_ms IS NULL`;
+
 /**
- * Sets a role, and in the same D1 batch what Redis is to be told: that access tokens of the former role have ended, and
- * that cached copies of the account are stale. Nothing changes when the account has the role already.
+ * Changes an account, and in the same D1 batch writes what Redis is to be told, the account's history and the audit.
+ * Nothing changes when the account is so already.
  *
- * Results: the changed account, nothing twice, and the account as it is now.
+ * Results: the changed account, then nothing for each further statement, and last the account as it is now with the number
+ * of active administrators.
  */
-export function roleChangeSql({ email, role, nowMs, ids }: RoleChange): string {
-  const account = `email = ${sqlText(normalizeEmail(email))}`;
+export function accountChangeSql(change: AccountChange, given: { email: string; nowMs: number }): string {
+  const { set, raises, endsSessionsAs, kind } = PLANS[change];
+  const { nowMs } = given;
+  const account = `email = ${sqlText(normalizeEmail(given.email))}`;
+  const assigned = [
+    ...(set === undefined ? [] : [`${set.column} = '${set.value}'`, `updated_at_ms = ${nowMs}`]),
+    ...(raises === undefined ? [] : [`${raises} = ${raises} + 1`]),
+  ];
+  const differs = set === undefined ? '' : ` AND ${set.column} <> '${set.value}'`;
   // What the update has just written marks the account: in a batch nothing comes in between.
-  const changed = `${account} AND role = '${role}' AND updated_at_ms = ${nowMs}`;
-  const row = (id: string, message: string) =>
-    `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
-     SELECT ${sqlText(id)}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS} FROM users WHERE ${changed}`;
+  const changed =
+    set === undefined ? account : `${account} AND ${set.column} = '${set.value}' AND updated_at_ms = ${nowMs}`;
+  const detail = set?.column === 'role' ? `json_object('role', role)` : `'{}'`;
   return [
-    `UPDATE users SET role = '${role}', access_version = access_version + 1, updated_at_ms = ${nowMs}
-     WHERE ${account} AND role <> '${role}' RETURNING id`,
-    row(ids[0], `json_object('kind', 'epoch', 'userId', id, 'epoch', epoch, 'accessVersion', access_version)`),
-    row(ids[1], `json_object('kind', 'invalidate', 'users', json_array(id), 'namespaces', json_array('users'))`),
-    `SELECT email, role, status FROM users WHERE ${account}`,
+    `UPDATE users SET ${assigned.join(', ')} WHERE ${account}${differs} RETURNING id`,
+    ...(raises === undefined ? [] : [tell(VERSIONS, changed, nowMs)]),
+    ...(set === undefined ? [] : [tell(COPIES, changed, nowMs)]),
+    ...(endsSessionsAs === undefined
+      ? []
+      : [endSessions(endsSessionsAs, `SELECT id FROM users WHERE ${changed}`, nowMs)]),
+    ...(endsSessionsAs === 'disabled'
+      ? [
+          `DELETE FROM one_time_tokens WHERE purpose IN ('recovery', 'email-change', 'deletion')
+           AND user_id IN (SELECT id FROM users WHERE ${changed})`,
+        ]
+      : []),
+    history(kind, changed, nowMs),
+    `INSERT INTO audit (at_ms, by, action, user_id, detail)
+     SELECT ${nowMs}, 'command-line', '${kind}', id, ${detail} FROM users WHERE ${changed}`,
+    `SELECT email, role, status,
+       (SELECT count(*) FROM users WHERE role = 'admin' AND status = 'active') AS admins FROM users WHERE ${account}`,
+  ].join(';\n');
+}
+
+/** Users of one batch of {@link endEveryoneSql}. */
+const LOT = 5_000;
+
+/**
+ * Ends the sessions of the next users that have some, as one D1 batch.
+ *
+ * @param startedMs when the command began: sessions that begin later are left alone, so it comes to an end
+ * Results: the users, then nothing for each further statement.
+ */
+export function endEveryoneSql({ startedMs, nowMs }: { startedMs: number; nowMs: number }): string {
+  const open = `ended_at_ms IS NULL AND expires_at_ms > ${nowMs} AND created_at_ms <= ${startedMs}`;
+  const lot = `SELECT DISTINCT user_id FROM sessions WHERE ${open} ORDER BY user_id LIMIT ${LOT}`;
+  const those = `id IN (${lot})`;
+  return [
+    `UPDATE users SET epoch = epoch + 1 WHERE ${those} RETURNING id`,
+    tell(VERSIONS, those, nowMs),
+    history('sessions-ended', those, nowMs),
+    `INSERT INTO audit (at_ms, by, action, detail)
+     SELECT ${nowMs}, 'command-line', 'everyone-signed-out', json_object('users', count(*)) FROM users WHERE ${those}
+     HAVING count(*) > 0`,
+    // Last: the statements before it find their users by these sessions.
+    endSessions('administrator', lot, nowMs),
   ].join(';\n');
 }
 

@@ -1,13 +1,22 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 import { ROOT, UserError } from './cli.ts';
 import { runWrangler, wranglerError } from './wrangler.ts';
 
-export const DATABASE = 'gatehouse';
+/**
+ * The binding in wrangler.toml. wrangler takes a name as well, and looks a name that the environment does not have up in the
+ * account: staging would get the database of production.
+ */
+export const DATABASE = 'DB';
 
-const LOCAL_STATE = join(ROOT, '.wrangler/state/v3/d1');
+/** Where wrangler keeps local D1 databases. */
+export const LOCAL_STATE = join(ROOT, '.wrangler/state/v3/d1');
+const MIGRATIONS = 'src/db/migrations';
+
+/** A generated migration is several files: they are applied once none has changed for so long, in milliseconds. */
+const QUIET_MS = 300;
 
 /**
  * Brings the local D1 database up to date.
@@ -28,10 +37,50 @@ export async function applyMigrations(signal: AbortSignal): Promise<void> {
   writeFileSync(stamp, wanted);
 }
 
+/**
+ * Applies migrations that are made while the Worker runs: it has the new tables with its next request.
+ *
+ * @returns what ends it
+ */
+export function watchMigrations({
+  notice,
+  signal,
+}: {
+  notice: (line: string) => void;
+  signal: AbortSignal;
+}): () => void {
+  let applied = fingerprint(ROOT);
+  let applying = Promise.resolve();
+  let timer: NodeJS.Timeout | undefined;
+
+  async function apply(): Promise<void> {
+    const wanted = fingerprint(ROOT);
+    if (wanted === applied || signal.aborted) return;
+    applied = wanted;
+    try {
+      await applyMigrations(signal);
+      notice('The local database has the new migrations.');
+    } catch (error) {
+      if (!signal.aborted) notice(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  const watcher = watch(join(ROOT, MIGRATIONS), () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => {
+      applying = applying.then(apply);
+    }, QUIET_MS);
+  });
+  return () => {
+    clearTimeout(timer);
+    watcher.close();
+  };
+}
+
 /** Changes with the migrations, and with wrangler.toml: another database id is another, empty database. */
 export function fingerprint(root: string): string {
   const hash = createHash('sha256').update(readFileSync(join(root, 'wrangler.toml')));
-  const directory = join(root, 'src/db/migrations');
+  const directory = join(root, MIGRATIONS);
   const names = readdirSync(directory).filter((name) => name.endsWith('.sql'));
   for (const name of names.sort()) hash.update(`\n${name}\n`).update(readFileSync(join(directory, name)));
   return hash.digest('hex');

@@ -3,12 +3,12 @@ import type { D1Database, D1DatabaseSession, D1PreparedStatement } from '@cloudf
 import { databaseError } from './errors';
 
 /**
- * What Drizzle uses of a D1 binding, with every query and batch in a session of its own that begins at the primary: "All
+ * The part of a D1 binding that Drizzle uses, with every query and batch in a session of its own that begins at the primary: "All
  * queries" of a `first-primary` session are sequentially consistent, but only "the first query" is routed to the primary
  * (https://developers.cloudflare.com/d1/best-practices/read-replication/); a later one may be served by a replica that
  * lags behind what other requests have changed since.
  *
- * Every error is told as what it is: `DatabaseUnavailable`, `ConstraintViolation` or `StatementMistake`.
+ * Every error is thrown as `DatabaseUnavailable`, `ConstraintViolation` or `StatementMistake`.
  */
 export function primaryOf(binding: D1Database): D1Database {
   const begin = () => binding.withSession('first-primary');
@@ -23,6 +23,7 @@ export function primaryOf(binding: D1Database): D1Database {
         statements.map(({ sql }) => sql),
       ),
   };
+  // Drizzle uses these two methods of the binding, and no other.
   return primary as unknown as D1Database;
 }
 

@@ -1,0 +1,220 @@
+import { randomUUID } from 'node:crypto';
+import { getTableColumns, getTableName, gte, is } from 'drizzle-orm';
+import { PgTable } from 'drizzle-orm/pg-core';
+import { Client } from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+
+import { DatabaseUnavailable, createDatabase } from '../../../src/db/client';
+import type { Binding } from '../../../src/db/client';
+import * as schema from '../../../src/db/schema';
+import { startGateway } from '../../../src/gateway/gateway.ts';
+import { chunks } from '../../../src/util/chunks';
+import { UNLIMITED, startApp } from '../../support/app.ts';
+import type { RunningApp } from '../../support/app.ts';
+import { bundleWorker } from '../../support/buildWorker.ts';
+import { clientOf, newcomer } from '../../support/client.ts';
+import { operations } from '../../support/contract/contract.ts';
+import type { Documented } from '../../support/contract/contract.ts';
+import { MOST_SESSIONS, contention } from '../../support/database/contention.ts';
+import { databaseContract } from '../../support/database/contract.ts';
+import { expectTokens, login, wholeFlow } from '../../support/flow.ts';
+import { startMailbox } from '../../support/mailbox.ts';
+import type { Mailbox } from '../../support/mailbox.ts';
+import { POSTGRES_MISSING, execute, hasPostgres, startPostgres } from '../../support/postgres.ts';
+import type { PostgresProcess } from '../../support/postgres.ts';
+import { freePort } from '../../support/redisServers.ts';
+import { VALID } from '../contract/requests.ts';
+import { senderTo } from '../contract/world.ts';
+import type { World } from '../contract/world.ts';
+import type { Account, SignedIn } from '../faults/scene.ts';
+
+const { outbox, users } = schema;
+const TOKEN = 'postgres-token';
+
+/** This file's types are those of D1, its engine is the other one. */
+const databaseAt = (connectionString: string) =>
+  createDatabase({ connectionString } as unknown as Binding, { deadlineMs: 20_000 });
+
+describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: ${POSTGRES_MISSING}`}`, () => {
+  let postgres: PostgresProcess;
+  let gateway: Awaited<ReturnType<typeof startGateway>>;
+  let mailbox: Mailbox;
+  let app: RunningApp;
+  let url: string;
+  let removeBundle: () => Promise<void>;
+
+  beforeAll(async () => {
+    const [server, bundle] = await Promise.all([startPostgres(), bundleWorker('postgres')]);
+    [postgres, removeBundle] = [server, bundle.remove];
+    [url, gateway, mailbox] = await Promise.all([
+      postgres.database(),
+      startGateway({ token: TOKEN, port: 0 }),
+      startMailbox(),
+    ]);
+    app = await startApp({
+      bundle: bundle.path,
+      redis: { url: gateway.url, token: TOKEN },
+      settings: { ...UNLIMITED, KEY_PREFIX: 'app', SESSIONS_PER_USER: String(MOST_SESSIONS) },
+      isolates: 2,
+      email: mailbox,
+      postgres: url,
+    });
+  });
+  afterAll(async () => {
+    await app[Symbol.asyncDispose]();
+    await gateway[Symbol.asyncDispose]();
+    await mailbox[Symbol.asyncDispose]();
+    await postgres.stop();
+    await removeBundle();
+  });
+
+  describe('as a database', () => {
+    let own: string;
+    const opened: ReturnType<typeof createDatabase>[] = [];
+    /** As a request has it. */
+    const open = () => {
+      const database = databaseAt(own);
+      opened.push(database);
+      return database;
+    };
+    beforeAll(async () => {
+      own = await postgres.database();
+    });
+    afterAll(() => {
+      for (const database of opened) database.close();
+    });
+
+    databaseContract(open);
+
+    test('a batch that must see all numbers waits for those that were given and are not committed', async () => {
+      const writer = new Client({ connectionString: own });
+      await writer.connect();
+      await writer.query('begin');
+      const { rows } = await writer.query<{ seq: string }>(
+        `insert into outbox (id, message, due_at_ms, created_at_ms, expires_at_ms) values ('open', '{}', 0, 1, 2) returning seq`,
+      );
+      const given = Number(rows[0]!.seq);
+      const later = { id: 'later', message: '{}', dueAtMs: 0, createdAtMs: 1, expiresAtMs: 2 };
+      const database = open();
+      await database.batch((db) => [db.insert(outbox).values(later)]);
+      let isSeen = false;
+      const seen = database
+        .batch((db) => [db.select({ seq: outbox.seq }).from(outbox).where(gte(outbox.seq, given))], { settled: outbox })
+        .then(([found]) => {
+          isSeen = true;
+          return found.map(({ seq }) => seq);
+        });
+      // Until the lock is asked for.
+      const waiting = `select 1 from pg_locks where not granted and relation = 'outbox'::regclass`;
+      await expect.poll(() => execute(own, waiting)).toHaveLength(1);
+      expect(isSeen).toBe(false);
+      await writer.query('commit');
+      await writer.end();
+      expect(await seen).toEqual([given, given + 1]);
+    });
+
+    test('the migrations make the tables of the schema, whose texts compare byte by byte', async () => {
+      const rows = await execute(
+        own,
+        `select table_name as "table", column_name as "name", data_type as "type", is_nullable = 'YES' as "isNullable",
+           collation_name as "collation" from information_schema.columns where table_schema = 'public'`,
+      );
+      const tables = Object.values(schema).filter((value) => is(value, PgTable));
+      expect(tables.length).toBeGreaterThan(10);
+      for (const made of tables) {
+        const table = getTableName(made);
+        // A view, whose columns may all be null.
+        const isView = table === 'counters';
+        const expected = Object.values(getTableColumns(made)).map((column) => ({
+          table,
+          name: column.name,
+          type: column.dataType === 'string' ? 'text' : 'bigint',
+          isNullable: isView || !column.notNull,
+          collation: column.dataType === 'string' && !isView ? 'C' : null,
+        }));
+        const found = rows.filter((row) => row['table'] === table);
+        expect(found).toHaveLength(expected.length);
+        expect(found).toEqual(expect.arrayContaining(expected));
+      }
+    });
+
+    test('a cache of queries on the way to it is found', async () => {
+      const cached = await postgres.database();
+      await execute(cached, 'drop view "clock"');
+      await execute(cached, 'create table "clock" as select 1::bigint as "now"');
+      const database = databaseAt(cached);
+      expect(await database.check()).toContain('--caching-disabled');
+    });
+
+    test('a server that is not there is an outage', async () => {
+      const nowhere = `postgres://postgres:postgres@127.0.0.1:${await freePort()}/app`;
+      const database = databaseAt(nowhere);
+      for (const work of [
+        database.run((db) => db.select({ id: users.id }).from(users)),
+        database.batch((db) => [db.select().from(users)]),
+      ]) {
+        await expect(work).rejects.toBeInstanceOf(DatabaseUnavailable);
+      }
+    });
+  });
+
+  describe('behind the Worker', () => {
+    test("serves a client's whole life", async () => {
+      await wholeFlow(app, () => app.scheduled());
+      expect(app.logs.join('\n')).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ/);
+    });
+
+    test('serves every operation of the contract, with an Idempotency-Key', async () => {
+      const call = clientOf(app.url);
+      const newUser = async (): Promise<Account & SignedIn> => {
+        const person = newcomer();
+        const answer = await call('POST', '/v1/auth/register', { body: person });
+        const { access, refresh } = expectTokens(answer, 201);
+        const { id } = answer.body.user as { id: string };
+        const { items } = (await call('GET', '/v1/sessions', { token: access })).body as { items: { id: string }[] };
+        return { ...person, id, userId: id, access, refresh, sessionId: items[0]!.id };
+      };
+      const admin = await newUser();
+      await app.sql(`update users set role = 'admin' where id = '${admin.id}'`);
+      Object.assign(admin, expectTokens(await login(call, admin), 200));
+      // As much of a world as the requests need.
+      const engine = (...command: string[]) =>
+        fetch(gateway.url, {
+          method: 'POST',
+          headers: { Authorization: `Bearer ${TOKEN}` },
+          body: JSON.stringify(command),
+        });
+      const world = { scene: { call, app, redis: { engine } }, mailbox, admin, newUser } as unknown as World;
+      const { send, faults } = senderTo(app.url);
+      const refused: string[] = [];
+      const isAdmins = ({ operation }: Documented) =>
+        operation.responses['403']?.content?.['application/problem+json']?.examples?.['FORBIDDEN'] !== undefined;
+      const serve = async (target: Documented) => {
+        const caller = isAdmins(target) ? admin : await newUser();
+        const request = (await VALID[target.name]?.(world, caller)) ?? { token: caller.access };
+        const { status, body } = await send(target, {
+          ...request,
+          headers: { 'Idempotency-Key': `"${randomUUID()}"` },
+        });
+        if (status >= 400) refused.push(`${target.name}: ${status} ${JSON.stringify(body)}`);
+      };
+      // Mostly they wait for mails.
+      for (const some of chunks(operations, 8)) await Promise.all(some.map(serve));
+      expect(refused).toEqual([]);
+      expect(faults).toEqual([]);
+    });
+
+    test('is ready, and says so', async () => {
+      const { status, body } = await clientOf(app.url)('GET', '/ready');
+      expect(status).toBe(200);
+      expect(body).toMatchObject({ status: 'ready', dependencies: { database: { status: 'up' } } });
+    });
+
+    contention(() => ({ app, mailbox }));
+
+    test('no connection outlives its request', async () => {
+      const open = `select count(*)::int as n from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`;
+      await expect.poll(async () => (await execute(url, open))[0]!['n'], { timeout: 10_000 }).toBe(0);
+    });
+  });
+});

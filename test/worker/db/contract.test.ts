@@ -1,0 +1,12 @@
+import { env } from 'cloudflare:workers';
+import { afterAll } from 'vitest';
+
+import { createDatabase } from '../../../src/db/client';
+import { databaseContract } from '../../support/database/contract';
+
+databaseContract(() => createDatabase(env.DB, { deadlineMs: 20_000 }));
+
+// Other files list their own.
+afterAll(() =>
+  env.DB.batch(['users', 'sessions', 'outbox', 'audit'].map((table) => env.DB.prepare(`delete from ${table}`))),
+);
