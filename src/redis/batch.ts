@@ -25,7 +25,7 @@ interface Slot {
  * const [name, visits] = await Promise.all([batch.send('GET', key), batch.send('INCR', counter)]); // one HTTP request
  */
 export interface RedisBatch {
-  /** Gives the request another deadline for the Redis work that it has yet to do (auth routes have a longer one). */
+  /** Gives the request another deadline for its further Redis work (auth routes have a longer one). */
   setDeadline(deadlineMs: number): void;
   /** @throws {RedisUnavailable | RedisReplyError} */
   send(...command: Command): Promise<RedisValue>;

@@ -16,6 +16,8 @@ export interface BreakerOptions {
   provenAfter?: number;
   /** Told when it opens and closes, and of the first success. @default what `isRedisAvailable()` reads */
   onAvailable?: (available: boolean) => void;
+  /** Told of each change. */
+  onState?: (state: BreakerState) => void;
   now?: () => number;
   random?: () => number;
 }
@@ -40,21 +42,32 @@ export interface Breaker {
    */
   record(ok: boolean, ticket: number): void;
   /** A number for exactly one caller when a probe is due: that caller reports with it. */
-  claimProbe(): number | undefined;
+  takeProbe(): number | undefined;
   /** A probe that was taken for lost reports in vain. */
   probed(probe: number, ok: boolean): void;
   /**
    * `true` for one caller, after a call has succeeded that followed a failed one: Redis may have missed messages
    * meanwhile, or have lost its last writes, although the breaker did not open.
    */
-  claimLook(): boolean;
+  takeLook(): boolean;
   /** The look that was claimed has failed: another one, some seconds later. */
   lookFailed(): void;
+  /**
+   * This isolate has made a change that Redis has not been told: until a probe succeeds, the wait before the next one stays
+   * short, whatever came before.
+   */
+  owe(): void;
+  /** `true` for one caller at a time while something is owed: that caller waits until a probe is due, for {@link WATCH_MS}. */
+  takeWatch(): boolean;
 }
 
 const BUCKETS = 10;
 /** Looks are at least this far apart, in milliseconds. */
 const LOOK_MS = 2_000;
+/** The longest wait between probes while something is owed, in milliseconds, before jitter. */
+const OWED_PROBE_MS = 4_000;
+/** How long one request waits for the next probe: longer than the wait between two. */
+export const WATCH_MS = 8_000;
 
 export function createBreaker({
   windowMs,
@@ -65,6 +78,7 @@ export function createBreaker({
   probeLostMs = 30_000,
   provenAfter = minCalls,
   onAvailable = setRedisAvailable,
+  onState,
   now = Date.now,
   random = Math.random,
 }: BreakerOptions): Breaker {
@@ -93,13 +107,22 @@ export function createBreaker({
   let lookDue = false;
   let lookAtMs = 0;
 
+  let owed = false;
+  let watchedUntilMs = 0;
+  const waitMs = () => (owed ? Math.min(backoffMs, OWED_PROBE_MS) : backoffMs);
+
   const schedule = () => {
     // Jitter of a quarter either way keeps the isolates of a colo from probing in step.
-    probeAtMs = now() + backoffMs * (0.75 + random() * 0.5);
+    probeAtMs = now() + waitMs() * (0.75 + random() * 0.5);
+  };
+
+  const enter = (next: BreakerState) => {
+    state = next;
+    onState?.(next);
   };
 
   const open = () => {
-    state = 'open';
+    enter('open');
     setAvailable(false);
     schedule();
   };
@@ -148,11 +171,11 @@ export function createBreaker({
       if (unproven > 0) backOff();
       open();
     },
-    claimProbe() {
+    takeProbe() {
       const at = now();
       const due = (state === 'open' && at >= probeAtMs) || (state === 'half-open' && at >= probeLostAtMs);
       if (!due) return undefined;
-      state = 'half-open';
+      if (state !== 'half-open') enter('half-open');
       probeLostAtMs = at + probeLostMs;
       probes += 1;
       return probes;
@@ -160,19 +183,20 @@ export function createBreaker({
     probed(probe, ok) {
       if (state !== 'half-open' || probe !== probes) return;
       if (ok) {
-        state = 'closed';
+        enter('closed');
         closings += 1;
         unproven = provenAfter;
         for (const bucket of buckets) bucket.stamp = -1;
         failedBefore = false;
         lookDue = false;
+        owed = false;
         setAvailable(true);
         return;
       }
       backOff();
       open();
     },
-    claimLook() {
+    takeLook() {
       if (!lookDue || state !== 'closed' || now() < lookAtMs) return false;
       lookDue = false;
       lookAtMs = now() + LOOK_MS;
@@ -180,6 +204,16 @@ export function createBreaker({
     },
     lookFailed() {
       lookDue = true;
+    },
+    owe() {
+      if (owed) return;
+      owed = true;
+      if (state === 'open' && probeAtMs > now() + waitMs()) schedule();
+    },
+    takeWatch() {
+      if (!owed || state === 'closed' || now() < watchedUntilMs) return false;
+      watchedUntilMs = now() + WATCH_MS;
+      return true;
     },
   };
 }

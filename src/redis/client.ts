@@ -24,7 +24,7 @@ export interface RedisClient {
   /**
    * Sends the commands as one pipeline: one HTTP request, executed in order.
    *
-   * @throws {RedisUnavailable} when there is no usable answer to the request as a whole
+   * @throws {RedisUnavailable} when there is no usable response to the request as a whole
    */
   execute(commands: readonly Command[]): Promise<Reply[]>;
 }
@@ -121,7 +121,7 @@ function split(commands: readonly Command[]): (readonly Command[])[] {
   return parts.filter((part) => part.length > 0);
 }
 
-/** Trusts nothing: a proxy's answer or a truncated one must not pass for Redis's. */
+/** Checks every part: a proxy's response, or a truncated one, must not pass for Redis's. */
 function parseReplies(body: unknown, expected: number): Reply[] {
   if (!Array.isArray(body) || body.length !== expected) throw new RedisUnavailable('garbage');
   return body.map((slot: unknown): Reply => {

@@ -1,5 +1,5 @@
 /**
- * Why no reply can be had: `refused` no connection; `timeout` the call was given up; `deadline` this request stopped
+ * Why there is no reply: `refused` no connection; `timeout` the call was given up; `deadline` this request stopped
  * waiting (the call may still succeed); `status` not 2xx; `garbage` not the protocol; `state` the server says that it
  * cannot serve (LOADING, READONLY, …); `shard` the part of a cluster that holds the key cannot serve (CLUSTERDOWN, …);
  * `breaker` not even tried.
@@ -35,13 +35,13 @@ export class RedisUnavailable extends RedisError {
   }
 }
 
-/** Redis answered this command with an error. `code` is the reply's first word, such as `WRONGTYPE`. */
+/** Redis replied to this command with an error. `code` is the reply's first word, such as `WRONGTYPE`. */
 export class RedisReplyError extends RedisError {
   override readonly name = 'RedisReplyError';
   readonly code: string;
 
   constructor(code: string) {
-    super(`Redis answered ${code}`);
+    super(`Redis replied ${code}`);
     this.code = code;
   }
 }

@@ -1,7 +1,7 @@
 import { createHash, createHmac } from 'node:crypto';
 
 import { canonicalIdentity } from '../util/identity';
-import { BoundedMap } from './boundedMap';
+import { BoundedMap } from '../util/boundedMap';
 import { hashTagOf } from './slots';
 
 /** The app's namespaces. Calls accept any string; these are the ones that it uses itself. */
@@ -46,7 +46,10 @@ export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: numb
   /** Callers come back: their digests are remembered, as long as the isolate lives. */
   const digests = new BoundedMap<string, string>(2_000);
 
-  /** 128 bits of an HMAC over an identity in its one spelling, for parts of keys that are personal: without the secret, no list of addresses gives them away. */
+  /**
+   * 128 bits of an HMAC over an identity in its one spelling, for parts of keys that are personal: without the secret, no list
+   * of addresses gives them away.
+   */
   function concealed(text: string): string {
     let made = digests.get(text);
     if (made === undefined) {
@@ -79,17 +82,31 @@ export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: numb
     /** String, one a policy and identity. The identity is hashed: it may be an address. */
     rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${concealed(identity)}}`,
 
+    /** Hash: the numbers that administrators have set, and their version. */
+    limitOverrides: `${prefix}:ratelimit:{overrides}`,
+    /** Parts of the database's own keys: an account by its e-mail address, and a client's address. */
+    account: (email: string) => concealed(`account:${email}`),
+    origin: (address: string) => concealed(`address:${address}`),
+
     /** String: who holds a lock, with its fence; hash: the last fence; string, one a holder: it has left. In one slot. */
     lock: (name: string) => `${prefix}:lock:{${name}}`,
     lockFence: (name: string) => `${prefix}:lock:{${name}}:fence`,
     lockLeft: (name: string, holder: string) => `${prefix}:lock:{${name}}:left:${holder}`,
 
-    /** Hash, one a job: how far its run has come, and the fence of whoever wrote it. */
+    /** String: the request that has an idempotency key, and whether it was executed. The name is a hash already. */
+    idempotency: (name: string) => `${prefix}:idempotency:{${name}}`,
+
+    /** Hash, one a job: the progress of its run, and the fence of the lock's holder that wrote it. */
     warming: (job: string) => `${prefix}:cache:warming:{${job}}`,
 
-    /** String: the cached user, in one slot with the user's nonce. */
+    /** Hashes in one slot: what all isolates have counted; steps of 10 s and of a minute, some to a key. */
+    metrics: `${prefix}:metrics:{all}:totals`,
+    metricsSteps: (stepMs: number, chunk: number) => `${prefix}:metrics:{all}:${stepMs / 1_000}s:${chunk}`,
+
+    /** String: the cached user, in one slot with the user's tag version. */
     user: (userId: string) => `${prefix}:user:{${userId}}`,
-    userNonce: (userId: string) => `${prefix}:user:{${userId}}:nonce`,
+    /** String: the tag version of everything that is cached of a user. It is called nonce in Redis, as in releases before. */
+    userVersion: (userId: string) => `${prefix}:user:{${userId}}:nonce`,
 
     /** String: one cached query of a user's data, likewise. */
     userEntry: (namespace: string, userId: string, hash: string) => `${prefix}:user:{${userId}}:${namespace}:${hash}`,
@@ -97,9 +114,9 @@ export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: numb
     /** String: one cached query. */
     cacheEntry: (namespace: string, hash: string) => `${prefix}:cache:${namespace}:{${hash}}`,
     /** String: made once, and gone only after a flush (or its TTL). */
-    cacheMark: `${prefix}:cache:{mark}`,
-    namespaceNonce: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
-    tagNonce: (tag: string) => `${prefix}:cache:tag:${createHash('sha256').update(tag).digest('base64url')}`,
+    flushSentinel: `${prefix}:cache:{mark}`,
+    namespaceVersion: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
+    tagVersion: (tag: string) => `${prefix}:cache:tag:${createHash('sha256').update(tag).digest('base64url')}`,
   };
 }
 

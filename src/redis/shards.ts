@@ -1,3 +1,4 @@
+import { within } from '../util/within';
 import { createBreaker } from './breaker';
 import type { Breaker, BreakerOptions } from './breaker';
 import type { Command, RedisClient, Reply } from './client';
@@ -25,12 +26,12 @@ export type Score = boolean | undefined;
 export interface Judgement {
   /** Those that may be trusted; in place of the others, why not. */
   replies: Reply[];
-  /** A promise while Redis is asked what it is. */
+  /** A promise while the topology is being asked for. */
   score: Score | Promise<Score>;
 }
 
 /**
- * What an isolate knows of the servers behind the one address that it calls.
+ * An isolate's knowledge of the servers behind the one address that it calls.
  *
  * An error of a server's state (READONLY, LOADING, OOM …) discredits all that this server said: it may have missed
  * revocations. On a single server that is the whole pipeline. On a cluster it is one shard, and each shard has a breaker
@@ -43,7 +44,11 @@ export interface Shards {
   readonly outCount: number;
   judge(commands: readonly Command[], replies: Reply[]): Judgement;
   /** For exactly one caller, when a shard that is out is due to be tried: that caller reports. */
-  claimProbe(): ShardProbe | undefined;
+  takeProbe(): ShardProbe | undefined;
+  /** As {@link Breaker.owe}, for all shards that are out: which of them holds a message's keys does not matter. */
+  owe(): void;
+  /** As {@link Breaker.takeWatch}, for each of them. */
+  takeWatch(): boolean;
 }
 
 /** For a probe: asks the shards that are out as well, and learns from their replies. */
@@ -52,7 +57,9 @@ export function ungated(shards: Shards): Shards {
     isOut: () => false,
     outCount: 0,
     judge: (commands, replies) => shards.judge(commands, replies),
-    claimProbe: () => undefined,
+    takeProbe: () => undefined,
+    owe: () => undefined,
+    takeWatch: () => false,
   };
 }
 
@@ -70,7 +77,8 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
   const failed = new Map<string, { breaker: Breaker; key: string }>();
   let topology: Topology | 'single' | undefined;
   let askedAtMs = -Infinity;
-  let asking: Promise<void> = Promise.resolve();
+  /** Weakly: requests wait for it, and it never settles when the request that asks has died. */
+  let asking: WeakRef<Promise<void>> | undefined;
 
   /** The shards that a command's keys belong to. Where shards are not known, each slot counts as one. */
   function shardsOf(command: Command): string[] {
@@ -100,21 +108,19 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
   function learn(): Promise<void> {
     if (now() - askedAtMs >= TOPOLOGY_MS) {
       askedAtMs = now();
-      asking = askTopology(client).then(
-        (found) => {
-          topology = found;
-        },
-        (error: unknown) => {
-          if (!(error instanceof RedisUnavailable)) throw error;
-        },
+      asking = new WeakRef(
+        askTopology(client).then(
+          (found) => {
+            topology = found;
+          },
+          (error: unknown) => {
+            if (!(error instanceof RedisUnavailable)) throw error;
+          },
+        ),
       );
     }
-    let timer: ReturnType<typeof setTimeout> | undefined;
     // The request that asks may die, and its promise then never settles.
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, LEARN_MS);
-    });
-    return Promise.race([asking, late]).finally(() => clearTimeout(timer));
+    return within(asking?.deref() ?? Promise.resolve(), LEARN_MS, () => undefined);
   }
 
   /** What the servers said, without what servers said that are discredited. */
@@ -180,13 +186,17 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
       if (known !== 'asked' && now() - askedAtMs < TOPOLOGY_MS) return { replies: kept, score: known };
       return { replies: kept, score: learn().then(() => (known === 'asked' ? score(commands, replies) : known)) };
     },
-    claimProbe() {
+    takeProbe() {
       for (const { breaker, key } of failed.values()) {
-        const probe = breaker.claimProbe();
+        const probe = breaker.takeProbe();
         if (probe !== undefined) return { key, report: (ok) => breaker.probed(probe, ok) };
       }
       return undefined;
     },
+    owe() {
+      for (const { breaker } of failed.values()) if (breaker.state !== 'closed') breaker.owe();
+    },
+    takeWatch: () => [...failed.values()].some(({ breaker }) => breaker.takeWatch()),
   };
 }
 

@@ -1,4 +1,5 @@
-import { afterFree, blockedMs } from './busy';
+import { afterFree, blockedMs } from '../util/busy';
+import type { InSpan } from '../util/spans';
 import type { Breaker } from './breaker';
 import type { Command, RedisClient, Reply } from './client';
 import { RedisUnavailable } from './errors';
@@ -12,11 +13,23 @@ export interface TripOptions {
   shards?: Shards;
   /** Keeps a call alive after the response. */
   waitUntil: (promise: Promise<unknown>) => void;
+  /** Told of each call: how long it took, the reason of its failure (`''`: none), and how many commands it had. */
+  observe?: TripObserver | undefined;
+  /** `undefined`: the request is not traced. */
+  inSpan?: InSpan | undefined;
+  /** Where calls that the request waits for are counted. */
+  counts?: TripCounts | undefined;
   /** What this request may wait for Redis in all, in milliseconds. */
   deadlineMs: number;
   /** When a call that the request no longer waits for is given up, in milliseconds. */
   callTimeoutMs: number;
   now?: () => number;
+}
+
+export type TripObserver = (durationMs: number, error: string, commands: number) => void;
+
+export interface TripCounts {
+  blocking: number;
 }
 
 /**
@@ -65,21 +78,22 @@ export class Trips {
     const leftMs = this.#leftMs();
     if (this.#waits === 0) this.#beginWaiting();
     this.#waits += 1;
+    if (this.#options.counts !== undefined) this.#options.counts.blocking += 1;
     const { outcome, giveUpAfter } = this.#start(commands);
-    let cancel = () => {};
-    const deadline = new Promise<never>((_, reject) => {
-      cancel = afterFree(
-        leftMs,
-        () => {
-          reject(new RedisUnavailable('deadline'));
-          giveUpAfter(this.#options.callTimeoutMs - leftMs);
-        },
-        this.#now,
-      );
-    });
     this.#options.waitUntil(outcome.catch(() => undefined));
+    let cancel = () => {};
     try {
-      return await Promise.race([outcome, deadline]);
+      return await new Promise<Reply[]>((resolve, reject) => {
+        cancel = afterFree(
+          leftMs,
+          () => {
+            reject(new RedisUnavailable('deadline'));
+            giveUpAfter(this.#options.callTimeoutMs - leftMs);
+          },
+          this.#now,
+        );
+        outcome.then(resolve, reject);
+      });
     } finally {
       cancel();
       this.#remainingMs = this.#leftMs();
@@ -107,9 +121,9 @@ export class Trips {
   }
 
   /**
-   * Starts a call without the commands of shards that are out, and scores its outcome. What is given up is not aborted:
-   * the runtime does that when the request's last promise has settled, and a signal for every call would cost more than
-   * all that it could save.
+   * Starts a call without the commands of shards that are out, and scores its outcome. A call that is given up is not
+   * aborted: the runtime does that when the request's last promise has settled, and a signal for every call would cost more than
+   * it could save.
    */
   #start(commands: readonly Command[]): { outcome: Promise<Reply[]>; giveUpAfter: (ms: number) => void } {
     const shards = this.#shards;
@@ -129,37 +143,57 @@ export class Trips {
 
   /** The one place where a call is made. */
   #call(commands: readonly Command[]): { outcome: Promise<Reply[]>; giveUpAfter: (ms: number) => void } {
-    const { client, breaker, waitUntil } = this.#options;
+    const { client, breaker, waitUntil, observe, inSpan } = this.#options;
     const ticket = breaker.ticket();
-    let giveUp: (error: RedisUnavailable) => void = () => {};
+    const startedMs = this.#now();
     let cancel = () => {};
-    const givenUp = new Promise<never>((_, reject) => {
-      giveUp = reject;
-    });
+    let giveUp: (error: RedisUnavailable) => void = () => {};
     const record = (score: boolean | undefined) => {
       if (score !== undefined) breaker.record(score, ticket);
     };
-    const attempt = async () => {
-      try {
-        const received = await Promise.race([client.execute(commands), givenUp]);
-        const { replies, score } = this.#shards.judge(commands, received);
-        if (score instanceof Promise) waitUntil(score.then(record));
-        else record(score);
-        return replies;
-      } catch (error) {
-        record(false);
-        throw error;
-      } finally {
+    const received = new Promise<Reply[]>((resolve, reject) => {
+      giveUp = reject;
+      const replies =
+        inSpan === undefined
+          ? client.execute(commands)
+          : inSpan('redis PIPELINE', { ...REDIS_SPAN, 'db.operation.batch.size': commands.length }, () =>
+              client.execute(commands),
+            );
+      replies.then(resolve, reject);
+    });
+    const outcome = received.then(
+      (replies) => {
         cancel();
-      }
-    };
+        const judged = this.#shards.judge(commands, replies);
+        if (judged.score instanceof Promise) waitUntil(judged.score.then(record));
+        else record(judged.score);
+        observe?.(this.#now() - startedMs, judged.score === true ? '' : failureOf(replies), commands.length);
+        return judged.replies;
+      },
+      (error: unknown) => {
+        cancel();
+        record(false);
+        observe?.(this.#now() - startedMs, reasonOf(error), commands.length);
+        throw error;
+      },
+    );
     return {
-      outcome: attempt(),
+      outcome,
       giveUpAfter: (ms) => {
         cancel = afterFree(Math.max(1, ms), () => giveUp(new RedisUnavailable('timeout')), this.#now);
       },
     };
   }
 }
+
+const REDIS_SPAN = { 'db.system.name': 'redis', 'db.operation.name': 'PIPELINE' };
+
+/** Why servers could not serve some of the commands. */
+function failureOf(replies: readonly Reply[]): string {
+  for (const { error } of replies) if (error instanceof RedisUnavailable) return error.reason;
+  return '';
+}
+
+const reasonOf = (error: unknown) => (error instanceof RedisUnavailable ? error.reason : 'other');
 
 const noCall = () => ({ outcome: Promise.resolve<Reply[]>([]), giveUpAfter: () => undefined });

@@ -34,8 +34,8 @@ const ADDRESS = /(?<=^|\s)address:(\S*)/;
 const ACCOUNT = /(?<=^|\s)account:(.*)$/s;
 
 /**
- * An identity in its one spelling, whoever wrote it: `address:2001:DB8:0:0::1` is `address:2001:db8::/64`, an account is its
- * e-mail address in lower case and NFC. What names no address stays as it is, and is nobody's identity.
+ * An identity in its canonical spelling: `address:2001:DB8:0:0::1` is `address:2001:db8::/64`, an account is its
+ * e-mail address in lower case and NFC. Text that names no address stays as it is, and matches no identity.
  */
 export function canonicalIdentity(identity: string, prefixBits = DEFAULT_PREFIX_BITS): string {
   return identity
@@ -46,7 +46,7 @@ export function canonicalIdentity(identity: string, prefixBits = DEFAULT_PREFIX_
     .replace(ACCOUNT, (_, email: string) => `account:${email.trim().normalize('NFC').toLowerCase()}`);
 }
 
-/** Why an identity can be nobody's: text in place of an address. `undefined` for one that can be somebody's. */
+/** Why an identity can match no client: text in place of an address. `undefined` for a valid one. */
 export function identityFault(identity: string): string | undefined {
   const text = ADDRESS.exec(identity)?.[1];
   if (text === undefined || text === UNKNOWN_ADDRESS || parseNetwork(text) !== undefined) return undefined;
@@ -60,7 +60,7 @@ export type IdentityList = (identity: string, prefixBits: number) => boolean;
  * A list of identities. Networks hold every client in them: `address:203.0.113.0/24`. An IPv6 address stands for its
  * client's whole network, because that is what is counted.
  *
- * @throws {RangeError} for an entry that can be nobody's
+ * @throws {RangeError} for an entry that can match no client
  */
 export function identityList(entries: readonly string[] = []): IdentityList {
   if (entries.length === 0) return () => false;

@@ -17,6 +17,15 @@ export function parseAddress(text: string): Network | undefined {
   return { parts, prefixBits: version === 4 ? 32 : 128 };
 }
 
+/** An address for logs: its network, /24 of IPv4 and /48 of IPv6. `''` for text that is none. */
+export function maskAddress(text: string): string {
+  const found = parseAddress(text);
+  if (found === undefined) return '';
+  const isV4 = found.parts.length === 4;
+  const kept = found.parts.slice(0, 3);
+  return isV4 ? `${kept.join('.')}.0/24` : `${kept.map((part) => part.toString(16)).join(':')}::/48`;
+}
+
 /** An address, or a network in CIDR notation (`2001:db8::/32`, `203.0.113.0/24`); bits behind the prefix do not count. */
 export function parseNetwork(text: string): Network | undefined {
   const [, address = '', bits] = /^([^/]+)(?:\/(0|[1-9]\d{0,2}))?$/.exec(text) ?? [];

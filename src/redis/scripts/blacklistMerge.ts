@@ -5,8 +5,8 @@ import { blacklistPrune } from './blacklistPrune';
  * Tells Redis of revocations. Idempotent and monotone: a value only grows, a field is only added, the TTL only gets
  * longer, so deliveries may repeat and overtake each other.
  *
- * `ep` says that the hash holds all that is denied, so only whoever brings that along may make it. A message that knows
- * the epoch alone says `least`, which raises `ep` where there is one, now or later.
+ * `ep` means that the hash holds every denial, so only a write that includes all denials may create it. A message that knows
+ * only the epoch sets `least`, which raises `ep` where there is one, now or later.
  *
  * KEYS[1] blacklist hash of a user
  * ARGV[1] TTL (ms), longer than any token lives

@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Prolongs a lease that has not ended. One that has ended stays so, even if nobody took the lock since: what this holder
- * relied on is over.
+ * Prolongs a lease that has not ended. One that has ended stays so, even if no other holder took the lock since: this
+ * holder can no longer rely on it.
  *
  * KEYS[1] lock   ARGV[1] holder   ARGV[2] lease from now on (ms); a longer one stays
  * -> 1 extended, 0 lost

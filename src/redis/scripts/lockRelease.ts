@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Frees a lock if this holder has it, and notes that the holder has left: a call of its own that is still on its way
- * (the holder stopped waiting for it) must not take the lock for nobody.
+ * Frees a lock if this holder has it, and notes that the holder has left: an acquisition of this holder that is still in flight
+ * (the holder stopped waiting for it) must not take the lock.
  *
  * KEYS[1] lock   KEYS[2] string, of this holder: it has left   ARGV[1] holder   ARGV[2] for how long late calls are refused (ms)
  * -> 1 freed, 0 it was not this holder's (any more)

@@ -12,7 +12,7 @@ import { rateLimitState } from './rateLimitState';
  *
  * KEYS for each counter its key; a key may occur again
  * ARGV[1] the caller's time (ms), for servers that forbid TIME   ARGV[2] the request's id
- * ARGV[3] how long the charge may be taken back (ms): until then it refuses nobody; 0 when it is final
+ * ARGV[3] how long the charge may be taken back (ms): until then it refuses no other request; 0 when it is final
  * ARGV[4…] for each key: n, ms ahead of now at which it is recorded (the end of a lease), number of limits, and for each
  *          limit: `s` or `g`, W (ms), L, step (ms): times are rounded up to its multiples
  * -> {0 refused | 1 admitted | 2 undecided: it depends on charges that may be taken back,
@@ -85,7 +85,7 @@ if verdict == 1 then
   end
   for key, counter in pairs(counters) do
     if counter.units and not counter.known then
-      counter.ids = counter.ids .. id
+      remember(counter, id)
       if reserveMs > 0 then
         -- What can no longer be taken back is forgotten here, and counts.
         counter.reserved = string.gsub(counter.reserved, '[^,]-:(%d+),', function(till)

@@ -105,8 +105,8 @@ local function giveBack(to, at, units)
 end
 
 local ttl = 1
-local function remember(id)
-  counter.ids = counter.ids .. id
+local function rememberLonger(id)
+  remember(counter, id)
   -- Longer than a call can be on its way.
   ttl = 60000
 end
@@ -128,8 +128,8 @@ for i = arg, #ARGV, 4 do
   local at = time > 0 and time or now + time
   if units == 0 then settleReservation(id)
   elseif id == '' or not knows(counter, id) then
-    if id ~= '' then remember(id) end
-    if of ~= '' and not settleReservation(of) and not knows(counter, of) then remember(of)
+    if id ~= '' then rememberLonger(id) end
+    if of ~= '' and not settleReservation(of) and not knows(counter, of) then rememberLonger(of)
     else
       for _, to in ipairs(limits) do
         if units > 0 then charge(to, math.min(at, now), units) else giveBack(to, at, -units) end

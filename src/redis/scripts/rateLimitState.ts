@@ -23,13 +23,18 @@ end
 local ENTRY = '^(%d*):(%d+),()'
 
 local function read(key, now)
-  local counter = {now = now, ids = '', reserved = '', limits = {}}
+  -- The ids stay where they are, from idsFrom to idsTo of text: copies of them would cost more than the decision.
+  local counter = {now = now, text = '', idsFrom = 1, idsTo = 0, newIds = '', reserved = '', limits = {}}
   local text = redis.call('GET', key)
   if not text then return counter end
-  local time, ids, reserved, from = string.match(text, '^(%d+) ([^ ]*) ([^ \\n]*)\\n()')
+  local time, idsFrom = string.match(text, '^(%d+) ()')
   if not time then return counter end
-  counter.ids, counter.reserved = ids, reserved
-  local span = 0
+  -- Plain searches: a pattern would look at each character of the ids.
+  local lineEnd, idsEnd = string.find(text, '\\n', idsFrom, true), string.find(text, ' ', idsFrom, true)
+  if not lineEnd or not idsEnd or idsEnd > lineEnd then return counter end
+  counter.text, counter.idsFrom, counter.idsTo = text, idsFrom, idsEnd - 1
+  counter.reserved = string.sub(text, idsEnd + 1, lineEnd - 1)
+  local span, from = 0, lineEnd + 1
   while true do
     local kind, W, total, first, last, units, log =
       string.match(text, '^([sg])(%d+) (%d+) (%d+) (%d+) (%d+) ()', from)
@@ -121,15 +126,24 @@ local function append(limit, units, at)
   limit.total = limit.total + units
 end
 
--- Whether a request of this id was charged here.
-local function knows(counter, id)
-  local from = 1
+-- Whether one of the ids that begin at first is this one.
+local function holds(text, first, last, id)
+  local from = first
   while true do
-    local at = string.find(counter.ids, id, from, true)
-    if not at then return false end
-    if at % 6 == 1 then return true end
+    local at = string.find(text, id, from, true)
+    if not at or at > last then return false end
+    if (at - first) % 6 == 0 then return true end
     from = at + 1
   end
+end
+
+-- Whether a request of this id was charged here.
+local function knows(counter, id)
+  return holds(counter.text, counter.idsFrom, counter.idsTo, id) or holds(counter.newIds, 1, #counter.newIds, id)
+end
+
+local function remember(counter, id)
+  counter.newIds = counter.newIds .. id
 end
 
 -- Units of other requests that may still be taken back.
@@ -147,24 +161,25 @@ local function resetMs(limit, now)
 end
 
 local function write(key, counter, atLeastMs)
-  local lines, ttl, most = {}, atLeastMs, 0
-  for _, limit in pairs(counter.limits) do
+  local parts, ttl, most = {string.format('%.0f ', counter.now), '', counter.newIds, ' ', counter.reserved, '\\n'}, atLeastMs, 0
+  for name, limit in pairs(counter.limits) do
     local left = limit.total > 0 and limit.last + limit.W - counter.now or 0
     if limit.kind == 'g' then left = math.max(left, resetMs(limit, counter.now)) end
     -- What another limiter of this name has counted stays as long as it counts.
     if left > 0 then
       ttl, most = math.max(ttl, left), math.max(most, limit.total)
-      local bucket = limit.kind == 'g'
+      local at = #parts
+      parts[at + 1] = name
+      parts[at + 2] = string.format(' %.0f %.0f %.0f %.0f ', limit.total, limit.first, limit.last, limit.units)
+      parts[at + 3] = limit.kind == 'g'
         and string.format('%.0f %.0f %.0f %.0f ', limit.a, limit.debt, limit.before, limit.L) or ''
-      lines[#lines + 1] = string.format('%s%.0f %.0f %.0f %.0f %.0f %s%s\\n', limit.kind, limit.W, limit.total,
-        limit.first, limit.last, limit.units, bucket, limit.log)
+      parts[at + 4], parts[at + 5] = limit.log, '\\n'
     end
   end
   -- Each remembered request has charged a unit; what was settled of late is remembered besides.
-  local keep = 6 * math.min(128, most + 32)
-  local ids = #counter.ids > keep and string.sub(counter.ids, -keep) or counter.ids
-  local text = string.format('%.0f %s %s\\n', counter.now, ids, counter.reserved) .. table.concat(lines)
-  redis.call('SET', key, text, 'PX', ttl)
+  local keep = 6 * math.min(128, most + 32) - #counter.newIds
+  parts[2] = string.sub(counter.text, math.max(counter.idsFrom, counter.idsTo + 1 - keep), counter.idsTo)
+  redis.call('SET', key, table.concat(parts), 'PX', ttl)
 end
 `;
 

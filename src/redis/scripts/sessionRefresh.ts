@@ -5,19 +5,23 @@ import { defineScript } from '../script';
  * epoch ahead of the record means that Redis lost a write, and is adopted.
  *
  * Confirmation by use: presenting the current generation rotates it. Presenting the one before gives the same successor
- * again as long as nobody has shown a token of that successor, and for the grace after somebody did. Anything older is
- * reuse, and ends the session. It says so to whoever asks until `sessionEnd` confirms that the database knows.
+ * again until a token of that successor is presented, and for the grace after that. Anything older is reuse, and ends the
+ * session. The script keeps reporting reuse until `sessionEnd` confirms that the database knows.
+ *
+ * A generation that is issued again ends the access token that it was issued with before: of two clients with the same refresh
+ * token, one is refused. From then on both may continue side by side, so the next rotation ends the newest one as well.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
  * ARGV[1] sid   ARGV[2] generation presented   ARGV[3] epoch of the token   ARGV[4] grace (ms)   ARGV[5] idle TTL (ms)
  * ARGV[6] time to its absolute end (ms)   ARGV[7] its absolute end (ms since the epoch)   ARGV[8] blacklist TTL (ms)
- * -> {'ok', generation, epoch, access version, role}
+ * ARGV[9] jti of the access token that will be issued   ARGV[10] what a token that this ends is denied with
+ * -> {'ok', generation, epoch, access version, role}, and the jti of a token that this has ended
  *    {'stale', access version} the record's role is older than the user's access version: read it from D1
  *    {'unknown'} Redis has lost the record or the user's epoch: ask D1   {'revoked'}   {'reuse'}
  */
 export const sessionRefresh = defineScript(`
 local denied = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1])
-local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'ct', 'ep', 'av', 'ro', 'dead')
+local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'ct', 'ep', 'av', 'ro', 'dead', 'j', 'f')
 if record[7] == 'unrecorded' then return {'reuse'} end
 if denied[3] or record[7] then return {'revoked'} end
 if denied[1] and tonumber(denied[1]) > tonumber(ARGV[3]) then return {'revoked'} end
@@ -36,12 +40,24 @@ local confirmedAt = tonumber(record[3])
 local renewed = tonumber(ARGV[3]) > tonumber(record[4])
 local epoch = math.max(tonumber(record[4]), tonumber(ARGV[3]))
 
+local newest, ended = record[8], nil
+local function supersede()
+  if not newest or newest == '' or newest == ARGV[9] then return end
+  redis.call('HSET', KEYS[2], 'j:' .. newest, ARGV[10])
+  if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[8]) then redis.call('PEXPIRE', KEYS[2], ARGV[8]) end
+  ended = newest
+end
+
 if presented >= current or renewed then
+  if record[9] == record[1] then supersede() end
   if presented > confirmed or renewed then redis.call('HSET', KEYS[1], 'c', presented, 'ct', now) end
   current = presented + 1
   redis.call('HSET', KEYS[1], 'g', current, 'ls', now)
 elseif presented == current - 1 and (confirmed < current or now - confirmedAt <= tonumber(ARGV[4])) then
   redis.call('HSET', KEYS[1], 'ls', now)
+  -- Not where the same call runs a second time.
+  if newest ~= ARGV[9] then redis.call('HSET', KEYS[1], 'f', current) end
+  supersede()
 else
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'dead', 'unrecorded')
@@ -52,6 +68,6 @@ else
 end
 local ttl = math.min(tonumber(ARGV[5]), tonumber(ARGV[6]))
 if redis.call('PTTL', KEYS[1]) < ttl then redis.call('PEXPIRE', KEYS[1], ttl) end
-redis.call('HSET', KEYS[1], 'ep', epoch)
-return {'ok', current, epoch, tonumber(record[5]), record[6]}
+redis.call('HSET', KEYS[1], 'ep', epoch, 'j', ARGV[9])
+return {'ok', current, epoch, tonumber(record[5]), record[6], ended}
 `);

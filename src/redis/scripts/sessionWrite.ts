@@ -13,9 +13,10 @@ import { defineScript } from '../script';
  * ARGV[9] idle TTL (ms)   ARGV[10] time to its absolute end (ms)   ARGV[11] TTL of the blacklist (ms)
  * ARGV[12] 1: the data, and the time that they live, replace what is there; 0: it fills a gap, or comes with a newer access version
  * ARGV[13] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
- * ARGV[14…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
+ * ARGV[14] jti of the newest access token that a refresh has issued with that generation, '' where it is not known
+ * ARGV[15…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
  * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
- * (ms), dead reason, or `unrecorded` for a reuse of which the database may not know yet
+ * (ms), j jti of the newest access token issued with g, f the newest generation that was issued more than once, dead reason, or `unrecorded` for a reuse of which the database may not know yet
  * -> 1 written or already there, 0 refused
  */
 export const sessionWrite = defineScript(`
@@ -24,7 +25,7 @@ local epoch = math.max(tonumber(state[1] or '0'), tonumber(state[4] or '0'), ton
 if state[1] or ARGV[13] == '1' then
   redis.call('HSET', KEYS[2], 'ep', epoch, 'av', math.max(tonumber(state[2] or '0'), tonumber(ARGV[8])))
   if not state[1] then
-    for i = 14, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+    for i = 15, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
   end
   if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[11]) then
     redis.call('PEXPIRE', KEYS[2], ARGV[11])
@@ -36,7 +37,7 @@ if record[3] then return 0 end
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if not record[1] or tonumber(record[1]) < tonumber(ARGV[3]) or tonumber(record[4]) < tonumber(ARGV[5]) then
-  redis.call('HSET', KEYS[1], 'g', ARGV[3], 'c', ARGV[4], 'ct', now)
+  redis.call('HSET', KEYS[1], 'g', ARGV[3], 'c', ARGV[4], 'ct', now, 'j', ARGV[14])
 end
 if not record[1] then redis.call('HSET', KEYS[1], 'ls', now) end
 local versions = tonumber(record[2] or '-1')

@@ -2,7 +2,7 @@ import { describe, expect, test, vi } from 'vitest';
 
 import { createRedisBatch } from '../../../src/redis/batch';
 import { createBreaker } from '../../../src/redis/breaker';
-import { noteBlocked } from '../../../src/redis/busy';
+import { noteBlocked } from '../../../src/util/busy';
 import type { Command, RedisClient, Reply } from '../../../src/redis/client';
 import { RedisReplyError, RedisUnavailable } from '../../../src/redis/errors';
 import { replyError } from '../../../src/redis/replyError';

@@ -1,11 +1,11 @@
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 
-import { isRedisAvailable, redisAvailability } from '../../../src/config/redis';
-import { createBreaker } from '../../../src/redis/breaker';
+import { isRedisAvailable } from '../../../src/config/redis';
+import { WATCH_MS, createBreaker } from '../../../src/redis/breaker';
 
-function breakerAt() {
+function breakerOf(create: typeof createBreaker) {
   const clock = { ms: 1_000_000 };
-  const breaker = createBreaker({
+  const breaker = create({
     windowMs: 10_000,
     minCalls: 10,
     failureRatio: 0.5,
@@ -21,8 +21,14 @@ function breakerAt() {
   return { clock, breaker, record };
 }
 
-// First: the state is the isolate's, and this test's file is the isolate.
-test('before the first response nothing is known, whatever fails', () => {
+const breakerAt = () => breakerOf(createBreaker);
+
+test('before the first response nothing is known, whatever fails', async () => {
+  // Modules of its own, as a new isolate has them: what is known of Redis is the isolate's.
+  vi.resetModules();
+  const { isRedisAvailable, redisAvailability } = await import('../../../src/config/redis');
+  const fresh = await import('../../../src/redis/breaker');
+  const breakerAt = () => breakerOf(fresh.createBreaker);
   const { record } = breakerAt();
   expect([redisAvailability(), isRedisAvailable()]).toEqual(['unknown', false]);
   record(false, 9);
@@ -58,22 +64,22 @@ test('few calls, or old failures, do not open it', () => {
 test('probes one at a time, backs off to the maximum, and closes', () => {
   const { breaker, record, clock } = breakerAt();
   record(false, 10);
-  expect(breaker.claimProbe()).toBeUndefined();
+  expect(breaker.takeProbe()).toBeUndefined();
   const waits: number[] = [];
   for (let probe = 0; probe < 7; probe += 1) {
     const startMs = clock.ms;
-    let number = breaker.claimProbe();
+    let number = breaker.takeProbe();
     while (number === undefined) {
       clock.ms += 100;
-      number = breaker.claimProbe();
+      number = breaker.takeProbe();
     }
-    expect(breaker.claimProbe()).toBeUndefined();
+    expect(breaker.takeProbe()).toBeUndefined();
     waits.push(clock.ms - startMs);
     breaker.probed(number, false);
   }
   expect(waits).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
   clock.ms += 30_000;
-  const last = breaker.claimProbe();
+  const last = breaker.takeProbe();
   expect(last).toBeTypeOf('number');
   // One that was taken for lost reports in vain.
   breaker.probed(1, true);
@@ -88,7 +94,7 @@ test('a call that began before it closed says nothing any more', () => {
   const old = breaker.ticket();
   record(false, 10);
   clock.ms += 1_000;
-  breaker.probed(breaker.claimProbe() ?? 0, true);
+  breaker.probed(breaker.takeProbe() ?? 0, true);
   for (let i = 0; i < 20; i += 1) breaker.record(false, old);
   expect(breaker.state).toBe('closed');
 });
@@ -97,11 +103,11 @@ test('a probe whose request died is somebody else’s after a while', () => {
   const { breaker, record, clock } = breakerAt();
   record(false, 10);
   clock.ms += 1_000;
-  expect(breaker.claimProbe()).toBeTypeOf('number');
+  expect(breaker.takeProbe()).toBeTypeOf('number');
   clock.ms += 29_000;
-  expect(breaker.claimProbe()).toBeUndefined();
+  expect(breaker.takeProbe()).toBeUndefined();
   clock.ms += 1_001;
-  expect(breaker.claimProbe()).toBeTypeOf('number');
+  expect(breaker.takeProbe()).toBeTypeOf('number');
 });
 
 const isOpen = ({ state }: { readonly state: string }) => state === 'open';
@@ -112,7 +118,7 @@ function openings(forMs: number, call: (breaker: ReturnType<typeof createBreaker
   const startMs = clock.ms;
   const opened: number[] = [];
   for (; clock.ms < startMs + forMs; clock.ms += 50) {
-    const probe = breaker.claimProbe();
+    const probe = breaker.takeProbe();
     if (probe !== undefined) breaker.probed(probe, true);
     if (breaker.state !== 'closed') continue;
     call(breaker);
@@ -139,7 +145,7 @@ test('ten successes after a probe make the next wait short again', () => {
   const { breaker, clock, record } = breakerAt();
   const close = () => {
     const startMs = clock.ms;
-    for (let probe = breaker.claimProbe(); ; probe = breaker.claimProbe()) {
+    for (let probe = breaker.takeProbe(); ; probe = breaker.takeProbe()) {
       if (probe !== undefined) {
         breaker.probed(probe, true);
         return clock.ms - startMs;
@@ -157,4 +163,44 @@ test('ten successes after a probe make the next wait short again', () => {
   record(true, 10);
   record(false, 10);
   expect(close()).toBe(1_000);
+});
+
+/** Fails probes until the wait is the longest. */
+function backedOff() {
+  const made = breakerAt();
+  const { clock, breaker, record } = made;
+  record(false, 10);
+  for (let probe = 0; probe < 6; probe += 1) {
+    clock.ms += 30_000;
+    breaker.probed(breaker.takeProbe()!, false);
+  }
+  expect(breaker.takeProbe()).toBeUndefined();
+  return made;
+}
+
+test('while Redis has not been told a change of this isolate, probes are 4 s apart, whatever came before', () => {
+  const { clock, breaker } = backedOff();
+  clock.ms += 5_000;
+  expect(breaker.takeProbe()).toBeUndefined();
+  breaker.owe();
+  for (let probe = 0; probe < 3; probe += 1) {
+    clock.ms += 3_999;
+    expect(breaker.takeProbe()).toBeUndefined();
+    clock.ms += 1;
+    breaker.probed(breaker.takeProbe()!, false);
+  }
+  clock.ms += 4_000;
+  breaker.probed(breaker.takeProbe()!, true);
+  expect(breaker.state).toBe('closed');
+  expect(breaker.takeWatch()).toBe(false);
+});
+
+test('one request at a time waits for the next probe, and only while something is owed', () => {
+  const { clock, breaker } = backedOff();
+  expect(breaker.takeWatch()).toBe(false);
+  breaker.owe();
+  expect([breaker.takeWatch(), breaker.takeWatch()]).toEqual([true, false]);
+  // Its request may have died.
+  clock.ms += WATCH_MS;
+  expect(breaker.takeWatch()).toBe(true);
 });

@@ -10,7 +10,7 @@ import { lockExtend } from '../../../src/redis/scripts/lockExtend';
 import { lockRelease } from '../../../src/redis/scripts/lockRelease';
 import { sessionEnd } from '../../../src/redis/scripts/sessionEnd';
 import { sessionRefresh } from '../../../src/redis/scripts/sessionRefresh';
-import { sessionTouch } from '../../../src/redis/scripts/sessionTouch';
+import { sessionSeen } from '../../../src/redis/scripts/sessionSeen';
 import { sessionWrite } from '../../../src/redis/scripts/sessionWrite';
 import { rateLimit } from '../../../src/redis/scripts/rateLimit';
 import { inRequest } from '../support/request';
@@ -61,12 +61,24 @@ const write = (
     31 * DAY,
     0,
     known,
+    '',
     ...ended,
   ]);
 };
 
-const refresh = (batch: RedisBatch, gen: number, { ep = 1, graceMs = 30_000 } = {}) =>
-  batch.run(sessionRefresh, keys(), ['u.s', gen, ep, graceMs, 7 * DAY, 30 * DAY, Date.now() + 30 * DAY, 31 * DAY]);
+const refresh = (batch: RedisBatch, gen: number, { ep = 1, graceMs = 30_000, jti = 'same' } = {}) =>
+  batch.run(sessionRefresh, keys(), [
+    'u.s',
+    gen,
+    ep,
+    graceMs,
+    7 * DAY,
+    30 * DAY,
+    Date.now() + 30 * DAY,
+    31 * DAY,
+    jti,
+    1_800_000_000_001,
+  ]);
 
 const end = (batch: RedisBatch) =>
   batch.run(sessionEnd, keys(), ['u.s', 'logout', 30 * DAY, Date.now() + 30 * DAY, 31 * DAY]);
@@ -82,7 +94,7 @@ const all: Record<string, Script> = {
   lockRelease,
   sessionEnd,
   sessionRefresh,
-  sessionTouch,
+  sessionSeen,
   sessionWrite,
   rateLimit,
 };
@@ -102,6 +114,23 @@ describe('sessionRefresh', () => {
   );
 
   test(
+    'a generation that is issued again ends the token that it was issued with, and from then on each rotation the newest',
+    withRedis(async (batch) => {
+      const denied = async (jti: string) => batch.send('HGET', blacklist, `j:${jti}`);
+      await write(batch);
+      expect(await refresh(batch, 1, { jti: 'a' })).toEqual(['ok', 2, 1, 1, 'user']);
+      // The same call, run a second time, is no second issue.
+      expect(await refresh(batch, 1, { jti: 'a' })).toEqual(['ok', 2, 1, 1, 'user']);
+      expect(await refresh(batch, 2, { jti: 'b' })).toEqual(['ok', 3, 1, 1, 'user']);
+      expect(await refresh(batch, 2, { jti: 'c' })).toEqual(['ok', 3, 1, 1, 'user', 'b']);
+      expect([await denied('a'), await denied('b'), await denied('c')]).toEqual([null, '1800000000001', null]);
+      expect(await refresh(batch, 3, { jti: 'd' })).toEqual(['ok', 4, 1, 1, 'user', 'c']);
+      expect(await refresh(batch, 4, { jti: 'e' })).toEqual(['ok', 5, 1, 1, 'user']);
+      expect(await denied('d')).toBeNull();
+    }),
+  );
+
+  test(
     'the one before gives the same successor while nobody has shown it, however late',
     withRedis(async (batch) => {
       await write(batch);
@@ -115,7 +144,7 @@ describe('sessionRefresh', () => {
     withRedis(async (batch) => {
       await write(batch);
       await refresh(batch, 1);
-      await batch.run(sessionTouch, [session], [2]);
+      await batch.run(sessionSeen, [session], [2]);
       expect(await refresh(batch, 1)).toEqual(['ok', 2, 1, 1, 'user']);
       expect(await refresh(batch, 1, { graceMs: -1 })).toEqual(['reuse']);
       // The whole family is dead, its newest token too; and as long as the database is not known to know, it is told.
@@ -258,16 +287,16 @@ describe('sessionWrite', () => {
   );
 });
 
-describe('sessionTouch', () => {
+describe('sessionSeen', () => {
   test(
     'confirms and adopts, and raises no dead or lost session',
     withRedis(async (batch) => {
-      expect(await batch.run(sessionTouch, [session], [1])).toBe(0);
+      expect(await batch.run(sessionSeen, [session], [1])).toBe(0);
       await write(batch);
-      expect(await batch.run(sessionTouch, [session], [3])).toBe(1);
+      expect(await batch.run(sessionSeen, [session], [3])).toBe(1);
       expect(await batch.send('HMGET', session, 'g', 'c')).toEqual(['3', '3']);
       await end(batch);
-      expect(await batch.run(sessionTouch, [session], [4])).toBe(0);
+      expect(await batch.run(sessionSeen, [session], [4])).toBe(0);
       expect(await field(batch, 'g')).toBeNull();
     }),
   );

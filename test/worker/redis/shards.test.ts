@@ -196,12 +196,12 @@ describe('a cluster', () => {
     /** @returns how long it took until the shard was due */
     const due = () => {
       const startMs = clock.ms;
-      let probe = shards.claimProbe();
+      let probe = shards.takeProbe();
       while (probe === undefined) {
         clock.ms += 100;
-        probe = shards.claimProbe();
+        probe = shards.takeProbe();
       }
-      expect(shards.claimProbe()).toBeUndefined();
+      expect(shards.takeProbe()).toBeUndefined();
       return { probe, ms: clock.ms - startMs };
     };
     let { probe, ms } = due();

@@ -1,13 +1,13 @@
 import { defineScript } from '../script';
 
 /**
- * Last seen, and confirmation of the generation that an access token carries: whoever shows it has received it, so the
- * refresh token before it is no longer a lost answer's.
+ * Last seen, and confirmation of the generation that an access token carries: a client that presents it has received it, so the
+ * refresh token before it is no longer needed for a retry.
  *
  * KEYS[1] session hash   ARGV[1] generation
  * -> 1 touched, 0 nothing there (Redis lost it, or it is dead)
  */
-export const sessionTouch = defineScript(`
+export const sessionSeen = defineScript(`
 local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'dead')
 if not record[1] or record[3] then return 0 end
 local time = redis.call('TIME')

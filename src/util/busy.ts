@@ -1,6 +1,6 @@
 /**
- * How long this isolate was blocked by computing (a password hash takes a quarter of a second), so that the time is not
- * held against Redis: whoever waits, waits for free time.
+ * How long this isolate was blocked by computing (a password hash takes a quarter of a second), so that this
+ * time does not count against Redis: waits count free time only.
  */
 let totalMs = 0;
 
@@ -9,7 +9,7 @@ export function blockedMs(): number {
   return totalMs;
 }
 
-/** Called by whoever blocked the isolate, once its clock has moved on. */
+/** Called by the code that blocked the isolate, once the clock has moved on. */
 export function noteBlocked(ms: number): void {
   totalMs += Math.max(0, ms);
 }
@@ -18,8 +18,8 @@ export function noteBlocked(ms: number): void {
 const MAX_STRETCH = 5;
 
 /**
- * Calls `fire` after `ms` of free time. A timer that was late must not beat an answer that has already arrived: before
- * it fires the event loop takes in what is there.
+ * Calls `fire` after `ms` of free time. A late timer must not beat a response that has already arrived: before
+ * it fires, the event loop reads what is there.
  *
  * @returns cancels it
  */
@@ -45,7 +45,7 @@ export function afterFree(ms: number, fire: () => void, now: () => number = Date
   };
 }
 
-/** Head and body of a response need a turn of the event loop each, and so does whoever notes what blocked it. */
+/** Head and body of a response need a turn of the event loop each, and so does the code that notes the blocking. */
 async function lookAgain(done: () => boolean): Promise<void> {
   for (let turn = 0; turn < 4 && !done(); turn += 1) {
     await new Promise<void>((resolve) => {

@@ -1,0 +1,17 @@
+import { defineScript } from '../script';
+
+/**
+ * Ends a claim: the request was executed, or it was not and may be tried again.
+ *
+ * KEYS[1] as in `idempotencyClaim`
+ * ARGV[1] fingerprint of the request   ARGV[2] holder   ARGV[3] how long `done` is remembered (ms); 0: not executed
+ * -> 1 written or removed, 0 the claim is another request's
+ */
+export const idempotencyFinish = defineScript(`
+if ARGV[3] ~= '0' then
+  redis.call('SET', KEYS[1], 'done ' .. ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+if redis.call('GET', KEYS[1]) ~= 'running ' .. ARGV[1] .. ' ' .. ARGV[2] then return 0 end
+return redis.call('DEL', KEYS[1])
+`);

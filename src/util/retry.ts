@@ -1,0 +1,29 @@
+export interface RetryOptions {
+  /** Pauses between attempts: one attempt more than there are pauses. */
+  waitsMs: readonly number[];
+  wait?: (ms: number) => Promise<void>;
+  /** Errors that another attempt does not change. */
+  isFinal?: (error: unknown) => boolean;
+}
+
+/** Tries until it works. @throws the last attempt's error */
+export async function retry<T>(
+  work: () => Promise<T>,
+  { waitsMs, wait = sleep, isFinal = () => false }: RetryOptions,
+): Promise<T> {
+  for (const waitMs of waitsMs) {
+    try {
+      return await work();
+    } catch (error) {
+      if (isFinal(error)) throw error;
+      await wait(waitMs);
+    }
+  }
+  return work();
+}
+
+export function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    setTimeout(resolve, ms);
+  });
+}
