@@ -52,6 +52,7 @@ parent.postMessage({ ready: true } satisfies EngineMessage, []);
 async function start(): Promise<void> {
   const { Server, Wasi } = await loadQuietly();
   const server = new Server({ host: '127.0.0.1', port });
+  // The package declares none of the members that the repairs need.
   const internals = server as unknown as Internals;
   reuseDescriptors(internals);
   await boot(internals, Wasi);
@@ -78,6 +79,7 @@ async function loadQuietly(): Promise<{ Server: typeof ValkeyServer; Wasi: typeo
 async function boot(server: Internals, Wasi: typeof WASI): Promise<void> {
   const log = openSync(devNull, 'w');
   const wasi = new Wasi({ version: 'preview1', args: ['valkey-server'], stdout: log });
+  // Its types are the DOM's, which this program does not load.
   const wasm = WebAssembly as unknown as WasmApi;
   const { instance } = await wasm.instantiate(readFileSync(server.wasmPath), {
     wasi_snapshot_preview1: wasi.wasiImport,

@@ -100,6 +100,7 @@ function scan(command: Command, shards: number): Plan | undefined {
   if (shard >= shards) return { parts: [], merge: () => new GatewayError(400, 'ERR invalid cursor') };
   const own = String(cursor / SCAN_BASE);
   return {
+    // `with` forgets that the first element is there.
     parts: [{ command: command.with(1, own) as unknown as Command, to: { shard } }],
     merge: ([reply]) => {
       const [next, keys] = reply as [Buffer, Reply];
