@@ -3,21 +3,26 @@ import { and, eq, sql } from 'drizzle-orm';
 import { describeError, log } from '../config/log';
 import { isUniqueViolation } from '../db/client';
 import type { Database, Statement } from '../db/client';
+import { flag, greatest, jsonObject } from '../db/portable';
 import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError, unavailable } from '../errors';
-import { dropOneTimeTokens } from './oneTime/store';
+import type { LoginAttempts } from './login/attempts';
+import { createReauthentication } from './login/reauthentication';
+import type { FreshToken } from './login/reauthentication';
+import { dropOneTimeTokens, isReserved } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { endOthers } from './session/statements';
+import { authenticatedAt } from './session/refresh';
+import { endOthers, whileOwner } from './session/statements';
 import type { Device, SessionService } from './session.service';
-import type { AccessClaims, TokenPair, TokenService } from './token.service';
+import type { AccessClaims, RefreshGrant, TokenPair, TokenService, TokenSubject } from './token.service';
 import { normalizeEmail, presentUser, userInvalidation } from './user.service';
 import type { User } from './user.service';
 import { searchText } from './user/search';
 import type { BlacklistService } from './blacklist.service';
-import { reportUnknownLogin } from './event.service';
 import type { EventService } from './event.service';
+import type { IdempotencyService } from './idempotency.service';
 import { facade } from './scope';
 
 export interface Registration {
@@ -33,7 +38,7 @@ export interface Credentials {
 
 export type SignedIn = { user: User } & TokenPair;
 
-/** Accounts' way in and out. Everything that it refuses is an `AppError`. */
+/** Registration, login, logout and changes of the password. Refusals are `AppError`s. */
 export interface AuthService {
   /** @throws {AppError} `EMAIL_TAKEN`, or `VALIDATION_FAILED` for a password that {@link PasswordService.check} refuses */
   register(registration: Registration, device: Device): Promise<SignedIn>;
@@ -43,15 +48,38 @@ export interface AuthService {
   refresh(refreshToken: string): Promise<TokenPair>;
   /**
    * Revokes a token (RFC 7009, section 2): with a refresh token its session ends, an access token is refused from now
-   * on. A token that is not ours, or no good any more, is no error: the client has what it wants.
+   * on. An unknown or expired token is no error: the client already has what it wants.
    */
   revoke(token: string): Promise<void>;
   logout(claims: AccessClaims): Promise<void>;
   /** Ends every session of the user. */
   logoutAll(claims: AccessClaims): Promise<void>;
-  /** Ends every other session; this one gets new tokens. @throws {AppError} `PASSWORD_INCORRECT`, `VALIDATION_FAILED` */
+  /**
+   * Proves the password once more in this session, for what `requireFresh()` asks it for.
+   *
+   * @throws {AppError} `PASSWORD_INCORRECT`
+   */
+  reauthenticate(claims: AccessClaims, password: string): Promise<FreshToken>;
+  /**
+   * Ends every other session; this one gets new tokens. A retry with a token from before the change gets tokens of this session
+   * if it names the same next password.
+   *
+   * @throws {AppError} `PASSWORD_INCORRECT`, `VALIDATION_FAILED`; `TOKEN_REVOKED` for a session that has ended
+   */
   changePassword(claims: AccessClaims, current: string, next: string): Promise<TokenPair>;
+  /** Whether this token was outdated by a renewal of its session, and by nothing else. One query. */
+  isRenewed(claims: AccessClaims): Promise<boolean>;
+  /**
+   * Tokens like those that a response had, with the user as they are today. A token of a session that has ended is never
+   * issued again: Redis knows an ended session only until the tokens issued before its end have expired.
+   *
+   * @throws {AppError} `TOKEN_REVOKED` where the session, or the epoch of the tokens, has ended
+   */
+  reissue(issued: IssuedTokens): Promise<SignedIn>;
 }
+
+/** What a response's tokens were made of. */
+export type IssuedTokens = RefreshGrant & TokenSubject;
 
 declare module './scope' {
   interface ServiceMap {
@@ -61,7 +89,7 @@ declare module './scope' {
 
 export const AuthService: AuthService = facade('auth');
 
-/** Each is overtaken only by somebody who ends sessions of this very user at this very moment. */
+/** An attempt fails only if another request ends sessions of the same user at the same moment. */
 const LOGIN_ATTEMPTS = 3;
 
 export interface AuthDeps {
@@ -72,22 +100,31 @@ export interface AuthDeps {
   outbox: OutboxService;
   blacklist: BlacklistService;
   event: EventService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
+  attempts: LoginAttempts;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }
 
 export function createAuthService(deps: AuthDeps): AuthService {
-  const { database, session, token, passwords, outbox, blacklist, event, waitUntil, now } = deps;
+  const { database, session, token, passwords, outbox, blacklist, event, idempotency, attempts, waitUntil, now } = deps;
 
-  const byEmail = async (email: string) => {
-    const [row] = await database.run((db) => db.select().from(users).where(eq(users.email, email)));
-    return row;
+  const reauthentication = createReauthentication(deps);
+
+  /** By an account, or kept for one that may go back to it. */
+  const isTaken = async (email: string) => {
+    const [row] = await database.run((db) =>
+      db
+        .select({ taken: flag(sql`${isAccounts(email)} or ${isReserved(email, now())}`).as('taken') })
+        .from(sql`(select 1) as one`),
+    );
+    return row?.taken === 1;
   };
 
   const taken = () => new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
 
   /**
-   * Begins a session together with `extra`, and answers its tokens; `undefined` when the user's sessions were ended, or
+   * Starts a session together with `extra`, and returns its tokens; `undefined` when the user's sessions were ended, or
    * the account disabled, after `user` was read.
    */
   async function signIn(
@@ -100,18 +137,25 @@ export function createAuthService(deps: AuthDeps): AuthService {
     const { sessionId } = start.grant;
     const happened = event.prepare({ kind, userId: user.id, sessionId }, sessionExists(sessionId));
     let before = 0;
-    const results = await database.batch((db) => {
-      const first = extra(db);
-      before = first.length;
-      return [...first, ...start.statements(db), ...happened.statements(db)];
-    });
+    const results = await idempotency.batch(
+      (db) => {
+        const first = extra(db);
+        before = first.length;
+        return [...first, ...start.statements(db), ...happened.statements(db)];
+      },
+      {
+        when: sessionExists(sessionId),
+        reference: { ...start.grant, ...subjectOf(user, now()) } satisfies IssuedTokens,
+        userId: user.id,
+      },
+    );
     if ((results[before] as unknown[]).length === 0) return undefined;
-    const [tokens, published] = await Promise.all([token.issue(subjectOf(user), start.grant), start.publish()]);
+    const [tokens, published] = await Promise.all([token.issue(subjectOf(user, now()), start.grant), start.publish()]);
     if (published === 'ended') return undefined;
     happened.report();
     if (published === 'current') return { user: presentUser(user), ...tokens };
     const grant = { ...start.grant, epoch: published.epoch };
-    return { user: presentUser(published), ...(await token.issue(subjectOf(published), grant)) };
+    return { user: presentUser(published), ...(await token.issue(subjectOf(published, now()), grant)) };
   }
 
   /** Stores the password as the settings of today want it, unless it was changed meanwhile. */
@@ -132,9 +176,9 @@ export function createAuthService(deps: AuthDeps): AuthService {
   return {
     async register({ email: given, password, name }, device) {
       const email = normalizeEmail(given);
-      passwords.check(password, { email, name }, '/password');
-      // Before the hash, which is dear; the unique index decides.
-      if ((await byEmail(email)) !== undefined) throw taken();
+      await passwords.check(password, { email, name }, '/password');
+      // Checked before the hash, which is expensive; the unique index decides.
+      if (await isTaken(email)) throw taken();
       const at = now();
       const user: UserRow = {
         id: crypto.randomUUID(),
@@ -154,29 +198,35 @@ export function createAuthService(deps: AuthDeps): AuthService {
       let signedIn: SignedIn | undefined;
       try {
         signedIn = await signIn(user, device, 'registered', (db) => [
-          db.insert(users).values(user),
+          db.insert(users).select(newUser(user)),
           ...entry.statements(db),
+          ...attempts.registered(db, user, device.address),
         ]);
       } catch (error) {
         throw isUniqueViolation(error) ? taken() : error;
       }
-      if (signedIn === undefined) throw new Error('a session of a new account did not begin');
-      // Nobody waits for a list to show the newcomer.
+      // The address was reserved meanwhile.
+      if (signedIn === undefined) throw taken();
+      // The response need not wait until lists show the new user.
       waitUntil(entry.deliver());
       return signedIn;
     },
 
     async login({ email, password }, device) {
       for (let attempt = 1; attempt <= LOGIN_ATTEMPTS; attempt += 1) {
-        const user = await byEmail(normalizeEmail(email));
+        const tried = await attempts.begin(normalizeEmail(email), device.address);
+        const { user } = tried;
         const { valid, rehash } = await passwords.verify(user?.passwordHash, password);
         if (user === undefined || !valid) {
-          if (user === undefined) reportUnknownLogin();
+          if (user === undefined) event.unknownLogin();
           else event.note({ kind: 'login-failed', userId: user.id });
+          if (user !== undefined && attempts.isTurningPoint(tried)) {
+            event.note({ kind: 'login-limited', userId: user.id });
+          }
           throw new AppError('INVALID_CREDENTIALS');
         }
         if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
-        const signedIn = await signIn(user, device, 'login');
+        const signedIn = await signIn(user, device, 'login', (db) => attempts.succeeded(db, user.id, device.address));
         // Overtaken by a logout everywhere, a new password or a disabling: what holds now decides.
         if (signedIn === undefined) continue;
         if (rehash) waitUntil(rehashed(user, password));
@@ -189,7 +239,8 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const outcome = await session.refresh(token.readRefresh(refreshToken));
       if (outcome.status === 'revoked') throw new AppError('TOKEN_REVOKED');
       if (outcome.status === 'reuse') throw new AppError('TOKEN_REUSED');
-      const tokens = await token.issue(outcome.subject, outcome.grant);
+      const tokens = await token.issue(outcome.subject, outcome.grant, outcome.tokenId);
+      event.count(outcome.rotated ? 'refresh' : 'refresh-repeated');
       return outcome.rotated ? tokens : { ...tokens, refresh_token: refreshToken };
     },
 
@@ -214,58 +265,84 @@ export function createAuthService(deps: AuthDeps): AuthService {
     async logoutAll({ userId, epoch }) {
       const versions = outbox.prepareVersions(userId);
       const happened = event.prepare({ kind: 'logout-all', userId });
-      const [rows] = await database.batch((db) => [
+      const [rows] = await idempotency.batch((db) => [
         db
           .update(users)
           // Larger than that of the caller's token, too: D1 may have been restored from a backup since.
-          .set({ epoch: sql`max(${users.epoch}, ${epoch}) + 1` })
+          .set({ epoch: sql`${greatest(users.epoch, epoch)} + 1` })
           .where(eq(users.id, userId))
           .returning(),
         endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
+        // What a thief has asked for.
+        dropOneTimeTokens(db, userId, 'email-change', 'deletion'),
         ...versions.statements(db),
         ...happened.statements(db),
       ]);
-      const [user] = rows as UserRow[];
+      const [user] = rows;
       if (user === undefined) return;
       await versions.deliver(user);
       happened.report();
     },
 
-    async changePassword({ userId, sessionId, generation, epoch }, current, next) {
+    reauthenticate: (claims, password) => reauthentication.reauthenticate(claims, password),
+
+    async changePassword(claims, current, next) {
+      const { userId, sessionId, generation, epoch } = claims;
       const found = await session.find(sessionId);
       const user = found?.owner;
       if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
-      passwords.check(next, user, '/newPassword');
-      const { valid } = await passwords.verify(user.passwordHash, current);
-      if (!valid) {
-        // Not a 401: the caller is who they are, and need not log in again.
-        throw new AppError('PASSWORD_INCORRECT', {
-          errors: [{ pointer: '/currentPassword', detail: 'is not the password of this account' }],
-        });
+      const renewed = session.renewedSince(found, claims);
+      if (renewed !== undefined) {
+        // The token was outdated by a change whose response was lost; who knows the new password may have it again. With
+        // such a token nothing is changed.
+        await session.countPassword(sessionId);
+        const { valid } = await passwords.verify(user.passwordHash, next);
+        if (!valid) throw new AppError('TOKEN_REVOKED');
+        await renewed.publish();
+        return token.issue(subjectOf(user, authenticatedAt(found.session)), renewed.grant);
       }
+      await passwords.check(next, user, '/newPassword');
+      await reauthentication.prove(user, sessionId, current, '/currentPassword');
       const passwordHash = await passwords.hash(next);
       const versions = outbox.prepareVersions(userId);
       const renewal = session.prepareRenewal(found, generation);
       // Of two changes at once one is made: the hash, salted, tells whether it is this one.
       const made = eq(users.passwordHash, passwordHash);
       const happened = event.prepare({ kind: 'password-changed', userId, sessionId }, made);
-      const [changed, renewed] = await database.batch((db) => [
-        db
-          .update(users)
-          .set({ passwordHash, epoch: sql`max(${users.epoch}, ${epoch}) + 1`, updatedAtMs: now() })
-          .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
-          .returning(),
-        renewal.statement(db, made),
-        endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now(), when: made }),
-        dropOneTimeTokens(db, userId, 'recovery'),
-        ...versions.statements(db),
-        ...happened.statements(db),
-      ]);
-      const [owner] = changed as UserRow[];
+      const { expiresAtMs, generation: nextGeneration } = renewal.grant(user);
+      // The epoch is the database's to say.
+      const issued = jsonObject({
+        sessionId,
+        generation: nextGeneration,
+        expiresAtMs,
+        epoch: users.epoch,
+        userId: users.id,
+        role: users.role,
+        accessVersion: users.accessVersion,
+        authenticatedAtMs: now(),
+      });
+      const reference = sql<string>`(select ${issued} from ${users} where ${users.id} = ${userId})`;
+      const [changed, continued] = await idempotency.batch(
+        (db) => [
+          db
+            .update(users)
+            .set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + 1`, updatedAtMs: now() })
+            .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
+            .returning(),
+          renewal.statement(db, made),
+          endOthers(db, { userId, except: sessionId, reason: 'password', atMs: now(), when: made }),
+          dropOneTimeTokens(db, userId, 'recovery', 'email-change', 'deletion'),
+          ...versions.statements(db),
+          ...happened.statements(db),
+          ...attempts.forget(db, userId),
+        ],
+        { when: whileOwner(userId, made), reference },
+      );
+      const [owner] = changed;
       if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
-      const goesOn = (renewed as unknown[]).length > 0;
+      const goesOn = (continued as unknown[]).length > 0;
       const [tokens, , published] = await Promise.all([
-        token.issue(subjectOf(owner), renewal.grant(owner)),
+        token.issue(subjectOf(owner, now()), renewal.grant(owner)),
         versions.deliver(owner),
         goesOn ? renewal.publish(owner) : ('ended' as const),
       ]);
@@ -273,14 +350,37 @@ export function createAuthService(deps: AuthDeps): AuthService {
       if (published === 'ended')
         throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
       if (published === 'current') return tokens;
-      return token.issue(subjectOf(published), renewal.grant(published));
+      return token.issue(subjectOf(published, now()), renewal.grant(published));
+    },
+
+    async isRenewed(claims) {
+      const found = await session.find(claims.sessionId);
+      return found !== undefined && session.renewedSince(found, claims) !== undefined;
+    },
+
+    async reissue(issued) {
+      const owner = await session.ownerOfLive(issued);
+      if (owner === undefined) throw new AppError('TOKEN_REVOKED');
+      return { user: presentUser(owner), ...(await token.issue(issued, issued)) };
     },
   };
 }
 
 type Statements = (db: Parameters<Parameters<Database['batch']>[0]>[0]) => Statement[];
 
-const subjectOf = ({ id, role, accessVersion }: UserRow) => ({ userId: id, role, accessVersion });
+const subjectOf = ({ id, role, accessVersion }: UserRow, authenticatedAtMs: number) => ({
+  userId: id,
+  role,
+  accessVersion,
+  authenticatedAtMs,
+});
+
+const isAccounts = (email: string) => sql`exists (select 1 from ${users} where ${users.email} = ${email})`;
+
+/** A new account's row, unless its address is kept for another account. In the order of the table's columns. */
+const newUser = (user: UserRow) => sql`select ${user.id}, ${user.email}, ${user.name}, ${user.search}, ${user.role},
+  ${user.status}, null, ${user.passwordHash}, ${user.epoch}, ${user.accessVersion}, ${user.createdAtMs}, ${user.updatedAtMs}
+  where not ${isReserved(user.email, user.createdAtMs)}`;
 
 const sessionExists = (id: string) => sql`exists (select 1 from ${sessions} where ${sessions.id} = ${id})`;
 const notYetRevoked = (tokenId: string) =>

@@ -10,24 +10,32 @@ import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import { blacklistMerge } from '../redis/scripts/blacklistMerge';
 import { judgeVersions } from './blacklist/denials';
-import type { LocalDenials, Verdict } from './blacklist/denials';
+import type { LocalDenials, RevocationVerdict } from './blacklist/denials';
 import { judge, readFacts } from './blacklist/facts';
 import type { FoundFacts } from './blacklist/facts';
 import type { RevocationMemo } from './blacklist/memo';
 import { denialFields } from './blacklist/recent';
 import { parseRevocation } from './blacklist/reply';
 import type { RevocationReply } from './blacklist/reply';
+import { blacklistTtlMs } from './blacklist/ttl';
 import { CLOCK_TOLERANCE_SECONDS } from './token/accessToken';
 import type { AccessClaims } from './token/accessToken';
 import type { EventEntry } from './event.service';
+import { isOf, questionOf } from './blacklist/remembered';
+import type { RememberedRevocation } from './blacklist/remembered';
 import type { Lookups } from './lookups';
+import type { Refresher } from './memory/refresher';
+import { isDue, isWithin } from './memory/remembered';
+import type { Remembered } from './memory/remembered';
 import type { OutboxService } from './outbox.service';
 import type { RequestAccounts } from './requestAccounts';
 import { facade } from './scope';
 
-export type { Verdict } from './blacklist/denials';
+export type { RevocationVerdict } from './blacklist/denials';
 
-/** What decides while Redis is away: the database, everybody passes until the token expires, or nobody (503). */
+/**
+ * Who decides while Redis is away. `d1`: the database. `open`: every token passes until it expires. `closed`: none does (503).
+ */
 export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
 
 /**
@@ -36,8 +44,8 @@ export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
  * epoch that Redis was told of in between.
  */
 export interface BlacklistService {
-  /** What this isolate knows without asking: it never accepts what it has revoked itself. */
-  known(claims: AccessClaims): Verdict;
+  /** The verdict from this isolate's memory: it never accepts a token that it has revoked itself. */
+  known(claims: AccessClaims): RevocationVerdict;
   /**
    * Denies one access token until it expires; its session goes on. Resolves once D1 has it.
    *
@@ -46,8 +54,20 @@ export interface BlacklistService {
   revokeToken(claims: AccessClaims, event: EventEntry): Promise<void>;
   /** Forgets denials of tokens that have expired. */
   purge(): Promise<void>;
-  /** Asks in the request's next pipeline; @throws {AppError} `SERVICE_UNAVAILABLE` when nobody can tell. */
-  check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy): Promise<Verdict>;
+  /**
+   * Asks in the request's next pipeline.
+   *
+   * @param withinMs for how long this isolate may go by what Redis says now; 0: not at all
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when neither Redis nor D1 can tell
+   */
+  check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy, withinMs?: number): Promise<RevocationVerdict>;
+  /**
+   * Whether Redis has allowed this very token at most `withinMs` ago, and this isolate knows of no revocation since.
+   *
+   * @returns to be called when the request relies on it: has Redis asked again after the response when that is soon over.
+   *   `undefined` when Redis must be asked now
+   */
+  recall(claims: AccessClaims, withinMs: number): (() => void) | undefined;
 }
 
 declare module './scope' {
@@ -57,11 +77,6 @@ declare module './scope' {
 }
 
 export const BlacklistService: BlacklistService = facade('blacklist');
-
-/** The hash outlives the longest refresh token: while it is there, what it does not deny is allowed. */
-export function blacklistTtlMs(config: Config): number {
-  return (config.tokens.refreshAbsoluteSeconds + 86_400) * 1_000;
-}
 
 export interface BlacklistDeps {
   batch: RedisBatch;
@@ -75,6 +90,9 @@ export interface BlacklistDeps {
   /** The current request's, for the row that a lookup brings along. */
   accounts: () => RequestAccounts;
   denials: LocalDenials;
+  /** What Redis has allowed a moment ago. */
+  revocations: Remembered<RememberedRevocation>;
+  refresher: Refresher;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
   degraded: (what: string) => void;
@@ -85,6 +103,7 @@ const LOOKUP_SLACK_MS = 500;
 
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   const { batch, database, outbox, keys, config, memo, lookups, accounts, denials, waitUntil, now, degraded } = deps;
+  const { revocations, refresher } = deps;
   const lostAfterMs = config.databaseDeadlineMs + LOOKUP_SLACK_MS;
 
   /** Asks D1, and tells Redis after the response when it has lost what D1 says. */
@@ -96,14 +115,14 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   }
 
   /**
-   * Redis is away: D1 decides, by what it said up to a second ago. Parallel requests of a session share one lookup.
+   * Redis is away: D1 decides. Its result is reused for up to a second. Parallel requests of a session share one lookup.
    */
-  async function withoutRedis(claims: AccessClaims): Promise<Verdict> {
+  async function withoutRedis(claims: AccessClaims): Promise<RevocationVerdict> {
     const { sessionId } = claims;
     const known = memo.get(sessionId, now());
     if (known !== undefined) return judge(claims, known);
     const order = accounts().nextOrder();
-    const found = await memo.flights.load(
+    const found = await memo.singleFlight.load(
       sessionId,
       async () => {
         // A lookup that ended while this one waited for its turn is young enough.
@@ -118,11 +137,11 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   }
 
   /** Redis is there but has lost this user: a revocation that was acknowledged before this request counts. */
-  async function withoutHash(claims: AccessClaims): Promise<Verdict> {
+  async function withoutHash(claims: AccessClaims): Promise<RevocationVerdict> {
     // Cache entries that this request has asked for are looked at before D1 is, so that the user's row may fill them.
     await accounts().readsSettled();
     const order = accounts().nextOrder();
-    const found = await memo.flights.load(`lost ${claims.sessionId}`, () => lookUp(claims, true), {
+    const found = await memo.singleFlight.load(`lost ${claims.sessionId}`, () => lookUp(claims, true), {
       waitUntil,
       lostAfterMs,
     });
@@ -130,7 +149,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     return judge(claims, found.facts);
   }
 
-  async function fromDatabase(claims: AccessClaims, verdict: (claims: AccessClaims) => Promise<Verdict>) {
+  async function fromDatabase(claims: AccessClaims, verdict: (claims: AccessClaims) => Promise<RevocationVerdict>) {
     try {
       return await verdict(claims);
     } catch (error) {
@@ -150,17 +169,45 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     );
   }
 
-  async function askRedis({ userId, sessionId, tokenId }: AccessClaims): Promise<RevocationReply> {
-    const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
+  async function askRedis(
+    { userId, sessionId, tokenId }: AccessClaims,
+    through: RedisBatch = batch,
+  ): Promise<RevocationReply> {
+    const reply = await through.send('HMGET', keys.blacklist(userId), 'ep', 'av', `s:${sessionId}`, `j:${tokenId}`);
     const parsed = parseRevocation(reply);
     if (parsed === undefined) throw new RedisUnavailable('garbage');
     return parsed;
   }
 
-  async function ask(claims: AccessClaims, whenUnavailable: RevocationFailurePolicy): Promise<Verdict> {
+  /** Remembers that Redis allows a token; anything else it says is forgotten. @param askedAtMs when it was asked */
+  function remember(claims: AccessClaims, { epoch, accessVersion, denied }: RevocationReply, askedAtMs: number): void {
+    const question = questionOf(claims);
+    if (denied || epoch === null) return revocations.delete(question);
+    const { userId, sessionId, tokenId } = claims;
+    revocations.set(question, { userId, sessionId, tokenId, epoch, accessVersion }, askedAtMs, 2 * question.length);
+  }
+
+  /** After a response, for a caller who goes on. */
+  async function askAgain(claims: AccessClaims, through: RedisBatch): Promise<void> {
+    const askedAtMs = now();
+    try {
+      remember(claims, await askRedis(claims, through), askedAtMs);
+    } catch (error) {
+      // It is remembered for as long as it was, and no longer.
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+
+  async function ask(
+    claims: AccessClaims,
+    whenUnavailable: RevocationFailurePolicy,
+    withinMs: number,
+  ): Promise<RevocationVerdict> {
     let reply: RevocationReply;
+    const askedAtMs = now();
     try {
       reply = await askRedis(claims);
+      if (withinMs > 0) remember(claims, reply, askedAtMs);
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       degraded(`revocation=${whenUnavailable}`);
@@ -169,8 +216,12 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
       return fromDatabase(claims, withoutRedis);
     }
     const { epoch, accessVersion, denied } = reply;
-    if (denied) return 'revoked';
-    if (epoch !== null) return judgeVersions(claims, { epoch, accessVersion });
+    if (denied === 'revoked') return denied;
+    if (epoch !== null) {
+      const verdict = judgeVersions(claims, { epoch, accessVersion });
+      return verdict === 'revoked' ? verdict : (denied ?? verdict);
+    }
+    if (denied !== undefined) return denied;
     degraded('revocation=unknown');
     return fromDatabase(claims, withoutHash);
   }
@@ -193,9 +244,24 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
       await database.run((db) => db.delete(revokedTokens).where(lt(revokedTokens.expiresAtMs, now() - 60_000)));
     },
 
-    async check(claims, whenUnavailable = 'd1') {
-      const verdict = await ask(claims, whenUnavailable);
+    recall(claims, withinMs) {
+      const nowMs = now();
+      const question = questionOf(claims);
+      const known = revocations.get(question);
+      if (known === undefined || !isOf(claims, known.value)) return undefined;
+      const { value, askedAtMs } = known;
+      if (!isWithin(askedAtMs, withinMs, nowMs)) return undefined;
+      if (judgeVersions(claims, value) !== 'valid' || denials.verdict(claims) !== 'valid') return undefined;
+      return () => {
+        if (!isDue(askedAtMs, withinMs, nowMs)) return;
+        refresher.note(`token ${question}`, (through) => askAgain(claims, through));
+      };
+    },
+
+    async check(claims, whenUnavailable = 'd1', withinMs = 0) {
+      const verdict = await ask(claims, whenUnavailable, withinMs);
       if (verdict === 'revoked') denials.endToken(claims.tokenId);
+      if (verdict !== 'valid') revocations.delete(questionOf(claims));
       // Something may have been revoked here while the question was on its way.
       return verdict === 'valid' ? denials.verdict(claims) : verdict;
     },

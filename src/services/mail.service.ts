@@ -1,20 +1,23 @@
 import { describeError, log } from '../config/log';
+import { createInstruments } from '../metrics/instruments';
+import type { Instruments } from '../metrics/instruments';
 import { AppError } from '../errors';
 import type { Mail, Mailer } from './mail/mailer';
-import { retry, sleep } from './retry';
+import { retry, sleep } from '../util/retry';
+import { within } from '../util/within';
 import { facade } from './scope';
 
 export type { Mail } from './mail/mailer';
 
-/** Mail to an account's owner, sent after the answer. */
+/** Mail to an account's owner, sent after the response. */
 export interface MailService {
   /** Whether there is a mailer. */
   readonly enabled: boolean;
   /** @throws {AppError} `CONFIG_INVALID` without a mailer */
   assertEnabled(): void;
   /**
-   * Sends, and tries again for some seconds. For `waitUntil`: never rejects; what could not be sent is logged and counted
-   * (`/ready`), and its reader may ask for another.
+   * Sends, and tries again for some seconds. For `waitUntil`: never rejects. A mail that could not be sent is logged and counted
+   * (`/ready`); its reader may ask for another.
    *
    * @param kind what it is, for the log
    * @returns whether it was taken over
@@ -30,16 +33,17 @@ declare module './scope' {
 
 export const MailService: MailService = facade('mail');
 
-/** An answer's `waitUntil` has 30 s: three attempts and the pauses between them. */
+/** `waitUntil` has 30 s after the response: enough for three attempts and the pauses between them. */
 const WAITS_MS = [1_000, 4_000];
 const ATTEMPT_MS = 6_000;
 
-/** No answer in time: it may have been sent. */
+/** No response in time: the mail may have been sent. */
 class MailTimeout extends Error {
   override readonly name = 'MailTimeout';
 }
 
 export interface MailDeps {
+  instruments?: Pick<Instruments, 'mails'>;
   mailer: Mailer | undefined;
   degraded: (what: string) => void;
   /** Between attempts. */
@@ -47,18 +51,17 @@ export interface MailDeps {
   attemptMs?: number;
 }
 
-export function createMailService({ mailer, degraded, wait = sleep, attemptMs = ATTEMPT_MS }: MailDeps): MailService {
-  async function attempt(through: Mailer, mail: Mail): Promise<void> {
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(new MailTimeout('no answer in time')), attemptMs);
+export function createMailService({
+  mailer,
+  degraded,
+  instruments = createInstruments(),
+  wait = sleep,
+  attemptMs = ATTEMPT_MS,
+}: MailDeps): MailService {
+  const attempt = (through: Mailer, mail: Mail): Promise<void> =>
+    within(through.send(mail), attemptMs, () => {
+      throw new MailTimeout('no response in time');
     });
-    try {
-      await Promise.race([through.send(mail), late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
 
   return {
     enabled: mailer !== undefined,
@@ -78,9 +81,11 @@ export function createMailService({ mailer, degraded, wait = sleep, attemptMs = 
       } catch (error) {
         // Neither the address nor what a server says of it.
         log('error', 'mail.failed', { kind, final: mailer.isFinal(error), ...describeError(error) });
+        instruments.mails.count(kind, 'failed');
         degraded('mail=failed');
         return false;
       }
+      instruments.mails.count(kind, 'sent');
       log('info', 'mail.sent', { kind });
       return true;
     },

@@ -3,38 +3,41 @@ import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
-import { chunks } from '../db/client';
 import type { Database, Drizzle, Statement } from '../db/client';
+import { asNumber, asText, nextNumber } from '../db/portable';
 import { outbox, users } from '../db/schema';
 import type { OutboxRow } from '../db/schema';
+import type { Instruments } from '../metrics/instruments';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
-import { blacklistTtlMs } from './blacklist.service';
-import type { LocalDenials, Versions } from './blacklist/denials';
+import type { Shards } from '../redis/shards';
+import type { LocalDenials, UserVersions } from './blacklist/denials';
+import { blacklistTtlMs } from './blacklist/ttl';
 import { createDelivery } from './outbox/delivery';
 import { createHistory } from './outbox/history';
 import { tell } from './outbox/message';
 import type { OutboxMessage } from './outbox/message';
-import { LOT, markDeliveredById, oldestDelivered, pendingLot, purgeStatement } from './outbox/rows';
+import { LOT, markDeliveredById, oldestDelivered, pendingLot, purgeStatement, versionsMessage } from './outbox/rows';
 import { createStateStore } from './outbox/state';
 import type { HistoryState } from './outbox/state';
 import { isVersion } from './replies';
-import { sleep } from './retry';
+import { chunks } from '../util/chunks';
+import { sleep } from '../util/retry';
 import { facade } from './scope';
 
 export type { OutboxMessage } from './outbox/message';
 
-/** What a change and its messages have in common. */
+/** Messages to Redis about a change in D1. */
 export interface OutboxEntry {
   /** To go into the D1 batch that makes the change. */
   statements(db: Drizzle): Statement[];
   /**
-   * Tells Redis, in the request's next pipeline. Never rejects because of Redis: what it missed is in D1.
+   * Delivers to Redis, in the request's next pipeline. Never rejects because of Redis: undelivered messages are in D1.
    *
    * @param committed when the rows are in D1, for a message that need not wait for that
-   * @returns `pending: true` when Redis is still to be told
+   * @returns `pending: true` when they are still undelivered
    */
   deliver(committed?: Promise<unknown>): Promise<{ pending: boolean }>;
 }
@@ -44,12 +47,12 @@ export interface VersionsEntry {
   /** To go into the batch after the statement that raises a version, and before one that deletes the user. */
   statements(db: Drizzle): Statement[];
   /** @param raised the versions that the change has raised @default ['epoch'] */
-  deliver(versions: Versions, raised?: readonly (keyof Versions)[]): Promise<{ pending: boolean }>;
+  deliver(versions: UserVersions, raised?: readonly (keyof UserVersions)[]): Promise<{ pending: boolean }>;
 }
 
 /**
- * The transactional outbox (Richardson, Microservices Patterns, ch. 3): a change in D1 and what Redis must be told of it
- * are written together, so neither a dead Redis nor a dying isolate loses a revocation or an invalidation.
+ * The transactional outbox (Richardson, Microservices Patterns, ch. 3): a change in D1 and its messages to Redis are written in
+ * one transaction, so neither a dead Redis nor a dying isolate loses a revocation or an invalidation.
  */
 export interface OutboxService {
   /** @param when a condition on D1, told in the same transaction: without it nothing is left to be told */
@@ -70,7 +73,7 @@ export interface OutboxService {
    * @throws {RedisUnavailable | DatabaseUnavailable | DeliveryUnderWay} the breaker must not close
    */
   deliverPending(): Promise<void>;
-  /** Forgets delivered messages that nothing needs any more. Bounded: the rest is left to the next run. */
+  /** Deletes delivered messages that are no longer needed. Bounded: the rest is left to the next run. */
   purge(): Promise<void>;
 }
 
@@ -82,11 +85,11 @@ declare module './scope' {
 
 export const OutboxService: OutboxService = facade('outbox');
 
-/** What a request does itself, in `waitUntil`, before it leaves its messages to others. */
+/** Retries by the request itself, in `waitUntil`, before it leaves its messages to the cron trigger. */
 const RETRIES_MS = [250, 1_000, 4_000];
 /** D1 binds at most 100 values a statement; a row has six, and a condition some. */
 const ROWS_A_STATEMENT = 16;
-/** What a scheduled run spends on a backlog, and a probe, in milliseconds. */
+/** How long a scheduled run, and a probe, work on a backlog, in milliseconds. */
 const RUN_MS = 25_000;
 const PROBE_MS = 8_000;
 /** Delivered rows stay for as long as this, or as an access token lives and some minutes, if that is longer. */
@@ -99,7 +102,7 @@ const SESSION_LOTS = 10;
 /** Lots that are delivered once more in a scheduled run. */
 const REPEATED_LOTS = 50;
 
-/** Another isolate delivers the backlog: it is worth a look soon. */
+/** Another isolate delivers the backlog: try again soon. */
 export class DeliveryUnderWay extends Error {
   override readonly name = 'DeliveryUnderWay';
 }
@@ -108,7 +111,8 @@ export interface OutboxDeps {
   database: Database;
   batch: RedisBatch;
   breaker: Breaker;
-  /** A batch with a deadline of its own, for work after the answer. */
+  shards: Shards;
+  /** A batch with its own deadline, for work after the response. */
   freshBatch: () => RedisBatch;
   keys: Keys;
   config: Config;
@@ -120,17 +124,34 @@ export interface OutboxDeps {
   probe: () => Promise<void>;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
+  instruments: Pick<Instruments, 'outboxDeliveries'>;
 }
 
 export function createOutboxService(deps: OutboxDeps): OutboxService {
-  const { database, batch, breaker, freshBatch, directBatch, keys, config, probe, waitUntil, now } = deps;
+  const {
+    database,
+    batch,
+    breaker,
+    shards,
+    freshBatch,
+    directBatch,
+    keys,
+    config,
+    probe,
+    waitUntil,
+    now,
+    instruments,
+  } = deps;
+  const { outboxDeliveries } = instruments;
+  const counted = (outcome: string, messages: number) =>
+    outboxDeliveries.add(outboxDeliveries.series(outcome), messages);
   const lifeMs = blacklistTtlMs(config);
   const store = createStateStore(database, now);
   const delivery = createDelivery(deps);
   const history = createHistory(deps, delivery, store);
 
   async function markOwn(ids: readonly string[]): Promise<void> {
-    await database.run((db) => markDeliveredById(db, ids) as unknown as Promise<unknown>);
+    await database.run((db) => markDeliveredById(db, ids));
   }
 
   async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
@@ -142,6 +163,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       const fresh = freshBatch();
       try {
         await Promise.all(messages.map((message) => tell(message, fresh, deps)));
+        counted('delivered', messages.length);
         await markOwn(ids);
         return;
       } catch (error) {
@@ -163,10 +185,14 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       await Promise.all(messages.map((message) => tell(message, batch, deps)));
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
+      counted('unreachable', messages.length);
       log('warn', 'outbox.pending', { messages: messages.length, ...describeError(error) });
+      breaker.owe();
+      shards.owe();
       later(() => retry(ids, messages));
       return { pending: true };
     }
+    counted('delivered', messages.length);
     // When this is lost the rows are merely delivered once more.
     later(() => markOwn(ids));
     return { pending: false };
@@ -231,7 +257,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   }
 
   /** A user's versions in Redis; `undefined` when it does not tell. */
-  async function knownVersions(userId: string): Promise<Versions | undefined> {
+  async function knownVersions(userId: string): Promise<UserVersions | undefined> {
     try {
       const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av');
       const [epoch, accessVersion] = Array.isArray(reply) && reply.length === 2 ? reply : [];
@@ -249,8 +275,8 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
    */
   async function overtake(
     userId: string,
-    { epoch, accessVersion }: Versions,
-    needed: Versions,
+    { epoch, accessVersion }: UserVersions,
+    needed: UserVersions,
   ): Promise<{ pending: boolean } | undefined> {
     const next = service.prepareVersions(userId);
     const [rows] = await database.batch((db) => [
@@ -261,7 +287,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
         .returning({ epoch: users.epoch, accessVersion: users.accessVersion }),
       ...next.statements(db),
     ]);
-    const [made] = rows as Versions[];
+    const [made] = rows;
     return made && next.deliver(made, []);
   }
 
@@ -276,7 +302,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
               ? db.insert(outbox).values(chunk)
               : db
                   .insert(outbox)
-                  .select(sql`select * from (values ${sql.join(chunk.map(tuple), sql`, `)}) where ${when}`),
+                  .select(sql`select * from (values ${sql.join(chunk.map(tuple), sql`, `)}) as messages where ${when}`),
           ),
         deliver: async (committed) => (rows.length === 0 ? { pending: false } : deliver(ids, messages, committed)),
       };
@@ -284,16 +310,14 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
 
     prepareVersions(userId) {
       const row = newRow();
-      const message = sql<string>`json_object('kind', 'epoch', 'userId', ${users.id}, 'epoch', ${users.epoch},
-        'accessVersion', ${users.accessVersion})`;
       return {
         statements: (db) => [
           db.insert(outbox).select(
             db
               .select({
-                seq: sql<number>`null`.as('seq'),
+                seq: nextNumber(outbox.seq).as('seq'),
                 id: sql<string>`${row.id}`.as('id'),
-                message: message.as('message'),
+                message: versionsMessage.as('message'),
                 state: sql<'pending'>`${row.state}`.as('state'),
                 dueAtMs: sql<number>`${row.dueAtMs}`.as('due_at_ms'),
                 createdAtMs: sql<number>`${row.createdAtMs}`.as('created_at_ms'),
@@ -360,9 +384,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
         const [oldest] = await database.run((db) => oldestDelivered(db, beforeSeq));
         if (oldest === undefined || oldest.createdAtMs >= createdBeforeMs) return;
         const fromSeq = oldest.seq;
-        await database.run(
-          (db) => purgeStatement(db, { createdBeforeMs, fromSeq, beforeSeq }) as unknown as Promise<unknown>,
-        );
+        await database.run((db) => purgeStatement(db, { createdBeforeMs, fromSeq, beforeSeq }));
       }
     },
   };
@@ -371,12 +393,12 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
 
 /** The versions that D1 must have after a change; `undefined` when those that it has are larger than Redis's. */
 function neededVersions(
-  mine: Versions,
-  known: Versions | undefined,
-  raised: readonly (keyof Versions)[],
-): Versions | undefined {
+  mine: UserVersions,
+  known: UserVersions | undefined,
+  raised: readonly (keyof UserVersions)[],
+): UserVersions | undefined {
   if (known === undefined) return undefined;
-  const needed = (field: keyof Versions) =>
+  const needed = (field: keyof UserVersions) =>
     Math.max(mine[field], raised.includes(field) ? known[field] + 1 : known[field]);
   const versions = { epoch: needed('epoch'), accessVersion: needed('accessVersion') };
   return versions.epoch > mine.epoch || versions.accessVersion > mine.accessVersion ? versions : undefined;
@@ -384,4 +406,5 @@ function neededVersions(
 
 /** A row's values in the order of the table's columns. */
 const tuple = ({ id, message, state, dueAtMs, createdAtMs, expiresAtMs }: Omit<OutboxRow, 'seq'>) =>
-  sql`(null, ${id}, ${message}, ${state}, ${dueAtMs}, ${createdAtMs}, ${expiresAtMs})`;
+  sql`(${nextNumber(outbox.seq)}, ${asText(id)}, ${asText(message)}, ${asText(state)}, ${asNumber(dueAtMs)},
+    ${asNumber(createdAtMs)}, ${asNumber(expiresAtMs)})`;

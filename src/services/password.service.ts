@@ -2,24 +2,29 @@ import { createHmac, randomBytes, scryptSync, timingSafeEqual } from 'node:crypt
 
 import type { Config, ScryptParameters } from '../config/env';
 import { AppError } from '../errors';
+import { createBreachLookup } from './password/breaches';
+import type { BreachInstruments } from './password/breaches';
 import { HashQueue } from './password/hashQueue';
+import type { HashInstruments } from './password/hashQueue';
 import { formatPhc, parsePhc } from './password/phc';
 import type { PasswordHash } from './password/phc';
 import { createWeakness } from './password/weakness';
 import type { Owner } from './password/weakness';
-import { facade } from './scope';
+import { currentSpans, facade } from './scope';
+import { maybeInSpan } from '../util/spans';
 
 /** Derives a key from a password in NFC (RFC 7914). Blocks the isolate until it is done. */
 export type Derive = (password: string, salt: Buffer, length: number, parameters: ScryptParameters) => Buffer;
 
 export interface PasswordService {
   /**
-   * Refuses a new password that is among the most common ones, or little more than words of its owner's.
+   * Refuses a new password that is among the most common ones, little more than words of its owner's, or known from a breach,
+   * where BREACHED_PASSWORDS_URL names a service that knows them.
    *
    * @param pointer where it stands in the body, such as `/newPassword`
    * @throws {AppError} `VALIDATION_FAILED`
    */
-  check(password: string, owner: Owner, pointer: string): void;
+  check(password: string, owner: Owner, pointer: string): Promise<void>;
   /**
    * The password's PHC string, to be stored. It counts in NFC, so it does not matter which keyboard composed its accents.
    *
@@ -31,7 +36,7 @@ export interface PasswordService {
    * was hashed with the settings of today. `rehash` says that the stored string has other parameters or another pepper.
    *
    * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes wait; `CONFIG_INVALID` when the pepper of the stored
-   *   string is not in PEPPER_KEYS: nobody may be told that their password is wrong because a key was lost
+   *   string is not in PEPPER_KEYS: a lost key must not look like a wrong password
    */
   verify(stored: string | undefined, password: string): Promise<{ valid: boolean; rehash: boolean }>;
 }
@@ -48,8 +53,11 @@ export interface PasswordDeps {
   config: Pick<Config, 'passwords' | 'issuer' | 'audience'>;
   derive?: Derive;
   queue?: HashQueue;
+  instruments?: (HashInstruments & BreachInstruments) | undefined;
+  fetch?: typeof globalThis.fetch;
 }
 
+const BREACHED = 'is in a list of passwords that were found in data breaches';
 const SALT_BYTES = 16;
 const HASH_BYTES = 32;
 
@@ -57,12 +65,15 @@ const HASH_BYTES = 32;
 export function createPasswordService({
   config,
   derive = scrypt,
-  queue = new HashQueue({ max: config.passwords.queueMax }),
+  instruments,
+  fetch,
+  queue = new HashQueue({ max: config.passwords.queueMax, instruments }),
 }: PasswordDeps): PasswordService {
   const { scrypt: parameters, pepperKeys } = config.passwords;
   const peppers = new Map(pepperKeys?.keys.map((key) => [key.kid, Buffer.from(String(key['k']), 'base64url')]));
   const activeKeyId = pepperKeys?.keys.find((key) => key.state === 'active')?.kid;
   const isWeak = createWeakness(config);
+  const isBreached = createBreachLookup({ settings: config.passwords.breaches, instruments, fetch });
 
   /** What an unknown account is checked against. */
   const nobody: PasswordHash = {
@@ -73,26 +84,29 @@ export function createPasswordService({
   };
 
   /**
-   * The pepper keys an HMAC over what scrypt answers, as the OWASP Password Storage Cheat Sheet ("Peppering": hash as
+   * The pepper keys an HMAC over scrypt's result, as the OWASP Password Storage Cheat Sheet ("Peppering": hash as
    * usual, then HMAC) and NIST SP 800-63B (an additional keyed iteration) have it: scrypt stays as it is, and a
    * database without its pepper is of no use to a guesser.
    */
   async function digest(password: string, { parameters, keyId, salt, hash }: PasswordHash): Promise<Buffer> {
     const pepper = keyId === undefined ? undefined : peppers.get(keyId);
     if (keyId !== undefined && pepper === undefined) {
-      // It tells whoever asks that there is such an account, for as long as the fault lasts; a 401 would send its owner to
+      // This reveals that the account exists, for as long as the fault lasts. A 401 would be worse: it would send the owner to
       // a password reset, and hide the fault.
       throw new AppError('CONFIG_INVALID', { detail: `PEPPER_KEYS lacks the key ${keyId} of a stored password.` });
     }
     const normal = password.normalize('NFC');
     const length = pepper === undefined ? hash.length : HASH_BYTES;
-    const derived = await queue.run(() => derive(normal, salt, length, parameters));
+    const derived = await maybeInSpan(currentSpans(), 'password.hash', {}, () =>
+      queue.run(() => derive(normal, salt, length, parameters)),
+    );
     return pepper === undefined ? derived : createHmac('sha256', pepper).update(derived).digest();
   }
 
   return {
-    check(password, owner, pointer) {
-      const detail = isWeak(password, owner);
+    async check(password, owner, pointer) {
+      const weakness = isWeak(password, owner);
+      const detail = weakness ?? ((await isBreached(password)) ? BREACHED : undefined);
       if (detail !== undefined) throw new AppError('VALIDATION_FAILED', { errors: [{ pointer, detail }] });
     },
 

@@ -1,15 +1,18 @@
 import { and, eq, sql } from 'drizzle-orm';
 
+import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
-import type { UserRow } from '../db/schema';
-import { wellAfterAnswer } from './afterAnswer';
+import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
+import type { IdempotencyService } from './idempotency.service';
 import { recoveryMail } from './mail/messages';
+import type { LoginAttempts } from './login/attempts';
 import type { MailService } from './mail.service';
 import {
+  dropOneTimeTokens,
   findOneTimeToken,
   invalidOneTimeToken,
   issueOneTimeToken,
@@ -18,20 +21,21 @@ import {
 } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { retry } from './retry';
+import { retry } from '../util/retry';
 import { facade } from './scope';
-import { endOthers } from './session/statements';
+import { endOthers, whileOwner } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
 
-/** The way back in for whoever has forgotten the password and still reads the account's mail. */
+/** Password recovery for owners who have forgotten the password and still read the account's mail. */
 export interface RecoveryService {
   /**
-   * Mails a link to the account of this address, if there is one. Nothing that depends on that happens before the answer.
+   * Mails a link to the account of this address, if there is one. The response does not depend on whether there is one.
    *
+   * @param by the administrator who asks for it
    * @throws {AppError} `CONFIG_INVALID` without a mailer
    * @throws {DatabaseUnavailable}
    */
-  request(email: string): Promise<void>;
+  request(email: string, by?: string): Promise<void>;
   /**
    * Sets a password with the token of such a mail, which it uses up, and ends every session of the account. It begins
    * none: a mail that fell into wrong hands gives a password that its owner sees to be changed, not a quiet session.
@@ -39,7 +43,7 @@ export interface RecoveryService {
    * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `VALIDATION_FAILED` for a password that is refused, which uses nothing up
    */
   reset(token: string, newPassword: string): Promise<void>;
-  /** Forgets one-time tokens that have expired. */
+  /** Forgets one-time tokens that have expired, and counts of wrong passwords for addresses without an account. */
   purge(): Promise<void>;
 }
 
@@ -51,7 +55,7 @@ declare module './scope' {
 
 export const RecoveryService: RecoveryService = facade('recovery');
 
-/** After the answer nobody is there to try again. */
+/** After the response the client cannot retry, so the service does. */
 const DATABASE_WAITS_MS = [500, 2_000];
 
 export interface RecoveryDeps {
@@ -60,17 +64,19 @@ export interface RecoveryDeps {
   outbox: OutboxService;
   passwords: PasswordService;
   event: EventService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
+  attempts: LoginAttempts;
   config: Config;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
 }
 
 export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
-  const { database, mail, outbox, passwords, event, config, waitUntil, now } = deps;
+  const { database, mail, outbox, passwords, event, idempotency, attempts, config, waitUntil, now } = deps;
   const ttlSeconds = config.mail.recoveryTtlSeconds;
 
   /** A token for the active account of this address, `undefined` when there is none. */
-  async function issue(email: string) {
+  async function issue(email: string, by: string | undefined) {
     const [user] = await database.run((db) =>
       db
         .select({ id: users.id, email: users.email })
@@ -78,42 +84,36 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
         .where(and(eq(users.email, email), eq(users.status, 'active'))),
     );
     if (user === undefined) return undefined;
-    const requested = event.prepare({ kind: 'recovery-requested', userId: user.id });
+    const requested = event.prepare({ kind: 'recovery-requested', userId: user.id, ...(by && { by }) });
     const options = { purpose: 'recovery', ttlSeconds, atMs: now() } as const;
     const token = await issueOneTimeToken(database, user, options, (db) => requested.statements(db));
     requested.report();
     return token;
   }
 
-  async function sendLink(email: string): Promise<void> {
-    await wellAfterAnswer();
-    const token = await retry(() => issue(email), { waitsMs: DATABASE_WAITS_MS });
+  async function sendLink(email: string, by: string | undefined): Promise<void> {
+    await timingPause();
+    const token = await retry(() => issue(email, by), { waitsMs: DATABASE_WAITS_MS });
     if (token !== undefined) await mail.send('recovery', recoveryMail(email, token, config.mail));
   }
 
   return {
-    async request(given) {
+    async request(given, by) {
       mail.assertEnabled();
-      // The same question for everybody, so that an outage is told to everybody.
-      await database.run((db) =>
-        db
-          .select({ one: sql`1` })
-          .from(users)
-          .limit(1),
-      );
+      await assertDatabaseAnswers(database);
       waitUntil(
-        sendLink(normalizeEmail(given)).catch((error: unknown) =>
+        sendLink(normalizeEmail(given), by).catch((error: unknown) =>
           log('error', 'auth.recovery_failed', describeError(error)),
         ),
       );
     },
 
     async reset(token, newPassword) {
-      // Looked at before the hash, which is dear; the batch decides.
+      // Checked before the hash, which is expensive; the batch decides.
       const { row, owner: before } = await findOneTimeToken(database, token, { purpose: 'recovery', atMs: now() });
       if (before.status !== 'active') throw invalidOneTimeToken();
       const { userId, email } = row;
-      passwords.check(newPassword, before, '/newPassword');
+      await passwords.check(newPassword, before, '/newPassword');
       const passwordHash = await passwords.hash(newPassword);
       // Its salt is new: of all who show this token now, one finds its own hash in the account.
       const mine = eq(users.passwordHash, passwordHash);
@@ -122,32 +122,40 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
       const versions = outbox.prepareVersions(userId);
       const invalidation = outbox.prepare([userInvalidation(userId, 'details')]);
       const taken = takeOneTimeToken(row, atMs);
-      const [changed] = await database.batch((db) => [
-        db
-          .update(users)
-          .set({
-            passwordHash,
-            epoch: sql`${users.epoch} + 1`,
-            // Whoever has the token reads this mailbox.
-            emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`,
-            updatedAtMs: atMs,
-          })
-          // Not of an account that was disabled, or whose address was changed, since the mail was sent.
-          .where(and(eq(users.id, userId), eq(users.email, email), eq(users.status, 'active'), taken.granted))
-          .returning(),
-        endOthers(db, { userId, reason: 'password', atMs, when: mine }),
-        // Of two who show one token both leave these; telling Redis what is so already does no harm.
-        ...versions.statements(db),
-        ...invalidation.statements(db),
-        ...happened.statements(db),
-        ...taken.statements(db),
-      ]);
-      const [owner] = changed as UserRow[];
+      const [changed] = await idempotency.batch(
+        (db) => [
+          db
+            .update(users)
+            .set({
+              passwordHash,
+              epoch: sql`${users.epoch} + 1`,
+              // The token proves that its holder reads this mailbox.
+              emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`,
+              updatedAtMs: atMs,
+            })
+            // Not of an account that was disabled, or whose address was changed, since the mail was sent.
+            .where(and(eq(users.id, userId), eq(users.email, email), eq(users.status, 'active'), taken.granted))
+            .returning(),
+          endOthers(db, { userId, reason: 'password', atMs, when: mine }),
+          // Of two who show one token both leave these; telling Redis what is so already does no harm.
+          ...versions.statements(db),
+          ...invalidation.statements(db),
+          ...happened.statements(db),
+          ...attempts.forget(db, userId),
+          dropOneTimeTokens(db, userId, 'email-change', 'deletion'),
+          ...taken.statements(db),
+        ],
+        { when: whileOwner(userId, mine), userId },
+      );
+      const [owner] = changed;
       if (owner === undefined) throw invalidOneTimeToken();
       await Promise.all([versions.deliver(owner), invalidation.deliver()]);
       happened.report();
     },
 
-    purge: () => purgeOneTimeTokens(database, now()),
+    async purge() {
+      await purgeOneTimeTokens(database, now());
+      await attempts.purge();
+    },
   };
 }

@@ -1,4 +1,4 @@
-import type { AccessClaims, AccessTokens } from './token/accessToken';
+import type { AccessClaims, AccessTokens, NewClaims } from './token/accessToken';
 import type { RefreshGrant, RefreshTokens } from './token/refreshToken';
 import { AppError } from '../errors';
 import { REFRESH_TOKEN_PREFIX } from './token/refreshToken';
@@ -7,7 +7,7 @@ import { facade } from './scope';
 export type { AccessClaims } from './token/accessToken';
 export type { RefreshGrant } from './token/refreshToken';
 
-/** A token answer (RFC 6749, section 5.1). */
+/** A token response (RFC 6749, section 5.1). */
 export interface TokenPair {
   access_token: string;
   refresh_token: string;
@@ -21,6 +21,8 @@ export interface TokenSubject {
   userId: string;
   role: 'user' | 'admin';
   accessVersion: number;
+  /** When the user last proved the password in the session; `undefined` where D1 could not tell. */
+  authenticatedAtMs?: number | undefined;
 }
 
 export type RecognizedToken =
@@ -28,7 +30,8 @@ export type RecognizedToken =
   | { kind: 'access'; sessionId: string; claims: AccessClaims };
 
 export interface TokenService {
-  issue(subject: TokenSubject, grant: RefreshGrant): Promise<TokenPair>;
+  /** @param tokenId the access token's `jti` @default a random one */
+  issue(subject: TokenSubject, grant: RefreshGrant, tokenId?: string): Promise<TokenPair>;
   verifyAccess: AccessTokens['verify'];
   readRefresh: RefreshTokens['read'];
   /** Which of our tokens this is; `undefined` for anything else, and for one that has expired. */
@@ -53,14 +56,16 @@ export interface TokenDeps {
 
 export function createTokenService({ access, refresh, accessTtlSeconds, now }: TokenDeps): TokenService {
   return {
-    async issue({ userId, role, accessVersion }, grant) {
-      const claims: Omit<AccessClaims, 'expiresAt' | 'tokenId'> = {
+    async issue({ userId, role, accessVersion, authenticatedAtMs }, grant, tokenId) {
+      const claims: NewClaims = {
+        ...(tokenId !== undefined && { tokenId }),
         userId,
         role,
         accessVersion,
         sessionId: grant.sessionId,
         epoch: grant.epoch,
         generation: grant.generation,
+        authenticatedAt: authenticatedAtMs === undefined ? undefined : Math.floor(authenticatedAtMs / 1_000),
       };
       // No token outlives its session.
       const restSeconds = Math.floor((grant.expiresAtMs - now()) / 1_000);

@@ -1,27 +1,37 @@
-import { and, asc, count, eq, gt, gte, inArray, isNull, ne, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, gte, inArray, isNull, lt, ne, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
+import { log } from '../config/log';
 import type { Database, Drizzle } from '../db/client';
+import { always, flag } from '../db/portable';
 import { counters, sessions, users } from '../db/schema';
 import type { AccountRow, UserRow } from '../db/schema';
 import { AppError, unavailable } from '../errors';
+import type { PersonalTable } from '../personalData';
 import { fold } from '../util/fold';
 import { timestamp } from '../util/timestamp';
+import type { AuditService, NewAudit } from './audit.service';
 import type { EventService } from './event.service';
+import type { IdempotencyService } from './idempotency.service';
 import type { CacheKey, CacheService } from './cache.service';
 import { dropOneTimeTokens } from './oneTime/store';
 import type { OutboxMessage, OutboxService } from './outbox.service';
 import type { RequestAccounts } from './requestAccounts';
-import { endOthers } from './session/statements';
+import { endOthers, whileOwner } from './session/statements';
 import { facade } from './scope';
+import { lastAdministrator, leavesAnAdministrator } from './user/administrators';
 import { createDeletion } from './user/deletion';
-import { fillSearch, isFound, refolded, searchOf } from './user/search';
+import type { Deletion } from './user/deletion';
+import { createExport } from './user/export';
+import type { AccountExport } from './user/export';
+import { blockOf, fillSearch, findIds, refolded, searchOf } from './user/search';
 
 /** An account as the API shows it. Times are RFC 3339 in UTC, in whole seconds. */
 export interface User {
   id: string;
   email: string;
-  /** Whether somebody has shown that they read mail there. */
+  /** Whether the address is verified. */
   emailVerified: boolean;
   name: string;
   role: 'user' | 'admin';
@@ -61,14 +71,33 @@ export interface UserService {
   /** @throws {AppError} `NOT_FOUND` */
   getUser(userId: string): Promise<User>;
   getUsers(query: UserQuery): Promise<Page<User>>;
+  /** The account of an e-mail address. */
+  idOf(email: string): Promise<string | undefined>;
   /** Users with a session that was in use since then, in the order of their ids, from the one after `after` on. */
   activeIds(sinceMs: number, after: string, limit: number): Promise<string[]>;
   /**
-   * @param by who changes somebody else's account
-   * @throws {AppError} `NOT_FOUND`
+   * @param by the administrator who changes the account
+   * @throws {AppError} `NOT_FOUND`, `LAST_ADMINISTRATOR`
    */
   updateUser(userId: string, change: UserChange, by?: string): Promise<User>;
-  deleteUser(userId: string): Promise<void>;
+  /**
+   * @param by the administrator who deletes the account; left out, its owner does
+   * @throws {AppError} `LAST_ADMINISTRATOR`; `NOT_FOUND` for an administrator
+   */
+  deleteUser(userId: string, by?: string): Promise<void>;
+  /**
+   * One attempt at the deletion of an account, made only where a condition on D1 holds in the same transaction. It must stay true
+   * until the user's row is gone.
+   */
+  deleteUserWhile(userId: string, condition: SQL): Promise<Deletion>;
+  /**
+   * Everything that is stored of the account, from D1.
+   *
+   * @throws {AppError} `NOT_FOUND`
+   */
+  exportUser(userId: string): Promise<AccountExport>;
+  /** Deletes accounts that were never verified in the time that the settings give them, some a call. @returns how many */
+  purgeUnverified(): Promise<number>;
   /** Fills what `?q=` looks at where it is missing, 5,000 accounts a call at most. @returns how many */
   fillSearch(): Promise<number>;
 }
@@ -87,6 +116,9 @@ const SEARCHES = 'users-found';
 
 /** Of 500 accounts and two queries each: a cron run has other work as well. */
 const FILL_ROUNDS = 10;
+
+/** Accounts that one cron run deletes at most: each takes two queries and a pipeline. */
+const PURGED_ACCOUNTS = 20;
 
 /** Lists that a change of a user makes wrong. */
 const LISTS_OF = {
@@ -119,13 +151,33 @@ export interface UserDeps {
   cache: CacheService;
   outbox: OutboxService;
   event: EventService;
+  audit: AuditService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
   settings: Config['cache'];
+  /** The app's own tables. */
+  personal: readonly PersonalTable[];
+  /** 0: never. */
+  unverifiedTtlSeconds: number;
   /** The current request's. */
   accounts: () => RequestAccounts;
   now: () => number;
 }
 
-export function createUserService({ database, cache, outbox, event, settings, accounts, now }: UserDeps): UserService {
+export function createUserService(deps: UserDeps): UserService {
+  const {
+    database,
+    cache,
+    outbox,
+    event,
+    audit,
+    idempotency,
+    settings,
+    personal,
+    unverifiedTtlSeconds,
+    accounts,
+    now,
+  } = deps;
+
   const load = async (userIds: readonly string[]) => {
     const rows = await database.run((db) =>
       db
@@ -143,9 +195,38 @@ export function createUserService({ database, cache, outbox, event, settings, ac
     return found && { value: presentUser(found.account), readAtWallMs: found.readAtWallMs };
   };
 
+  /** Ids of a page of all accounts. */
+  const listed = ({ page, limit }: Omit<UserQuery, 'q'>) =>
+    cache.query({ namespace: LISTS, args: { page, limit, of: 'ids' }, ...life(settings.listTtlSeconds) }, async () => {
+      const [rows, [counted]] = await database.batch((db) => [
+        db
+          .select({ id: users.id })
+          .from(users)
+          .orderBy(asc(users.createdAtMs), asc(users.id))
+          .limit(limit)
+          .offset((page - 1) * limit),
+        totalOf(db),
+      ]);
+      return { ids: rows.map(({ id }) => id), total: counted?.total ?? 0 };
+    });
+
+  /** Ids of a page of a search. */
+  async function found({ page, limit, q }: Required<UserQuery>) {
+    const { block, at, ...rows } = blockOf({ page, limit });
+    const list = await cache.query(
+      { namespace: SEARCHES, args: { block, size: rows.size, q, of: 'block' }, ...life(settings.listTtlSeconds) },
+      () => findIds(database, q ?? '', rows),
+    );
+    return list && { ids: list.ids.slice(at, at + limit), total: list.total };
+  }
+
+  const exportOf = createExport({ database, personal, now });
   const deletion = createDeletion({
     database,
     outbox,
+    audit,
+    idempotency,
+    personal,
     now,
     // The entry itself, and not only its version: it holds the person's name.
     copiesOf: (userId) => ({ ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] }),
@@ -160,6 +241,16 @@ export function createUserService({ database, cache, outbox, event, settings, ac
 
   return {
     keyOf: (userId) => cache.userKey(userId),
+
+    async idOf(email) {
+      const [row] = await database.run((db) =>
+        db
+          .select({ id: users.id })
+          .from(users)
+          .where(eq(users.email, normalizeEmail(email))),
+      );
+      return row?.id;
+    },
 
     async activeIds(sinceMs, after, limit) {
       const rows = await database.run((db) =>
@@ -176,31 +267,13 @@ export function createUserService({ database, cache, outbox, event, settings, ac
     async getUser(userId) {
       const options = { ...life(settings.userTtlSeconds), known: known(userId) };
       const user = await cache.user(userId, options, async () => (await load([userId]))[0] ?? null);
-      if (user === null) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
+      if (user === null) throw noSuchUser();
       return user;
     },
 
     async getUsers({ page, limit, q }) {
       // Folded once, for the cache's key and for the query: requests that share an entry have the same result.
-      const text = q === undefined ? undefined : fold(q);
-      const args = { page, limit, q: text, of: 'ids' };
-      const namespace = text === undefined ? LISTS : SEARCHES;
-      const list = await cache.query({ namespace, args, ...life(settings.listTtlSeconds) }, () =>
-        database.run(async (db) => {
-          const where = text === undefined ? undefined : isFound(text);
-          const [rows, [found]] = await db.batch([
-            db
-              .select({ id: users.id })
-              .from(users)
-              .where(where)
-              .orderBy(asc(users.createdAtMs), asc(users.id))
-              .limit(limit)
-              .offset((page - 1) * limit),
-            where === undefined ? totalOf(db) : db.select({ total: count() }).from(users).where(where),
-          ]);
-          return { ids: rows.map(({ id }) => id), total: found?.total ?? 0 };
-        }),
-      );
+      const list = q === undefined ? await listed({ page, limit }) : await found({ page, limit, q: fold(q) });
       if (list === null) return { items: [], page, limit, total: 0 };
       // The users themselves stand in one entry each: a list shows a change at once, and a deletion takes every copy along.
       const items = await cache.users<User>(list.ids, life(settings.userTtlSeconds), load);
@@ -210,46 +283,71 @@ export function createUserService({ database, cache, outbox, event, settings, ac
     async updateUser(userId, { name, role, status }, by) {
       const about = { userId, ...(by !== undefined && { by }) };
       const kind = status === 'disabled' ? 'disabled' : 'enabled';
+      // Looked at before and after the change: an account without the rights to lose satisfies it, too.
+      const allowed = role === 'user' || status === 'disabled' ? leavesAnAdministrator(userId) : undefined;
       const happened = [
-        ...(role === undefined ? [] : [event.prepare({ kind: 'role-changed', ...about }, ne(users.role, role))]),
-        ...(status === undefined ? [] : [event.prepare({ kind, ...about }, ne(users.status, status))]),
+        ...(role === undefined
+          ? []
+          : [event.prepare({ kind: 'role-changed', ...about }, and(ne(users.role, role), allowed))]),
+        ...(status === undefined ? [] : [event.prepare({ kind, ...about }, and(ne(users.status, status), allowed))]),
       ];
-      const invalidation = outbox.prepare([userInvalidation(userId, name === undefined ? 'details' : 'name')]);
+      const noted = (action: NewAudit['action'], changes: SQL, detail: NewAudit['detail'] = {}) =>
+        by === undefined
+          ? []
+          : [audit.prepare({ by, action, userId, detail }, whileOwner(userId, sql`${and(changes, allowed)}`))];
+      const audits = [
+        ...(role === undefined ? [] : noted('role-changed', ne(users.role, role), { role })),
+        ...(status === undefined ? [] : noted(kind, ne(users.status, status))),
+        ...(name === undefined ? [] : noted('renamed', ne(users.name, name))),
+      ];
+      const committed = allowed && whileOwner(userId, allowed);
+      const invalidation = outbox.prepare(
+        [userInvalidation(userId, name === undefined ? 'details' : 'name')],
+        committed,
+      );
       const versions = role !== undefined || status !== undefined ? outbox.prepareVersions(userId) : undefined;
       const updatedAtMs = now();
-      const results = await database.batch((db) => [
-        // First: they look at what is about to change.
-        ...happened.map((entry) => entry.insert(db)),
-        db
-          .update(users)
-          .set({
-            ...(name !== undefined && { name, search: searchOf(name) }),
-            // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions. Told by
-            // the row itself, whatever another change does at the same time.
-            ...(role !== undefined && {
-              role,
-              accessVersion: sql`${users.accessVersion} + (${users.role} <> ${role})`,
-            }),
-            ...(status !== undefined && {
-              status,
-              epoch: sql`${users.epoch} + (${users.status} <> ${status} and ${status} = 'disabled')`,
-            }),
-            updatedAtMs,
-          })
-          .where(eq(users.id, userId))
-          .returning(),
-        ...(name === undefined ? [] : [refolded(db, userId, name)]),
-        ...(status === 'disabled'
-          ? [
-              endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs }),
-              dropOneTimeTokens(db, userId, 'recovery'),
-            ]
-          : []),
-        ...invalidation.statements(db),
-        ...(versions?.statements(db) ?? []),
-      ]);
-      const [after] = results[happened.length] as UserRow[];
-      if (after === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such user.' });
+      const results = await idempotency.batch(
+        (db) => [
+          // First: they look at what is about to change.
+          ...happened.map((entry) => entry.insert(db)),
+          ...audits.map((entry) => entry(db)),
+          db
+            .update(users)
+            .set({
+              ...(name !== undefined && { name, search: searchOf(name) }),
+              // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions. Told by
+              // the row itself, whatever another change does at the same time.
+              ...(role !== undefined && {
+                role,
+                accessVersion: sql`${users.accessVersion} + ${flag(ne(users.role, role))}`,
+              }),
+              ...(status !== undefined && {
+                status,
+                ...(status === 'disabled' && { epoch: sql`${users.epoch} + ${flag(ne(users.status, status))}` }),
+              }),
+              updatedAtMs,
+            })
+            .where(and(eq(users.id, userId), allowed))
+            .returning(),
+          ...(name === undefined ? [] : [refolded(db, userId, name)]),
+          ...(status === 'disabled'
+            ? [
+                endOthers(db, { userId, reason: 'disabled', atMs: updatedAtMs, ...(allowed && { when: allowed }) }),
+                dropOneTimeTokens(db, userId, 'recovery', 'email-change', 'deletion'),
+              ]
+            : []),
+          ...invalidation.statements(db),
+          ...(versions?.statements(db) ?? []),
+          db.select({ id: users.id }).from(users).where(eq(users.id, userId)),
+        ],
+        { when: committed ?? whileOwner(userId, always) },
+      );
+      const [after] = results[happened.length + audits.length] as UserRow[];
+      if (after === undefined) {
+        const [left] = results.at(-1) as unknown[];
+        throw left === undefined ? noSuchUser() : lastAdministrator();
+      }
       const has = (index: number) => (results[index] as unknown[] | undefined)?.length !== 0;
       const raised = [
         ...(role !== undefined && has(0) ? (['accessVersion'] as const) : []),
@@ -260,11 +358,40 @@ export function createUserService({ database, cache, outbox, event, settings, ac
       return presentUser(after);
     },
 
-    async deleteUser(userId) {
+    async exportUser(userId) {
+      const found = await exportOf(userId);
+      if (found === undefined) throw noSuchUser();
+      return found;
+    },
+
+    async deleteUser(userId, by) {
       for (let attempt = 1; attempt <= DELETE_ATTEMPTS; attempt += 1) {
-        if (await deletion.attempt(userId)) return;
+        const outcome = await deletion.attempt(userId, { by });
+        if (outcome === 'last-administrator') throw lastAdministrator();
+        if (outcome === 'missing' && by !== undefined) throw noSuchUser();
+        if (outcome !== 'overtaken') return;
       }
       throw unavailable('The deletion', 1);
+    },
+
+    deleteUserWhile: (userId, condition) => deletion.attempt(userId, { only: condition }),
+
+    async purgeUnverified() {
+      if (unverifiedTtlSeconds === 0) return 0;
+      // Not an administrator's: it was made so on purpose.
+      const forgotten = and(isNull(users.emailVerifiedAtMs), eq(users.role, 'user'))!;
+      const due = await database.run((db) =>
+        db
+          .select({ id: users.id })
+          .from(users)
+          .where(and(forgotten, lt(users.createdAtMs, now() - unverifiedTtlSeconds * 1_000)))
+          .orderBy(asc(users.createdAtMs))
+          .limit(PURGED_ACCOUNTS),
+      );
+      let purged = 0;
+      for (const { id } of due) if ((await deletion.attempt(id, { only: forgotten })) === 'deleted') purged += 1;
+      if (purged > 0) log('info', 'users.unverified_purged', { accounts: purged });
+      return purged;
     },
 
     async fillSearch() {
@@ -275,6 +402,8 @@ export function createUserService({ database, cache, outbox, event, settings, ac
     },
   };
 }
+
+const noSuchUser = () => new AppError('NOT_FOUND', { detail: 'There is no such user.' });
 
 /** How many users there are, without counting them. */
 function totalOf(db: Drizzle) {

@@ -4,22 +4,23 @@ import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
-import type { UserRow } from '../db/schema';
 import type { EventService } from './event.service';
+import type { IdempotencyService } from './idempotency.service';
 import { verificationMail } from './mail/messages';
 import type { MailService } from './mail.service';
 import { findOneTimeToken, invalidOneTimeToken, issueOneTimeToken, takeOneTimeToken } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import { facade } from './scope';
+import { whileOwner } from './session/statements';
 import { userInvalidation } from './user.service';
 import type { User } from './user.service';
 
 /** Shows that an account's owner reads mail at its address. */
 export interface VerificationService {
-  /** Mails a link to a newcomer, after the answer, where there is a mailer. */
+  /** Mails a link to a new user, after the response, if there is a mailer. */
   welcome(user: Pick<User, 'id' | 'email'>): void;
   /**
-   * Mails a link to the account's address, after the answer; not to one that is verified.
+   * Mails a link to the account's address, after the response, unless it is verified already.
    *
    * @throws {AppError} `CONFIG_INVALID` without a mailer
    * @throws {DatabaseUnavailable}
@@ -42,6 +43,7 @@ export interface VerificationDeps {
   mail: MailService;
   outbox: OutboxService;
   event: EventService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
   config: Config;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -52,6 +54,7 @@ export function createVerificationService({
   mail,
   outbox,
   event,
+  idempotency,
   config,
   waitUntil,
   now,
@@ -87,18 +90,21 @@ export function createVerificationService({
       // It says nothing of an address that the account has got since.
       const stands = and(eq(users.email, email), taken.granted);
       const happened = event.prepare({ kind: 'email-verified', userId }, and(isNull(users.emailVerifiedAtMs), stands));
-      const [first, changed] = await database.batch((db) => [
-        // Before the change that it looks at.
-        happened.insert(db),
-        db
-          .update(users)
-          .set({ emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`, updatedAtMs: atMs })
-          .where(and(eq(users.id, userId), stands))
-          .returning(),
-        ...invalidation.statements(db),
-        ...taken.statements(db),
-      ]);
-      if ((changed as UserRow[]).length === 0) throw invalidOneTimeToken();
+      const [first, changed] = await idempotency.batch(
+        (db) => [
+          // Before the change: its condition looks at the row as it was.
+          happened.insert(db),
+          db
+            .update(users)
+            .set({ emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`, updatedAtMs: atMs })
+            .where(and(eq(users.id, userId), stands))
+            .returning(),
+          ...invalidation.statements(db),
+          ...taken.statements(db),
+        ],
+        { when: whileOwner(userId, eq(users.updatedAtMs, atMs)), userId },
+      );
+      if (changed.length === 0) throw invalidOneTimeToken();
       await invalidation.deliver();
       if ((first as unknown[]).length > 0) happened.report();
     },

@@ -1,22 +1,25 @@
-import { eq, getTableColumns, sql } from 'drizzle-orm';
+import { eq, getTableColumns, isNotNull, sql } from 'drizzle-orm';
 
 import type { Config } from '../../config/env';
 import type { Database, Drizzle } from '../../db/client';
+import { flag, jsonMap } from '../../db/portable';
 import { revokedTokens, sessions, users } from '../../db/schema';
 import type { AccountRow } from '../../db/schema';
-import { judgeVersions } from './denials';
-import type { Verdict, Versions } from './denials';
+import { denialOf, judgeVersions } from './denials';
+import type { TokenDenial, RevocationVerdict, UserVersions } from './denials';
 import { recentDenials } from './recent';
 import type { Denial } from './recent';
 import type { AccessClaims } from '../token/accessToken';
 
 /** What D1 says about a session and its user. `null`: there is no such user. */
-export type RevocationFacts = (Versions & { sessionEnded: boolean; revokedTokens: ReadonlySet<string> }) | null;
+export type RevocationFacts =
+  | (UserVersions & { sessionEnded: boolean; revokedTokens: ReadonlyMap<string, TokenDenial> })
+  | null;
 
 /** The facts, and what else the same round trip to D1 has brought. */
 export interface FoundFacts {
   facts: RevocationFacts;
-  /** The user, for whoever is about to load it. */
+  /** The user's row, for the handler that is about to load it. */
   account: AccountRow | undefined;
   /** What denies tokens of the user, where it was asked for: for a Redis that has lost it. */
   denials: readonly Denial[] | undefined;
@@ -33,9 +36,9 @@ function factsOf(db: Drizzle, userId: string, sessionId: string) {
     .select({
       ...accountColumns,
       // A session without a row counts as ended.
-      sessionEnded: sql<number>`coalesce((select ${sessions.endedAtMs} is not null from ${sessions}
+      sessionEnded: sql<number>`coalesce((select ${flag(isNotNull(sessions.endedAtMs))} from ${sessions}
         where ${sessions.id} = ${sessionId}), 1)`.as('session_ended'),
-      revokedTokens: sql<string>`(select json_group_array(${revokedTokens.id}) from ${revokedTokens}
+      revokedTokens: sql<string>`(select ${jsonMap(revokedTokens.id, revokedTokens.expiresAtMs)} from ${revokedTokens}
         where ${revokedTokens.userId} = ${userId})`.as('revoked_tokens'),
     })
     .from(users)
@@ -56,23 +59,25 @@ export async function readFacts(
   { database, config, now, withDenials }: FactsOptions,
 ): Promise<FoundFacts> {
   const asked = { askedAtMs: now(), askedAtWallMs: Date.now() };
-  const [[row], denials] = await database.run(async (db) => {
-    const facts = factsOf(db, userId, sessionId);
-    if (!withDenials) return [await facts, undefined] as const;
-    return db.batch([facts, recentDenials(db, userId, config, asked.askedAtMs)]);
-  });
+  const facts = (db: Drizzle) => factsOf(db, userId, sessionId);
+  const [[row], denials] = withDenials
+    ? await database.batch((db) => [facts(db), recentDenials(db, userId, config, asked.askedAtMs)])
+    : [await database.run(facts), undefined];
   if (row === undefined) return { facts: null, account: undefined, denials, ...asked };
   const { sessionEnded, revokedTokens: tokens, ...account } = row;
-  const facts = {
+  const found = {
     epoch: account.epoch,
     accessVersion: account.accessVersion,
     sessionEnded: sessionEnded !== 0,
-    revokedTokens: new Set(JSON.parse(tokens) as string[]),
+    revokedTokens: new Map(
+      Object.entries(JSON.parse(tokens) as Record<string, number>).map(([id, untilMs]) => [id, denialOf(untilMs)]),
+    ),
   };
-  return { facts, account, denials, ...asked };
+  return { facts: found, account, denials, ...asked };
 }
 
-export function judge(claims: AccessClaims, facts: RevocationFacts): Verdict {
-  if (facts === null || facts.sessionEnded || facts.revokedTokens.has(claims.tokenId)) return 'revoked';
-  return judgeVersions(claims, facts);
+export function judge(claims: AccessClaims, facts: RevocationFacts): RevocationVerdict {
+  if (facts === null || facts.sessionEnded) return 'revoked';
+  const verdict = judgeVersions(claims, facts);
+  return verdict === 'revoked' ? verdict : (facts.revokedTokens.get(claims.tokenId) ?? verdict);
 }

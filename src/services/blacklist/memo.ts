@@ -1,5 +1,5 @@
-import { BoundedMap } from '../../redis/boundedMap';
-import { FreshFlights } from '../freshFlights';
+import { BoundedMap } from '../../util/boundedMap';
+import { FreshSingleFlight } from '../freshSingleFlight';
 import type { FoundFacts, RevocationFacts } from './facts';
 
 /** With Redis away an isolate asks D1 about a session at most this often. */
@@ -7,7 +7,7 @@ const LIFE_MS = 1_000;
 
 /** What D1 said about sessions a moment ago, and the lookups under way: plain data, shared by the requests of an isolate. */
 export class RevocationMemo {
-  readonly flights = new FreshFlights<FoundFacts>();
+  readonly singleFlight = new FreshSingleFlight<FoundFacts>();
   readonly #known = new BoundedMap<string, { facts: RevocationFacts; askedAtMs: number }>(5_000);
 
   /** `undefined` when D1 has to be asked. */

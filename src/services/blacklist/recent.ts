@@ -1,8 +1,8 @@
 import { and, eq, gt, isNotNull, sql } from 'drizzle-orm';
-import { unionAll } from 'drizzle-orm/sqlite-core';
 
 import type { Config } from '../../config/env';
 import type { Drizzle } from '../../db/client';
+import { unionAll } from '../../db/portable';
 import { revokedTokens, sessions } from '../../db/schema';
 import type { Argument } from '../../redis/client';
 
@@ -13,12 +13,12 @@ export interface Denial {
   expiresAtMs: number;
 }
 
-/** More than a user can have; where there are more, Redis is not told that it knows them all. */
+/** More than a user can have. Where there are more, Redis does not get the mark of a complete list. */
 const MOST = 200;
 
 /**
  * What denies access tokens of a user that have not expired: sessions that ended recently, and tokens revoked one by
- * one. Whoever gives Redis a user's epoch must bring these along: from then on Redis is believed when it denies nothing.
+ * one. A write of a user's epoch into Redis must include these: from then on a hash that denies nothing counts as an approval.
  * (Refresh tokens need a record in Redis, which an ended session does not get.)
  */
 export function recentDenials(db: Drizzle, userId: string, config: Config, nowMs: number) {

@@ -1,4 +1,6 @@
 import type { RedisValue } from '../../redis/client';
+import { denialOf } from './denials';
+import type { TokenDenial } from './denials';
 import { isTimeMs, isVersion, orNull } from '../replies';
 
 /** What a user's blacklist hash says about one token. */
@@ -7,7 +9,7 @@ export interface RevocationReply {
   epoch: number | null;
   accessVersion: number;
   /** The session or the token is denied. */
-  denied: boolean;
+  denied: TokenDenial | undefined;
 }
 
 const isVersionOrNull = orNull(isVersion);
@@ -27,6 +29,6 @@ export function parseRevocation(reply: RedisValue): RevocationReply | undefined 
   return {
     epoch: epoch === null ? null : Number(epoch),
     accessVersion: Number(accessVersion ?? 0),
-    denied: session !== null || token !== null,
+    denied: session !== null ? 'revoked' : token === null ? undefined : denialOf(Number(token)),
   };
 }

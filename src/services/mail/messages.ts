@@ -4,8 +4,8 @@ import type { Mail } from './mailer';
 type Settings = Config['mail'];
 
 /**
- * The texts. Nothing that somebody else may have typed stands in them, such as the account's name: whoever registers a
- * stranger's address must not be able to write to them.
+ * The texts of mails. They contain no text that a client has sent, such as the account's name: otherwise a person who registers
+ * a stranger's address could write to that stranger.
  */
 export function recoveryMail(to: string, token: string, settings: Settings): Mail {
   const { appName, recoveryUrl, recoveryTtlSeconds } = settings;
@@ -13,7 +13,7 @@ export function recoveryMail(to: string, token: string, settings: Settings): Mai
     to,
     subject: `Reset your ${appName} password`,
     ...body({
-      before: `Somebody asked to reset the password of your ${appName} account.`,
+      before: `A password reset was requested for your ${appName} account.`,
       ask: { link: 'To choose a new one, open this link', code: 'To choose a new one, enter this code in the app' },
       action: 'Choose a new password',
       after: 'If it was not you, ignore this mail: your password stays as it is.',
@@ -36,10 +36,68 @@ export function verificationMail(to: string, token: string, settings: Settings):
         code: 'To confirm that it is yours, enter this code',
       },
       action: 'Confirm the address',
-      after: 'If you know nothing of it, ignore this mail.',
+      after: 'If you did not register, ignore this mail.',
       url: verificationUrl,
       token,
       ttlSeconds: verificationTtlSeconds,
+    }),
+  };
+}
+
+/** To the new address: only a person who reads mail there can confirm it. */
+export function emailChangeMail(to: string, token: string, settings: Settings): Mail {
+  const { appName, emailChangeUrl, emailChangeTtlSeconds } = settings;
+  return {
+    to,
+    subject: `Confirm your new e-mail address for ${appName}`,
+    ...body({
+      before: `A change of a ${appName} account to this address was requested.`,
+      ask: { link: 'If it is yours, open this link', code: 'If it is yours, enter this code in the app' },
+      action: 'Use this address',
+      after: 'If you did not ask for this, ignore this mail: nothing changes.',
+      url: emailChangeUrl,
+      token,
+      ttlSeconds: emailChangeTtlSeconds,
+    }),
+  };
+}
+
+/** To the former address, after the change. */
+export function emailChangedMail(to: string, token: string, settings: Settings): Mail {
+  const { appName, emailUndoUrl, emailUndoTtlSeconds } = settings;
+  return {
+    to,
+    subject: `The e-mail address of your ${appName} account was changed`,
+    ...body({
+      before: `Your ${appName} account has another e-mail address now; mails will go there. If it was not you, your account is in danger.`,
+      ask: { link: 'To undo the change, open this link', code: 'To undo the change, enter this code in the app' },
+      action: 'Undo the change',
+      after:
+        'Undoing it signs out all devices and sends you a mail to set a new password. If it was you, ignore this mail.',
+      url: emailUndoUrl,
+      token,
+      ttlSeconds: emailUndoTtlSeconds,
+    }),
+  };
+}
+
+/** To the owner's address; opening the link deletes nothing yet. */
+export function deletionMail(to: string, token: string, settings: Settings): Mail {
+  const { appName, deletionUrl, deletionTtlSeconds } = settings;
+  return {
+    to,
+    subject: `Delete your ${appName} account`,
+    ...body({
+      before: `A request to delete your ${appName} account has come in.`,
+      ask: {
+        link: 'To delete it with everything that is stored of it, open this link',
+        code: 'To delete it with everything that is stored of it, enter this code where you asked for it',
+      },
+      action: 'Delete the account',
+      after: 'This cannot be undone. If it was not you, ignore this mail: your account stays.',
+      url: deletionUrl,
+      token,
+      ttlSeconds: deletionTtlSeconds,
     }),
   };
 }
@@ -67,9 +125,10 @@ function body({ before, ask, action, after, url, token, ttlSeconds }: Body): Pic
   };
 }
 
-/** Rounded down: whoever comes within it is not late. */
+/** Rounded down, so a reader who acts within the stated time is not too late. */
 function duration(seconds: number): string {
   for (const [unit, length] of [
+    ['day', 86_400],
     ['hour', 3_600],
     ['minute', 60],
   ] as const) {

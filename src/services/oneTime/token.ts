@@ -5,12 +5,21 @@ import type { OneTimeTokenRow } from '../../db/schema';
 /** What a token that was sent by mail is good for. */
 export type OneTimePurpose = OneTimeTokenRow['purpose'];
 
-/** Recognisable, for whoever finds one where it should not be; and so that none is good for another purpose. */
-const PREFIX = { recovery: 'gotr1', verification: 'gotv1' } as const satisfies Record<OneTimePurpose, string>;
+/** A prefix for each purpose: leaked tokens can be recognised, and no token works for another purpose. */
+const PREFIX = {
+  recovery: 'gotr1',
+  verification: 'gotv1',
+  'email-change': 'gotc1',
+  'email-undo': 'gotu1',
+  deletion: 'gotd1',
+} as const satisfies Record<OneTimePurpose, string>;
 
 const FORM = {
   recovery: /^gotr1\.[\w-]{43}$/,
   verification: /^gotv1\.[\w-]{43}$/,
+  'email-change': /^gotc1\.[\w-]{43}$/,
+  'email-undo': /^gotu1\.[\w-]{43}$/,
+  deletion: /^gotd1\.[\w-]{43}$/,
 } as const satisfies Record<OneTimePurpose, RegExp>;
 
 /** 256 random bits, base64url, after the purpose's prefix. Its last character is never `-` or `_`, which links lose. */

@@ -1,6 +1,8 @@
 import { describeError, log } from '../../config/log';
 import type { Database } from '../../db/client';
+import { outbox } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
+import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { parseMessage, tell } from './message';
@@ -16,6 +18,7 @@ export interface DeliveryDeps extends TellOptions {
   database: Database;
   /** A batch with a deadline of its own. */
   freshBatch: () => RedisBatch;
+  instruments: Pick<Instruments, 'outboxDeliveries'>;
 }
 
 interface Outcome {
@@ -29,7 +32,8 @@ interface Outcome {
 
 /** Delivers rows of the outbox, each for itself: one that fails does not hold up the others. */
 export function createDelivery(deps: DeliveryDeps) {
-  const { database, freshBatch, now } = deps;
+  const { database, freshBatch, now, instruments } = deps;
+  const { outboxDeliveries } = instruments;
 
   async function tellRows(rows: readonly OutboxRow[], through: RedisBatch, outcome: Outcome): Promise<void> {
     const atMs = now();
@@ -76,15 +80,21 @@ export function createDelivery(deps: DeliveryDeps) {
     // One dead shard of several, or all of Redis?
     if (unreachable.length === rows.length) await batchOf().send('PING');
     const pending = delivered.filter(({ state }) => state === 'pending');
+    for (const [kind, rows] of Object.entries({ delivered: pending, refused, unreachable })) {
+      outboxDeliveries.add(outboxDeliveries.series(kind), rows.length);
+    }
     const inOrder = seqsOf(pending.filter(({ dueAtMs }) => dueAtMs === 0));
     const late = seqsOf(pending.filter(({ dueAtMs }) => dueAtMs > 0));
     const atMs = now();
-    await database.batch((db) => [
-      ...(inOrder.length > 0 ? [markDelivered(db, inOrder)] : []),
-      ...(unreachable.length > 0 ? [postpone(db, seqsOf(unreachable), atMs + RETRY_MS)] : []),
-      ...(refused.length > 0 ? [postpone(db, seqsOf(refused), atMs + REFUSED_RETRY_MS)] : []),
-      ...(late.length > 0 ? [markDeliveredLate(db, late)] : []),
-    ]);
+    await database.batch(
+      (db) => [
+        ...(inOrder.length > 0 ? [markDelivered(db, inOrder)] : []),
+        ...(unreachable.length > 0 ? [postpone(db, seqsOf(unreachable), atMs + RETRY_MS)] : []),
+        ...(refused.length > 0 ? [postpone(db, seqsOf(refused), atMs + REFUSED_RETRY_MS)] : []),
+        ...(late.length > 0 ? [markDeliveredLate(db, late)] : []),
+      ],
+      late.length > 0 ? { renumbered: outbox } : {},
+    );
     if (unreachable.length > 0) {
       log('warn', 'outbox.unreachable', { messages: unreachable.length, ...describeError(failure) });
     }

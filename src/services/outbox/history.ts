@@ -1,7 +1,8 @@
-import { and, desc, gt, inArray, isNotNull, lte, sql } from 'drizzle-orm';
+import { and, desc, gt, inArray, isNotNull, lte } from 'drizzle-orm';
 
 import { log } from '../../config/log';
-import { sessions, users } from '../../db/schema';
+import { anyOf } from '../../db/portable';
+import { outbox, sessions, users } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
@@ -26,7 +27,7 @@ interface ReplayOptions {
 
 /** What the heartbeats say. */
 export interface Examination {
-  /** Redis lacks messages that it had been told. */
+  /** Redis lacks messages that were delivered. */
   lost: boolean;
   /** Whether some shards, but not all, could not be asked. */
   partial: boolean;
@@ -34,7 +35,7 @@ export interface Examination {
 
 /**
  * Finds out whether Redis has gone back in time (restored from a snapshot, failed over to a lagging replica, restarted
- * without its last writes), and delivers again what it has lost.
+ * without its last writes), and delivers the lost messages again.
  *
  * The heartbeat is a `seq` of the outbox, held by sixteen keys that spread over all shards: every message with a smaller
  * `seq` was delivered before it was written. A Redis whose heartbeat is smaller than the database's has lost writes, and
@@ -95,9 +96,22 @@ export function createHistory(
   async function skipTo(seq: number): Promise<void> {
     const atMs = now();
     log('warn', 'database.went_back', { seq });
-    await database.run((db) =>
-      db.run(sql`insert into outbox (seq, id, message, state, due_at_ms, created_at_ms, expires_at_ms)
-        values (${seq}, ${crypto.randomUUID()}, '{"kind":"none"}', 'delivered', 0, ${atMs}, ${atMs}) on conflict do nothing`),
+    await database.batch(
+      (db) => [
+        db
+          .insert(outbox)
+          .values({
+            seq,
+            id: crypto.randomUUID(),
+            message: '{"kind":"none"}',
+            state: 'delivered',
+            dueAtMs: 0,
+            createdAtMs: atMs,
+            expiresAtMs: atMs,
+          })
+          .onConflictDoNothing(),
+      ],
+      { renumbered: outbox },
     );
   }
 
@@ -156,12 +170,7 @@ export function createHistory(
         db
           .select({ userId: users.id, epoch: users.epoch, accessVersion: users.accessVersion })
           .from(users)
-          .where(
-            inArray(
-              users.id,
-              sql`(select value from json_each(${JSON.stringify([...new Set(ended.map(({ sessionId }) => userOfSession(sessionId)))])}))`,
-            ),
-          ),
+          .where(inArray(users.id, anyOf([...new Set(ended.map(({ sessionId }) => userOfSession(sessionId)))]))),
       );
       const messages: OutboxMessage[] = [
         ...owners.map(({ userId, epoch, accessVersion }) => ({ kind: 'epoch' as const, userId, epoch, accessVersion })),

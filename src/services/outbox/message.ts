@@ -8,18 +8,19 @@ import { userOfSession } from '../../redis/keys';
 import type { Keys } from '../../redis/keys';
 import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
 import { sessionEnd } from '../../redis/scripts/sessionEnd';
-import { blacklistTtlMs } from '../blacklist.service';
+import { denialOf } from '../blacklist/denials';
 import type { LocalDenials } from '../blacklist/denials';
+import { blacklistTtlMs } from '../blacklist/ttl';
 import { invalidationCommands, keysOf } from '../cache/invalidation';
 import type { Invalidation } from '../cache/invalidation';
 
-/** Something that Redis must learn. Telling it twice, late or out of order does no harm. */
+/** A message to Redis. Delivering it twice, late or out of order does no harm. */
 export type OutboxMessage =
   | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
   | { kind: 'token-end'; userId: string; tokenId: string; expiresAtMs: number }
   | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
   | ({ kind: 'invalidate' } & Invalidation)
-  /** Only a place in the order. */
+  /** Only holds a place in the order. */
   | { kind: 'none' };
 
 const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>([
@@ -34,12 +35,12 @@ export interface TellOptions {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
-  /** What this request has read from the cache is no longer to be trusted. */
+  /** Forgets what this request has read from the cache. */
   forgetReads: (redisKeys: readonly string[]) => void;
   now: () => number;
 }
 
-/** Tells this isolate, and Redis. @throws {RedisError} */
+/** Applies the message in this isolate, and in Redis. @throws {RedisError} */
 export async function tell(
   message: OutboxMessage,
   batch: RedisBatch,
@@ -59,7 +60,7 @@ export async function tell(
     }
     case 'token-end': {
       const { userId, tokenId, expiresAtMs } = message;
-      denials.endToken(tokenId);
+      denials.endToken(tokenId, denialOf(expiresAtMs));
       const denied = [lifeMs, `j:${tokenId}`, expiresAtMs];
       confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], denied), 1);
       return;
@@ -67,7 +68,7 @@ export async function tell(
     case 'epoch': {
       const { userId, epoch, accessVersion } = message;
       denials.raise(userId, message);
-      // Not `ep`: what else of this user is denied, the message does not know.
+      // Not `ep`: the message does not know the user's other denials.
       const versions = [lifeMs, 'least', epoch, 'av', accessVersion];
       confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], versions), 1);
       return;
@@ -79,14 +80,14 @@ export async function tell(
       try {
         await Promise.all(commands.map(async (command) => confirm(await batch.send(...command), 'OK')));
       } finally {
-        // What was read while Redis was being told may be older than that.
+        // A value that was read while the commands were in flight may be older than the invalidation.
         forgetReads(ended);
       }
     }
   }
 }
 
-/** Something that answers anything to everything has not been told. */
+/** Any other reply is no acknowledgement. */
 function confirm(reply: RedisValue, expected: RedisValue): void {
   if (reply !== expected) throw new RedisUnavailable('garbage');
 }

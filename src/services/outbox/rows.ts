@@ -1,8 +1,8 @@
 import { and, asc, desc, eq, gte, inArray, lt, lte, sql } from 'drizzle-orm';
-import type { SQL } from 'drizzle-orm';
 
-import type { Database, Drizzle, Statement } from '../../db/client';
-import { outbox } from '../../db/schema';
+import type { Database, Drizzle } from '../../db/client';
+import { anyOf, jsonObject } from '../../db/portable';
+import { outbox, users } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
 
 /** Rows that are read, delivered and marked at a time: two queries. */
@@ -10,9 +10,13 @@ export const LOT = 1_000;
 /** A row that could not be delivered is due again by the next run, but not again in the same one. */
 export const RETRY_MS = 1;
 
-/** Any number of values as one bound parameter: D1 binds at most 100 a statement. */
-const anyOf = (values: readonly (number | string)[]): SQL =>
-  sql`(select value from json_each(${JSON.stringify(values)}))`;
+/** The message of a user's versions, where the user's row is read. */
+export const versionsMessage = jsonObject({
+  kind: sql`'epoch'`,
+  userId: users.id,
+  epoch: users.epoch,
+  accessVersion: users.accessVersion,
+});
 
 /** Undelivered messages: new ones in the database's own order, then those that were tried in vain. */
 export function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {
@@ -38,7 +42,7 @@ export function deliveredLot(database: Database, fromSeq: number, beforeSeq: num
   );
 }
 
-export const markDelivered = (db: Drizzle, seqs: readonly number[]): Statement =>
+export const markDelivered = (db: Drizzle, seqs: readonly number[]) =>
   db
     .update(outbox)
     .set({ state: 'delivered' })
@@ -48,7 +52,7 @@ export const markDelivered = (db: Drizzle, seqs: readonly number[]): Statement =
  * For a request, which knows its rows by their ids. Rows that a scheduled run has tried in vain meanwhile are left to the
  * next one.
  */
-export const markDeliveredById = (db: Drizzle, ids: readonly string[]): Statement =>
+export const markDeliveredById = (db: Drizzle, ids: readonly string[]) =>
   db
     .update(outbox)
     .set({ state: 'delivered' })
@@ -62,14 +66,14 @@ const atTheEnd = (seqs: readonly number[]) =>
  * Rows that were delivered late, after later ones: they go to the end of the order, so that the heartbeat's promise holds
  * (every message with a smaller `seq` was delivered before the heartbeat was written).
  */
-export const markDeliveredLate = (db: Drizzle, seqs: readonly number[]): Statement =>
+export const markDeliveredLate = (db: Drizzle, seqs: readonly number[]) =>
   db
     .update(outbox)
     .set({ state: 'delivered', dueAtMs: 0, seq: atTheEnd(seqs) })
     .where(inArray(outbox.seq, anyOf(seqs)));
 
 /** Rows that could not be delivered: they hold up neither other messages nor the heartbeat. */
-export const postpone = (db: Drizzle, seqs: readonly number[], dueAtMs: number): Statement =>
+export const postpone = (db: Drizzle, seqs: readonly number[], dueAtMs: number) =>
   db
     .update(outbox)
     .set({ state: 'pending', dueAtMs })

@@ -1,6 +1,7 @@
 import { and, asc, eq, lt, or, sql } from 'drizzle-orm';
 
 import type { Database } from '../../db/client';
+import { least } from '../../db/portable';
 import { outbox, redisState } from '../../db/schema';
 import type { RedisStateRow } from '../../db/schema';
 
@@ -27,8 +28,8 @@ export function createStateStore(database: Database, now: () => number) {
   return {
     /** One query batch, which reads a handful of rows. */
     async read(): Promise<HistoryState> {
-      const [[state], [log], [pending]] = await database.run((db) =>
-        db.batch([
+      const [[state], [log], [pending]] = await database.batch(
+        (db) => [
           db.select().from(redisState).where(eq(redisState.id, 1)),
           db
             .select({
@@ -44,7 +45,8 @@ export function createStateStore(database: Database, now: () => number) {
             .where(and(eq(outbox.state, 'pending'), eq(outbox.dueAtMs, 0)))
             .orderBy(asc(outbox.seq))
             .limit(1),
-        ]),
+        ],
+        { settled: outbox },
       );
       if (state === undefined || log === undefined) throw new Error('the table redis_state has lost its row');
       const nextSeq = Math.max(log.newest + 1, state.beat);
@@ -61,7 +63,7 @@ export function createStateStore(database: Database, now: () => number) {
         db
           .update(redisState)
           .set({
-            lostSeq: sql`min(coalesce(${redisState.lostSeq}, ${fromSeq}), ${fromSeq})`,
+            lostSeq: least(sql`coalesce(${redisState.lostSeq}, ${fromSeq})`, fromSeq),
             // A loss during the recovery from another one begins anew.
             lostDoneSeq: null,
             lostSessionsMs: sql`coalesce(${sessionsBeforeMs}, ${redisState.lostSessionsMs})`,

@@ -1,9 +1,14 @@
 import { log } from '../../config/log';
+import { createInstruments } from '../../metrics/instruments';
+import type { Instruments } from '../../metrics/instruments';
 import { unavailable } from '../../errors';
-import { noteBlocked } from '../../redis/busy';
-import { sleep as timer } from '../retry';
+import { noteBlocked } from '../../util/busy';
+import { sleep as timer } from '../../util/retry';
+
+export type HashInstruments = Pick<Instruments, 'hashes' | 'hashWait'>;
 
 export interface HashQueueOptions {
+  instruments?: HashInstruments | undefined;
   /** Hashes that may wait at a time; one more is refused. */
   max: number;
   now?: () => number;
@@ -11,11 +16,11 @@ export interface HashQueueOptions {
 }
 
 const POLL_MS = 5;
-/** Between two hashes, for everybody else: an answer takes a few turns of the event loop to be taken in. */
+/** A pause between two hashes, for all other requests: reading a response takes a few turns of the event loop. */
 const GAP_MS = 5;
-/** Whoever has not asked for this long, although it could have had its turn, is passed over. */
+/** A waiting request that has not polled for this long, although its turn had come, is passed over. */
 const TURN_MS = 25;
-/** Whoever has not asked for this long does not count any more. Longer than a hash, during which nobody can ask. */
+/** A request that has not polled for this long is forgotten. Longer than a hash takes, during which no request can poll. */
 const LOST_MS = 3_000;
 /** Until the first one is measured, and at most. */
 const USUAL_HASH_MS = 250;
@@ -30,18 +35,20 @@ const MAX_HASH_MS = 2_000;
  */
 export class HashQueue {
   readonly #max: number;
+  readonly #instruments: HashInstruments;
   readonly #now: () => number;
   readonly #sleep: (ms: number) => Promise<void>;
   /** Ticket -> when its owner last asked. */
   readonly #waiting = new Map<number, number>();
   #tickets = 0;
   #freeAtMs = 0;
-  /** Of the hash whose end nobody has noted yet: the clock stands still while code runs. */
+  /** Start of the hash whose end is not noted yet: the clock stands still while code runs. */
   #startedMs: number | undefined;
   #hashMs = USUAL_HASH_MS;
 
-  constructor({ max, now = Date.now, sleep = timer }: HashQueueOptions) {
+  constructor({ max, instruments = createInstruments(), now = Date.now, sleep = timer }: HashQueueOptions) {
     this.#max = max;
+    this.#instruments = instruments;
     this.#now = now;
     this.#sleep = sleep;
   }
@@ -52,6 +59,7 @@ export class HashQueue {
    * @throws {AppError} `SERVICE_UNAVAILABLE`, with the time that those before would take as `Retry-After`
    */
   async run<T>(compute: () => T): Promise<T> {
+    const askedMs = this.#now();
     this.#tickets += 1;
     const ticket = this.#tickets;
     if (!this.#mayStart(ticket)) {
@@ -64,6 +72,9 @@ export class HashQueue {
       this.#waiting.delete(ticket);
     }
     this.#startedMs = this.#now();
+    const { hashes, hashWait } = this.#instruments;
+    hashes.count('computed');
+    hashWait.record(hashWait.series(), Math.max(0, this.#startedMs - askedMs));
     try {
       return compute();
     } finally {
@@ -89,12 +100,13 @@ export class HashQueue {
     }
     const waiting = this.#waiting.size;
     if (waiting < this.#max) return;
+    this.#instruments.hashes.count('refused');
     log('warn', 'password.queue_full', { waiting });
     const waitMs = (waiting + 1) * (this.#hashMs + GAP_MS);
     throw unavailable('The check of passwords', Math.ceil(waitMs / 1_000));
   }
 
-  /** By whoever comes first after a hash, because the request that computed it may be gone. */
+  /** Called by the first request after a hash, because the request that computed it may be gone. */
   #noteEnd(): void {
     if (this.#startedMs === undefined) return;
     const nowMs = this.#now();

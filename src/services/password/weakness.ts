@@ -30,7 +30,7 @@ export function createWeakness({ issuer, audience }: Pick<Config, 'issuer' | 'au
     let own = folded;
     for (const word of [fold(email), ...wordsOf(`${email} ${name} ${product}`)]) own = own.replaceAll(word, '');
     if (own !== folded && (Array.from(own).length < MIN_OWN || isCommon(own))) {
-      return `needs ${MIN_OWN} characters beside the words of the e-mail address, the name and the service`;
+      return `must have ${MIN_OWN} more characters than the words of your name, your e-mail address and this service`;
     }
     return undefined;
   };

@@ -9,7 +9,9 @@ import { blacklistMerge } from '../../redis/scripts/blacklistMerge';
 import { sessionEnd } from '../../redis/scripts/sessionEnd';
 import { sessionRefresh } from '../../redis/scripts/sessionRefresh';
 import { sessionWrite } from '../../redis/scripts/sessionWrite';
-import { blacklistTtlMs } from '../blacklist.service';
+import { blacklistTtlMs } from '../blacklist/ttl';
+import { supersededUntil } from '../blacklist/denials';
+import type { UserVersions } from '../blacklist/denials';
 import { denialFields } from '../blacklist/recent';
 import type { Denial } from '../blacklist/recent';
 import { isCount, isTimeMs, isVersion } from '../replies';
@@ -31,6 +33,8 @@ export interface SessionState {
   generation: number;
   /** The newest generation of which a token is known to have arrived. */
   confirmed: number;
+  /** `jti` of the newest access token that a refresh has issued with `generation`, where it is known. */
+  tokenId?: string | null;
   /** What denies access tokens of the user, for a Redis that has lost it; `undefined` where it is not known. */
   denied: readonly Denial[] | undefined;
   /** Whether the data replaces what is there; else it only fills a gap. */
@@ -39,29 +43,41 @@ export interface SessionState {
 
 type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
 type OwnerVersions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
-type UserVersions = Pick<SessionOwner, 'epoch' | 'accessVersion'>;
 
-/** What Redis says to a refresh; `unknown` when D1 has to be asked. */
-/** `stale`: the record's role is older than this access version of the user. */
+/**
+ * Redis's reply to a refresh. `unknown`: D1 must be asked. `stale`: the record's role is older than this access version of the
+ * user.
+ */
 export type RefreshReply = KnownReply | { status: 'stale'; accessVersion: number } | { status: 'unknown' };
 
 export type KnownReply =
-  | { status: 'ok'; generation: number; epoch: number; accessVersion: number; role: 'user' | 'admin' }
+  | {
+      status: 'ok';
+      generation: number;
+      epoch: number;
+      accessVersion: number;
+      role: 'user' | 'admin';
+      /** `jti` of an access token that this refresh has ended. */
+      superseded: string | undefined;
+    }
   | { status: 'revoked' | 'reuse' };
 
 /** Redis's copy of the sessions. Every method rejects with a `RedisError`; commands of one turn share a round trip. */
 export interface SessionRecords {
   /** Writes the copy, unless Redis knows better (see the script). */
   write(state: SessionState): Promise<unknown>;
-  /** {@link write}, after the answer. */
+  /** {@link write}, after the response. */
   writeLater(state: SessionState): void;
-  refresh(grant: RefreshGrant): Promise<RefreshReply>;
+  /** @param tokenId `jti` of the access token that will be issued */
+  refresh(grant: RefreshGrant, tokenId: string): Promise<RefreshReply>;
   /** The app's data; `null` for a session that has ended, `undefined` when Redis does not know. */
   data(sessionId: string): Promise<string | null | undefined>;
   /** The largest versions of a user that Redis knows. */
   versions(userId: string): Promise<UserVersions>;
-  /** Ends a session after the response, for a Redis that has forgotten its end, and raises its user's versions. */
-  endLater(end: { sessionId: string; reason: string; expiresAtMs: number }, owner: UserVersions | undefined): void;
+  /** Ends a session after the response, for a Redis that has forgotten its end. */
+  endLater(end: { sessionId: string; reason: string; expiresAtMs: number }): void;
+  /** After the response: tells Redis the user's versions. */
+  raiseLater(userId: string, versions: UserVersions): void;
   /** Last seen (ms) of those that Redis knows. */
   lastSeen(sessionIds: readonly string[]): Promise<Map<string, number>>;
 }
@@ -85,6 +101,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     owner,
     generation,
     confirmed,
+    tokenId,
     denied,
     replace = false,
   }: SessionState): [string[], Argument[]] {
@@ -94,7 +111,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     const ttlMs = Math.min(idleMs, restMs);
     const versions = [session.epoch, role, epoch, accessVersion];
     const fields = denied && denialFields(denied);
-    const known = [replace ? 1 : 0, ...(fields === undefined ? [0] : [1, ...fields])];
+    const known = [replace ? 1 : 0, fields === undefined ? 0 : 1, tokenId ?? '', ...(fields ?? [])];
     return [slot(id), [id, data, generation, confirmed, ...versions, ttlMs, restMs, lifeMs, ...known]];
   }
 
@@ -102,12 +119,21 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
     write: (state) => batch.run(sessionWrite, ...writeArguments(state)),
     writeLater: (state) => void batch.deferRun(sessionWrite, ...writeArguments(state)),
 
-    async refresh({ sessionId, generation, epoch, expiresAtMs }) {
+    async refresh({ sessionId, generation, epoch, expiresAtMs }, tokenId) {
       const restMs = Math.max(1, expiresAtMs - now());
       const ttlMs = Math.min(idleMs, restMs);
       const presented = [sessionId, generation, epoch];
       return parseRefresh(
-        await batch.run(sessionRefresh, slot(sessionId), [...presented, graceMs, ttlMs, restMs, expiresAtMs, lifeMs]),
+        await batch.run(sessionRefresh, slot(sessionId), [
+          ...presented,
+          graceMs,
+          ttlMs,
+          restMs,
+          expiresAtMs,
+          lifeMs,
+          tokenId,
+          supersededUntil(config, now()),
+        ]),
       );
     },
 
@@ -133,12 +159,13 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       return { epoch: Math.max(epoch ?? 0, least ?? 0), accessVersion: accessVersion ?? 0 };
     },
 
-    endLater({ sessionId, reason, expiresAtMs }, owner) {
+    endLater({ sessionId, reason, expiresAtMs }) {
       const restMs = Math.max(1, expiresAtMs - now());
       void batch.deferRun(sessionEnd, slot(sessionId), [sessionId, reason, restMs, expiresAtMs, lifeMs]);
-      if (owner === undefined) return;
-      const versions = ['least', owner.epoch, 'av', owner.accessVersion];
-      void batch.deferRun(blacklistMerge, [keys.blacklist(userOfSession(sessionId))], [lifeMs, ...versions]);
+    },
+
+    raiseLater(userId, { epoch, accessVersion }) {
+      void batch.deferRun(blacklistMerge, [keys.blacklist(userId)], [lifeMs, 'least', epoch, 'av', accessVersion]);
     },
 
     async lastSeen(sessionIds) {
@@ -157,13 +184,24 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
 /** Anything that the script does not say is `unknown`. */
 function parseRefresh(reply: RedisValue): RefreshReply {
   if (!Array.isArray(reply)) return { status: 'unknown' };
-  const [status, generation, epoch, accessVersion, role] = reply;
+  const [status, generation, epoch, accessVersion, role, superseded] = reply;
   if ((status === 'revoked' || status === 'reuse') && reply.length === 1) return { status };
   if (status === 'stale' && reply.length === 2 && isCount(generation)) return { status, accessVersion: generation };
-  if (status !== 'ok' || reply.length !== 5 || (role !== 'user' && role !== 'admin')) return { status: 'unknown' };
+  if (status !== 'ok' || reply.length > 6 || (role !== 'user' && role !== 'admin')) return { status: 'unknown' };
   if (!isCount(generation) || !isCount(epoch) || !isCount(accessVersion)) return { status: 'unknown' };
-  return { status, generation, epoch, accessVersion, role };
+  if (reply.length === 6 && !isTokenId(superseded)) return { status: 'unknown' };
+  return {
+    status,
+    generation,
+    epoch,
+    accessVersion,
+    role,
+    superseded: reply.length === 6 ? String(superseded) : undefined,
+  };
 }
+
+const isTokenId = (value: RedisValue | undefined): value is string =>
+  typeof value === 'string' && /^[\w-]{1,64}$/.test(value);
 
 /** The fields of an HMGET; none of them when one is not of its form. */
 function fieldsOf(

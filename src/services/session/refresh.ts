@@ -2,7 +2,7 @@ import { DatabaseUnavailable } from '../../db/client';
 import type { SessionRow, UserRow } from '../../db/schema';
 import { RedisError } from '../../redis/errors';
 import { userOfSession } from '../../redis/keys';
-import type { Versions } from '../blacklist/denials';
+import type { UserVersions } from '../blacklist/denials';
 import type { Denial } from '../blacklist/recent';
 import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
@@ -10,7 +10,16 @@ import type { KnownReply, RefreshReply, SessionRecords } from './record';
 
 /** The result of a refresh. `rotated: false`: Redis is away, the presented token stays good. */
 export type RefreshOutcome =
-  | { status: 'ok'; rotated: boolean; grant: RefreshGrant; subject: TokenSubject }
+  | {
+      status: 'ok';
+      rotated: boolean;
+      grant: RefreshGrant;
+      subject: TokenSubject;
+      /** `jti` that the access token gets. */
+      tokenId: string;
+      /** `jti` of an access token that this has ended, because its generation was issued more than once. */
+      superseded?: string | undefined;
+    }
   | { status: 'revoked' }
   | { status: 'reuse' };
 
@@ -39,12 +48,17 @@ export interface RefreshDeps {
   degraded: (what: string) => void;
   /** Redis takes a session for alive that has ended, or that D1 does not know: one of them has gone back in time. */
   correct: (grant: RefreshGrant, truth: SessionTruth | undefined) => void;
+  /** Redis takes a token for good that is older than the user's epoch: it does not know that epoch yet, or no more. */
+  raise: (owner: UserRow) => void;
   /** Versions that Redis or a token carries are larger than D1's: D1 has gone back in time (it was restored), and is told. */
-  catchUp: (userId: string, versions: Versions) => Promise<void>;
+  catchUp: (userId: string, versions: UserVersions) => Promise<void>;
 }
 
-/** What D1 says about a grant. `idle`: alive, but not used for so long that only Redis may know better. */
-type Judgement = 'alive' | 'idle' | 'ended';
+/**
+ * What D1 says about a grant. `idle`: alive, but not used for so long that only Redis may know better. `outdated`: the session goes
+ * on with newer tokens, such as those that a change of the password gave it.
+ */
+type Judgement = 'alive' | 'idle' | 'outdated' | 'ended';
 
 /**
  * Decides over a refresh. Redis and D1 are asked side by side. D1 decides whether the session still exists; Redis, which
@@ -52,38 +66,41 @@ type Judgement = 'alive' | 'idle' | 'ended';
  * Redis is away D1 decides alone, without rotating, so that the family of tokens cannot fork; while D1 is away Redis does.
  */
 export function createRefresh(deps: RefreshDeps) {
-  const { records, read, find, idleMs, graceMs, now, degraded, correct, catchUp } = deps;
+  const { records, read, find, idleMs, graceMs, now, degraded, correct, raise, catchUp } = deps;
 
   function judge({ epoch }: RefreshGrant, truth: SessionTruth | undefined): Judgement {
     if (truth?.owner == null || truth.owner.status !== 'active') return 'ended';
     const { session, owner } = truth;
     if (session.endedAtMs !== null || session.expiresAtMs <= now()) return 'ended';
-    if (session.epoch < owner.epoch || epoch < owner.epoch) return 'ended';
+    if (session.epoch < owner.epoch) return 'ended';
+    if (epoch < owner.epoch) return 'outdated';
     return session.lastSeenAtMs + idleMs > now() ? 'alive' : 'idle';
   }
 
   /** Redis does not know the session: it is told what D1 knows, and asked again, in one trip. */
-  async function restored(grant: RefreshGrant): Promise<RefreshReply> {
+  async function restored(grant: RefreshGrant, tokenId: string): Promise<RefreshReply> {
     const found = await find(grant.sessionId);
     if (found?.owner == null || judge(grant, found) !== 'alive') return { status: 'revoked' };
     const { session, owner, denied } = found;
     const generation = Math.max(grant.generation, session.generation);
+    const newest = session.generation === generation ? session.tokenId : null;
     const [, reply] = await Promise.all([
-      records.write({ session, owner, denied, generation, confirmed: grant.generation }),
-      records.refresh(grant),
+      records.write({ session, owner, denied, generation, confirmed: grant.generation, tokenId: newest }),
+      records.refresh(grant, tokenId),
     ]);
     // A server that did not know the first script yet has run the second one before it.
-    return reply.status === 'unknown' || reply.status === 'stale' ? records.refresh(grant) : reply;
+    return reply.status === 'unknown' || reply.status === 'stale' ? records.refresh(grant, tokenId) : reply;
   }
 
-  function withoutRedis(grant: RefreshGrant, { session, owner }: SessionTruth): RefreshOutcome {
+  function withoutRedis(grant: RefreshGrant, { session, owner }: SessionTruth, tokenId: string): RefreshOutcome {
     degraded('refresh=d1');
     if (owner === null) return { status: 'revoked' };
     // D1 is told of every rotation after its response: two behind it means that the one between was used. It was used
     // within the grace at the latest when the session was last seen.
     const behind = session.generation - grant.generation;
     if (behind > 2 || (behind === 2 && now() - session.lastSeenAtMs > graceMs)) return { status: 'reuse' };
-    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject: subjectOf(owner) };
+    const subject = { ...subjectOf(owner), authenticatedAtMs: authenticatedAt(session) };
+    return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject, tokenId };
   }
 
   async function truthOf({
@@ -97,21 +114,22 @@ export function createRefresh(deps: RefreshDeps) {
     }
   }
 
-  async function replyOf(grant: RefreshGrant): Promise<RefreshReply | RedisError> {
+  async function replyOf(grant: RefreshGrant, tokenId: string): Promise<RefreshReply | RedisError> {
     try {
-      return await records.refresh(grant);
+      return await records.refresh(grant, tokenId);
     } catch (error) {
       if (error instanceof RedisError) return error;
       throw error;
     }
   }
 
-  return async function refresh(grant: RefreshGrant): Promise<RefreshOutcome> {
-    const [known, asked] = await Promise.all([truthOf(grant), replyOf(grant)]);
+  /** @param tokenId `jti` that the access token will have */
+  return async function refresh(grant: RefreshGrant, tokenId: string): Promise<RefreshOutcome> {
+    const [known, asked] = await Promise.all([truthOf(grant), replyOf(grant, tokenId)]);
     if (known instanceof DatabaseUnavailable) {
       if (asked instanceof RedisError || asked.status === 'unknown' || asked.status === 'stale') throw known;
       degraded('refresh=redis');
-      return outcomeOf(grant, asked);
+      return outcomeOf(grant, asked, tokenId);
     }
 
     const { truth } = known;
@@ -122,6 +140,10 @@ export function createRefresh(deps: RefreshDeps) {
       return { status: 'revoked' };
     }
     const { owner } = truth;
+    if (judgement === 'outdated') {
+      if (!(asked instanceof RedisError) && asked.status === 'ok') raise(owner);
+      return { status: 'revoked' };
+    }
     const seen = {
       epoch: grant.epoch,
       accessVersion: !(asked instanceof RedisError) && asked.status === 'stale' ? asked.accessVersion : 0,
@@ -131,27 +153,32 @@ export function createRefresh(deps: RefreshDeps) {
     let reply = asked;
     if (!(reply instanceof RedisError) && (reply.status === 'unknown' || reply.status === 'stale')) {
       if (judgement === 'idle') return { status: 'revoked' };
-      reply = await restored(grant).catch((error: unknown) => {
+      reply = await restored(grant, tokenId).catch((error: unknown) => {
         if (error instanceof RedisError) return error;
         throw error;
       });
     }
     if (reply instanceof RedisError || reply.status === 'unknown' || reply.status === 'stale') {
-      return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth);
+      return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth, tokenId);
     }
-    return outcomeOf(grant, reply, owner);
+    return outcomeOf(grant, reply, tokenId, truth);
   };
 }
 
-/** @param owner D1's word on the role, which is never older than Redis's */
-function outcomeOf(grant: RefreshGrant, reply: KnownReply, owner?: UserRow): RefreshOutcome {
+/** @param truth D1's word on the role, which is never older than Redis's */
+function outcomeOf(grant: RefreshGrant, reply: KnownReply, tokenId: string, truth?: SessionTruth): RefreshOutcome {
   if (reply.status !== 'ok') return { status: reply.status };
-  const { generation, epoch, accessVersion, role } = reply;
-  const subject =
+  const { generation, epoch, accessVersion, role, superseded } = reply;
+  const owner = truth?.owner ?? undefined;
+  const versions =
     owner !== undefined && owner.accessVersion >= accessVersion
       ? subjectOf(owner)
       : { userId: userOfSession(grant.sessionId), role, accessVersion };
-  return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject };
+  const subject = { ...versions, authenticatedAtMs: truth && authenticatedAt(truth.session) };
+  return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject, tokenId, superseded };
 }
+
+/** When the user of a session last proved the password in it. */
+export const authenticatedAt = ({ authenticatedAtMs, createdAtMs }: SessionRow) => authenticatedAtMs ?? createdAtMs;
 
 const subjectOf = ({ id, role, accessVersion }: UserRow): TokenSubject => ({ userId: id, role, accessVersion });

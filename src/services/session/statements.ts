@@ -2,12 +2,19 @@ import { and, eq, isNull, ne, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import type { Drizzle, Statement } from '../../db/client';
+import { POSITION_FUNCTION } from '../../db/portable';
 import { sessions, users } from '../../db/schema';
 import type { SessionEndReason } from '../../db/schema';
+import { networkOfAddress } from '../../util/networkSql';
 
-type NewSession = Required<Omit<typeof sessions.$inferInsert, 'generation' | 'endedAtMs' | 'endedReason'>>;
+type NewSession = Required<
+  Omit<
+    typeof sessions.$inferInsert,
+    'generation' | 'tokenId' | 'authenticatedAtMs' | 'passwordFailures' | 'endedAtMs' | 'endedReason'
+  >
+>;
 
-/** What a session's insertion selects: its row, if the owner's epoch is still the one that it carries and the account is active. */
+/** The select of a session's insertion: its row, if the owner's epoch is still the session's and the account is active. */
 export function began(db: Drizzle, session: NewSession) {
   const { id, userId, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, epoch, data } = session;
   return db
@@ -21,6 +28,9 @@ export function began(db: Drizzle, session: NewSession) {
       expiresAtMs: sql<number>`${expiresAtMs}`.as('expires_at_ms'),
       epoch: users.epoch,
       generation: sql<number>`1`.as('generation'),
+      tokenId: sql<null>`null`.as('token_id'),
+      authenticatedAtMs: sql<null>`null`.as('authenticated_at_ms'),
+      passwordFailures: sql<number>`0`.as('password_failures'),
       data: sql<string>`${data}`.as('data'),
       endedAtMs: sql<null>`null`.as('ended_at_ms'),
       endedReason: sql<null>`null`.as('ended_reason'),
@@ -42,11 +52,18 @@ interface Ending {
   when?: SQL;
 }
 
+/** What the row of an ended session holds: where it was used is kept as a network only. */
+export const endedWith = (endedReason: SessionEndReason, endedAtMs: number) => ({
+  endedAtMs,
+  endedReason,
+  address: sql<string>`${sql.raw(networkOfAddress(POSITION_FUNCTION))}`,
+});
+
 /** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
 export function endOthers(db: Drizzle, { userId, except, reason, atMs, when }: Ending): Statement {
   return db
     .update(sessions)
-    .set({ endedAtMs: atMs, endedReason: reason })
+    .set(endedWith(reason, atMs))
     .where(
       and(
         eq(sessions.userId, userId),

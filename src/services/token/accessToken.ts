@@ -4,7 +4,7 @@ import * as z from 'zod';
 
 import type { Config, KeySetConfig } from '../../config/env';
 import { AppError } from '../../errors';
-import { BoundedMap } from '../../redis/boundedMap';
+import { BoundedMap } from '../../util/boundedMap';
 import { userOfSession } from '../../redis/keys';
 
 /** What an access token says (RFC 9068), beside issuer, audience and times. */
@@ -18,9 +18,15 @@ export interface AccessClaims {
   accessVersion: number;
   /** Generation of the refresh token that came with it. */
   generation: number;
+  /** When the user last proved the password, in seconds since the epoch; `undefined` where that is not known. */
+  authenticatedAt: number | undefined;
   /** Seconds since the epoch. */
   expiresAt: number;
 }
+
+/** What a token is signed from. A `jti` that is left out is a random one. */
+export type NewClaims = Omit<AccessClaims, 'expiresAt' | 'tokenId' | 'authenticatedAt'> &
+  Partial<Pick<AccessClaims, 'tokenId' | 'authenticatedAt'>>;
 
 const claimsSchema = z
   .object({
@@ -31,6 +37,7 @@ const claimsSchema = z
     ep: z.number().int().min(0),
     av: z.number().int().min(0),
     gen: z.number().int().min(1),
+    auth_time: z.number().int().min(0).optional(),
     iat: z.number().int(),
     exp: z.number().int(),
   })
@@ -58,7 +65,7 @@ interface Keyring {
  * Signs and verifies access tokens. Plain data and imported keys only, so one instance serves an isolate.
  */
 export interface AccessTokens {
-  sign(claims: Omit<AccessClaims, 'expiresAt' | 'tokenId'>, ttlSeconds: number): Promise<string>;
+  sign(claims: NewClaims, ttlSeconds: number): Promise<string>;
   /** @throws {AppError} `INVALID_TOKEN` or `TOKEN_EXPIRED`; it does not know of revocations */
   verify(token: string): Promise<AccessClaims>;
   /** The public keys (RFC 7517): those that verify now or will. */
@@ -88,12 +95,14 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
         ep: claims.epoch,
         av: claims.accessVersion,
         gen: claims.generation,
+        // RFC 9068, section 2.2.1.
+        ...(claims.authenticatedAt !== undefined && { auth_time: claims.authenticatedAt }),
       })
         .setProtectedHeader({ alg: active.alg, typ: TYPE, kid: active.kid })
         .setIssuer(issuer)
         .setAudience(audience)
         .setSubject(claims.userId)
-        .setJti(crypto.randomUUID())
+        .setJti(claims.tokenId ?? crypto.randomUUID())
         .setIssuedAt(issuedAt)
         .setExpirationTime(issuedAt + ttlSeconds)
         .sign(active.key);
@@ -116,7 +125,7 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
       });
       const parsed = claimsSchema.safeParse(payload);
       if (!parsed.success) throw new AppError('INVALID_TOKEN');
-      const { sub, sid, jti, role, ep, av, gen, iat, exp } = parsed.data;
+      const { sub, sid, jti, role, ep, av, gen, auth_time: authenticatedAt, iat, exp } = parsed.data;
       const claims: AccessClaims = {
         userId: sub,
         sessionId: sid,
@@ -125,6 +134,7 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
         epoch: ep,
         accessVersion: av,
         generation: gen,
+        authenticatedAt,
         // Whatever it says itself: remembered, it must not outlive what was checked now.
         expiresAt: Math.min(exp, iat + config.tokens.accessTtlSeconds),
       };

@@ -13,9 +13,9 @@ export interface RefreshGrant {
 }
 
 /**
- * Refresh tokens are deterministic: an HMAC over what they grant. The same grant always has the same token, so a retry
- * after a lost answer is answered alike; garbage is told apart without asking anybody; and a leak of Redis forges
- * nothing.
+ * Refresh tokens are deterministic: an HMAC over what they grant. The same grant always has the same token, so a
+ * retry after a lost response gets the same one. Garbage is recognised without asking Redis or D1, and a leak of Redis's data
+ * does not help to forge a token.
  */
 export interface RefreshTokens {
   mint(grant: RefreshGrant): string;

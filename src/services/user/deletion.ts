@@ -1,81 +1,139 @@
 import { and, eq, gt, inArray, isNull, or, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 
+import { log } from '../../config/log';
 import type { Database } from '../../db/client';
-import { events, oneTimeTokens, sessions, users } from '../../db/schema';
-import type { SessionEndReason, UserRow } from '../../db/schema';
+import { events, idempotencyKeys, knownOrigins, loginFailures, oneTimeTokens, sessions, users } from '../../db/schema';
+import type { SessionEndReason } from '../../db/schema';
+import type { PersonalTable } from '../../personalData';
+import { anyOf, flag } from '../../db/portable';
+import type { IdempotencyService } from '../idempotency.service';
 import type { OutboxMessage, OutboxService } from '../outbox.service';
-import { endOthers } from '../session/statements';
+import type { AuditService } from '../audit.service';
+import { endOthers, whileOwner } from '../session/statements';
+import { leavesAnAdministrator } from './administrators';
 
 /**
  * Sessions that ended with others of their user: Redis was told the user's epoch and nothing about each, so their records,
  * with e-mail address and role, are still there.
  */
-const ENDED_TOGETHER: SessionEndReason[] = ['logout-all', 'password', 'disabled', 'deleted'];
+const ENDED_TOGETHER: SessionEndReason[] = ['logout-all', 'password', 'email', 'disabled', 'deleted', 'administrator'];
+
+/** The reference, in JSON, of a request whose user was deleted since. */
+const DELETED = 'null';
+
+/** `overtaken`: a session began meanwhile. Nothing was done then, as Redis would not be told about that one. */
+export type Deletion = 'deleted' | 'missing' | 'overtaken' | 'last-administrator';
 
 export interface DeletionDeps {
   database: Database;
   outbox: OutboxService;
+  audit: AuditService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
   /** What ends, and overwrites, every cached copy of a user. */
   copiesOf: (userId: string) => OutboxMessage;
+  /** The app's own tables. */
+  personal: readonly PersonalTable[];
   now: () => number;
 }
 
 /** Removes a user, and everything personal from D1 and Redis. */
-export function createDeletion({ database, outbox, copiesOf, now }: DeletionDeps) {
+export function createDeletion({ database, outbox, audit, idempotency, copiesOf, personal, now }: DeletionDeps) {
   /** Sessions of which Redis may have a record. */
-  async function recordedSessions(userId: string) {
+  async function recordedSessions(userId: string, atMs: number) {
     return database.run((db) =>
       db
-        .select({ sessionId: sessions.id, expiresAtMs: sessions.expiresAtMs, row: sql<number>`rowid` })
+        .select({ sessionId: sessions.id, expiresAtMs: sessions.expiresAtMs, endedAtMs: sessions.endedAtMs })
         .from(sessions)
         .where(
           and(
             eq(sessions.userId, userId),
-            gt(sessions.expiresAtMs, now()),
+            gt(sessions.expiresAtMs, atMs),
             or(isNull(sessions.endedAtMs), inArray(sessions.endedReason, ENDED_TOGETHER)),
           ),
         ),
     );
   }
 
-  /** @returns `false` when a session began meanwhile: nothing was done, as Redis would not be told about that one */
-  async function attempt(userId: string): Promise<boolean> {
-    const recorded = await recordedSessions(userId);
-    const newest = recorded.reduce((latest, { row }) => Math.max(latest, row), 0);
-    // Rows are numbered as they are inserted. Stays true to the end of the batch once it is true.
+  /** An earlier attempt was committed and its response lost: nothing has told Redis yet. */
+  async function tellAgain(userId: string, ends: readonly OutboxMessage[]): Promise<void> {
+    if (ends.length === 0) return;
+    const again = outbox.prepare([copiesOf(userId), ...ends]);
+    await database.batch((db) => again.statements(db));
+    await again.deliver();
+  }
+
+  async function attempt(
+    userId: string,
+    { by, only }: { by?: string | undefined; only?: SQL } = {},
+  ): Promise<Deletion> {
+    const atMs = now();
+    const recorded = await recordedSessions(userId, atMs);
+    const live = recorded.filter(({ endedAtMs }) => endedAtMs === null).map(({ sessionId }) => sessionId);
+    const allowed =
+      only === undefined ? leavesAnAdministrator(userId) : sql`${leavesAnAdministrator(userId)} and ${only}`;
+    // No session has begun since. Stays true to the end of the batch once it is true.
     const allKnown = sql`not exists (select 1 from ${sessions} where ${sessions.userId} = ${userId}
-      and ${sessions.endedAtMs} is null and rowid > ${newest})`;
+      and ${sessions.endedAtMs} is null and ${sessions.expiresAtMs} > ${atMs} and ${sessions.id} not in ${anyOf(live)})
+      and ${whileOwner(userId, allowed)}`;
     const ends = recorded.map(
       ({ sessionId, expiresAtMs }) => ({ kind: 'session-end', reason: 'deleted', sessionId, expiresAtMs }) as const,
     );
     const told = outbox.prepare([copiesOf(userId), ...ends], allKnown);
     const versions = outbox.prepareVersions(userId);
+    const noted = by === undefined ? undefined : audit.prepare({ by, action: 'deleted', userId }, allKnown);
     const ofUser = eq(users.id, userId);
-    const [rows, ...rest] = await database.batch((db) => [
-      // Raised before the user goes, so that the message outdates every token.
-      db
-        .update(users)
-        .set({ epoch: sql`${users.epoch} + 1` })
-        .where(and(ofUser, allKnown))
-        .returning(),
-      ...versions.statements(db),
-      ...told.statements(db),
-      endOthers(db, { userId, reason: 'deleted', atMs: now(), when: allKnown }),
-      // What remains until the tokens have expired says nothing about the person.
-      db
-        .update(sessions)
-        .set({ device: '', address: '', data: '{}' })
-        .where(and(eq(sessions.userId, userId), allKnown)),
-      db.delete(events).where(and(eq(events.userId, userId), allKnown)),
-      db.delete(oneTimeTokens).where(and(eq(oneTimeTokens.userId, userId), allKnown)),
-      db.delete(users).where(and(ofUser, allKnown)),
-      db.select({ id: users.id }).from(users).where(ofUser),
-    ]);
-    const [gone] = rows as UserRow[];
-    const left = rest.at(-1) as unknown[];
-    if (gone === undefined) return left.length === 0;
+    const [rows, ...rest] = await idempotency.batch(
+      (db) => [
+        // Raised before the user goes, so that the message outdates every token.
+        db
+          .update(users)
+          .set({ epoch: sql`${users.epoch} + 1` })
+          .where(and(ofUser, allKnown))
+          .returning(),
+        ...versions.statements(db),
+        ...(noted === undefined ? [] : [noted(db)]),
+        ...told.statements(db),
+        endOthers(db, { userId, reason: 'deleted', atMs, when: allKnown }),
+        // What remains until the tokens have expired says nothing about the person.
+        db
+          .update(sessions)
+          .set({ device: '', address: '', data: '{}' })
+          .where(and(eq(sessions.userId, userId), allKnown)),
+        db.delete(events).where(and(eq(events.userId, userId), allKnown)),
+        // A repeat of the registration must not make the account again. What is left names neither the user nor the request.
+        db
+          .update(idempotencyKeys)
+          .set({ userId: null, reference: DELETED, response: null })
+          .where(and(eq(idempotencyKeys.userId, userId), allKnown)),
+        db.delete(knownOrigins).where(and(eq(knownOrigins.userId, userId), allKnown)),
+        db.delete(loginFailures).where(and(eq(loginFailures.account, `u:${userId}`), allKnown)),
+        ...personal.map(({ remove }) => remove(db, userId, allKnown)),
+        db.delete(users).where(and(ofUser, allKnown)),
+        // After the user, because the condition may be that one of them is still good.
+        db
+          .delete(oneTimeTokens)
+          .where(and(eq(oneTimeTokens.userId, userId), sql`not exists (select 1 from ${users} where ${ofUser})`)),
+        db
+          .select({ isSafe: flag(leavesAnAdministrator(userId)) })
+          .from(users)
+          .where(ofUser),
+        // Its own row outlives the user, and says nothing of them.
+      ],
+      { when: sql`not exists (select 1 from ${users} where ${ofUser})`, userId: null },
+    );
+    const [gone] = rows;
+    const [left] = rest.at(-1) as { isSafe: number }[];
+    if (gone === undefined) {
+      if (left === undefined) {
+        await tellAgain(userId, ends);
+        return 'missing';
+      }
+      return left.isSafe === 1 ? 'overtaken' : 'last-administrator';
+    }
+    log('info', 'audit.deleted', { userId, by });
     await Promise.all([told.deliver(), versions.deliver(gone)]);
-    return true;
+    return 'deleted';
   }
 
   return { attempt };

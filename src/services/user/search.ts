@@ -1,7 +1,8 @@
-import { and, eq, isNull, or, sql } from 'drizzle-orm';
+import { and, asc, count, eq, isNull, or, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import type { Database, Drizzle } from '../../db/client';
+import { positionOf, rowsOf } from '../../db/portable';
 import { users } from '../../db/schema';
 import { fold } from '../../util/fold';
 
@@ -16,8 +17,8 @@ export function searchText({ name, email }: { name: string; email: string }): st
  */
 export function isFound(folded: string): SQL | undefined {
   return or(
-    sql`instr(${users.search}, ${folded}) > 0`,
-    and(isNull(users.search), sql`instr(lower(${users.name}) || char(10) || ${users.email}, ${folded}) > 0`),
+    sql`${positionOf(folded, users.search)} > 0`,
+    and(isNull(users.search), sql`${positionOf(folded, sql`lower(${users.name}) || ${'\n'} || ${users.email}`)} > 0`),
   );
 }
 
@@ -34,6 +35,65 @@ export function refolded(db: Drizzle, userId: string, name: string) {
 
 /** The search text of a row with another name. Addresses are stored folded: see `normalizeEmail`. */
 export const searchOf = (name: string) => sql`${`${fold(name)}\n`} || ${users.email}`;
+
+/** The search text of a row with another address; `null` stays, and is filled later. */
+export const searchWithEmail = (email: string) =>
+  sql`substr(${users.search}, 1, ${positionOf('\n', users.search)}) || ${fold(email)}`;
+
+/** Ids of found rows that one query reads and one cache entry holds: several pages. */
+const FOUND_IDS = 200;
+
+/**
+ * Where a page of a search stands: pages that share a block share one query, which looks at each account once for the ids
+ * and the total together.
+ */
+export function blockOf({ page, limit }: { page: number; limit: number }) {
+  const pages = Math.max(1, Math.floor(FOUND_IDS / limit));
+  const block = Math.floor((page - 1) / pages);
+  const size = pages * limit;
+  return { block, size, offset: block * size, at: ((page - 1) % pages) * limit };
+}
+
+/** Ids of found accounts, and how many are found: one statement, which ends its first look at the last id that it needs. */
+export async function findIds(
+  database: Database,
+  folded: string,
+  { size, offset }: { size: number; offset: number },
+): Promise<{ ids: string[]; total: number }> {
+  const [rows] = await database.batch((db) => {
+    const found = db
+      .$with('found')
+      .as(
+        db
+          .select({ id: users.id, createdAtMs: users.createdAtMs })
+          .from(users)
+          .where(isFound(folded))
+          .orderBy(asc(users.createdAtMs), asc(users.id))
+          .limit(size)
+          .offset(offset),
+      );
+    const last = sql`(select created_at_ms, id from ${found} order by created_at_ms desc, id desc limit 1)`;
+    const rowsAndOthers = db
+      .with(found)
+      .select({
+        id: found.id,
+        // Fewer than asked for: there are no others.
+        others:
+          sql<number>`case when (select count(*) from ${found}) < ${size} then 0 else (select count(*) from ${users}
+          where (${users.createdAtMs}, ${users.id}) > ${last} and ${isFound(folded)}) end`.as('others'),
+      })
+      .from(found)
+      .orderBy(asc(found.createdAtMs), asc(found.id));
+    return [rowsAndOthers] as const;
+  });
+  const [first] = rows;
+  if (first !== undefined || offset === 0) {
+    return { ids: rows.map(({ id }) => id), total: offset + rows.length + (first?.others ?? 0) };
+  }
+  // A page after the last one.
+  const [all] = await database.run((db) => db.select({ total: count() }).from(users).where(isFound(folded)));
+  return { ids: [], total: all?.total ?? 0 };
+}
 
 /** Rows that one round reads and writes. */
 const ROUND = 500;
@@ -55,17 +115,23 @@ export async function fillSearch(database: Database, rounds: number): Promise<nu
         .limit(ROUND),
     );
     if (rows.length === 0) return filled;
-    const folded = JSON.stringify(rows.map((row) => ({ ...row, search: searchText(row) })));
-    // One parameter, whatever the number of rows: D1 takes a hundred.
-    const { meta } = await database.run((db) =>
-      db.run(sql`
-        UPDATE users SET search = folded.value ->> 'search' FROM json_each(${folded}) AS folded
-        WHERE users.id = folded.value ->> 'id' AND users.search IS NULL
-          AND users.name = folded.value ->> 'name' AND users.email = folded.value ->> 'email'`),
+    const folded = rows.map((row) => ({ ...row, search: searchText(row) }));
+    const changed = await database.run((db) =>
+      db
+        .update(users)
+        .set({ search: sql`folded.search` })
+        .from(rowsOf('folded', ['id', 'name', 'email', 'search'], folded))
+        .where(
+          and(
+            sql`${users.id} = folded.id and ${users.name} = folded.name and ${users.email} = folded.email`,
+            isNull(users.search),
+          ),
+        )
+        .returning({ id: users.id }),
     );
     filled += rows.length;
     if (rows.length < ROUND) return filled;
-    if (meta.changes === 0) return filled;
+    if (changed.length === 0) return filled;
   }
   return filled;
 }

@@ -1,0 +1,119 @@
+import { and, eq, sql } from 'drizzle-orm';
+
+import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
+import type { Config } from '../config/env';
+import { describeError, log } from '../config/log';
+import type { Database } from '../db/client';
+import { users } from '../db/schema';
+import { unavailable } from '../errors';
+import { timingPause } from './timingPause';
+import type { EventService } from './event.service';
+import { deletionMail } from './mail/messages';
+import type { MailService } from './mail.service';
+import { findOneTimeToken, invalidOneTimeToken, issueOneTimeToken, takeOneTimeToken } from './oneTime/store';
+import { retry } from '../util/retry';
+import { facade } from './scope';
+import { normalizeEmail } from './user.service';
+import type { UserService } from './user.service';
+import { lastAdministrator } from './user/administrators';
+
+/** Deletion of an account without the app: by a link that is mailed to its owner. */
+export interface AccountDeletionService {
+  /**
+   * Mails a link to the active account of this address, if there is one. Nothing that depends on that happens before the
+   * response.
+   *
+   * @throws {AppError} `CONFIG_INVALID` without a mailer
+   * @throws {DatabaseUnavailable}
+   */
+  request(email: string): Promise<void>;
+  /**
+   * Deletes the account with the token of such a mail.
+   *
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `LAST_ADMINISTRATOR`, which uses nothing up
+   */
+  confirm(token: string): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    accountDeletion: AccountDeletionService;
+  }
+}
+
+export const AccountDeletionService: AccountDeletionService = facade('accountDeletion');
+
+/** After the response no client is there to retry. */
+const DATABASE_WAITS_MS = [500, 2_000];
+/** An attempt is overtaken only by a login of the same user in the same moment. */
+const ATTEMPTS = 3;
+
+export interface AccountDeletionDeps {
+  database: Database;
+  mail: MailService;
+  event: EventService;
+  user: Pick<UserService, 'deleteUserWhile'>;
+  config: Config;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+}
+
+export function createAccountDeletionService(deps: AccountDeletionDeps): AccountDeletionService {
+  const { database, mail, event, user, config, waitUntil, now } = deps;
+  const purpose = 'deletion' as const;
+  const ttlSeconds = config.mail.deletionTtlSeconds;
+
+  /** @returns `undefined` where there is no active account */
+  async function issue(email: string): Promise<string | undefined> {
+    const [owner] = await database.run((db) =>
+      db
+        .select({ id: users.id, email: users.email })
+        .from(users)
+        .where(and(eq(users.email, email), eq(users.status, 'active'))),
+    );
+    if (owner === undefined) return undefined;
+    const requested = event.prepare({ kind: 'deletion-requested', userId: owner.id });
+    const token = await issueOneTimeToken(database, owner, { purpose, ttlSeconds, atMs: now() }, (db) =>
+      requested.statements(db),
+    );
+    requested.report();
+    return token;
+  }
+
+  async function sendLink(email: string): Promise<void> {
+    await timingPause();
+    const token = await retry(() => issue(email), { waitsMs: DATABASE_WAITS_MS });
+    if (token !== undefined) await mail.send(purpose, deletionMail(email, token, config.mail));
+  }
+
+  return {
+    async request(given) {
+      mail.assertEnabled();
+      await assertDatabaseAnswers(database);
+      waitUntil(
+        sendLink(normalizeEmail(given)).catch((error: unknown) =>
+          log('error', 'auth.deletion_failed', describeError(error)),
+        ),
+      );
+    },
+
+    async confirm(token) {
+      for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+        const { row, owner } = await findOneTimeToken(database, token, { purpose, atMs: now() });
+        if (owner.status !== 'active') throw invalidOneTimeToken();
+        const { granted } = takeOneTimeToken(row, now());
+        const stands = sql`${granted} and exists (select 1 from ${users} where ${and(
+          eq(users.id, row.userId),
+          eq(users.email, row.email),
+          eq(users.status, 'active'),
+        )})`;
+        const outcome = await user.deleteUserWhile(row.userId, stands);
+        if (outcome === 'deleted') return;
+        if (outcome === 'last-administrator') throw lastAdministrator();
+        // Deleted by another request. `overtaken`: a session has begun, or the token was withdrawn, which the next look tells.
+        if (outcome === 'missing') throw invalidOneTimeToken();
+      }
+      throw unavailable('The deletion', 1);
+    },
+  };
+}

@@ -1,0 +1,253 @@
+import { and, eq, sql } from 'drizzle-orm';
+import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
+import { randomBytes } from 'node:crypto';
+
+import type { Config } from '../config/env';
+import { describeError, log } from '../config/log';
+import { isUniqueViolation } from '../db/client';
+import type { Database } from '../db/client';
+import { flag } from '../db/portable';
+import { oneTimeTokens, users } from '../db/schema';
+import type { OneTimeTokenRow, UserRow } from '../db/schema';
+import { timingPause } from './timingPause';
+import type { EventService } from './event.service';
+import type { IdempotencyService } from './idempotency.service';
+import type { LoginAttempts } from './login/attempts';
+import { emailChangedMail, emailChangeMail, recoveryMail } from './mail/messages';
+import type { MailService } from './mail.service';
+import {
+  dropOneTimeTokens,
+  findOneTimeToken,
+  insertOneTimeToken,
+  invalidOneTimeToken,
+  isReserved,
+  issueOneTimeToken,
+  takeOneTimeToken,
+} from './oneTime/store';
+import { newOneTimeToken, oneTimeHash } from './oneTime/token';
+import type { OneTimePurpose } from './oneTime/token';
+import type { OutboxService } from './outbox.service';
+import type { PasswordService } from './password.service';
+import { retry } from '../util/retry';
+import { facade } from './scope';
+import { endOthers, whileOwner } from './session/statements';
+import { normalizeEmail, userInvalidation } from './user.service';
+import { searchWithEmail } from './user/search';
+
+/** Another e-mail address for an account: confirmed at the new one, announced at the old one, which may undo it. */
+export interface EmailChangeService {
+  /**
+   * Mails a link to the new address, after the response. Whether the address has an account already shows nowhere: neither in
+   * the response, nor in its time, nor in the account's history.
+   *
+   * @throws {AppError} `CONFIG_INVALID` without a mailer
+   * @throws {DatabaseUnavailable}
+   */
+  request(userId: string, email: string): Promise<void>;
+  /**
+   * Takes the token of such a mail: the account has the new address, which is verified by that. Sessions go on. The old
+   * address gets a mail with a token that undoes the change, and is kept for this account as long as that token is good.
+   *
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`
+   */
+  confirm(token: string): Promise<void>;
+  /**
+   * Takes the account back to the old address: every session ends, the password is good no more, and a mail to the old
+   * address lets its owner set another. An undo of an earlier change stays possible, one of a later change does not.
+   *
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`
+   */
+  undo(token: string): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    emailChange: EmailChangeService;
+  }
+}
+
+export const EmailChangeService: EmailChangeService = facade('emailChange');
+
+/** After the response the client cannot retry, so the service does. */
+const DATABASE_WAITS_MS = [500, 2_000];
+
+export interface EmailChangeDeps {
+  database: Database;
+  mail: MailService;
+  outbox: OutboxService;
+  passwords: PasswordService;
+  event: EventService;
+  idempotency: Pick<IdempotencyService, 'batch'>;
+  attempts: LoginAttempts;
+  config: Config;
+  waitUntil: (promise: Promise<unknown>) => void;
+  now: () => number;
+}
+
+export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeService {
+  const { database, mail, outbox, passwords, event, idempotency, attempts, config, waitUntil, now } = deps;
+  const { emailChangeTtlSeconds, emailUndoTtlSeconds, recoveryTtlSeconds } = config.mail;
+
+  /** A token, and its row. */
+  function newToken(purpose: OneTimePurpose, user: { userId: string; email: string }, ttlSeconds: number) {
+    const token = newOneTimeToken(purpose);
+    const createdAtMs = now();
+    const expiresAtMs = createdAtMs + ttlSeconds * 1_000;
+    const hash = oneTimeHash(token, purpose)!;
+    const row: OneTimeTokenRow = { hash, purpose, ...user, formerEmail: null, createdAtMs, expiresAtMs };
+    return { token, row };
+  }
+
+  /** @returns `undefined` where the address is not to be had */
+  async function issue(userId: string, email: string): Promise<string | undefined> {
+    const requested = event.prepare({ kind: 'email-change-requested', userId });
+    const atMs = now();
+    const [[user], [other], [reserved]] = await database.batch((db) => [
+      db
+        .select()
+        .from(users)
+        .where(and(eq(users.id, userId), eq(users.status, 'active'))),
+      db.select({ id: users.id }).from(users).where(eq(users.email, email)),
+      db.select({ one: flag(isReserved(email, atMs, userId)).as('reserved') }).from(sql`(select 1) as one`),
+    ]);
+    if (user === undefined) return undefined;
+    if (other !== undefined || reserved?.one === 1) {
+      await database.batch((db) => requested.statements(db));
+      requested.report();
+      return undefined;
+    }
+    const options = {
+      purpose: 'email-change',
+      ttlSeconds: emailChangeTtlSeconds,
+      atMs,
+      formerEmail: user.email,
+    } as const;
+    const token = await issueOneTimeToken(database, { id: userId, email }, options, (db) => requested.statements(db));
+    requested.report();
+    return token;
+  }
+
+  async function sendLink(userId: string, email: string): Promise<void> {
+    await timingPause();
+    const token = await retry(() => issue(userId, email), { waitsMs: DATABASE_WAITS_MS });
+    if (token !== undefined) await mail.send('email-change', emailChangeMail(email, token, config.mail));
+  }
+
+  return {
+    async request(userId, given) {
+      mail.assertEnabled();
+      await assertDatabaseAnswers(database);
+      waitUntil(
+        sendLink(userId, normalizeEmail(given)).catch((error: unknown) =>
+          log('error', 'auth.email_change_failed', describeError(error)),
+        ),
+      );
+    },
+
+    async confirm(token) {
+      const { row, owner: before } = await findOneTimeToken(database, token, { purpose: 'email-change', atMs: now() });
+      const { userId, email } = row;
+      const former = before.email;
+      const atMs = now();
+      const taken = takeOneTimeToken(row, atMs);
+      const free = sql`not ${isReserved(email, atMs, userId)}`;
+      const stands = and(eq(users.email, former), eq(users.status, 'active'), taken.granted, free)!;
+      const undo = newToken('email-undo', { userId, email: former }, emailUndoTtlSeconds);
+      const happened = event.prepare({ kind: 'email-changed', userId }, stands);
+      const versions = outbox.prepareVersions(userId);
+      const invalidation = outbox.prepare([userInvalidation(userId, 'name')]);
+      let changed: UserRow[];
+      try {
+        const results = await idempotency.batch(
+          (db) => [
+            // Before the change: their conditions look at the row as it was.
+            happened.insert(db),
+            insertOneTimeToken(db, undo.row, stands),
+            db
+              .update(users)
+              .set({
+                email,
+                search: searchWithEmail(email),
+                emailVerifiedAtMs: atMs,
+                // Redis's copies of the sessions hold the address: with a newer version they are written anew.
+                accessVersion: sql`${users.accessVersion} + 1`,
+                updatedAtMs: atMs,
+              })
+              .where(and(eq(users.id, userId), stands))
+              .returning(),
+            ...invalidation.statements(db),
+            ...versions.statements(db),
+            // Of the former address; an address that the account has no more makes them invalid in any case.
+            dropOneTimeTokens(db, userId, 'recovery', 'verification', 'deletion'),
+            ...taken.statements(db),
+          ],
+          { when: isIssued(undo.row), userId },
+        );
+        changed = results[2];
+      } catch (error) {
+        // Another account was registered with the address since the mail was sent.
+        throw isUniqueViolation(error) ? invalidOneTimeToken() : error;
+      }
+      const [owner] = changed;
+      if (owner === undefined) throw invalidOneTimeToken();
+      await Promise.all([versions.deliver(owner, ['accessVersion']), invalidation.deliver()]);
+      happened.report();
+      waitUntil(mail.send('email-changed', emailChangedMail(former, undo.token, config.mail)));
+    },
+
+    async undo(token) {
+      const { row, owner: before } = await findOneTimeToken(database, token, { purpose: 'email-undo', atMs: now() });
+      if (before.status !== 'active') throw invalidOneTimeToken();
+      const { userId, email } = row;
+      // The hash of a random password: the person who changed the address knew the former password.
+      const passwordHash = await passwords.hash(randomBytes(32).toString('base64url'));
+      const atMs = now();
+      const live = and(eq(oneTimeTokens.hash, row.hash), eq(oneTimeTokens.purpose, 'email-undo'));
+      const granted = sql`exists (select 1 from ${oneTimeTokens} where ${live})`;
+      // Its salt is new: of two who show one token, one finds its own hash in the account.
+      const mine = eq(users.passwordHash, passwordHash);
+      const recovery = newToken('recovery', { userId, email }, recoveryTtlSeconds);
+      const happened = event.prepare({ kind: 'email-change-undone', userId }, mine);
+      const versions = outbox.prepareVersions(userId);
+      const invalidation = outbox.prepare([userInvalidation(userId, 'name')]);
+      const [changed] = await idempotency.batch(
+        (db) => [
+          db
+            .update(users)
+            .set({
+              email,
+              search: searchWithEmail(email),
+              emailVerifiedAtMs: atMs,
+              passwordHash,
+              epoch: sql`${users.epoch} + 1`,
+              updatedAtMs: atMs,
+            })
+            .where(and(eq(users.id, userId), eq(users.status, 'active'), granted))
+            .returning(),
+          endOthers(db, { userId, reason: 'email', atMs, when: mine }),
+          ...versions.statements(db),
+          ...invalidation.statements(db),
+          ...happened.statements(db),
+          ...attempts.forget(db, userId),
+          dropOneTimeTokens(db, userId, 'recovery', 'verification', 'email-change', 'deletion'),
+          // This one, and those of later changes: what a thief has changed since gives no way back to a thief's address.
+          db.delete(oneTimeTokens).where(
+            sql`${oneTimeTokens.userId} = ${userId} and ${oneTimeTokens.purpose} = 'email-undo'
+            and ${oneTimeTokens.createdAtMs} >= (select ${oneTimeTokens.createdAtMs} from ${oneTimeTokens} where ${live})`,
+          ),
+          insertOneTimeToken(db, recovery.row, mine),
+        ],
+        { when: whileOwner(userId, mine), userId },
+      );
+      const [owner] = changed;
+      if (owner === undefined) throw invalidOneTimeToken();
+      await Promise.all([versions.deliver(owner), invalidation.deliver()]);
+      happened.report();
+      waitUntil(mail.send('recovery', recoveryMail(email, recovery.token, config.mail)));
+    },
+  };
+}
+
+/** Only the batch that made the change has issued this token. */
+const isIssued = ({ hash }: OneTimeTokenRow) =>
+  sql`exists (select 1 from ${oneTimeTokens} where ${oneTimeTokens.hash} = ${hash})`;

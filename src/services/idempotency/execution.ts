@@ -1,0 +1,255 @@
+import { and, eq, inArray, isNull, lte, ne, or, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+
+import { describeError, log } from '../../config/log';
+import type { Database, Drizzle, Statement } from '../../db/client';
+import { always } from '../../db/portable';
+import { idempotencyKeys, users } from '../../db/schema';
+import type { IdempotencyKeyRow } from '../../db/schema';
+import type { RedisBatch } from '../../redis/batch';
+import { RedisError, RedisUnavailable } from '../../redis/errors';
+import type { Keys } from '../../redis/keys';
+import { idempotencyClaim } from '../../redis/scripts/idempotencyClaim';
+import { idempotencyFinish } from '../../redis/scripts/idempotencyFinish';
+import type { ExecutionName, IdempotencySecrets, StoredResponse } from './secrets';
+
+/** A request with an `Idempotency-Key`. */
+export interface KeyedRequest {
+  /** Who sends it, such as `user:<id>`. */
+  caller: string;
+  /** Whose rows these are: they are deleted with the user. */
+  userId?: string | undefined;
+  /** Such as `POST /v1/orders/7`. */
+  route: string;
+  key: string;
+  /** Query and body: another request must not take the same key. */
+  content: readonly (string | Uint8Array)[];
+  ttlSeconds: number;
+}
+
+/** What is known of an execution that came before. */
+export interface Executed {
+  readonly response: StoredResponse | undefined;
+  /** What the execution has left to make its response of. */
+  readonly reference: unknown;
+  /** Its response may still be on its way into the database. */
+  readonly recent: boolean;
+}
+
+export type KeyOutcome =
+  | { status: 'first' }
+  /** Another request with this key is being executed. */
+  | { status: 'running' }
+  /** The key was used with another query or body. */
+  | { status: 'different' }
+  | { status: 'executed'; executed: Executed };
+
+/** What a request's batch leaves beside its change. */
+export interface ExecutionRecord {
+  /** A condition on D1, told after the statements of the change: without it the request counts as not executed. */
+  when?: SQL;
+  /** JSON of what the response is made of again: an object without secrets, or an SQL expression. */
+  reference?: object | SQL<string>;
+  /** Whose row it is, where the request does not say, or `null` where it outlives its user. */
+  userId?: string | null;
+}
+
+/** One request with a key, from its guard to its response. */
+export interface KeyedExecution {
+  /** Whether the change is in the database, with the row that says so. */
+  readonly executed: boolean;
+  /** Whether Redis keeps other requests with this key away. Known once it has decided. */
+  readonly claimed: boolean;
+  /** What Redis and D1 know; both were asked when this was made. @throws {DatabaseUnavailable} */
+  decide(): Promise<KeyOutcome>;
+  /** Asks D1 again: another request may have been executed meanwhile. @returns `first` when none was */
+  again(): Promise<KeyOutcome>;
+  /** Not executed: the key may be tried again. */
+  release(): void | Promise<void>;
+  /** Executed: notes its response, if there is one to note. Never rejects. */
+  finish(response?: StoredResponse): Promise<void>;
+}
+
+/** No handler runs longer; one that died holds up its key no longer. */
+const LEASE_MS = 30_000;
+/** Longer than a lookup in D1 takes that began before the row was there. */
+const DONE_MS = 60_000;
+
+export interface ExecutionDeps {
+  batch: RedisBatch;
+  database: Database;
+  keys: Keys;
+  secrets: IdempotencySecrets;
+  now: () => number;
+  degraded: (what: string) => void;
+}
+
+type Claim = 'claimed' | 'running' | 'done' | 'different' | 'unknown';
+
+/** With what `IdempotencyService.batch` needs. */
+export interface RecordableExecution extends KeyedExecution {
+  statements(db: Drizzle, record: ExecutionRecord): Statement[];
+  /** Whether the next batch is to hold the row. */
+  readonly open: boolean;
+  /** @param write writes the batch, and tells the rows that the row's statement returned */
+  record(write: () => Promise<readonly unknown[]>): Promise<void>;
+}
+
+export function createExecutions({ batch, database, keys, secrets, now, degraded }: ExecutionDeps) {
+  async function claim({ id, fingerprint }: ExecutionName, holder: string): Promise<Claim> {
+    try {
+      const reply = await batch.run(idempotencyClaim, [keys.idempotency(id)], [fingerprint, holder, LEASE_MS]);
+      const [state, known] = Array.isArray(reply) && reply.length === 2 ? reply : [];
+      if (state !== 'claimed' && state !== 'running' && state !== 'done') throw new RedisUnavailable('garbage');
+      return known === fingerprint ? state : 'different';
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded('idempotency=d1');
+      return 'unknown';
+    }
+  }
+
+  return function begin({ caller, userId, route, key, content, ttlSeconds }: KeyedRequest): RecordableExecution {
+    const names = secrets.namesOf([caller, route, key], content);
+    const own = names[0]!;
+    const holder = crypto.randomUUID();
+    const claimed = claim(own, holder);
+    const found = lookUp();
+    // Checks before this one may refuse first.
+    found.catch(() => undefined);
+    let executed = false;
+    let inRedis: Claim | undefined;
+    /** A batch with the row is under way, or nothing may record it any more. */
+    let closed = false;
+    let expired = false;
+
+    async function lookUp(): Promise<IdempotencyKeyRow | undefined> {
+      const ids = names.map(({ id }) => id);
+      const [row] = await database.run((db) =>
+        db.select().from(idempotencyKeys).where(inArray(idempotencyKeys.id, ids)).limit(1),
+      );
+      if (row === undefined || row.expiresAtMs > now()) return row;
+      expired = true;
+      return undefined;
+    }
+
+    async function outcomeOf(row: IdempotencyKeyRow): Promise<KeyOutcome> {
+      if (names.find(({ id }) => id === row.id)?.fingerprint !== row.fingerprint) return { status: 'different' };
+      const response = row.response === null ? undefined : await secrets.open(row.id, row.response);
+      const reference: unknown = row.reference === null ? undefined : JSON.parse(row.reference);
+      const recent = inRedis !== 'done' && now() - row.createdAtMs < LEASE_MS;
+      return { status: 'executed', executed: { response, reference, recent } };
+    }
+
+    async function again(): Promise<KeyOutcome> {
+      const row = await lookUp();
+      return row === undefined ? { status: 'first' } : outcomeOf(row);
+    }
+
+    const end = (rememberMs: number) =>
+      void batch.deferRun(idempotencyFinish, [keys.idempotency(own.id)], [own.fingerprint, holder, rememberMs]);
+
+    const rowOf = (
+      { when = always, reference, userId: owner = userId ?? null }: ExecutionRecord,
+      response?: string,
+    ) => {
+      const atMs = now();
+      const made = reference !== undefined && !isSql(reference) ? JSON.stringify(reference) : (reference ?? null);
+      return sql`select ${own.id}, ${owner}, ${own.fingerprint}, ${made}, ${response ?? null}, ${atMs},
+        ${atMs + ttlSeconds * 1_000} where ${when}`;
+    };
+    const dropExpired = (db: Drizzle): Statement[] =>
+      expired
+        ? [
+            db
+              .delete(idempotencyKeys)
+              .where(and(eq(idempotencyKeys.id, own.id), lte(idempotencyKeys.expiresAtMs, now()))),
+          ]
+        : [];
+
+    /** @returns whether the database has it */
+    async function note(response: StoredResponse | undefined): Promise<boolean> {
+      if (executed && response === undefined) return true;
+      const sealed = response && (await secrets.seal(own.id, response));
+      // Of a user who was deleted meanwhile nothing is left behind.
+      const when = userId === undefined ? always : sql`exists (select 1 from ${users} where ${users.id} = ${userId})`;
+      const kept = or(isNull(idempotencyKeys.reference), ne(idempotencyKeys.reference, 'null'));
+      try {
+        await database.batch((db) =>
+          executed
+            ? [
+                db
+                  .update(idempotencyKeys)
+                  .set({ response: sealed! })
+                  .where(and(eq(idempotencyKeys.id, own.id), kept)),
+              ]
+            : [...dropExpired(db), db.insert(idempotencyKeys).select(rowOf({ when }, sealed)).onConflictDoNothing()],
+        );
+        return true;
+      } catch (error) {
+        log('warn', 'idempotency.response_lost', describeError(error));
+        return executed;
+      }
+    }
+
+    const execution: RecordableExecution = {
+      get open() {
+        return !closed;
+      },
+      get executed() {
+        return executed;
+      },
+      get claimed() {
+        return inRedis === 'claimed';
+      },
+      async decide() {
+        const [state, row] = await Promise.all([claimed, found]);
+        inRedis = state;
+        if (row !== undefined) return outcomeOf(row);
+        switch (state) {
+          case 'claimed':
+          case 'unknown':
+            return { status: 'first' };
+          case 'done': {
+            // D1 may have been asked before the row was there. Without one: the response was sent, and not stored.
+            const outcome = await again();
+            if (outcome.status !== 'first') return outcome;
+            return { status: 'executed', executed: { response: undefined, reference: undefined, recent: false } };
+          }
+          case 'running':
+          case 'different':
+            return { status: state };
+        }
+      },
+      again,
+      release() {
+        closed = true;
+        // Refused before it was decided: the claim is still on its way, and must not arrive after its end.
+        if (inRedis === undefined) return claimed.then(() => end(0));
+        if (inRedis === 'claimed' || inRedis === 'unknown') end(0);
+        return undefined;
+      },
+      async finish(response) {
+        closed = true;
+        const known = await note(response);
+        end(known ? DONE_MS : ttlSeconds * 1_000);
+      },
+      statements: (db, record) => [
+        ...dropExpired(db),
+        db.insert(idempotencyKeys).select(rowOf(record)).returning({ id: idempotencyKeys.id }),
+      ],
+      async record(write) {
+        closed = true;
+        try {
+          const rows = await write();
+          executed = rows.length > 0;
+        } finally {
+          closed = executed;
+        }
+      },
+    };
+    return execution;
+  };
+}
+
+const isSql = (value: object): value is SQL<string> => 'queryChunks' in value;

@@ -1,0 +1,90 @@
+import { and, eq, isNull, sql } from 'drizzle-orm';
+
+import type { Database } from '../../db/client';
+import { greatest } from '../../db/portable';
+import { sessions, users } from '../../db/schema';
+import type { UserRow } from '../../db/schema';
+import { RedisError } from '../../redis/errors';
+import type { UserVersions } from '../blacklist/denials';
+import type { SessionOwner, SessionRecords, SessionState } from './record';
+
+/**
+ * The result of telling Redis about a session. `current`: its tokens may be issued. `ended`: it was ended meanwhile. A row: its
+ * tokens must carry the versions of this owner.
+ */
+export type Published = 'current' | 'ended' | UserRow;
+
+/** Larger versions are not believed if they are further ahead than this. */
+const MOST_BEHIND = 1_000_000;
+
+export interface PublishingDeps {
+  database: Database;
+  records: SessionRecords;
+  degraded: (what: string) => void;
+}
+
+/** Tells Redis of sessions that D1 has. */
+export function createPublishing({ database, records, degraded }: PublishingDeps) {
+  /** A failure does no harm: a session that Redis does not know is read from D1. */
+  async function publish(calls: Promise<unknown>[]): Promise<void> {
+    try {
+      await Promise.all(calls);
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded('session=d1');
+    }
+  }
+
+  /**
+   * D1 has gone back in time (it was restored from a backup) when Redis, or a token, carries larger versions of a user: D1
+   * goes on from those, since tokens under smaller ones are refused.
+   */
+  async function raiseVersions(userId: string, { epoch, accessVersion }: UserVersions): Promise<UserRow | undefined> {
+    const [owner] = await database.run((db) =>
+      db
+        .update(users)
+        .set({
+          epoch: greatest(users.epoch, epoch),
+          accessVersion: greatest(users.accessVersion, accessVersion),
+        })
+        .where(eq(users.id, userId))
+        .returning(),
+    );
+    return owner;
+  }
+
+  /**
+   * Writes the record of a session that was begun or renewed in D1.
+   *
+   * @returns the versions that its tokens must carry, where they are not those of `state`; `ended` when the session was
+   *   ended meanwhile
+   */
+  async function publishSession(state: SessionState & { owner: SessionOwner }): Promise<Published> {
+    let known: UserVersions | undefined;
+    try {
+      [, known] = await Promise.all([records.write(state), records.versions(state.owner.id)]);
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      degraded('session=d1');
+    }
+    const { owner, session } = state;
+    if (known === undefined || (known.epoch <= owner.epoch && known.accessVersion <= owner.accessVersion))
+      return 'current';
+    // Overtaken by a logout everywhere or a new role, or D1 was restored from a backup.
+    if (known.epoch - owner.epoch > MOST_BEHIND || known.accessVersion - owner.accessVersion > MOST_BEHIND)
+      return 'current';
+    const raised = await raiseVersions(owner.id, known);
+    const [renewed] = await database.run((db) =>
+      db
+        .update(sessions)
+        .set({ epoch: sql`(select ${users.epoch} from ${users} where ${users.id} = ${owner.id})` })
+        .where(and(eq(sessions.id, session.id), isNull(sessions.endedAtMs)))
+        .returning({ id: sessions.id }),
+    );
+    if (raised === undefined || renewed === undefined) return 'ended';
+    await publish([records.write({ ...state, session: { ...session, epoch: raised.epoch }, owner: raised })]);
+    return raised;
+  }
+
+  return { publish, publishSession, raiseVersions };
+}
