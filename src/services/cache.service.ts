@@ -1,19 +1,18 @@
-import type { BatchResponse } from 'drizzle-orm/batch';
-
-import type { Drizzle, Statement } from '../db/client';
+import type { BatchResults, Drizzle, Statement } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
 import { cacheFill } from '../redis/scripts/cacheFill';
 import { canonicalize, hashCanonical } from './cache/canonical';
 import { encodeEntry } from './cache/entry';
 import type { CacheKey } from './cache/entry';
-import type { Flights, Loaded } from './cache/flights';
+import type { SingleFlight, Loaded } from './cache/singleFlight';
 import type { Windows } from './cache/freshness';
-import { createIntents } from './cache/intents';
-import type { ManualFills } from './cache/intents';
+import { createManualFills } from './cache/manualFills';
+import type { ManualFills } from './cache/manualFills';
 import type { Invalidation } from './cache/invalidation';
-import { createInvalidations } from './cache/invalidations';
-import type { InvalidationsDeps } from './cache/invalidations';
+import { createInvalidator } from './cache/invalidator';
+import type { ChangeRecord, InvalidatorDeps } from './cache/invalidator';
+import type { EntryMemory } from './cache/entryMemory';
 import type { CacheMemory } from './cache/memory';
 import type {
   CacheResult,
@@ -21,20 +20,21 @@ import type {
   LifeOptions,
   Loader,
   LoaderContext,
-  Nothing,
+  NegativeEntry,
   QueryOptions,
 } from './cache/options';
 import { createReader } from './cache/reader';
 import type { CacheReads } from './cache/reader';
 import { createReadThrough } from './cache/readThrough';
 import type { ReadThroughDeps } from './cache/readThrough';
-import { decodeEntry } from './cache/loads';
-import type { Wanted } from './cache/loads';
+import { decodeEntry } from './cache/loaderRunner';
+import type { Wanted } from './cache/loaderRunner';
 import { createRows } from './cache/rows';
 import type { CachedRows, RowsOptions, RowsQuery } from './cache/rows';
-import type { FreshFlights } from './freshFlights';
+import type { FreshSingleFlight } from './freshSingleFlight';
 import type { LockService } from './lock.service';
 import type { Lookups } from './lookups';
+import type { Refresher } from './memory/refresher';
 import { facade } from './scope';
 
 export type { CacheKey } from './cache/entry';
@@ -45,14 +45,14 @@ export type {
   LifeOptions,
   Loader,
   LoaderContext,
-  Nothing,
+  NegativeEntry,
   QueryOptions,
 } from './cache/options';
 export type { CachedRows, Json, RowsOptions } from './cache/rows';
 export type { CacheSchema } from './cache/schema';
 
 /**
- * Cache-aside reads that cannot serve what was invalidated while they were filled: an entry carries the nonces that its
+ * Cache-aside reads that cannot serve what was invalidated while they were filled: an entry carries the tag versions that its
  * namespace, tags and user had before the loader ran, and is served only while Redis still has the same ones.
  *
  * While Redis is away every read goes to its loader. What a request has read or loaded stays so for it (for a second at
@@ -61,8 +61,19 @@ export type { CacheSchema } from './cache/schema';
 export interface CacheService {
   keyOf(options: KeyOptions): CacheKey;
   userKey(userId: string): CacheKey;
-  /** Asks for entries now, so that they travel with the request's other commands. */
-  prefetch(keys: CacheKey | readonly CacheKey[]): void;
+  /**
+   * Asks for entries now, so that they travel with the request's other commands.
+   *
+   * @param withinMs for how long the isolate may serve them without asking again; 0: not at all
+   */
+  prefetch(keys: CacheKey | readonly CacheKey[], withinMs?: number): void;
+  /**
+   * Fresh entries that Redis had at most `withinMs` ago, and that this isolate has not invalidated since.
+   *
+   * @returns lets this request read them without asking, and has those asked for again after the response that are soon
+   *   older than that; `undefined` when one of them is not remembered
+   */
+  recall(keys: readonly CacheKey[], withinMs: number): (() => void) | undefined;
   /**
    * The cached value, or the loader's. A loader that returns `null` says that there is nothing; that is not cached.
    * `notFound()` says so for a while.
@@ -85,7 +96,7 @@ export interface CacheService {
    */
   getMany<T, R extends QueryOptions<T> = QueryOptions<T>>(
     requests: readonly R[],
-    loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | Nothing | null)[]>,
+    loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | NegativeEntry | null)[]>,
   ): Promise<(T | null)[]>;
   /**
    * The rows of a Drizzle query, cached by its SQL and values, within the database's deadline. It runs when awaited, and
@@ -121,16 +132,16 @@ export interface CacheService {
   getCachedUser<T>(userId: string): Promise<T | null>;
   invalidateUser(userId: string): Promise<{ pending: boolean }>;
   /**
-   * Drops what this request has read, and lets nobody join a load that began before.
+   * Forgets what this request has read. Later requests may not join loads that began before this call.
    *
-   * @param redisKeys the keys that an invalidation writes: other loads may still be joined. Left out: none may
+   * @param redisKeys the keys that an invalidation writes: loads of other entries may still be joined. Left out: no load may be
    */
   forgetReads(redisKeys?: readonly string[]): void;
   /**
-   * One round trip, whatever the number of entries. To be awaited before the change is answered.
+   * One round trip, whatever the number of entries. Await it before you respond.
    *
-   * @returns `pending: true` when Redis could not be told: the outbox has it and goes on trying
-   * @throws {DatabaseUnavailable} when neither Redis nor the outbox could be told
+   * @returns `pending: true` when Redis could not be reached: the outbox keeps retrying
+   * @throws {DatabaseUnavailable} when neither Redis nor the outbox could be written
    */
   invalidate(change: Invalidation): Promise<{ pending: boolean }>;
   /**
@@ -146,11 +157,12 @@ export interface CacheService {
     cursor?: string,
   ): Promise<{ namespaces: number; pending: boolean; cursor: string | null }>;
   /**
-   * A change in the database together with what it makes wrong: committed as one transaction with its outbox row, then
-   * Redis is told. The change can be answered as soon as this resolves.
+   * A change in the database together with the invalidation of what it makes stale. Both are committed in one transaction (the
+   * invalidation as an outbox row), then Redis is told. You can respond as soon as this resolves. With `idempotent()` on the
+   * route, the row of its key is in the same transaction.
    *
    * @returns each statement's rows
-   * @throws {DatabaseUnavailable} but for a unique constraint, whose error passes through
+   * @throws {DatabaseUnavailable} the error of a violated unique constraint passes through
    * @example
    * const [[order]] = await CacheService.change({ users: [userId] },
    *   (db) => [db.update(orders).set({ note }).where(eq(orders.id, id)).returning()]);
@@ -158,7 +170,8 @@ export interface CacheService {
   change<const S extends readonly [Statement, ...Statement[]]>(
     invalidation: Invalidation,
     statements: (db: Drizzle) => S,
-  ): Promise<BatchResponse<S>>;
+    changeRecord?: ChangeRecord,
+  ): Promise<BatchResults<S>>;
 }
 
 /** How long a cached user may be served, and where it comes from. */
@@ -175,12 +188,14 @@ declare module './scope' {
 
 export const CacheService: CacheService = facade('cache');
 
-export interface CacheDeps extends InvalidationsDeps {
-  flights: Flights;
-  freshLoads: FreshFlights<Loaded>;
+export interface CacheDeps extends InvalidatorDeps {
+  singleFlight: SingleFlight;
+  freshLoads: FreshSingleFlight<Loaded>;
   lookups: Lookups;
   nextOrder: () => number;
   memory: CacheMemory;
+  entries: EntryMemory;
+  refresher: Refresher;
   waitUntil: (promise: Promise<unknown>) => void;
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
   freshBatch: () => RedisBatch;
@@ -188,27 +203,29 @@ export interface CacheDeps extends InvalidationsDeps {
   locks: Pick<LockService, 'acquire'>;
   /** Uniform in [0, 1). */
   random: () => number;
+  spans: ReadThroughDeps['spans'];
   refreshWithinMs: ReadThroughDeps['refreshWithinMs'];
+  instruments: ReadThroughDeps['instruments'];
   reads: () => CacheReads;
   manualFills: () => ManualFills;
 }
 
-/** A request for one entry, with the options that it was made with. */
+/** One wanted entry, with the caller's request for it. */
 interface Request<R> extends Wanted {
   readonly request: R;
 }
 
 export function createCacheService(given: CacheDeps): CacheService {
-  const { batch, keys, database, settings, forgetReads, degraded } = given;
+  const { batch, keys, database, settings, forgetReads, degraded, instruments } = given;
   const reader = createReader(given);
   const deps = { ...given, reader };
   const { resolve, snapshotsOf, fills } = createReadThrough(deps);
-  const intents = createIntents(deps);
+  const manual = createManualFills(deps);
 
   const userKey = (userId: string): CacheKey => ({
     entryKey: keys.user(userId),
     canonical: `user:${userId}`,
-    nonceKeys: [keys.userNonce(userId)],
+    tagVersionKeys: [keys.userVersion(userId)],
   });
 
   /** Reads one entry through its loader. */
@@ -223,29 +240,33 @@ export function createCacheService(given: CacheDeps): CacheService {
     schema: options.schema,
     lease: options.lease,
     readsDatabase: options.readsDatabase,
+    withinMs: withinOf(options),
   });
 
   const service: CacheService = {
     userKey,
     forgetReads,
-    ...createInvalidations(given),
+    ...createInvalidator(given),
 
     keyOf({ namespace, args, user, tags = [] }) {
       const declared = [...new Set(tags)].sort();
       const hash = hashCanonical(canonicalize([namespace, args, user, declared]));
-      const nonceKeys = [keys.namespaceNonce(namespace), ...declared.map((tag) => keys.tagNonce(tag))];
+      const tagVersionKeys = [keys.namespaceVersion(namespace), ...declared.map((tag) => keys.tagVersion(tag))];
       return user === undefined
-        ? { entryKey: keys.cacheEntry(namespace, hash), canonical: hash, nonceKeys }
+        ? { namespace, entryKey: keys.cacheEntry(namespace, hash), canonical: hash, tagVersionKeys }
         : {
+            namespace,
             entryKey: keys.userEntry(namespace, user, hash),
             canonical: hash,
-            nonceKeys: [keys.userNonce(user), ...nonceKeys],
+            tagVersionKeys: [keys.userVersion(user), ...tagVersionKeys],
           };
     },
 
-    prefetch(wanted) {
-      void reader.read(Array.isArray(wanted) ? (wanted as readonly CacheKey[]) : [wanted as CacheKey]);
+    prefetch(wanted, withinMs) {
+      void reader.read(Array.isArray(wanted) ? (wanted as readonly CacheKey[]) : [wanted as CacheKey], withinMs);
     },
+
+    recall: (wanted, withinMs) => reader.recall(wanted, withinMs),
 
     async query<T>(options: QueryOptions<T>, loader: Loader<T>) {
       return (await one(wantedOf(options), loader)).value;
@@ -257,7 +278,7 @@ export function createCacheService(given: CacheDeps): CacheService {
 
     async getMany<T, R extends QueryOptions<T>>(
       requests: readonly R[],
-      loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | Nothing | null)[]>,
+      loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | NegativeEntry | null)[]>,
     ) {
       const named = requests.map((request): Request<R> => ({ request, ...wantedOf(request) }));
       // Asked for twice, read and loaded once.
@@ -297,10 +318,14 @@ export function createCacheService(given: CacheDeps): CacheService {
       const entry = snapshot?.entry;
       if (entry !== undefined && entry.softExpiryMs > given.now()) {
         const found = decodeEntry(entry, undefined);
-        if (found.ok && found.value !== null) return found.value as T;
+        if (found.ok && found.value !== null) {
+          instruments.cacheRequests.count('user', 'hit');
+          return found.value as T;
+        }
       }
+      instruments.cacheRequests.count('user', snapshot === undefined ? 'bypass' : 'miss');
       // The caller is about to load: from here on an invalidation must show.
-      await intents.note(key, snapshot);
+      await manual.note(key, snapshot);
       return null;
     },
 
@@ -308,16 +333,16 @@ export function createCacheService(given: CacheDeps): CacheService {
       const key = userKey(userId);
       const json = JSON.stringify(user) as string | undefined;
       if (json === undefined) throw new TypeError('the user has no JSON form');
-      const [snapshot] = intents.has(key) ? [] : ((await snapshotsOf([key])) ?? []);
-      if (snapshot !== undefined) await intents.note(key, snapshot);
-      const intent = await intents.take(key);
-      if (intent === undefined) return false;
+      const [snapshot] = manual.has(key) ? [] : ((await snapshotsOf([key])) ?? []);
+      if (snapshot !== undefined) await manual.note(key, snapshot);
+      const manualFill = await manual.take(key);
+      if (manualFill === undefined) return false;
       try {
         const windows = windowsOf({ ttlSeconds, staleIfErrorSeconds: settings.staleIfErrorSeconds });
         const entry = fills.entryOf(json, windows, 0, false);
-        const body = encodeEntry(key, intent.nonces, entry);
+        const body = encodeEntry(key, manualFill.tagVersions, entry);
         const lifeMs = entry.hardExpiryMs - entry.createdAtMs;
-        const args = fills.fillArguments(intent, body, lifeMs, intent.loadingAtMs);
+        const args = fills.fillArguments(manualFill, body, lifeMs, manualFill.loadingAtMs);
         return fills.noteTime(await batch.run(cacheFill, ...args)) === 'filled';
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;
@@ -338,7 +363,17 @@ export function createCacheService(given: CacheDeps): CacheService {
 
 function userOptions(options: UserOptions) {
   const { readsDatabase, known } = options;
-  return { windows: windowsOf(options), readsDatabase, known };
+  return { windows: windowsOf(options), readsDatabase, known, withinMs: withinOf(options) };
+}
+
+/** A longer time would not count as fresh, and would fill the memory with old entries. */
+const MAX_WITHIN_SECONDS = 60;
+
+function withinOf({ withinSeconds = 0 }: LifeOptions): number {
+  if (!(withinSeconds >= 0 && withinSeconds <= MAX_WITHIN_SECONDS)) {
+    throw new RangeError(`withinSeconds must be from 0 to ${MAX_WITHIN_SECONDS}`);
+  }
+  return withinSeconds * 1_000;
 }
 
 function windowsOf({ ttlSeconds, staleSeconds = 0, staleIfErrorSeconds = 0 }: LifeOptions): Windows {

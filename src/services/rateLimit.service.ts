@@ -1,3 +1,4 @@
+import type { Instruments } from '../metrics/instruments';
 import type { RedisBatch } from '../redis/batch';
 import type { Keys } from '../redis/keys';
 import { rateLimitRecord } from '../redis/scripts/rateLimitRecord';
@@ -9,7 +10,10 @@ import { quotasOf } from './rateLimit/decisions';
 import type { Quota, RateLimitDecision } from './rateLimit/decisions';
 import { assertUnits } from './rateLimit/limits';
 import type { RateLimitPolicy } from './rateLimit/limits';
+import type { Leases } from './rateLimit/leases';
+import { createLeasing } from './rateLimit/leasing';
 import type { LocalLimiter } from './rateLimit/local';
+import type { Refresher } from './memory/refresher';
 import { facade } from './scope';
 
 export type { Block } from './rateLimit/blocks';
@@ -44,8 +48,19 @@ export interface RateLimitService {
    * @throws {RangeError} when the cost is not a whole number
    */
   consume(request: RateLimitRequest): Promise<RateLimitDecision>;
-  /** {@link consume} for several at once, all or nothing: what one of them refuses is charged to none. */
-  consumeAll(requests: readonly RateLimitRequest[]): Promise<RateLimitDecision[]>;
+  /**
+   * {@link consume} for several at once, all or nothing: what one of them refuses is charged to none.
+   *
+   * @param withinMs for how long units may be leased for the callers' next requests; 0: none are
+   */
+  consumeAll(requests: readonly RateLimitRequest[], withinMs?: number): Promise<RateLimitDecision[]>;
+  /**
+   * The same from units that were leased to this isolate at most `withinMs` ago. Each request is charged when its decision
+   * is taken, which is to be done in the same turn.
+   *
+   * @returns `undefined` when leases cannot pay for all of them: then nothing was charged
+   */
+  recall(requests: readonly RateLimitRequest[], withinMs: number): (() => RateLimitDecision)[] | undefined;
   /** What is left, without consuming. @throws {RedisError} */
   peek(policy: RateLimitPolicy, identity: string): Promise<Quota[]>;
   /** Forgets what was consumed. @throws {RedisError} */
@@ -53,7 +68,7 @@ export interface RateLimitService {
   /** Charges `points` more, whatever the limit says. @throws {RedisError | RangeError} */
   penalty(policy: RateLimitPolicy, identity: string, points: number): Promise<void>;
   /** Gives `points` back, the newest first and never more than there are. @throws {RedisError | RangeError} */
-  reward(policy: RateLimitPolicy, identity: string, points: number): Promise<void>;
+  reward(policy: RateLimitPolicy, identity: string | LimitKey, points: number): Promise<void>;
 }
 
 declare module './scope' {
@@ -69,12 +84,17 @@ export interface RateLimitDeps {
   keys: Keys;
   local: LocalLimiter;
   blocked: BlockList;
+  leases: Leases;
+  refresher: Refresher;
   now: () => number;
   degraded: (what: string) => void;
+  instruments: Pick<Instruments, 'limitDecisions'>;
 }
 
 export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
-  const { batch, keys, local, blocked, now } = deps;
+  const { batch, keys, local, blocked, leases, now, instruments } = deps;
+  const leasing = createLeasing(deps);
+  const { limitDecisions } = instruments;
 
   const keyFor = (policy: RateLimitPolicy, identity: string | LimitKey) =>
     typeof identity === 'string' ? keys.rateLimit(policy.name, identity) : identity.key;
@@ -90,14 +110,27 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
     };
   }
 
+  async function decide(requests: readonly ResolvedRequest[]): Promise<RateLimitDecision[]> {
+    const decisions = await consumeTogether(deps, requests);
+    for (const [at, decision] of decisions.entries()) {
+      const { policy } = requests[at]!;
+      if (decision.allowed) limitDecisions.count(policy, 'admitted', decision.source);
+      else if (decision.reason === 'limit') limitDecisions.count(policy, 'refused', decision.source);
+      // Not its own decision where another limit has refused.
+      else if (decision.reason === 'unavailable') limitDecisions.count(policy, 'unavailable', 'none');
+    }
+    return decisions;
+  }
+
   /** Other isolates forget what they have counted of it. */
   function markReset({ limits }: RateLimitPolicy, key: string) {
     return batch.send('SET', resetMark(key), '1', 'PX', Math.max(...limits.map(({ windowMs }) => windowMs)));
   }
 
-  async function adjust(policy: RateLimitPolicy, identity: string, points: number): Promise<void> {
+  async function adjust(policy: RateLimitPolicy, identity: string | LimitKey, points: number): Promise<void> {
     const key = keyFor(policy, identity);
     blocked.delete(key);
+    leases.drop(key, now());
     const { limits, name } = policy;
     const args = recordArguments(limits, now(), [{ time: 0, units: points, id: requestId() }]);
     await Promise.all([batch.run(rateLimitRecord, [key], args), points < 0 && markReset(policy, key)]);
@@ -107,15 +140,37 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
   return {
     keyOf: (policy, identity) => ({ key: keys.rateLimit(policy.name, identity) }),
 
-    block: (policy, identity, cost = 1) => blocked.find(keyFor(policy, identity), policy, cost, now()),
+    block(policy, identity, cost = 1) {
+      const block = blocked.find(keyFor(policy, identity), policy, cost, now());
+      if (block !== undefined) limitDecisions.count(policy.name, 'refused', 'memory');
+      return block;
+    },
 
     async consume(request) {
-      const [decision] = await consumeTogether(deps, [resolve(request)]);
+      const [decision] = await decide([resolve(request)]);
       return decision!;
     },
 
-    async consumeAll(requests) {
-      return consumeTogether(deps, requests.map(resolve));
+    async consumeAll(requests, withinMs = 0) {
+      const resolved = requests.map(resolve);
+      if (withinMs === 0) return decide(resolved);
+      for (const { key } of resolved) leasing.returnOf(key);
+      const deciding = decide(resolved);
+      const leased = resolved.map((request) => leasing.lease(request, { own: request.cost, withinMs, through: batch }));
+      const decisions = await deciding;
+      const quotas = await Promise.all(leased);
+      // What was leased is promised to no other request.
+      return decisions.map((decision, index) => {
+        const told = quotas[index];
+        return decision.allowed && told !== undefined ? Object.assign(decision, { quotas: told }) : decision;
+      });
+    },
+
+    recall(requests, withinMs) {
+      const recalled = leasing.recall(requests.map(resolve), withinMs);
+      if (recalled !== undefined)
+        for (const { policy } of requests) limitDecisions.count(policy.name, 'admitted', 'lease');
+      return recalled;
     },
 
     async peek(policy, identity) {
@@ -128,6 +183,7 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
       const key = keyFor(policy, identity);
       blocked.delete(key);
       local.reset(key);
+      leases.drop(key, now());
       await Promise.all([batch.send('UNLINK', key), markReset(policy, key)]);
     },
 

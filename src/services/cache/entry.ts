@@ -4,11 +4,13 @@ import type { Command, RedisValue } from '../../redis/client';
 
 /** Where a value is cached, and what invalidates it. */
 export interface CacheKey {
+  /** For metrics. @default `user` */
+  readonly namespace?: string;
   readonly entryKey: string;
   /** What the key stands for. Not the arguments themselves but their SHA-256: what users search for is personal. */
   readonly canonical: string;
-  /** Redis keys of the nonces: bumping any of them invalidates the entry. */
-  readonly nonceKeys: readonly string[];
+  /** Redis keys of the tag versions: bumping any of them invalidates the entry. */
+  readonly tagVersionKeys: readonly string[];
 }
 
 /** A value as it is stored. Times are milliseconds since the epoch. */
@@ -17,28 +19,32 @@ export interface Entry {
   readonly createdAtMs: number;
   /** Until then it is fresh. */
   readonly softExpiryMs: number;
-  /** After that it is not served at all. */
+  /** After this time it is not served at all. */
   readonly hardExpiryMs: number;
-  /** What the loader took, in milliseconds. */
+  /** How long the loader took, in milliseconds. */
   readonly costMs: number;
-  /** The loader said that there is nothing. */
-  readonly nothing: boolean;
+  /** A negative entry: the loader found nothing. */
+  readonly negative: boolean;
 }
 
-/** What a read saw. `writeId` and `nonces` are what a fill carries: taken before the loader ran. */
+/** The state that one read of the cache saw, before the loader ran. Fills carry its `writeId` and `tagVersions`. */
 export interface Snapshot {
-  /** A value whose nonces are all current and whose life is not over. */
+  /** The value, if all its tag versions are current and it has not expired. */
   readonly entry: Entry | undefined;
-  /** `''`: there is none of ours. */
+  /** `''`: the key holds none of our entries. */
   readonly writeId: string;
-  /** `null`: this nonce is missing, and nobody relies on it yet. */
-  readonly nonces: readonly (string | null)[];
+  /** `null`: this tag version is missing, so no entry relies on it yet. */
+  readonly tagVersions: readonly (string | null)[];
   /** When it was read, among the reads of its request: see `RequestAccounts`. */
   readonly order?: number;
+  /** When Redis was asked, where the isolate may remember it; and the isolate's generation of invalidations then. */
+  readonly seen?: { readonly askedAtMs: number; readonly generation: number } | undefined;
+  /** It comes from the isolate's memory: Redis was not asked for this request. */
+  readonly remembered?: boolean;
 }
 
-/** A nonce outlives every entry that carries it; a lost one only costs misses. */
-export const NONCE_TTL_MS = 7 * 86_400_000;
+/** A tag version outlives every entry that carries it; a lost one only costs misses. */
+export const TAG_VERSION_TTL_MS = 7 * 86_400_000;
 
 /** Entries of another form are misses, of whatever version of this code they are. */
 const FORMAT = 'g2';
@@ -51,32 +57,41 @@ const newWriteId = (): string => randomBytes(12).toString('base64url');
 const DAY_MS = 86_400_000;
 
 /** 12 random characters and the day on which it was made. */
-const newNonce = (): string =>
+const newTagVersion = (): string =>
   `${randomBytes(9).toString('base64url')}.${Math.floor(Date.now() / DAY_MS).toString(36)}`;
 
 /** Without the day: made by an earlier version of this code. */
-const NONCE = /^\+?[\w-]{12}(?:\.([0-9a-z]{1,6}))?$/;
+const TAG_VERSION = /^\+?[\w-]{12}(?:\.([0-9a-z]{1,6}))?$/;
 
-/** Whether this is a nonce that the app has made; anything else in its place is none. */
-export const isNonce = (value: unknown): value is string => typeof value === 'string' && NONCE.test(value);
+/** Whether this is a tag version that the app has made; anything else in its place is none. */
+export const isTagVersion = (value: unknown): value is string => typeof value === 'string' && TAG_VERSION.test(value);
 
-/** Whether a nonce has lost a part of its life. It lives {@link NONCE_TTL_MS}, and everything that carries it ends with it. */
-export function isAging(nonce: string, nowMs: number): boolean {
-  const day = NONCE.exec(nonce)?.[1];
+/**
+ * Whether a tag version has lost a part of its life. It lives {@link TAG_VERSION_TTL_MS}, and everything that carries it ends
+ * with it.
+ */
+export function isAging(version: string, nowMs: number): boolean {
+  const day = TAG_VERSION.exec(version)?.[1];
   return day === undefined || nowMs - parseInt(day, 36) * DAY_MS >= 2 * DAY_MS;
 }
 
-/** No nonce that an invalidation has written begins like this. */
+/** Only versions that a load has made begin like this; those of invalidations do not. */
 const INITIAL = '+';
 
-/** For a nonce that is missing, to be written by `SET … NX`. */
-export const initialNonce = (): string => INITIAL + newNonce();
+/** For a tag version that is missing, to be written by `SET … NX`. */
+export const initialTagVersion = (): string => INITIAL + newTagVersion();
 
-/** Whether nothing was invalidated since this nonce was missing. */
-export const isInitial = (nonce: unknown): nonce is string => isNonce(nonce) && nonce.startsWith(INITIAL);
+/** Whether nothing was invalidated since this tag version was missing. */
+export const isInitial = (version: unknown): version is string => isTagVersion(version) && version.startsWith(INITIAL);
 
-/** Whatever carries this nonce is over; a key of another type in its place, too. */
-export const bump = (nonceKey: string): Command => ['SET', nonceKey, newNonce(), 'PX', NONCE_TTL_MS];
+/** Invalidates every entry that carries this tag version. Also overwrites a key of another type. */
+export const bump = (tagVersionKey: string): Command => [
+  'SET',
+  tagVersionKey,
+  newTagVersion(),
+  'PX',
+  TAG_VERSION_TTL_MS,
+];
 
 export const tombstone = (): string => `${newWriteId()}T`;
 
@@ -84,28 +99,33 @@ export const tombstone = (): string => `${newWriteId()}T`;
  * A stored entry: a write id of 16 characters, then either `T` (a tombstone) or a JSON header, a line feed and the
  * value's JSON. The write id changes with every write and is what a fill compares.
  */
-export function encodeEntry({ canonical }: CacheKey, nonces: readonly string[], entry: Entry): string {
-  const { createdAtMs, softExpiryMs, hardExpiryMs, costMs, nothing } = entry;
-  const header = [FORMAT, createdAtMs, softExpiryMs, hardExpiryMs, costMs, nonces, canonical, nothing ? 1 : 0];
+export function encodeEntry({ canonical }: CacheKey, tagVersions: readonly string[], entry: Entry): string {
+  const { createdAtMs, softExpiryMs, hardExpiryMs, costMs, negative } = entry;
+  const header = [FORMAT, createdAtMs, softExpiryMs, hardExpiryMs, costMs, tagVersions, canonical, negative ? 1 : 0];
   return `${newWriteId()}${JSON.stringify(header)}\n${entry.json}`;
 }
 
-/** What the replies to a key's reads mean. Anything that is not ours, or not current, is a miss. */
+/** Interprets the replies to the reads of a key. An entry that is not ours, or not current, is a miss. */
 export function readSnapshot(
   key: CacheKey,
   stored: RedisValue,
   replies: readonly RedisValue[],
   nowMs: number,
 ): Snapshot {
-  const nonces = key.nonceKeys.map((_, index) => {
-    const nonce = replies[index];
-    return typeof nonce === 'string' ? nonce : null;
+  const tagVersions = key.tagVersionKeys.map((_, index) => {
+    const version = replies[index];
+    return typeof version === 'string' ? version : null;
   });
   const text = typeof stored === 'string' && OURS.test(stored) ? stored : '';
-  return { entry: entryOf(text, key, nonces, nowMs), writeId: text.slice(0, WRITE_ID_LENGTH), nonces };
+  return { entry: entryOf(text, key, tagVersions, nowMs), writeId: text.slice(0, WRITE_ID_LENGTH), tagVersions };
 }
 
-function entryOf(text: string, key: CacheKey, nonces: readonly (string | null)[], nowMs: number): Entry | undefined {
+function entryOf(
+  text: string,
+  key: CacheKey,
+  tagVersions: readonly (string | null)[],
+  nowMs: number,
+): Entry | undefined {
   const lineEnd = text.indexOf('\n');
   if (lineEnd === -1) return undefined;
   let header: unknown;
@@ -115,13 +135,13 @@ function entryOf(text: string, key: CacheKey, nonces: readonly (string | null)[]
     return undefined;
   }
   if (!Array.isArray(header)) return undefined;
-  const [format, createdAtMs, softExpiryMs, hardExpiryMs, costMs, written, canonical, nothing] = header as unknown[];
+  const [format, createdAtMs, softExpiryMs, hardExpiryMs, costMs, written, canonical, negative] = header as unknown[];
   if (format !== FORMAT || canonical !== key.canonical) return undefined;
   if (!isTime(createdAtMs) || !isTime(softExpiryMs) || !isTime(hardExpiryMs) || !isTime(costMs)) return undefined;
-  if (hardExpiryMs <= nowMs || !Array.isArray(written) || written.length !== nonces.length) return undefined;
-  if (nonces.some((nonce, index) => nonce === null || nonce !== written[index])) return undefined;
+  if (hardExpiryMs <= nowMs || !Array.isArray(written) || written.length !== tagVersions.length) return undefined;
+  if (tagVersions.some((version, index) => version === null || version !== written[index])) return undefined;
   const json = text.slice(lineEnd + 1);
-  return { json, createdAtMs, softExpiryMs, hardExpiryMs, costMs, nothing: nothing === 1 };
+  return { json, createdAtMs, softExpiryMs, hardExpiryMs, costMs, negative: negative === 1 };
 }
 
 function isTime(value: unknown): value is number {

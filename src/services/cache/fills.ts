@@ -3,7 +3,7 @@ import type { RedisBatch } from '../../redis/batch';
 import type { RedisValue } from '../../redis/client';
 import type { Keys } from '../../redis/keys';
 import { cacheFill } from '../../redis/scripts/cacheFill';
-import { carried, claim } from './claims';
+import { carriedVersions, reserveTagVersions } from './tagReservations';
 import { encodeEntry, tombstone } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import { expiriesOf } from './freshness';
@@ -18,13 +18,13 @@ export interface Fillable {
 
 /** The fills of one call of a loader. */
 export interface Filling {
-  /** Before it the loader must not run. */
+  /** The loader must not start before this resolves. */
   readonly ready: Promise<void>;
-  /** The loader runs from now on, or ran at a time by the wall clock: what it reads is at least as new as this. */
+  /** The loader starts now, or started at this time by the wall clock: its value is at least as new. */
   loading(atWallMs?: number): void;
-  /** @param entry `undefined`: there is nothing to cache, and what was cached is over */
+  /** @param entry `undefined`: there is nothing to cache, and the cached value is removed */
   fill(index: number, entry: Entry | undefined): void;
-  /** The loader failed. @param over its error says that what was cached is over */
+  /** The loader failed. @param over its error is its result: the cached value is removed */
   cancel(over: boolean): void;
   /** Settles when the fill has been, or will not be, done. */
   done(index: number): Promise<unknown>;
@@ -41,14 +41,14 @@ export interface FillDeps {
   degraded: (what: string) => void;
 }
 
-/** Guarded writes: each carries what the cache looked like before the loader ran, and Redis refuses it otherwise. */
+/** Guarded writes: each carries the state of the cache before the loader ran, and Redis refuses it if that has changed. */
 export function createFills({ batch, keys, memory, settings, waitUntil, now, random, degraded }: FillDeps) {
-  function entryOf(json: string, windows: Windows, costMs: number, nothing: boolean): Entry {
+  function entryOf(json: string, windows: Windows, costMs: number, negative: boolean): Entry {
     const createdAtMs = now();
-    return { json, createdAtMs, costMs, nothing, ...expiriesOf(windows, createdAtMs, random) };
+    return { json, createdAtMs, costMs, negative, ...expiriesOf(windows, createdAtMs, random) };
   }
 
-  /** What the script has said: its time, negative for a refusal. Anything else says nothing. */
+  /** Reads the script's reply: the server's time, negative for a refusal. Anything else is garbage. */
   const noteTime = (reply: RedisValue): 'filled' | 'refused' | 'garbage' => {
     if (typeof reply !== 'number' || !Number.isSafeInteger(reply) || reply === 0) return 'garbage';
     memory.noteServerTime(Math.abs(reply));
@@ -67,46 +67,52 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
       ],
     ] as const;
 
-  function begin(fillables: readonly Fillable[], when: 'after the answer' | RedisBatch): Filling {
-    const through = when === 'after the answer' ? batch : when;
+  function begin(fillables: readonly Fillable[], when: 'after the response' | RedisBatch): Filling {
+    const through = when === 'after the response' ? batch : when;
     const missing = fillables.flatMap(
       ({ key, snapshot }) =>
-        snapshot?.nonces.flatMap((nonce, at) => (nonce === null ? [key.nonceKeys[at] ?? ''] : [])) ?? [],
+        snapshot?.tagVersions.flatMap((version, at) => (version === null ? [key.tagVersionKeys[at] ?? ''] : [])) ?? [],
     );
-    const claimed = claim([...new Set(missing)], { batch: through, keys, memory, degraded });
+    const reservation = reserveTagVersions([...new Set(missing)], { batch: through, keys, memory, degraded });
     const ends = fillables.map(() => Promise.withResolvers<unknown>());
+    // A failed fill does no harm, and the caller may not wait for its end.
+    for (const { promise } of ends) promise.catch(() => undefined);
     let loadingAtMs = Date.now();
 
-    /** Once the nonces that it carries are Redis's. */
-    async function send(index: number, bodyOf: (nonces: readonly string[]) => string, lifeMs: number): Promise<void> {
+    /** Sends the fill once Redis has the tag versions that it carries. */
+    async function send(
+      index: number,
+      bodyOf: (tagVersions: readonly string[]) => string,
+      lifeMs: number,
+    ): Promise<void> {
       const fillable = fillables[index];
       if (fillable?.snapshot === undefined) return;
-      const nonces = carried(fillable.key, fillable.snapshot, await claimed.granted);
-      if (nonces === undefined) return;
-      const args = fillArguments(fillable, bodyOf(nonces), lifeMs, loadingAtMs);
-      const sent = when === 'after the answer' ? batch.deferRun(cacheFill, ...args) : when.run(cacheFill, ...args);
+      const tagVersions = carriedVersions(fillable.key, fillable.snapshot, await reservation.granted);
+      if (tagVersions === undefined) return;
+      const args = fillArguments(fillable, bodyOf(tagVersions), lifeMs, loadingAtMs);
+      const sent = when === 'after the response' ? batch.deferRun(cacheFill, ...args) : when.run(cacheFill, ...args);
       ends[index]?.resolve(sent.then(noteTime));
     }
 
-    const start = (index: number, bodyOf: (nonces: readonly string[]) => string, lifeMs: number) => {
-      // A fill that was sent ends when Redis has answered it; one that was not ends now.
+    const start = (index: number, bodyOf: (tagVersions: readonly string[]) => string, lifeMs: number) => {
+      // A fill that was sent ends with Redis's reply; one that was not ends now.
       const end = () => ends[index]?.resolve(undefined);
       waitUntil(send(index, bodyOf, lifeMs).then(end, end));
     };
 
-    /** What was cached is over: nobody must fall back on it. */
+    /** Removes the cached value, so that no request falls back on it. */
     const drop = (index: number) => {
       if (fillables[index]?.snapshot?.entry === undefined) ends[index]?.resolve(undefined);
       else start(index, tombstone, settings.tombstoneSeconds * 1_000);
     };
 
     return {
-      ready: claimed.ready,
+      ready: reservation.ready,
       loading: (atWallMs = Date.now()) => (loadingAtMs = atWallMs),
       fill(index, entry) {
         const key = fillables[index]?.key;
         if (entry === undefined || key === undefined) return drop(index);
-        start(index, (nonces) => encodeEntry(key, nonces, entry), entry.hardExpiryMs - now());
+        start(index, (tagVersions) => encodeEntry(key, tagVersions, entry), entry.hardExpiryMs - now());
       },
       cancel(over) {
         for (const [index, end] of ends.entries()) {

@@ -4,9 +4,9 @@ import type { Entry } from './entry';
 export interface Windows {
   /** Fresh. */
   readonly ttlMs: number;
-  /** After that: at once, while it is refreshed behind the answer. */
+  /** Then stale: served at once, and refreshed after the response. */
   readonly staleMs: number;
-  /** After that: when the loader fails. */
+  /** Then served only when the loader fails. */
   readonly staleIfErrorMs: number;
 }
 
@@ -29,17 +29,17 @@ const JITTER = 0.1;
  * @param random uniform in [0, 1)
  */
 export function freshnessOf(
-  { softExpiryMs, hardExpiryMs, costMs, nothing }: Entry,
+  { softExpiryMs, hardExpiryMs, costMs, negative }: Entry,
   { staleMs, staleIfErrorMs }: Omit<Windows, 'ttlMs'>,
   nowMs: number,
   random: () => number,
 ): Freshness {
   if (nowMs >= hardExpiryMs) return 'expired';
   if (nowMs < softExpiryMs) {
-    // 1 - random() is never 0, whose logarithm is no number to reckon with.
+    // 1 - random() is never 0, whose logarithm is infinite.
     return nowMs - costMs * BETA * Math.log(1 - random()) >= softExpiryMs ? 'early' : 'fresh';
   }
-  if (nothing) return 'expired';
+  if (negative) return 'expired';
   if (nowMs < softExpiryMs + staleMs) return 'stale';
   return nowMs < softExpiryMs + staleIfErrorMs ? 'fallback' : 'expired';
 }

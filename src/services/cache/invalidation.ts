@@ -11,7 +11,7 @@ export interface Invalidation {
   readonly users?: readonly string[];
 }
 
-/** The commands that an invalidation is, for whoever sends them (a request, or the outbox). Each is answered `OK`. */
+/** The Redis commands of an invalidation, for a request or the outbox to send. The reply to each is `OK`. */
 export function invalidationCommands(
   keys: Keys,
   { keys: entries = [], namespaces = [], tags = [], users = [] }: Invalidation,
@@ -19,9 +19,9 @@ export function invalidationCommands(
 ): Command[] {
   return [
     ...entries.map(({ entryKey }): Command => ['SET', entryKey, tombstone(), 'PX', tombstoneSeconds * 1_000]),
-    ...namespaces.map((namespace) => bump(keys.namespaceNonce(namespace))),
-    ...tags.map((tag) => bump(keys.tagNonce(tag))),
-    ...users.map((user) => bump(keys.userNonce(user))),
+    ...namespaces.map((namespace) => bump(keys.namespaceVersion(namespace))),
+    ...tags.map((tag) => bump(keys.tagVersion(tag))),
+    ...users.map((user) => bump(keys.userVersion(user))),
   ];
 }
 
@@ -30,7 +30,7 @@ export function keysOf(commands: readonly Command[]): string[] {
   return commands.map(([, key]) => String(key));
 }
 
-/** As it may be written down: without the arguments that keys were made of. */
+/** The invalidation as it may be stored: without the arguments of its keys, which are personal. */
 export function recordable({ keys, ...groups }: Invalidation): Invalidation {
   return { ...groups, ...(keys !== undefined && { keys: keys.map(({ entryKey }) => ({ entryKey })) }) };
 }

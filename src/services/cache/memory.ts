@@ -1,4 +1,4 @@
-import { BoundedMap } from '../../redis/boundedMap';
+import { BoundedMap } from '../../util/boundedMap';
 
 const FIRST_TIME_MS = Date.UTC(2001, 0);
 const LAST_TIME_MS = Date.UTC(2200, 0);
@@ -11,10 +11,10 @@ const RENEW_EVERY_MS = 86_400_000;
 /** What an isolate remembers for its cache: plain data only. */
 export class CacheMemory {
   /**
-   * The value of a key that only a flush (or its own expiry) changes: while it is the same, no nonce that was bumped can
+   * The value of a key that only a flush (or its own expiry) changes: while it is the same, no tag version that was bumped can
    * have been forgotten.
    */
-  mark: string | undefined;
+  flushSentinel: string | undefined;
   /** Server clock minus ours, in milliseconds: no more than it really is. */
   #serverAheadMs: number | undefined;
   readonly #renewals = new BoundedMap<string, number>(5_000);
@@ -35,10 +35,10 @@ export class CacheMemory {
   }
 
   /** Whether this isolate has not renewed this tag version within a day; notes that it does so now. */
-  takeRenewal(nonceKey: string, nowMs: number): boolean {
-    const lastMs = this.#renewals.get(nonceKey);
+  takeRenewal(tagVersionKey: string, nowMs: number): boolean {
+    const lastMs = this.#renewals.get(tagVersionKey);
     if (lastMs !== undefined && nowMs - lastMs < RENEW_EVERY_MS) return false;
-    this.#renewals.set(nonceKey, nowMs);
+    this.#renewals.set(tagVersionKey, nowMs);
     return true;
   }
 
@@ -47,7 +47,7 @@ export class CacheMemory {
     return nowMs < (this.#failures.get(entryKey)?.untilMs ?? 0);
   }
 
-  /** Somebody is at it: no other refresh for so long. */
+  /** A refresh is in progress: start no other one for this long. */
   pause(entryKey: string, nowMs: number, ms: number): void {
     const count = this.#failures.get(entryKey)?.count ?? 0;
     this.#failures.set(entryKey, { count, untilMs: nowMs + ms });

@@ -8,7 +8,7 @@ export interface KeyOptions {
   readonly args: unknown;
   /** The user whose data this is: `invalidateUser` ends it. */
   readonly user?: string | undefined;
-  /** What else ends it; declared, so that they are known when reading. */
+  /** Tags whose invalidation ends it. They are declared here because a read needs their versions. */
   readonly tags?: readonly string[] | undefined;
 }
 
@@ -16,10 +16,16 @@ export interface KeyOptions {
 export interface LifeOptions {
   /** Fresh for so long, up to a tenth less: what was cached together does not expire together. */
   readonly ttlSeconds: number;
-  /** After that it is still answered at once, and refreshed behind the answer. @default 0 */
+  /** After the TTL it is still served at once for this long, and refreshed after the response. @default 0 */
   readonly staleSeconds?: number | undefined;
-  /** After its TTL it is answered when the loader fails, fails to answer, or has just failed. @default 0 */
+  /** After the TTL it is served for this long when the loader fails, exceeds its deadline, or has just failed. @default 0 */
   readonly staleIfErrorSeconds?: number | undefined;
+  /**
+   * For so long after Redis was asked for it, at most a minute, the isolate may serve a fresh value without asking again:
+   * an invalidation by another isolate counts after that time at the latest, one by this isolate at once. 0: each read
+   * asks Redis. @default 0
+   */
+  readonly withinSeconds?: number | undefined;
 }
 
 export interface QueryOptions<T = unknown> extends KeyOptions, LifeOptions {
@@ -40,8 +46,8 @@ export interface QueryOptions<T = unknown> extends KeyOptions, LifeOptions {
   readonly readsDatabase?: boolean | undefined;
 }
 
-/** A loader's word for "there is no such thing, and that may be cached". Made by {@link LoaderContext.notFound}. */
-export class Nothing {
+/** A cacheable "not found", made by {@link LoaderContext.notFound}. */
+export class NegativeEntry {
   readonly ttlSeconds: number | undefined;
 
   constructor(ttlSeconds?: number) {
@@ -52,20 +58,20 @@ export class Nothing {
 export interface LoaderContext {
   /** Aborted at the loader's deadline. */
   readonly signal: AbortSignal;
-  /** The answer was made from the cache already: this load only refreshes it. */
+  /** The request was served from the cache: this load only refreshes the entry. */
   readonly refresh: boolean;
   /**
-   * Returned by a loader: there is nothing, and for so long nobody need ask again (`query` gives `null`). A loader that
-   * returns `null` says only that there is nothing now; that is not cached.
+   * Makes a negative entry: the loader found nothing, and that is cached for this long (`query` returns `null`). A loader's
+   * plain `null` is not cached.
    *
-   * @param ttlSeconds the query's own when that is shorter than the app's default for negative answers
+   * @param ttlSeconds @default the query's, or the app's for negative entries if that is shorter
    */
-  readonly notFound: (ttlSeconds?: number) => Nothing;
+  readonly notFound: (ttlSeconds?: number) => NegativeEntry;
 }
 
-export type Loader<T> = (context: LoaderContext) => Promise<T | Nothing | null>;
+export type Loader<T> = (context: LoaderContext) => Promise<T | NegativeEntry | null>;
 
-/** How a value was had. Times are milliseconds since the epoch. */
+/** A value and where it comes from. Times are milliseconds since the epoch. */
 export interface CacheResult<T> {
   readonly value: T | null;
   /**
@@ -79,4 +85,6 @@ export interface CacheResult<T> {
   readonly createdAtMs: number;
   /** When it stops, or stopped, being fresh. */
   readonly freshUntilMs: number;
+  /** From the isolate's memory: Redis was not asked for this request. */
+  readonly remembered?: boolean;
 }

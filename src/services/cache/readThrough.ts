@@ -1,34 +1,40 @@
 import { describeError, log } from '../../config/log';
+import { unreachable } from '../../util/unreachable';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
 import { isAnswer, isOutage } from './deadline';
-import type { CacheKey, Entry, Snapshot } from './entry';
-import type { Loaded } from './flights';
+import type { CacheKey, Snapshot } from './entry';
+import type { Loaded } from './singleFlight';
 import { freshnessOf } from './freshness';
-import { createLoads, decodeEntry } from './loads';
-import type { KnownValue, LoadAll, LoadsDeps, Miss, Wanted } from './loads';
+import { createLoaderRunner, decodeEntry } from './loaderRunner';
+import type { KnownValue, LoadAll, LoaderRunnerDeps, Miss, Wanted } from './loaderRunner';
 import type { CacheResult } from './options';
 import { decode } from './schema';
 
-export interface ReadThroughDeps extends LoadsDeps {
+export interface ReadThroughDeps extends LoaderRunnerDeps {
   /** Runs work that outlives the request, with services and a batch of its own. */
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
   /** The current request loads anew, before it serves them, entries that are fresh for less than this. */
   refreshWithinMs: () => number | undefined;
 }
 
-/** What is made of one entry: an answer, perhaps with a refresh behind it, or a load. */
-type Verdict = { result: CacheResult<unknown>; refresh: boolean } | { result?: never; fallback?: CacheResult<unknown> };
+/** The decision for one entry: serve it (and perhaps refresh it later), or load it. */
+type ServeDecision =
+  | { result: CacheResult<unknown>; refresh: boolean }
+  | { result?: never; fallback?: CacheResult<unknown> };
 
 /** Cache-aside for any number of entries at a time: one read of the cache, one call of the loader. */
 export function createReadThrough(deps: ReadThroughDeps) {
-  const { reader, flights, memory, waitUntil, background, now, random, refreshWithinMs, degraded } = deps;
-  const loads = createLoads(deps);
+  const { reader, singleFlight, memory, waitUntil, background, now, random, refreshWithinMs, degraded } = deps;
+  const { cacheRequests } = deps.instruments;
+  const loads = createLoaderRunner(deps);
+
+  const counted = ({ namespace = 'user' }: CacheKey, outcome: string) => cacheRequests.count(namespace, outcome);
 
   /** `undefined` when Redis cannot be asked: the caller goes on without a cache. */
-  async function snapshotsOf(keys: readonly CacheKey[]): Promise<Snapshot[] | undefined> {
+  async function snapshotsOf(keys: readonly CacheKey[], withinMs = 0): Promise<Snapshot[] | undefined> {
     try {
-      return await Promise.all(reader.read(keys));
+      return await Promise.all(reader.read(keys, withinMs));
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       degraded('cache=bypass');
@@ -40,16 +46,25 @@ export function createReadThrough(deps: ReadThroughDeps) {
     wanted: readonly W[],
     load: LoadAll<W>,
   ): Promise<readonly CacheResult<unknown>[]> {
-    const snapshots = await snapshotsOf(wanted.map(({ key }) => key));
+    let longestMs = 0;
+    for (const { key, withinMs = 0 } of wanted) {
+      longestMs = Math.max(longestMs, withinMs);
+      if (withinMs > 0) reader.recall([key], withinMs)?.();
+    }
+    const snapshots = await snapshotsOf(
+      wanted.map(({ key }) => key),
+      longestMs,
+    );
     if (snapshots === undefined) return withoutRedis(wanted, load);
     const misses: Miss<W>[] = [];
     const refreshes: Miss<W>[] = [];
     const answers = wanted.map((one, at): CacheResult<unknown> | Miss<W> => {
-      const snapshot = snapshots[at] ?? never();
+      const snapshot = snapshots[at] ?? unreachable();
+      const verdict = judge(one, snapshot);
+      if (verdict.result !== undefined && !verdict.refresh) return verdict.result;
       const miss = { wanted: one, snapshot, flight: loads.flightOf(one.key, snapshot) };
-      const verdict = judge(one, snapshot.entry);
       if (verdict.result !== undefined) {
-        if (verdict.refresh) refreshes.push(miss);
+        refreshes.push(miss);
         return verdict.result;
       }
       const known = one.known?.(snapshot.order);
@@ -64,7 +79,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
     if (refreshes.length > 0) refresh(refreshes, load);
     if (misses.length === 0) return answers as CacheResult<unknown>[];
     const loaded = await loadAll(misses, load);
-    return answers.map((answer) => ('wanted' in answer ? (loaded[misses.indexOf(answer)] ?? never()) : answer));
+    return answers.map((answer) => ('wanted' in answer ? (loaded[misses.indexOf(answer)] ?? unreachable()) : answer));
   }
 
   /** Everything from the loader, or as this request has read it already. */
@@ -81,35 +96,40 @@ export function createReadThrough(deps: ReadThroughDeps) {
     return Promise.all(
       all.map(async ({ miss, known }) => {
         if (known !== undefined) return resultOfKnown(miss, known);
-        const { loaded, joined } = await (loading[misses.indexOf(miss)] ?? never());
+        const { loaded, joined } = await (loading[misses.indexOf(miss)] ?? unreachable());
         return resultOf(miss, loaded, joined);
       }),
     );
   }
 
-  function judge({ key, windows, schema }: Wanted, entry: Entry | undefined): Verdict {
+  function judge({ key, windows, schema }: Wanted, { entry, remembered = false }: Snapshot): ServeDecision {
     const decoded = entry === undefined ? undefined : decodeEntry(entry, schema);
     const isDue = entry !== undefined && entry.softExpiryMs - now() < (refreshWithinMs() ?? -Infinity);
     if (entry === undefined || decoded?.ok !== true || isDue) return {};
+    const served = (from: 'hit' | 'stale' | 'fallback') => {
+      counted(key, entry.negative ? 'negative' : from);
+      return found(from);
+    };
     const found = (from: 'hit' | 'stale' | 'fallback'): CacheResult<unknown> => ({
       value: decoded.value,
       from,
       expired: from !== 'hit',
       createdAtMs: entry.createdAtMs,
       freshUntilMs: entry.softExpiryMs,
+      ...(remembered && { remembered }),
     });
     switch (freshnessOf(entry, windows, now(), random)) {
       case 'fresh':
-        return { result: found('hit'), refresh: false };
+        return { result: served('hit'), refresh: false };
       case 'early':
-        return { result: found('hit'), refresh: true };
+        return { result: served('hit'), refresh: true };
       case 'stale':
-        return { result: found('stale'), refresh: true };
+        return { result: served('stale'), refresh: true };
       case 'fallback':
-        // Where the loader has just failed, nobody need wait for it to fail again.
+        // The loader has just failed: do not wait until it fails again.
         if (!memory.isBackedOff(key.entryKey, now())) return { fallback: found('fallback') };
         degraded('cache=stale');
-        return { result: found('fallback'), refresh: false };
+        return { result: served('fallback'), refresh: false };
       case 'expired':
         return {};
     }
@@ -120,23 +140,24 @@ export function createReadThrough(deps: ReadThroughDeps) {
     misses: readonly Miss<W>[],
     load: LoadAll<W>,
   ): Promise<readonly CacheResult<unknown>[]> {
-    const led = misses.filter(({ flight }) => !flights.has(flight));
+    const led = misses.filter(({ flight }) => !singleFlight.has(flight));
     const own = led.length > 0 ? loads.lead(led, load) : [];
     const outcomes = await Promise.allSettled(
       misses.map(async (miss): Promise<CacheResult<unknown>> => {
         const loading = own[led.indexOf(miss)];
-        const loaded = await (loading ?? flights.follow(miss.flight));
+        const loaded = await (loading ?? singleFlight.follow(miss.flight));
         // Its leader died, or ended a moment ago: out with its flight.
-        if (loaded === undefined || loaded === 'lost') return (await loadAll([miss], load))[0] ?? never();
+        if (loaded === undefined || loaded === 'lost') return (await loadAll([miss], load))[0] ?? unreachable();
         return resultOf(miss, loaded, loading === undefined);
       }),
     );
     return outcomes.map((outcome, index) => {
       if (outcome.status === 'fulfilled') return outcome.value;
       const error: unknown = outcome.reason;
-      const fallback = misses[index]?.fallback;
+      const { fallback, wanted } = misses[index] ?? unreachable();
       if (fallback === undefined || !isOutage(error)) throw error;
       degraded('cache=stale');
+      counted(wanted.key, 'fallback');
       return fallback;
     });
   }
@@ -144,7 +165,8 @@ export function createReadThrough(deps: ReadThroughDeps) {
   function resultOf({ wanted, snapshot }: Miss<Wanted>, { json }: Loaded, joined: boolean): CacheResult<unknown> {
     const createdAtMs = now();
     const decoded = json === undefined ? { ok: true as const, value: null } : decode(json, wanted.schema);
-    if (!decoded.ok) throw new TypeError('the loader returned what its own schema refuses');
+    if (!decoded.ok) throw new TypeError('the loader returned a value that its schema refuses');
+    counted(wanted.key, snapshot === undefined ? 'bypass' : joined ? 'joined' : 'miss');
     return {
       value: decoded.value,
       from: snapshot === undefined ? 'bypass' : joined ? 'joined' : 'loaded',
@@ -159,23 +181,19 @@ export function createReadThrough(deps: ReadThroughDeps) {
     return resultOf(miss, { json: JSON.stringify(value) }, false);
   }
 
-  /** Loads again what was answered already: in `waitUntil`, by one request of the isolate. */
+  /** Refreshes entries that were served: in `waitUntil`, by one request of the isolate. */
   function refresh<W extends Wanted>(stale: readonly Miss<W>[], load: LoadAll<W>): void {
     const due = stale.filter(
-      ({ flight, wanted }) => !flights.has(flight) && !memory.isBackedOff(wanted.key.entryKey, now()),
+      ({ flight, wanted }) => !singleFlight.has(flight) && !memory.isBackedOff(wanted.key.entryKey, now()),
     );
     if (due.length === 0) return;
     waitUntil(
       background((batch) => loads.refresh(due, load, batch)).catch((error: unknown) => {
-        // What was stale stays so until it is too old, and nobody tries again at once.
+        // The entry stays stale until it expires; the next refresh waits for its back-off.
         if (!isAnswer(error)) log('warn', 'cache.refresh_failed', { entries: due.length, ...describeError(error) });
       }),
     );
   }
 
   return { resolve, snapshotsOf, fills: loads.fills };
-}
-
-function never(): never {
-  throw new Error('unreachable');
 }

@@ -1,23 +1,34 @@
 import type { RedisBatch } from '../../redis/batch';
 import type { RedisValue } from '../../redis/client';
-import { RedisUnavailable } from '../../redis/errors';
+import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { cacheRenew } from '../../redis/scripts/cacheRenew';
 import type { Keys } from '../../redis/keys';
-import { NONCE_TTL_MS, initialNonce, isAging, isNonce, readSnapshot } from './entry';
+import { TAG_VERSION_TTL_MS, initialTagVersion, isAging, isTagVersion, readSnapshot } from './entry';
 import type { CacheKey, Snapshot } from './entry';
+import type { EntryMemory } from './entryMemory';
+import type { SingleFlight } from './singleFlight';
 import type { CacheMemory } from './memory';
+import { isDue } from '../memory/remembered';
+import type { Refresher } from '../memory/refresher';
 
-/** What a request has read stays so for it, but not for longer: a job may run for minutes. */
+/** A request keeps what it has read for this long, and no longer: a job may run for minutes. */
 const REUSE_MS = 1_000;
 
 export interface CacheReader {
   /**
-   * Entries with all their nonces: one command, whatever the number of either. What this request has just asked for is
+   * Entries with all their tag versions: one command, whatever the number of either. What this request has just asked for is
    * not asked for again.
    *
+   * @param withinMs for how long the isolate may serve what Redis says now; 0: not at all
    * @throws {RedisError}
    */
-  read(keys: readonly CacheKey[]): Promise<Snapshot>[];
+  read(keys: readonly CacheKey[], withinMs?: number): Promise<Snapshot>[];
+  /**
+   * Fresh entries that Redis had at most `withinMs` ago.
+   *
+   * @returns lets the request read them without asking; `undefined` when one of them is not remembered
+   */
+  recall(keys: readonly CacheKey[], withinMs: number): (() => void) | undefined;
   /** Later reads of this request see what it has loaded. */
   replace(key: CacheKey, snapshot: Snapshot): void;
   forget(key: CacheKey): void;
@@ -32,29 +43,66 @@ export interface ReaderDeps {
   reads: () => CacheReads;
   keys: Keys;
   memory: CacheMemory;
+  /** What this isolate serves without asking. */
+  entries: EntryMemory;
+  singleFlight: SingleFlight;
+  refresher: Refresher;
   /** Numbers the reads of the current request. */
   nextOrder: () => number;
   now: () => number;
 }
 
-export function createReader({ batch, reads: readsOfRequest, keys, memory, nextOrder, now }: ReaderDeps): CacheReader {
+export function createReader(deps: ReaderDeps): CacheReader {
+  const { batch, reads: readsOfRequest, keys, memory, entries, singleFlight, refresher, nextOrder, now } = deps;
+
   /** The values of these Redis keys by name; a key of another type has none. */
   async function valuesOf(names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
     // What an isolate has yet to learn travels along with its first read.
-    // The mark is a command of its own: its shard may be dead while that of the entry lives.
-    const mark =
-      memory.mark === undefined ? batch.send('GET', keys.cacheMark).then(noteMark, () => undefined) : undefined;
-    const reply = batch.send('MGET', names[0] ?? '', ...names.slice(1));
+    // The flush sentinel is a command of its own: its shard may be dead while that of the entry lives.
+    const sentinel =
+      memory.flushSentinel === undefined
+        ? batch.send('GET', keys.flushSentinel).then(noteSentinel, () => undefined)
+        : undefined;
+    const reply = valuesFrom(batch, names);
     if (!memory.knowsServerTime) batch.send('TIME').then(noteTime, () => undefined);
-    const [values] = await Promise.all([reply, mark]);
+    const [values] = await Promise.all([reply, sentinel]);
+    return values;
+  }
+
+  async function valuesFrom(through: RedisBatch, names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
+    const values = await through.send('MGET', names[0] ?? '', ...names.slice(1));
     if (!Array.isArray(values) || values.length !== names.length) throw new RedisUnavailable('garbage');
     // Redis gives a string or nothing for each.
     if (!values.every(isTextOrNull)) throw new RedisUnavailable('garbage');
     return new Map(names.map((name, index) => [name, values[index] ?? null]));
   }
 
-  function noteMark(reply: RedisValue): void {
-    memory.mark = isNonce(reply) ? reply : undefined;
+  /** What the values say of one entry. */
+  function snapshotOf(key: CacheKey, found: ReadonlyMap<string, RedisValue>): Snapshot {
+    // Foreign text in the place of a tag version is none: the load's reservation replaces it.
+    const tagVersions = key.tagVersionKeys.map((name) => {
+      const version = found.get(name);
+      return isTagVersion(version) ? version : null;
+    });
+    renew(key.tagVersionKeys, tagVersions);
+    makeSentinel(tagVersions);
+    return readSnapshot(key, found.get(key.entryKey) ?? null, tagVersions, now());
+  }
+
+  /** Asks again for an entry that this isolate serves from memory. */
+  async function refresh(key: CacheKey, through: RedisBatch): Promise<void> {
+    const seen = { askedAtMs: now(), generation: singleFlight.generation };
+    try {
+      const found = await valuesFrom(through, namesOf([key]));
+      entries.note(key, { ...snapshotOf(key, found), seen });
+    } catch (error) {
+      // It is remembered for as long as it was, and no longer.
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+
+  function noteSentinel(reply: RedisValue): void {
+    memory.flushSentinel = isTagVersion(reply) ? reply : undefined;
   }
 
   function noteTime(reply: RedisValue): void {
@@ -63,47 +111,44 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, nextO
     memory.noteServerTime(Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000));
   }
 
-  /** Nonces in use live on: one command after the response, at most once a day for each in an isolate. */
-  function renew(names: readonly string[], nonces: readonly (string | null)[]): void {
+  /** Tag versions in use live on: one command after the response, at most once a day for each in an isolate. */
+  function renew(names: readonly string[], tagVersions: readonly (string | null)[]): void {
     const nowMs = now();
     const aging = names.filter((name, at) => {
-      const nonce = nonces[at] ?? null;
-      return nonce !== null && isAging(nonce, nowMs) && memory.takeRenewal(name, nowMs);
+      const version = tagVersions[at] ?? null;
+      return version !== null && isAging(version, nowMs) && memory.takeRenewal(name, nowMs);
     });
-    // The mark is as old as the oldest of them, or older.
-    const due = aging.length > 0 && memory.takeRenewal(keys.cacheMark, nowMs) ? [...aging, keys.cacheMark] : aging;
-    for (const name of due) void batch.deferRun(cacheRenew, [name], [NONCE_TTL_MS]);
+    // The flush sentinel is as old as the oldest of them, or older.
+    const due =
+      aging.length > 0 && memory.takeRenewal(keys.flushSentinel, nowMs) ? [...aging, keys.flushSentinel] : aging;
+    for (const name of due) void batch.deferRun(cacheRenew, [name], [TAG_VERSION_TTL_MS]);
   }
 
-  /** Loads make the mark with the nonces that they miss. Where none is missing, every read would ask for it. */
-  function makeMark(nonces: readonly (string | null)[]): void {
-    const isDue = memory.mark === undefined && !nonces.includes(null);
-    if (!isDue || !memory.takeRenewal(keys.cacheMark, now())) return;
-    batch.aside(['SET', keys.cacheMark, initialNonce(), 'NX', 'PX', NONCE_TTL_MS]).catch(() => undefined);
+  /** Loads make the flush sentinel with the tag versions that they miss. Where none is missing, every read would ask for it. */
+  function makeSentinel(tagVersions: readonly (string | null)[]): void {
+    const isDue = memory.flushSentinel === undefined && !tagVersions.includes(null);
+    if (!isDue || !memory.takeRenewal(keys.flushSentinel, now())) return;
+    batch
+      .aside(['SET', keys.flushSentinel, initialTagVersion(), 'NX', 'PX', TAG_VERSION_TTL_MS])
+      .catch(() => undefined);
   }
 
   return {
-    read(wanted) {
+    read(wanted, withinMs = 0) {
       const atMs = now();
+      const seen = withinMs > 0 ? { askedAtMs: atMs, generation: singleFlight.generation } : undefined;
       const reads = readsOfRequest();
-      const missing = wanted.filter(({ entryKey }) => {
-        const known = reads.get(entryKey);
-        return known === undefined || Math.abs(atMs - known.atMs) > REUSE_MS;
-      });
+      const missing = wanted.filter((key) => !isRead(reads, key, atMs));
       if (missing.length > 0) {
-        const values = valuesOf([...new Set(missing.flatMap((key) => [key.entryKey, ...key.nonceKeys]))]);
+        const values = valuesOf(namesOf(missing));
         for (const key of missing) {
           const snapshot = values.then((found) => {
-            // Foreign text in the place of a nonce is none: the load's claim replaces it.
-            const nonces = key.nonceKeys.map((name) => {
-              const nonce = found.get(name);
-              return isNonce(nonce) ? nonce : null;
-            });
-            renew(key.nonceKeys, nonces);
-            makeMark(nonces);
-            return { ...readSnapshot(key, found.get(key.entryKey) ?? null, nonces, now()), order: nextOrder() };
+            const order = nextOrder();
+            const read = { ...snapshotOf(key, found), order, ...(seen !== undefined && { seen }) };
+            entries.note(key, read);
+            return read;
           });
-          // A prefetch that nobody comes for must not become an unhandled rejection.
+          // A prefetch whose result is never read must not become an unhandled rejection.
           snapshot.catch(() => undefined);
           reads.set(key.entryKey, { snapshot, atMs });
         }
@@ -114,13 +159,45 @@ export function createReader({ batch, reads: readsOfRequest, keys, memory, nextO
         return known.snapshot;
       });
     },
+    recall(wanted, withinMs) {
+      const nowMs = now();
+      const reads = readsOfRequest();
+      // What the request has read, loaded or asked for by itself is at least as new.
+      const missing = wanted.filter((key) => !isRead(reads, key, nowMs));
+      const found = missing.map((key) => entries.get(key, { withinMs, nowMs, singleFlight }));
+      if (found.includes(undefined)) return undefined;
+      return () => {
+        for (const [index, key] of missing.entries()) {
+          const { snapshot, askedAtMs } = found[index]!;
+          if (isDue(askedAtMs, withinMs, nowMs)) {
+            refresher.note(`entry ${key.entryKey}`, (through) => refresh(key, through));
+          }
+          const read: Snapshot = { ...snapshot, order: nextOrder(), remembered: true };
+          reads.set(key.entryKey, { snapshot: Promise.resolve(read), atMs: nowMs });
+        }
+      };
+    },
     replace(key, snapshot) {
+      entries.note(key, snapshot);
       readsOfRequest().set(key.entryKey, { snapshot: Promise.resolve(snapshot), atMs: now() });
     },
     forget(key) {
       readsOfRequest().delete(key.entryKey);
     },
   };
+}
+
+/** Every Redis key of these entries, once. */
+function namesOf(wanted: readonly CacheKey[]): string[] {
+  const names: string[] = [];
+  for (const { entryKey, tagVersionKeys } of wanted) names.push(entryKey, ...tagVersionKeys);
+  return wanted.length === 1 ? names : [...new Set(names)];
+}
+
+/** Whether the request has read this entry a moment ago. */
+function isRead(reads: CacheReads, { entryKey }: CacheKey, nowMs: number): boolean {
+  const known = reads.get(entryKey);
+  return known !== undefined && Math.abs(nowMs - known.atMs) <= REUSE_MS;
 }
 
 const isTextOrNull = (value: RedisValue): value is string | null => value === null || typeof value === 'string';

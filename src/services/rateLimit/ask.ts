@@ -68,7 +68,8 @@ function outcomeOf(demands: readonly Demand[], reply: RedisValue): Outcome {
     const atMs = numbers[next] ?? 0;
     next += 1;
     const verdicts = limits.map((): RedisVerdict => {
-      const [fits, remaining = 0, resetMs = 0, wait = 0] = numbers.slice(next, next + FIELDS);
+      const [fits, wait] = [numbers[next], numbers[next + 3] ?? 0];
+      const [remaining, resetMs] = [numbers[next + 1] ?? 0, numbers[next + 2] ?? 0];
       next += FIELDS;
       return { admitted: fits !== 0, undecided: fits === 2, remaining, resetMs, waitMs: wait < 0 ? Infinity : wait };
     });

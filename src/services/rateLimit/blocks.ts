@@ -1,4 +1,4 @@
-import { BoundedMap } from '../../redis/boundedMap';
+import { BoundedMap } from '../../util/boundedMap';
 import { limitName } from './limits';
 import type { Limit, LimitVerdict, RateLimitPolicy } from './limits';
 

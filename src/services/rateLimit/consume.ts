@@ -8,6 +8,7 @@ import type { BlockList } from './blocks';
 import { quotasOf, refusalOf } from './decisions';
 import type { RateLimitDecision } from './decisions';
 import type { RateLimitPolicy } from './limits';
+import type { Leases } from './leases';
 import type { LocalDemand, LocalLimiter } from './local';
 import type { Report } from './reports';
 import { askTogether } from './together';
@@ -25,6 +26,7 @@ export interface ConsumeDeps {
   batch: RedisBatch;
   local: LocalLimiter;
   blocked: BlockList;
+  leases: Leases;
   now: () => number;
   degraded: (what: string) => void;
 }
@@ -37,7 +39,7 @@ export async function consumeTogether(
   deps: ConsumeDeps,
   requests: readonly ResolvedRequest[],
 ): Promise<RateLimitDecision[]> {
-  const { batch, local, blocked, now, degraded } = deps;
+  const { batch, local, blocked, leases, now, degraded } = deps;
   const id = requestId();
   const askedAtMs = now();
   const refusals = refusedByOwn(deps, requests, askedAtMs);
@@ -45,8 +47,11 @@ export async function consumeTogether(
   const { decision, replies } = await askTogether(batch, local, requests, { id, nowMs: askedAtMs });
   const nowMs = now();
   if (decision === 'admitted') {
-    const contradicted = await refusedByLoss(deps, requests, replies, { id, askedAtMs, nowMs });
-    if (contradicted !== undefined) return contradicted;
+    const doubted = doubtedOf(local, requests, replies, nowMs);
+    if (doubted.length > 0) {
+      const contradicted = await refusedByLoss(deps, requests, replies, { id, askedAtMs, nowMs, doubted });
+      if (contradicted !== undefined) return contradicted;
+    }
   }
   const parts = requests.map((request, index) => ({ request, reply: replies[index]! }));
   const failed = parts.filter(({ reply }) => reply instanceof RedisError).map(({ request }) => request);
@@ -63,7 +68,9 @@ export async function consumeTogether(
   return parts.map(({ request, reply }): RateLimitDecision => {
     const { named: policy, key, limits, cost, whenUnavailable } = request;
     if (reply instanceof RedisError) {
-      // The call may have been executed: what it charged is taken back, or charged once with what is reported.
+      // What this isolate now spends by itself, and a lease, would add up.
+      leases.drop(key, nowMs);
+      // The call may have been executed: its charge is taken back, or is counted once with the report.
       const sent = mayHaveRun(reply);
       if (whenUnavailable === 'local' && cost > 0) {
         if (admitted) local.reports.add(key, limits, { id, units: cost, atMs: askedAtMs, sent });
@@ -90,33 +97,51 @@ export async function consumeTogether(
     const charge = { id, atMs: reply.atMs, chargedAtMs: askedAtMs };
     if (admitted) {
       if (reply.reserved) recordAside(deps, request, { time: reply.atMs, units: 0, id });
-      local.mirror(request, askedAtMs);
+      local.mirror(request, askedAtMs, nowMs);
       const settle = (units: number) => settleCharged(deps, request, charge, units);
       return { allowed: true, source: 'redis', quotas: quotasOf(policy, reply.verdicts), settle };
     }
     if (reply.reserved) takeBack(deps, request, charge);
     if (!reply.refused) return { allowed: false, reason: 'together' };
+    leases.drop(key, nowMs);
     if (decision === 'refused') blocked.add(key, limits, reply.verdicts, cost, nowMs);
     return refusalOf(policy, reply.verdicts, 'redis');
   });
 }
 
+/** By this isolate's clock. */
+interface RequestTimes {
+  id: string;
+  askedAtMs: number;
+  nowMs: number;
+}
+
+type Replies = Awaited<ReturnType<typeof askTogether>>['replies'];
+
+/** Requests that Redis has admitted although this isolate's own window refuses them. */
+function doubtedOf(
+  local: LocalLimiter,
+  requests: readonly ResolvedRequest[],
+  replies: Replies,
+  nowMs: number,
+): readonly ResolvedRequest[] {
+  return requests.filter(
+    (request, index) => !(replies[index] instanceof RedisError) && local.contradiction(request, nowMs) !== undefined,
+  );
+}
+
 /**
- * Redis has lost what it admitted through this isolate (a flush, a snapshot, a failover): this isolate's own window refuses,
- * and the charge is taken back. A counter that was reset or rewarded on purpose has a mark beside it; then Redis is right.
+ * Redis has lost units that it admitted through this isolate (a flush, a snapshot, a failover): this isolate's own window
+ * refuses, and the charge is taken back. A counter that was reset or rewarded on purpose has a mark beside it; then Redis is
+ * right.
  */
 async function refusedByLoss(
   deps: ConsumeDeps,
   requests: readonly ResolvedRequest[],
-  replies: Awaited<ReturnType<typeof askTogether>>['replies'],
-  { id, askedAtMs, nowMs }: { id: string; askedAtMs: number; nowMs: number },
+  replies: Replies,
+  { id, askedAtMs, nowMs, doubted }: RequestTimes & { doubted: readonly ResolvedRequest[] },
 ): Promise<RateLimitDecision[] | undefined> {
   const { batch, local, blocked } = deps;
-  const isAnswered = (index: number) => !(replies[index] instanceof RedisError);
-  const doubted = requests.filter(
-    (request, index) => isAnswered(index) && local.contradiction(request, nowMs) !== undefined,
-  );
-  if (doubted.length === 0) return undefined;
   await Promise.all(
     doubted.map(async ({ key }) => {
       const mark = await batch.send('GET', resetMark(key)).catch(() => null);
@@ -152,7 +177,7 @@ interface Charge {
   chargedAtMs: number;
 }
 
-/** A request that was charged and is refused after all: given back at once, so that it refuses no other. */
+/** Gives back at once the charge of a request that is refused after all, so that it does not refuse others. */
 function takeBack(deps: ConsumeDeps, request: ResolvedRequest, { id, atMs, chargedAtMs }: Charge): void {
   const { key, limits, cost } = request;
   if (cost === 0) return;
@@ -209,8 +234,8 @@ function sendReports({ batch, local, now }: ConsumeDeps): void {
 
 /**
  * For counters whose spending Redis may not know. It is reported before Redis is asked, in the same pipeline, and while
- * the report may not have arrived, this isolate's own window decides first: what it has admitted by itself fills the limit
- * whether or not Redis knows.
+ * the report may not have arrived, this isolate's own window decides first: units that it has admitted by itself
+ * count whether or not Redis knows them.
  */
 function refusedByOwn(
   { batch, local, blocked }: ConsumeDeps,
@@ -244,6 +269,6 @@ function reportArguments({ limits, items }: Report, nowMs: number): Argument[] {
 }
 
 /** Whether the call may have been executed. */
-function mayHaveRun(error: unknown): boolean {
+export function mayHaveRun(error: unknown): boolean {
   return !(error instanceof RedisUnavailable && error.reason === 'breaker');
 }

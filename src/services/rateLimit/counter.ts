@@ -2,8 +2,6 @@ import type { Limit, LimitVerdict } from './limits';
 import { usageOf } from './usage';
 import type { Usage } from './usage';
 
-const idOf = ({ algorithm, windowMs }: Limit) => `${algorithm} ${windowMs}`;
-
 interface Entry {
   limit: Limit;
   usage: Usage;
@@ -11,7 +9,8 @@ interface Entry {
 
 /** One counter in this isolate's memory: what one identity has used of a policy's limits. Time never goes back in it. */
 export class Counter {
-  readonly #entries = new Map<string, Entry>();
+  /** One for each algorithm and window: few, so that searching them costs less than a map's keys. */
+  readonly #entries: Entry[] = [];
   #timeMs = 0;
   /** Until when it holds spending that Redis may not know, so that forgetting it would lift a limit. */
   pinnedUntilMs = 0;
@@ -51,7 +50,7 @@ export class Counter {
   freeAtMs(nowMs: number): number {
     const time = this.#advance(nowMs);
     let free = 0;
-    for (const { limit, usage } of this.#entries.values()) {
+    for (const { limit, usage } of this.#entries) {
       usage.advance(limit, time);
       free = Math.max(free, usage.freeAtMs(limit));
     }
@@ -62,7 +61,7 @@ export class Counter {
   usedShare(nowMs: number): number {
     const time = this.#advance(nowMs);
     let share = 0;
-    for (const { limit, usage } of this.#entries.values()) {
+    for (const { limit, usage } of this.#entries) {
       usage.advance(limit, time);
       share = Math.max(share, 1 - usage.quota(limit).remaining / limit.maxRequests);
     }
@@ -74,16 +73,16 @@ export class Counter {
     const copied = new Counter();
     copied.#timeMs = this.#advance(nowMs);
     copied.pinnedUntilMs = this.pinnedUntilMs;
-    for (const [id, { limit, usage }] of this.#entries) copied.#entries.set(id, { limit, usage: usage.copy() });
+    for (const { limit, usage } of this.#entries) copied.#entries.push({ limit, usage: usage.copy() });
     return copied;
   }
 
   #usage(limit: Limit, timeMs: number): Usage {
-    const id = idOf(limit);
-    let entry = this.#entries.get(id);
+    const { algorithm, windowMs } = limit;
+    let entry = this.#entries.find(({ limit: known }) => known.windowMs === windowMs && known.algorithm === algorithm);
     if (entry === undefined) {
       entry = { limit, usage: usageOf(limit) };
-      this.#entries.set(id, entry);
+      this.#entries.push(entry);
     }
     entry.limit = limit;
     entry.usage.advance(limit, timeMs);
@@ -94,8 +93,8 @@ export class Counter {
   #advance(nowMs: number): number {
     const behind = this.#timeMs - nowMs;
     if (behind <= 0) this.#timeMs = nowMs;
-    else if (behind > Math.max(0, ...[...this.#entries.values()].map(({ limit }) => limit.windowMs))) {
-      for (const { usage } of this.#entries.values()) usage.shift(behind);
+    else if (behind > Math.max(0, ...this.#entries.map(({ limit }) => limit.windowMs))) {
+      for (const { usage } of this.#entries) usage.shift(behind);
       this.#timeMs = nowMs;
     }
     return this.#timeMs;

@@ -12,13 +12,14 @@ export interface Quota {
 }
 
 /**
- * A decision. `source` tells what made it: Redis, this isolate's memory, or nothing (`none`, with policy `open`). `together`:
+ * A decision. `source` tells what made it: Redis, units that Redis has leased to this isolate, this isolate's memory, or
+ * nothing (`none`, with policy `open`). `together`:
  * this limit would admit the request, another one that was asked together with it does not; nothing was charged.
  */
 export type RateLimitDecision =
   | {
       allowed: true;
-      source: 'redis' | 'local' | 'none';
+      source: 'redis' | 'lease' | 'local' | 'none';
       quotas: readonly Quota[];
       /** After the response: adds to what this request cost; a negative number gives back. */
       settle: (cost: number) => void;

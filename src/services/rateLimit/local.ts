@@ -80,11 +80,16 @@ export class LocalLimiter {
     return verdicts.every(({ admitted }) => admitted) ? undefined : verdicts;
   }
 
-  /** Notes what Redis has admitted. @param nowMs when it was asked: no later than Redis has noted it */
-  mirror({ key, limits, cost }: LocalDemand, nowMs: number): void {
+  /**
+   * Notes what Redis has admitted.
+   *
+   * @param atMs when it was asked: no later than Redis has noted it. At a later time it would still count here after it has
+   *   left Redis's window, and look as if Redis had lost it
+   */
+  mirror({ key, limits, cost }: LocalDemand, atMs: number, nowMs = atMs): void {
     if (cost === 0) return;
     const counter = this.#counters.get(key) ?? this.#add(key, new Counter(), nowMs);
-    counter?.charge(limits, cost, nowMs);
+    counter?.record(limits, cost, atMs, nowMs);
   }
 
   /**

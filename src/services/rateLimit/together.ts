@@ -1,6 +1,6 @@
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
-import { sleep } from '../retry';
+import { sleep } from '../../util/retry';
 import { ask, bySlot, isCrossSlot } from './ask';
 import type { Demand, Outcome, Reply } from './ask';
 import type { LocalLimiter } from './local';
@@ -14,7 +14,7 @@ const ASK_AGAIN_MS = [5, 10, 20, 40, 80, 160, 320] as const;
 /** What was found out about each demand, in their order. */
 export interface Together {
   decision: Outcome['decision'];
-  /** `reserved`: charged for now, to be confirmed or taken back. An error where Redis has not answered. */
+  /** `reserved`: charged for now, to be confirmed or taken back. An error where Redis has not replied. */
   replies: ((Reply & { reserved: boolean; refused: boolean }) | RedisError)[];
 }
 
@@ -32,19 +32,27 @@ export async function askTogether(
   demands: readonly Demand[],
   { id, nowMs }: { id: string; nowMs: number },
 ): Promise<Together> {
+  if (demands.length > 1) return askSeveral(batch, local, demands, { id, nowMs });
+  // The common case, without the work that several demands need.
+  const alone = await askOnce(batch, demands, { id, reserveMs: 0, nowMs });
+  const decision = alone instanceof RedisError ? 'admitted' : alone.decision;
+  if (decision === 'undecided') return askSeveral(batch, local, demands, { id, nowMs, alone });
+  return { decision, replies: [replyOf(alone, 0, { decision, isReserving: false })] };
+}
+
+/** @param alone the outcome of a single demand that was undecided */
+async function askSeveral(
+  batch: RedisBatch,
+  local: LocalLimiter,
+  demands: readonly Demand[],
+  { id, nowMs, alone }: { id: string; nowMs: number; alone?: Outcome | RedisError },
+): Promise<Together> {
   const all = demands.map((demand, index) => ({ ...demand, index }));
   let groups = demands.length > 1 && local.crossSlot ? bySlot(all) : [all];
   const reserveMs = () => (groups.length > 1 ? RESERVE_MS : 0);
-  const askGroup = async (group: readonly Demand[]): Promise<Outcome | RedisError> => {
-    try {
-      return await ask(batch, group, { id, reserveMs: reserveMs(), nowMs });
-    } catch (error) {
-      if (!(error instanceof RedisError)) throw error;
-      return error;
-    }
-  };
+  const askGroup = (group: readonly Demand[]) => askOnce(batch, group, { id, reserveMs: reserveMs(), nowMs });
 
-  let outcomes = await Promise.all(groups.map(askGroup));
+  let outcomes = alone === undefined ? await Promise.all(groups.map(askGroup)) : [alone];
   if (demands.length > 1 && isCrossSlot(outcomes[0])) {
     local.crossSlot = true;
     groups = bySlot(all);
@@ -71,7 +79,16 @@ export async function askTogether(
   return { decision, replies };
 }
 
-/** All of them together: one that has not been answered refuses nothing here. */
+async function askOnce(...args: Parameters<typeof ask>): Promise<Outcome | RedisError> {
+  try {
+    return await ask(...args);
+  } catch (error) {
+    if (!(error instanceof RedisError)) throw error;
+    return error;
+  }
+}
+
+/** All of them together: one without a reply refuses nothing here. */
 function decisionOf(outcomes: readonly (Outcome | RedisError)[]): Outcome['decision'] {
   const isAny = (decision: Outcome['decision']) =>
     outcomes.some((outcome) => !(outcome instanceof RedisError) && outcome.decision === decision);

@@ -1,18 +1,18 @@
 import type { LockService } from '../lock.service';
-import { sleep } from '../retry';
+import { sleep } from '../../util/retry';
 import { hashCanonical } from './canonical';
 import type { Entry } from './entry';
 
-/** The one who loads, an entry that somebody else has loaded in the meantime, or neither. */
-export type Lease =
+/** `load`: this isolate loads. `found`: another isolate has loaded the entry meanwhile. `held`: another one is still loading. */
+export type LoadLease =
   | { outcome: 'load'; release: () => Promise<unknown> }
   | { outcome: 'found'; entry: Entry }
   | { outcome: 'held' };
 
-export interface LeaseOptions {
-  /** When a holder that has died loses it, in milliseconds. */
+export interface LoadLeaseOptions {
+  /** When a holder that has died loses the lock, in milliseconds. */
   leaseMs: number;
-  /** What one that waits for another's result waits at most. 0: it does not wait. */
+  /** How long to wait for another isolate's result. 0: not at all. */
   waitMs: number;
   /** The entry as it is now, when it may be served. */
   reread: () => Promise<Entry | undefined>;
@@ -26,23 +26,23 @@ const LAST_PAUSE_MS = 250;
 const NOTHING_TO_RELEASE = async () => undefined;
 
 /**
- * Single flight among isolates, for loaders that are worth a round trip: who has the lock loads, the others look for the
- * result. The lock saves work, and guards nothing: a holder that dies or hangs costs the others their wait, after which
- * they load themselves; what they write is guarded as ever.
+ * Single flight among isolates, for loaders that are worth a round trip: the isolate with the lock loads, the others poll for
+ * the result. The lock only saves work. If its holder dies or hangs, the others wait in vain and then load themselves; their
+ * fills are guarded as usual.
  *
- * @param state what is loaded, and the state of the cache that it was missed in: who has seen an invalidation since does
- *   not wait for a load that began before
+ * @param state the entry, and the state of the cache in which it was missed: a request that has seen a later invalidation does
+ *   not wait for a load that began before it
  */
-export async function takeLease(
+export async function takeLoadLease(
   state: string,
   locks: Pick<LockService, 'acquire'>,
-  { leaseMs, waitMs, reread, now }: LeaseOptions,
-): Promise<Lease> {
+  { leaseMs, waitMs, reread, now }: LoadLeaseOptions,
+): Promise<LoadLease> {
   const name = `cache:${hashCanonical(state)}`;
   const untilMs = now() + waitMs;
   for (let pauseMs = FIRST_PAUSE_MS; ; pauseMs = Math.min(LAST_PAUSE_MS, pauseMs * 2)) {
     const lock = await locks.acquire(name, { leaseMs });
-    // Whoever had it a moment ago, or has it now, may have done the work.
+    // The last holder, or the present one, may have written the entry.
     const entry = await reread();
     if (entry !== undefined) {
       if (lock.acquired) await lock.release();

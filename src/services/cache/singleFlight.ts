@@ -1,31 +1,37 @@
-/** What a load gave: a value's JSON, or nothing. Only plain data is shared between requests; workerd forbids more. */
+import { Sweep } from '../../util/sweep';
+import { within } from '../../util/within';
+
+/** A load's result: a value's JSON, or nothing. Only plain data is shared between requests; workerd forbids more. */
 export interface Loaded {
   readonly json: string | undefined;
 }
 
+/**
+ * A load under way, or whose fill is. The promises that end it refer to it strongly, the isolate weakly: requests wait for these
+ * promises, so a load that never ends (the runtime has dropped its request) would keep them and all that they refer to.
+ */
 interface Flight {
   readonly loaded: Promise<Loaded>;
-  /** By this time whoever led it has finished, or died. */
+  /** By this time the leading request has finished, or died. */
   lostAtMs: number;
 }
 
 /** A result is still shared while its fill is on the way, but not for longer than this. */
 const LINGER_MS = 1_000;
-/** Flights of requests that died are swept when there are so many. */
-const SWEEP_AT = 1_000;
 /** When so many keys are remembered all are forgotten, at the price of one separation of everything. */
 const MAX_SEPARATED = 2_000;
 
 /**
- * Single flight in one isolate: whoever asks for a value that is being loaded waits for that load. A load must be kept
- * alive by its own request (`waitUntil`); followers trust nobody and race a timer of their own.
+ * Single flight in one isolate: a request for a value that is being loaded waits for that load. The leading request must keep
+ * its load alive (`waitUntil`). Followers do not rely on that: each races its own timer.
  *
- * A flight's name is the entry and the state of the cache that it was missed in (write id and nonces), so that nobody
- * joins a load that began before an invalidation they have seen. Of what this isolate has invalidated itself the name
- * tells also when Redis does not: it was not told, is away, has lost it, or a replica lags behind.
+ * A flight's name contains the entry and the state of the cache in which it was missed (write id and tag versions). So no
+ * request joins a load that began before an invalidation that the request has seen. The name also contains a generation of this
+ * isolate's own invalidations, which counts even when Redis does not have them: it is away, has lost them, or a replica lags.
  */
-export class Flights {
-  readonly #flights = new Map<string, Flight>();
+export class SingleFlight {
+  readonly #flights = new Map<string, WeakRef<Flight>>();
+  readonly #sweep = new Sweep(this.#flights, (flight) => !isCurrent(flight.deref()));
 
   /** Redis keys that this isolate has invalidated, with the generation that this began. */
   readonly #separated = new Map<string, number>();
@@ -44,7 +50,7 @@ export class Flights {
     return redisKeys.reduce((latest, key) => Math.max(latest, this.#separated.get(key) ?? 0), this.#oldest);
   }
 
-  /** From now on nobody joins a load that has begun of what these Redis keys end; without any, of whatever there is. */
+  /** Later requests may not join loads in flight for entries that these keys invalidate; without keys, any load in flight. */
   separate(redisKeys?: readonly string[]): void {
     this.#generation += 1;
     if (redisKeys === undefined || this.#separated.size + redisKeys.length > MAX_SEPARATED) {
@@ -68,14 +74,16 @@ export class Flights {
    * Lets others join a load that has just begun.
    *
    * @param filled settles once the cache has the result (or will not get it): until then latecomers share it
-   * @param lostAfterMs when followers stop believing in it
+   * @param lostAfterMs when followers give up on it
    */
   lead(name: string, loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
-    if (this.#flights.size >= SWEEP_AT) this.#sweep();
+    this.#sweep.step();
     const flight: Flight = { loaded, lostAtMs: Date.now() + lostAfterMs };
-    this.#flights.set(name, flight);
+    const weak = new WeakRef(flight);
+    this.#flights.set(name, weak);
     const end = () => {
-      if (this.#flights.get(name) === flight) this.#flights.delete(name);
+      flight.lostAtMs = 0;
+      if (this.#flights.get(name) === weak) this.#flights.delete(name);
     };
     loaded.then(() => {
       flight.lostAtMs = Math.min(flight.lostAtMs, Date.now() + LINGER_MS);
@@ -83,29 +91,27 @@ export class Flights {
     filled.then(end, end);
   }
 
-  /** The load of that name, `lost` when its leader died without a word; `undefined` when there is none. */
+  /** Waits for the load of that name: `lost` when its leader died. `undefined` when there is none. */
   follow(name: string): Promise<Loaded | 'lost'> | undefined {
     const flight = this.#current(name);
     if (flight === undefined) return undefined;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const lost = new Promise<'lost'>((resolve) => {
-      timer = setTimeout(() => {
-        if (this.#flights.get(name) === flight) this.#flights.delete(name);
-        resolve('lost');
-      }, flight.lostAtMs - Date.now());
+    return within(flight.loaded, flight.lostAtMs - Date.now(), () => {
+      if (this.#flights.get(name)?.deref() === flight) this.#flights.delete(name);
+      return 'lost';
     });
-    return Promise.race([flight.loaded, lost]).finally(() => clearTimeout(timer));
   }
 
   #current(name: string): Flight | undefined {
-    const flight = this.#flights.get(name);
-    if (flight === undefined || flight.lostAtMs > Date.now()) return flight;
+    const weak = this.#flights.get(name);
+    if (weak === undefined) return undefined;
+    const flight = weak.deref();
+    if (isCurrent(flight)) return flight;
     this.#flights.delete(name);
     return undefined;
   }
+}
 
-  #sweep(): void {
-    const nowMs = Date.now();
-    for (const [name, { lostAtMs }] of this.#flights) if (lostAtMs <= nowMs) this.#flights.delete(name);
-  }
+/** Whether the load may still succeed. */
+function isCurrent(flight: Flight | undefined): flight is Flight {
+  return flight !== undefined && flight.lostAtMs > Date.now();
 }

@@ -1,31 +1,39 @@
 import type { Config } from '../../config/env';
+import { maybeInSpan } from '../../util/spans';
+import type { InSpan } from '../../util/spans';
+import { unreachable } from '../../util/unreachable';
+import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
-import type { FreshFlights } from '../freshFlights';
+import type { FreshSingleFlight } from '../freshSingleFlight';
 import type { LockService } from '../lock.service';
 import type { Lookups } from '../lookups';
+import type { Refresher } from '../memory/refresher';
 import { isAnswer, isOutage, withDeadline } from './deadline';
 import { isInitial } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
+import type { EntryMemory } from './entryMemory';
 import { createFills } from './fills';
 import type { Filling } from './fills';
-import type { Flights, Loaded } from './flights';
+import type { SingleFlight, Loaded } from './singleFlight';
 import type { Windows } from './freshness';
-import { takeLease } from './lease';
+import { takeLoadLease } from './loadLease';
 import type { CacheMemory } from './memory';
-import { Nothing } from './options';
+import { NegativeEntry } from './options';
 import type { CacheResult, LoaderContext } from './options';
 import { createReader } from './reader';
 import type { CacheReader, CacheReads } from './reader';
 import { decode } from './schema';
 import type { CacheSchema, Decoded } from './schema';
 
-/** One entry that somebody wants. */
+/** One entry that a request wants. */
 export interface Wanted {
   readonly key: CacheKey;
   readonly windows: Windows;
   readonly schema?: CacheSchema<unknown> | undefined;
+  /** For how long the isolate may serve a fresh value without asking Redis again; 0: not at all. */
+  readonly withinMs?: number | undefined;
   /** One load among all isolates. */
   readonly lease?: boolean | undefined;
   /** The loader reads D1: while Redis is away it counts among the isolate's lookups. */
@@ -38,42 +46,44 @@ export interface Wanted {
   readonly known?: ((since: number | undefined) => KnownValue | undefined) | undefined;
 }
 
-/** A value, and the time (by the wall clock) that it is at least as new as. */
+/** A value, and a time (by the wall clock) before which it was not read. */
 export interface KnownValue {
   readonly value: unknown;
   readonly readAtWallMs: number;
 }
 
-/** Something to load: what is wanted, and the state of the cache that it was missed in. */
+/** A wanted entry to load, and the state of the cache in which it was missed. */
 export interface Miss<W> {
   readonly wanted: W;
   /** `undefined`: Redis could not be asked. */
   readonly snapshot: Snapshot | undefined;
   readonly flight: string;
-  /** What may be served should the load fail. */
+  /** May be served if the load fails. */
   readonly fallback?: CacheResult<unknown>;
 }
 
-/** What a load while Redis is away has given. `joined`: another request's. */
+/** The result of a load while Redis is away. `joined`: of another request's load. */
 export interface FreshlyLoaded {
   readonly loaded: Loaded;
   readonly joined: boolean;
 }
 
-/** Loads what the cache does not have: values in the order of what it is given. */
+/** Loads missing entries. Returns their values in the same order. */
 export type LoadAll<W extends Wanted> = (wanted: readonly W[], context: LoaderContext) => Promise<readonly unknown[]>;
 
-export interface LoadsDeps {
+export interface LoaderRunnerDeps {
   reader: CacheReader;
   batch: RedisBatch;
   /** A batch with a deadline of its own. */
   freshBatch: () => RedisBatch;
   keys: Keys;
-  flights: Flights;
+  singleFlight: SingleFlight;
   /** Loads while Redis is away. */
-  freshLoads: FreshFlights<Loaded>;
+  freshLoads: FreshSingleFlight<Loaded>;
   lookups: Lookups;
   memory: CacheMemory;
+  entries: EntryMemory;
+  refresher: Refresher;
   nextOrder: () => number;
   locks: Pick<LockService, 'acquire'>;
   settings: Config['cache'];
@@ -81,36 +91,39 @@ export interface LoadsDeps {
   now: () => number;
   random: () => number;
   degraded: (what: string) => void;
+  spans: () => InSpan | undefined;
+  instruments: Pick<Instruments, 'cacheRequests'>;
 }
 
-/** Followers believe in a leader for the loader's deadline, what Redis may take before it, and a moment. */
+/** Followers wait this much longer than the loader's deadline: for Redis before the load, and a moment. */
 const LEADER_SLACK_MS = 1_500;
-/** What an isolate waits for another's load before it loads itself. */
+/** How long an isolate waits for another one's load before it loads itself. */
 const LEASE_WAIT_MS = 5_000;
-/** How soon an isolate looks again whether a refresh is still being made elsewhere. */
+/** How long an isolate leaves a refresh to another isolate before it checks again. */
 const REFRESH_PAUSE_MS = 1_000;
 
-/** Calls of loaders: joined by whoever wants the same, bounded in time, and what they give is written guarded. */
-export function createLoads(deps: LoadsDeps) {
-  const { reader, freshBatch, flights, freshLoads, lookups, memory, locks, settings, waitUntil, now, random } = deps;
+/** Runs loaders: requests for the same entry join, each run has a deadline, and its values are written guarded. */
+export function createLoaderRunner(deps: LoaderRunnerDeps) {
+  const { reader, freshBatch, singleFlight, freshLoads, lookups, memory, locks, settings } = deps;
+  const { waitUntil, now, random, spans } = deps;
   const fills = createFills(deps);
   const leaseMs = settings.loaderDeadlineMs + LEADER_SLACK_MS;
   const leaseWaitMs = Math.min(LEASE_WAIT_MS, settings.loaderDeadlineMs);
 
   const flightOf = (key: CacheKey, snapshot: Snapshot): string =>
-    `${flights.generationOf([key.entryKey, ...key.nonceKeys])} ${stateOf(key, snapshot)}`;
+    `${singleFlight.generationOf([key.entryKey, ...key.tagVersionKeys])} ${stateOf(key, snapshot)}`;
 
-  /** One call of the loader for all of these, for a request that waits for it. Others may join from now on. */
+  /** One call of the loader for all of these, for a request that waits. Other requests may join. */
   function lead<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<Loaded>[] {
     const [first] = misses;
     const leased = misses.length === 1 && first?.wanted.lease === true && first.snapshot !== undefined;
     if (!leased) {
-      const filling = fills.begin(misses.map(fillable), 'after the answer');
-      return announce(misses, run(misses, load, filling, false), filling, 0);
+      const filling = fills.begin(misses.map(fillable), 'after the response');
+      return share(misses, run(misses, load, filling, false), filling, 0);
     }
-    // Other isolates wait for what is written: that does not wait for this one's answer.
+    // Other isolates wait for the fill, so it does not wait for this request's response.
     const filling = fills.begin([fillable(first)], freshBatch());
-    return announce(misses, runLeased(first, load, filling), filling, leaseWaitMs);
+    return share(misses, runLeased(first, load, filling), filling, leaseWaitMs);
   }
 
   /**
@@ -120,32 +133,34 @@ export function createLoads(deps: LoadsDeps) {
   function loadFresh<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<FreshlyLoaded>[] {
     const followed = misses.map(({ wanted }) => freshLoads.follow(wanted.key.entryKey));
     const led = misses.filter((_, index) => followed[index] === undefined);
-    const work = () => run(led, load, fills.begin(led.map(fillable), 'after the answer'), false);
+    const work = () => run(led, load, fills.begin(led.map(fillable), 'after the response'), false);
     const bounded = led.some(({ wanted }) => wanted.readsDatabase) ? () => lookups.run(work) : work;
     const names = led.map(({ wanted }) => wanted.key.entryKey);
     const own = led.length > 0 ? freshLoads.lead(names, bounded, { waitUntil, lostAfterMs: leaseMs }) : [];
     return misses.map(async (miss, index) => {
       const following = followed[index];
-      if (following === undefined) return { loaded: (await own[led.indexOf(miss)]) ?? never(), joined: false };
+      if (following === undefined) return { loaded: (await own[led.indexOf(miss)]) ?? unreachable(), joined: false };
       const outcome = await following;
       // Its leader died.
-      return outcome === 'lost' ? (loadFresh([miss], load)[0] ?? never()) : { loaded: outcome.value, joined: true };
+      return outcome === 'lost'
+        ? (loadFresh([miss], load)[0] ?? unreachable())
+        : { loaded: outcome.value, joined: true };
     });
   }
 
-  /** Caches a value that the request has read by itself, where that is as safe as after a load. */
+  /** Caches a value that the request has read already, where that is as safe as after a load. */
   function adopt({ wanted, snapshot }: Miss<Wanted>, { value, readAtWallMs }: KnownValue): void {
     if (snapshot === undefined) return;
-    // Without a mark, missing nonces must be made before the value is read.
-    if (memory.mark === undefined && snapshot.nonces.includes(null)) return;
+    // Without a flush sentinel, missing tag versions must be made before the value is read.
+    if (memory.flushSentinel === undefined && snapshot.tagVersions.includes(null)) return;
     const entry = encode(value, wanted, 0);
-    const filling = fills.begin([{ key: wanted.key, snapshot }], 'after the answer');
+    const filling = fills.begin([{ key: wanted.key, snapshot }], 'after the response');
     filling.loading(readAtWallMs);
     filling.fill(0, entry);
     if (entry !== undefined) reader.replace(wanted.key, { ...snapshot, entry });
   }
 
-  /** Loads again what was answered already. Fills leave at once. */
+  /** Loads again entries that were served stale. Fills are sent at once. */
   async function refresh<W extends Wanted>(
     misses: readonly Miss<W>[],
     load: LoadAll<W>,
@@ -153,14 +168,14 @@ export function createLoads(deps: LoadsDeps) {
   ): Promise<void> {
     const refreshAll = async () => {
       const filling = fills.begin(misses.map(fillable), through);
-      await Promise.all(announce(misses, run(misses, load, filling, true), filling, 0));
+      await Promise.all(share(misses, run(misses, load, filling, true), filling, 0));
       await Promise.allSettled(misses.map((_, index) => filling.done(index)));
     };
     const [first] = misses;
     if (misses.length > 1 || first?.wanted.lease !== true) return refreshAll();
     memory.pause(first.wanted.key.entryKey, now(), REFRESH_PAUSE_MS);
     const times = { leaseMs, waitMs: 0, reread: () => newerOf(first), now };
-    const lease = await takeLease(stateOf(first.wanted.key, first.snapshot), locks, times);
+    const lease = await takeLoadLease(stateOf(first.wanted.key, first.snapshot), locks, times);
     if (lease.outcome !== 'load') return;
     try {
       await refreshAll();
@@ -169,7 +184,7 @@ export function createLoads(deps: LoadsDeps) {
     }
   }
 
-  function announce(
+  function share(
     misses: readonly Miss<Wanted>[],
     work: Promise<Loaded[]>,
     filling: Filling,
@@ -178,7 +193,7 @@ export function createLoads(deps: LoadsDeps) {
     waitUntil(work.catch(() => undefined));
     return misses.map(({ flight }, index) => {
       const loaded = work.then((all) => all[index] ?? { json: undefined });
-      flights.lead(flight, loaded, filling.done(index), waitMs + settings.loaderDeadlineMs + LEADER_SLACK_MS);
+      singleFlight.lead(flight, loaded, filling.done(index), waitMs + settings.loaderDeadlineMs + LEADER_SLACK_MS);
       return loaded;
     });
   }
@@ -186,20 +201,20 @@ export function createLoads(deps: LoadsDeps) {
   /** The load of one entry that no other isolate is loading, or what another has loaded. */
   async function runLeased<W extends Wanted>(miss: Miss<W>, load: LoadAll<W>, filling: Filling): Promise<Loaded[]> {
     const times = { leaseMs, waitMs: leaseWaitMs, reread: () => newerOf(miss), now };
-    const lease = await takeLease(stateOf(miss.wanted.key, miss.snapshot), locks, times);
+    const lease = await takeLoadLease(stateOf(miss.wanted.key, miss.snapshot), locks, times);
     if (lease.outcome === 'found') {
       filling.cancel(false);
       return [loadedOf(lease.entry)];
     }
     const loading = run([miss], load, filling, false);
     if (lease.outcome === 'load') {
-      // Not before those who wait can find the result; the answer does not wait for that.
+      // Released once waiting isolates can find the entry. The response does not wait for that.
       waitUntil(loading.then(() => filling.done(0)).then(lease.release, lease.release));
     }
     return loading;
   }
 
-  /** The entry as it is now, when somebody has written it since this miss. */
+  /** The present entry, if it was written since this miss. */
   async function newerOf({ wanted, snapshot }: Miss<Wanted>): Promise<Entry | undefined> {
     const fresh: CacheReads = new Map();
     try {
@@ -221,16 +236,19 @@ export function createLoads(deps: LoadsDeps) {
     filling: Filling,
     refresh: boolean,
   ): Promise<Loaded[]> {
-    const { generation } = flights;
+    const { generation } = singleFlight;
     const wanted = misses.map((miss) => miss.wanted);
     try {
       await filling.ready;
       const startMs = now();
       filling.loading();
-      const notFound = (ttlSeconds?: number) => new Nothing(ttlSeconds);
-      const values = await withDeadline(
-        (signal) => load(wanted, { signal, refresh, notFound }),
-        settings.loaderDeadlineMs,
+      const notFound = (ttlSeconds?: number) => new NegativeEntry(ttlSeconds);
+      const attributes = {
+        'gatehouse.namespace': wanted[0]?.key.namespace ?? 'user',
+        'gatehouse.entries': wanted.length,
+      };
+      const values = await maybeInSpan(spans(), 'cache.load', attributes, () =>
+        withDeadline((signal) => load(wanted, { signal, refresh, notFound }), settings.loaderDeadlineMs),
       );
       if (values.length !== misses.length) throw new TypeError('a loader must return one value for each key');
       const costMs = Math.max(0, now() - startMs);
@@ -240,8 +258,8 @@ export function createLoads(deps: LoadsDeps) {
         const { key } = wanted[index] as W;
         memory.noteSuccess(key.entryKey);
         filling.fill(index, entry);
-        // What this request has loaded it need not ask for again; unless it has invalidated something since.
-        if (entry === undefined || snapshot === undefined || generation !== flights.generation) continue;
+        // The request need not read this again, unless it has invalidated something since.
+        if (entry === undefined || snapshot === undefined || generation !== singleFlight.generation) continue;
         reader.replace(key, { ...snapshot, entry });
       }
       return entries.map((entry) => (entry === undefined ? { json: undefined } : loadedOf(entry)));
@@ -255,13 +273,13 @@ export function createLoads(deps: LoadsDeps) {
   /** The entry that a loader's value becomes; `undefined` when it is not to be cached. */
   function encode(value: unknown, { windows, schema }: Wanted, costMs: number): Entry | undefined {
     if (value === null || value === undefined) return undefined;
-    if (value instanceof Nothing) {
+    if (value instanceof NegativeEntry) {
       const ttlSeconds = value.ttlSeconds ?? Math.min(windows.ttlMs / 1_000, settings.negativeTtlSeconds);
       return fills.entryOf('null', { ttlMs: ttlSeconds * 1_000, staleMs: 0, staleIfErrorMs: 0 }, costMs, true);
     }
     const json = JSON.stringify(value) as string | undefined;
-    if (json === undefined) throw new TypeError('what the loader returned has no JSON form');
-    if (!decode(json, schema).ok) throw new TypeError('the loader returned what its own schema refuses');
+    if (json === undefined) throw new TypeError('the loader returned a value without a JSON form');
+    if (!decode(json, schema).ok) throw new TypeError('the loader returned a value that its schema refuses');
     return fills.entryOf(json, windows, costMs, false);
   }
 
@@ -269,25 +287,24 @@ export function createLoads(deps: LoadsDeps) {
 }
 
 /**
- * What an entry was missed in: whoever has seen an invalidation since has another text for it. Those who came before a
- * nonce was there, and those who came after, have the same.
+ * Names the state of the cache in which an entry was missed. A request that has seen a later invalidation gets another name.
+ * Requests before and after a load made a missing tag version get the same one.
  */
-export function stateOf({ entryKey }: CacheKey, snapshot: Pick<Snapshot, 'writeId' | 'nonces'> | undefined): string {
+export function stateOf(
+  { entryKey }: CacheKey,
+  snapshot: Pick<Snapshot, 'writeId' | 'tagVersions'> | undefined,
+): string {
   if (snapshot === undefined) return entryKey;
-  return `${entryKey} ${snapshot.writeId} ${snapshot.nonces.map((nonce) => (nonce === null || isInitial(nonce) ? '+' : nonce)).join(' ')}`;
+  return `${entryKey} ${snapshot.writeId} ${snapshot.tagVersions.map((version) => (version === null || isInitial(version) ? '+' : version)).join(' ')}`;
 }
 
 /** A negative entry passes every schema. */
-export function decodeEntry({ json, nothing }: Entry, schema: CacheSchema<unknown> | undefined): Decoded {
-  return nothing ? { ok: true, value: null } : decode(json, schema);
+export function decodeEntry({ json, negative }: Entry, schema: CacheSchema<unknown> | undefined): Decoded {
+  return negative ? { ok: true, value: null } : decode(json, schema);
 }
 
-function loadedOf({ json, nothing }: Entry): Loaded {
-  return { json: nothing ? undefined : json };
-}
-
-function never(): never {
-  throw new Error('unreachable');
+function loadedOf({ json, negative }: Entry): Loaded {
+  return { json: negative ? undefined : json };
 }
 
 function fillable({ wanted, snapshot }: Miss<Wanted>) {

@@ -1,8 +1,6 @@
-import type { BatchResponse } from 'drizzle-orm/batch';
-
 import type { Config } from '../../config/env';
 import { describeError, log } from '../../config/log';
-import type { Database, Drizzle, Statement } from '../../db/client';
+import type { BatchResults, Database, Drizzle, Statement } from '../../db/client';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
 import type { Keys } from '../../redis/keys';
@@ -14,13 +12,23 @@ import type { Invalidation } from './invalidation';
 /** A search for namespaces stops after this and says where. */
 const SEARCH_MS = 20_000;
 
-export interface InvalidationsDeps {
+/** What a change leaves for a repeat of its request whose response was not kept. */
+export interface ChangeRecord {
+  /** Handed to the route's `again`: ids and the like, nothing secret. */
+  reference?: object;
+}
+
+export interface InvalidatorDeps {
   batch: RedisBatch;
   /** One with a deadline for work that takes many trips. */
   slowBatch: () => RedisBatch;
   keys: Keys;
   database: Database;
-  /** Writes an invalidation down, and tells Redis later. */
+  /** Writes a change, and with it the row of the request's `Idempotency-Key`. */
+  idempotency: Pick<Database, 'batch'> & {
+    batch(statements: (db: Drizzle) => Statement[], record?: ChangeRecord): Promise<readonly unknown[]>;
+  };
+  /** Records an invalidation, and delivers it to Redis. */
   outbox: {
     prepare(messages: readonly (Invalidation & { kind: 'invalidate' })[]): {
       statements(db: Drizzle): Statement[];
@@ -34,9 +42,9 @@ export interface InvalidationsDeps {
   degraded: (what: string) => void;
 }
 
-/** What ends entries: see `CacheService`. */
-export function createInvalidations(deps: InvalidationsDeps) {
-  const { batch, slowBatch, keys, database, outbox, settings, forgetReads, now, degraded } = deps;
+/** The invalidating methods of `CacheService`. */
+export function createInvalidator(deps: InvalidatorDeps) {
+  const { batch, slowBatch, keys, database, idempotency, outbox, settings, forgetReads, now, degraded } = deps;
 
   const record = (change: Invalidation) => outbox.prepare([{ kind: 'invalidate', ...recordable(change) }]);
 
@@ -46,7 +54,7 @@ export function createInvalidations(deps: InvalidationsDeps) {
     forgetReads(ended);
     try {
       const replies = await Promise.all(commands.map((command) => batch.send(...command)));
-      // Something that answers anything to everything has not been told.
+      // Any other reply is no acknowledgement.
       if (replies.some((reply) => reply !== 'OK')) throw new RedisUnavailable('garbage');
       return { pending: false };
     } catch (error) {
@@ -57,7 +65,7 @@ export function createInvalidations(deps: InvalidationsDeps) {
       await database.batch((db) => entry.statements(db));
       return entry.deliver();
     } finally {
-      // What was read while Redis was being told may be older than that.
+      // A value that was read while the commands were in flight may be older than the invalidation.
       forgetReads(ended);
     }
   }
@@ -70,12 +78,12 @@ export function createInvalidations(deps: InvalidationsDeps) {
     forgetReads();
     const slow = slowBatch();
     let namespaces = 0;
-    // A first nonce that is still on its way the search would miss: with another mark, nobody fills with it.
-    if (cursor === undefined) await slow.send(...bump(keys.cacheMark));
-    // A namespace without a nonce has no entry that is served.
+    // SCAN misses a tag version whose first write is still in flight. A new flush sentinel makes its load fill nothing.
+    if (cursor === undefined) await slow.send(...bump(keys.flushSentinel));
+    // A namespace without a tag version has no entry that is served.
     const rest = await walkKeys(
       slow,
-      keys.namespaceNonce(name),
+      keys.namespaceVersion(name),
       async (found) => {
         await Promise.all(found.map((key) => slow.send(...bump(key))));
         namespaces += found.length;
@@ -89,16 +97,17 @@ export function createInvalidations(deps: InvalidationsDeps) {
   async function change<const S extends readonly [Statement, ...Statement[]]>(
     invalidation: Invalidation,
     statements: (db: Drizzle) => S,
-  ): Promise<BatchResponse<S>> {
+    changeRecord: ChangeRecord = {},
+  ): Promise<BatchResults<S>> {
     const entry = record(invalidation);
     let count = 0;
-    const results = await database.batch((db) => {
+    const results = await idempotency.batch((db) => {
       const made = statements(db);
       count = made.length;
       return [...made, ...entry.statements(db)];
-    });
+    }, changeRecord);
     if ((await entry.deliver()).pending) degraded('invalidation=pending');
-    return results.slice(0, count) as BatchResponse<S>;
+    return results.slice(0, count) as BatchResults<S>;
   }
 
   return { invalidate, deletePattern, change };

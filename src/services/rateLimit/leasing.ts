@@ -1,0 +1,163 @@
+import type { RedisBatch } from '../../redis/batch';
+import { RedisError } from '../../redis/errors';
+import { rateLimitRecord } from '../../redis/scripts/rateLimitRecord';
+import type { Refresher } from '../memory/refresher';
+import { ask, recordArguments, requestId } from './ask';
+import { mayHaveRun } from './consume';
+import type { ConsumeDeps, ResolvedRequest } from './consume';
+import { quotasOf } from './decisions';
+import type { Quota, RateLimitDecision } from './decisions';
+import { keptUnits, leaseMs, limitsForLease } from './leases';
+import type { UnitLease } from './leases';
+import { returnItems } from './returns';
+import type { Return } from './returns';
+
+export interface LeasingDeps extends ConsumeDeps {
+  refresher: Refresher;
+}
+
+/** Counters to which units go back with one pipeline. */
+const RETURNS_AT_ONCE = 100;
+
+/** Decides from units that Redis has leased to this isolate. */
+export function createLeasing(deps: LeasingDeps) {
+  const { batch, local, leases, refresher, now } = deps;
+
+  /** Asks for units for the caller's next requests. @param own units that this request uses apart from them */
+  async function lease(
+    request: ResolvedRequest,
+    { own, withinMs, through }: { own: number; withinMs: number; through: RedisBatch },
+  ): Promise<readonly Quota[] | undefined> {
+    const { key, limits, named: policy } = request;
+    const askedAtMs = now();
+    const lifeMs = leaseMs(limits, withinMs);
+    const units = lifeMs > 0 ? leases.want(key, limits, { own, lifeMs, nowMs: askedAtMs }) : 0;
+    if (units === 0) return undefined;
+    const id = requestId();
+    const checked = limitsForLease(limits);
+    const endsAtMs = askedAtMs + lifeMs;
+    try {
+      const demand = { key, limits: checked, cost: units };
+      const { decision, replies } = await ask(through, [demand], {
+        id,
+        reserveMs: 0,
+        nowMs: askedAtMs,
+        aheadMs: lifeMs,
+      });
+      const nowMs = now();
+      const reply = replies[0];
+      if (decision !== 'admitted' || reply === undefined) {
+        leases.pause(key, limits, nowMs);
+        return undefined;
+      }
+      const states = reply.verdicts.map(({ remaining, resetMs }, index) => ({
+        remaining: remaining + keptUnits(limits[index]!),
+        resetAtMs: nowMs + resetMs,
+      }));
+      const granted: UnitLease = { id, askedAtMs, endsAtMs, recordedAtMs: reply.atMs + lifeMs, states, left: units };
+      leases.grant(key, limits, granted, nowMs);
+      return quotasOf(policy, statesAt(granted, nowMs));
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      // The call may have been executed: then its units go back.
+      if (mayHaveRun(error)) {
+        const item = { leaseId: id, units, recordedAtMs: undefined, endedAtMs: endsAtMs };
+        leases.returns.add(key, limits, item);
+      }
+      return undefined;
+    }
+  }
+
+  /** Units go back before their counter is asked, in the same pipeline, so that they refuse nothing. */
+  function returnOf(key: string): void {
+    const waiting = leases.returns.takeOf(key);
+    if (waiting !== undefined) void giveBack(waiting, batch);
+  }
+
+  async function giveBack(waiting: Return, through: RedisBatch): Promise<void> {
+    const { key, limits } = waiting;
+    const nowMs = now();
+    const items = returnItems(waiting, nowMs, requestId);
+    try {
+      await through.run(rateLimitRecord, [key], recordArguments(limitsForLease(limits), nowMs, items));
+    } catch (error) {
+      // They count until their window is over: too much, and never too little.
+      if (!(error instanceof RedisError)) throw error;
+    }
+  }
+
+  /** Lets every one of these requests be paid by a lease. `undefined` when one cannot be: then nothing was spent. */
+  function recall(requests: readonly ResolvedRequest[], withinMs: number): (() => RateLimitDecision)[] | undefined {
+    const nowMs = now();
+    const planned = new Map<UnitLease, number>();
+    const paid: UnitLease[] = [];
+    for (const request of requests) {
+      const { key, limits, cost } = request;
+      // Units that this isolate has spent without Redis would add up with a lease; and Redis may have lost units that it
+      // admitted through this isolate.
+      if (local.reports.has(key) || local.contradiction(request, nowMs) !== undefined) return undefined;
+      const found = leases.find(key, limits, { units: cost, withinMs, nowMs });
+      const units = found === undefined ? 0 : (planned.get(found) ?? 0) + cost;
+      if (found === undefined || units > found.left) return undefined;
+      planned.set(found, units);
+      paid.push(found);
+    }
+    return requests.map((request, index) => () => spend(request, paid[index]!, { withinMs, nowMs }));
+  }
+
+  function spend(
+    request: ResolvedRequest,
+    from: UnitLease,
+    { withinMs, nowMs }: { withinMs: number; nowMs: number },
+  ): RateLimitDecision {
+    const { key, limits, cost, named: policy } = request;
+    leases.spend(key, limits, from, cost);
+    local.mirror(request, nowMs);
+    if (leases.isDue(key, limits, leaseMs(limits, withinMs), nowMs)) {
+      refresher.note(`lease ${key}`, async (through) => {
+        await lease(request, { own: 0, withinMs, through });
+      });
+    }
+    return {
+      allowed: true,
+      source: 'lease',
+      quotas: quotasOf(policy, statesAt(from, nowMs)),
+      settle: (units) => settle(request, from, { units, spentAtMs: nowMs }),
+    };
+  }
+
+  /** After the response: what a request cost after all. */
+  function settle(
+    request: ResolvedRequest,
+    from: UnitLease,
+    { units, spentAtMs }: { units: number; spentAtMs: number },
+  ): void {
+    if (units === 0) return;
+    const { key, limits } = request;
+    const nowMs = now();
+    local.record(request, units, spentAtMs, nowMs, false);
+    if (units < 0) return leases.restore(key, limits, from, -units, nowMs);
+    const held = Math.min(units, from.endsAtMs > nowMs ? from.left : 0);
+    leases.spend(key, limits, from, held);
+    if (held === units) return;
+    const item = { id: requestId(), units: units - held };
+    batch
+      .deferRun(rateLimitRecord, [key], recordArguments(limits, nowMs, [{ ...item, time: from.recordedAtMs }]))
+      .catch(() => local.reports.add(key, limits, { ...item, atMs: spentAtMs, sent: true }));
+  }
+
+  /** What goes back after a response. */
+  function dueReturns(nowMs: number): ((through: RedisBatch) => Promise<void>)[] {
+    leases.sweep(nowMs);
+    return leases.returns
+      .take(RETURNS_AT_ONCE, nowMs)
+      .map((waiting) => (through: RedisBatch) => giveBack(waiting, through));
+  }
+
+  return { lease, returnOf, recall, dueReturns };
+}
+
+/** As of the lease. Its own units are not promised: other requests of the caller may use them. */
+function statesAt({ states }: UnitLease, nowMs: number): { remaining: number; resetMs: number }[] {
+  return states.map(({ remaining, resetAtMs }) => ({ remaining, resetMs: Math.max(0, resetAtMs - nowMs) }));
+}

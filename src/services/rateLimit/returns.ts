@@ -1,0 +1,80 @@
+import type { Limit } from './limits';
+import type { RecordItem } from './ask';
+
+/** Leased units that were not used, to go back to the time at which they are recorded. */
+export interface ReturnItem {
+  /** The request that was charged with them. */
+  leaseId: string;
+  units: number;
+  /** By the counter's clock; `undefined`: its reply was lost. */
+  recordedAtMs: number | undefined;
+  /** When the lease ended, by this isolate's clock. */
+  endedAtMs: number;
+}
+
+export interface Return {
+  key: string;
+  limits: readonly Limit[];
+  items: ReturnItem[];
+}
+
+/** Counters that units are returned to; those of more lapse with their window. */
+const MAX_COUNTERS = 5_000;
+
+/** Of one counter. */
+const MAX_ITEMS = 32;
+
+/** Units of a caller who asks no more go back after this. Some leases' units then go back with one command. */
+const AFTER_MS = 2_000;
+
+/** What this isolate has to give back, by counter. What is lost with the isolate counts until its window is over. */
+export class Returns {
+  readonly #returns = new Map<string, Return & { sinceMs: number }>();
+
+  get size(): number {
+    return this.#returns.size;
+  }
+
+  add(key: string, limits: readonly Limit[], item: ReturnItem): void {
+    let waiting = this.#returns.get(key);
+    if (waiting === undefined) {
+      if (this.#returns.size >= MAX_COUNTERS) return;
+      waiting = { key, limits, items: [], sinceMs: item.endedAtMs };
+      this.#returns.set(key, waiting);
+    }
+    if (waiting.items.length < MAX_ITEMS) waiting.items.push(item);
+  }
+
+  /** What goes back before this counter is asked. */
+  takeOf(key: string): Return | undefined {
+    const waiting = this.#returns.get(key);
+    this.#returns.delete(key);
+    return waiting;
+  }
+
+  isDue(nowMs: number): boolean {
+    for (const { sinceMs } of this.#returns.values()) return Math.abs(nowMs - sinceMs) >= AFTER_MS;
+    return false;
+  }
+
+  /** What has waited long enough, the oldest first. */
+  take(max: number, nowMs: number): Return[] {
+    const taken: Return[] = [];
+    for (const waiting of this.#returns.values()) {
+      if (taken.length === max || Math.abs(nowMs - waiting.sinceMs) < AFTER_MS) break;
+      taken.push(waiting);
+    }
+    for (const { key } of taken) this.#returns.delete(key);
+    return taken;
+  }
+}
+
+/** @param newId makes the id of each change */
+export function returnItems({ items }: Return, nowMs: number, newId: () => string): RecordItem[] {
+  return items.map(({ leaseId, units, recordedAtMs, endedAtMs }) => ({
+    id: newId(),
+    of: leaseId,
+    units: -units,
+    time: recordedAtMs ?? Math.min(0, endedAtMs - nowMs),
+  }));
+}
