@@ -1,7 +1,9 @@
 import type { Database } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
-import { currentScope } from './scope';
+import type { RecordableExecution } from './idempotency/execution';
+import { currentScope, currentSpans } from './scope';
 import type { RequestScope } from './scope';
+import type { InSpan } from '../util/spans';
 
 /**
  * The parts of a scope that services are handed as values: they are made once an isolate, and every call of these goes to
@@ -14,7 +16,19 @@ export interface CurrentRequest {
   origin: RequestScope['origin'];
   now: () => number;
   random: () => number;
+  /** `undefined` when the request is not traced. */
+  spans: () => InSpan | undefined;
   degraded: (what: string) => void;
+  refreshWithinMs: () => RequestScope['refreshWithinMs'];
+  reads: () => RequestScope['cacheReads'];
+  manualFills: () => RequestScope['manualFills'];
+  accounts: () => RequestScope['accounts'];
+  forgetReads: RequestScope['forgetReads'];
+  /** The execution that the request's `Idempotency-Key` stands for. */
+  keyedExecution: {
+    get: () => RecordableExecution | undefined;
+    set: (execution: RecordableExecution | undefined) => void;
+  };
 }
 
 export const currentRequest: CurrentRequest = {
@@ -31,11 +45,24 @@ export const currentRequest: CurrentRequest = {
   database: {
     run: (work) => currentScope().database.run(work),
     build: (make) => currentScope().database.build(make),
-    batch: (statements) => currentScope().database.batch(statements),
+    check: () => currentScope().database.check(),
+    batch: (statements, options) => currentScope().database.batch(statements, options),
   },
   waitUntil: (promise) => currentScope().waitUntil(promise),
   origin: () => currentScope().origin(),
   now: () => currentScope().now(),
   random: () => currentScope().random(),
+  spans: currentSpans,
   degraded: (what) => currentScope().degrade(what),
+  refreshWithinMs: () => currentScope().refreshWithinMs,
+  reads: () => currentScope().cacheReads,
+  manualFills: () => currentScope().manualFills,
+  accounts: () => currentScope().accounts,
+  forgetReads: (redisKeys) => currentScope().forgetReads(redisKeys),
+  keyedExecution: {
+    get: () => currentScope().keyedExecution,
+    set: (execution) => {
+      currentScope().keyedExecution = execution;
+    },
+  },
 };

@@ -5,7 +5,9 @@ import { describeError, log } from '../config/log';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { events, users } from '../db/schema';
 import type { EventRow } from '../db/schema';
-import { wellAfterAnswer } from './afterAnswer';
+import type { Instruments } from '../metrics/instruments';
+import { timingPause } from './timingPause';
+import { timeOrderedIds } from '../util/timeOrderedId';
 import { facade } from './scope';
 import type { Device } from './session/device';
 
@@ -22,7 +24,7 @@ export interface NewEvent {
 /** Something that happened to an account, as its owner sees it. */
 export type AccountEvent = Pick<EventRow, 'id' | 'kind' | 'sessionId' | 'address' | 'device' | 'atMs'>;
 
-/** An event and the change that it tells of: recorded together, logged when that is done. */
+/** An event and its change: recorded together, and logged after that. */
 export interface EventEntry {
   /**
    * To go into the D1 batch that makes the change: before it where `when` looks at what it changes, after it where it
@@ -39,7 +41,11 @@ export interface EventEntry {
 export interface EventService {
   /** @param when a condition on D1, told in the same transaction: without it there is no event */
   prepare(event: NewEvent, when?: SQL): EventEntry;
-  /** Logs now and records well after the answer, so that its time does not tell: for what changes nothing else. */
+  /** A failed login for an address without an account: there is no history to write to. */
+  unknownLogin(): void;
+  /** Counts what is no event of an account's list, such as a refresh. */
+  count(kind: string): void;
+  /** Logs now, and records after a timing pause: for events without another change, whose timing would reveal an account. */
   note(event: NewEvent): void;
   /** The last 50, newest first; of what strangers can cause, such as failed logins, at most 10 each. */
   list(userId: string): Promise<AccountEvent[]>;
@@ -54,10 +60,25 @@ declare module './scope' {
 export const EventService: EventService = facade('event');
 
 const KEPT = 50;
-/** Fewer of what a stranger can cause: nobody pushes the rest out. */
-const KEPT_OF: Partial<Record<EventKind, number>> = { 'login-failed': 10, 'recovery-requested': 10 };
+/** OFFSET needs a LIMIT: more than a user ever has. */
+const ALL = 1_000_000;
+/** Kept in smaller numbers: events that strangers can cause must not push the others out. */
+const KEPT_OF: Partial<Record<EventKind, number>> = {
+  'login-failed': 10,
+  'login-limited': 5,
+  'password-failed': 10,
+  'recovery-requested': 10,
+  'deletion-requested': 10,
+};
+/** What a request without a session can cause. */
+const OF_STRANGERS: ReadonlySet<EventKind> = new Set([
+  'login-failed',
+  'login-limited',
+  'recovery-requested',
+  'deletion-requested',
+]);
 /** Signs of an attack. */
-const WARNINGS: ReadonlySet<EventKind> = new Set(['login-failed', 'refresh-reuse']);
+const WARNINGS: ReadonlySet<EventKind> = new Set(['login-failed', 'login-limited', 'password-failed', 'refresh-reuse']);
 
 export interface EventDeps {
   database: Database;
@@ -65,23 +86,27 @@ export interface EventDeps {
   origin: () => Device;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
+  instruments: Pick<Instruments, 'authEvents'>;
 }
 
-/** Logs a failed login of an account that does not exist: there is nobody to tell. */
-export function reportUnknownLogin(): void {
-  log('warn', 'audit.login_failed', { known: false });
-}
+export function createEventService({ database, origin, waitUntil, now, instruments }: EventDeps): EventService {
+  const nextId = timeOrderedIds();
 
-export function createEventService({ database, origin, waitUntil, now }: EventDeps): EventService {
   function report({ kind, userId, sessionId, by }: NewEvent): void {
+    instruments.authEvents.count(kind);
     const level = WARNINGS.has(kind) ? 'warn' : 'info';
     log(level, `audit.${kind.replaceAll('-', '_')}`, { userId, sessionId, by });
   }
 
   function prepare(event: NewEvent, when?: SQL): EventEntry {
     const { kind, userId, sessionId = null } = event;
-    const { device, address } = origin();
-    const row = { id: crypto.randomUUID(), kind, sessionId, address, device, atMs: now() };
+    // Of an administrator the account's owner learns neither device nor address.
+    const from = event.by === undefined ? origin() : { device: '', address: '' };
+    const { address } = from;
+    // A stranger who sends these chooses the User-Agent: no text of theirs comes before the owner's eyes.
+    const device = OF_STRANGERS.has(kind) ? '' : from.device;
+    const atMs = now();
+    const row = { id: nextId(atMs), kind, sessionId, address, device, atMs };
     const insert = (db: Drizzle) =>
       db
         .insert(events)
@@ -115,10 +140,17 @@ export function createEventService({ database, origin, waitUntil, now }: EventDe
   return {
     prepare,
 
+    unknownLogin() {
+      instruments.authEvents.count('login-failed');
+      log('warn', 'audit.login_failed', { known: false });
+    },
+
+    count: (kind) => instruments.authEvents.count(kind),
+
     note(event) {
       report(event);
       const entry = prepare(event);
-      const recorded = wellAfterAnswer().then(() => database.batch((db) => entry.statements(db)));
+      const recorded = timingPause().then(() => database.batch((db) => entry.statements(db)));
       waitUntil(recorded.catch((error: unknown) => log('warn', 'event.lost', describeError(error))));
     },
 
@@ -129,7 +161,7 @@ export function createEventService({ database, origin, waitUntil, now }: EventDe
           .select({ id, kind, sessionId, address, device, atMs })
           .from(events)
           .where(eq(events.userId, userId))
-          .orderBy(desc(atMs), desc(sql`rowid`))
+          .orderBy(desc(atMs), desc(id))
           .limit(KEPT);
       }),
   };
@@ -138,9 +170,8 @@ export function createEventService({ database, origin, waitUntil, now }: EventDe
 /** Forgets all but the newest of a user, or of a user's one kind. */
 function prune(db: Drizzle, userId: string, kept: number, kind?: EventKind): Statement {
   const ofUser = and(eq(events.userId, userId), kind && eq(events.kind, kind));
-  // SQLite's LIMIT -1: none.
   return db.delete(events).where(
     sql`${events.id} in (select ${events.id} from ${events} where ${ofUser}
-      order by ${events.atMs} desc, rowid desc limit -1 offset ${kept})`,
+      order by ${events.atMs} desc, ${events.id} desc limit ${ALL} offset ${kept})`,
   );
 }

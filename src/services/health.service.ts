@@ -17,12 +17,15 @@ export interface Readiness {
   /** `degraded`: it serves, by the failure policies. */
   status: 'ready' | 'degraded' | 'unready';
   dependencies: { redis: DependencyState & { breaker: Breaker['state'] }; database: DependencyState };
-  /** Requests of the answering isolate that went by a failure policy since it began, by policy. */
+  /** How many requests of the responding isolate used a failure policy since it started, by policy. */
   degradedRequests: Record<string, number>;
 }
 
 export interface HealthService {
-  /** Asks each dependency, once a second at most, and when the breaker has changed. Without Redis the app still serves; without the database it serves existing sessions. */
+  /**
+   * Asks each dependency, once a second at most, and when the breaker has changed. Without Redis the app still serves; without
+   * the database it serves existing sessions.
+   */
   readiness(): Promise<Readiness>;
 }
 
@@ -34,7 +37,7 @@ declare module './scope' {
 
 export const HealthService: HealthService = facade('health');
 
-/** What was found out last, shared by an isolate's requests: whoever asks often does not load what is asked. */
+/** The last result, shared by an isolate's requests, so that frequent checks put no load on the dependencies. */
 export interface ReadinessMemo {
   last?: { atMs: number; readiness: Readiness };
 }
@@ -75,8 +78,14 @@ export function createHealthService(deps: HealthDeps): HealthService {
   async function db(): Promise<DependencyState> {
     try {
       // A table of the app's: a database without its migrations is not ready.
-      await database.run((drizzle) => drizzle.run(sql`select 1 from ${users} limit 1`));
-      return { status: 'up' };
+      await database.run((drizzle) =>
+        drizzle
+          .select({ one: sql`1` })
+          .from(users)
+          .limit(1),
+      );
+      const problem = await database.check();
+      return problem === undefined ? { status: 'up' } : { status: 'degraded', detail: problem };
     } catch (error) {
       return { status: 'down', detail: error instanceof Error ? error.message : 'unknown' };
     }

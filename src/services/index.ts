@@ -1,247 +1,171 @@
-import { createDatabase } from '../db/client';
-import { createRedisBatch } from '../redis/batch';
-import type { RedisBatch, RedisBatchOptions } from '../redis/batch';
-import { ungated } from '../redis/shards';
+import { personalTables } from '../personalData';
+import { createApart } from './apart';
+import { createAuditService } from './audit.service';
 import { createAuthService } from './auth.service';
+import { extraBatch, probeBatch } from './batches';
 import { createBlacklistService } from './blacklist.service';
 import { createCacheService } from './cache.service';
-import { endManualFills } from './cache/intents';
 import { currentRequest } from './current';
+import { createEmailChangeService } from './emailChange.service';
 import { createEventService } from './event.service';
+import { createGuardMemoryService } from './guardMemory.service';
 import { createHealthService } from './health.service';
+import { createIdempotencyService } from './idempotency.service';
 import type { Isolate } from './isolate';
 import { createLastSeenService } from './lastSeen.service';
+import { createLimitOverrideService } from './limitOverride.service';
 import { createLockService } from './lock.service';
+import { createLoginAttempts } from './login/attempts';
 import { createMailService } from './mail.service';
+import { createMetricsService } from './metrics.service';
 import { createOutboxService } from './outbox.service';
-import { UNGUARDED, look, probe } from './probe';
 import { createRateLimitService } from './rateLimit.service';
+import { createAccountDeletionService } from './accountDeletion.service';
 import { createRecoveryService } from './recovery.service';
 import { createRedisService } from './redis.service';
-import { RequestScope, currentScope } from './scope';
+import { probeIfDue } from './redisWatch';
+import { currentScope } from './scope';
 import type { ServiceMap } from './scope';
-import type { Device } from './session/device';
 import { createSessionService } from './session.service';
-import { probeShard } from './shardProbe';
 import { createTokenService } from './token.service';
 import { createUserService } from './user.service';
 import { createVerificationService } from './verification.service';
-import { createWarmService } from './warm.service';
+import { createWarmingService } from './warming.service';
 
-export interface RequestContext {
-  isolate: Isolate;
-  /** The D1 binding. */
-  db: D1Database;
-  waitUntil: (promise: Promise<unknown>) => void;
-  /** Where the request comes from. */
-  origin?: () => Device;
-  /** Milliseconds since the epoch. */
-  now?: () => number;
-  /** Uniform in [0, 1): for jitter and early refreshes. */
-  random?: () => number;
-}
+/** How long a walk through the key space may wait for Redis in all. */
+const WALK_MS = 25_000;
 
 /**
- * Runs the work of one request, or of one scheduled run: the static calls (`RedisService.get(…)` and the like) work in it,
- * and in everything that it gives to `waitUntil`. A probe of Redis that is due begins beside it.
+ * The composition root: every service, made once an isolate, in the order of dependencies. What belongs to a request they find
+ * through `currentRequest`.
  */
-export function runInScope<T>(context: RequestContext, work: (scope: RequestScope) => Promise<T>): Promise<T> {
-  const { isolate, db, waitUntil, origin = nowhere, now = Date.now, random = Math.random } = context;
-  const { config, degradations } = isolate;
-  const scope: RequestScope = new RequestScope({
-    services: servicesOf(isolate),
-    batch: batchOf(isolate, config.redis.guardDeadlineMs, { now, waitUntil: (promise) => scope.waitUntil(promise) }),
-    database: createDatabase(db, { deadlineMs: config.databaseDeadlineMs }),
-    now,
-    random,
-    waitUntil,
-    origin,
-    onDegraded: (what) => degradations.set(what, (degradations.get(what) ?? 0) + 1),
-  });
-  return scope.run(() => {
-    lookAfterRedis(isolate, scope);
-    return work(scope);
-  });
-}
+export function createServices(isolate: Isolate): ServiceMap {
+  const { config, keys, breaker, shards, denials, lookups, memory, passwords, singleFlight } = isolate;
+  const { authDeadlineMs, callTimeoutMs } = config.redis;
+  const { instruments, outbound, memo: metricsMemo } = isolate.metrics;
+  const { accounts, reads, manualFills, refreshWithinMs } = currentRequest;
 
-const nowhere = (): Device => ({ device: '', address: '' });
-
-/** What a walk through the key space may wait for Redis in all. */
-const SLOW_MS = 25_000;
-
-function batchOf(
-  { config, client, breaker, shards }: Isolate,
-  deadlineMs: number,
-  options: Pick<RedisBatchOptions, 'now' | 'waitUntil'> & Partial<Pick<RedisBatchOptions, 'breaker' | 'shards'>>,
-): RedisBatch {
-  const { callTimeoutMs, keyLocking } = config.redis;
-  return createRedisBatch({ client, breaker, shards, deadlineMs, callTimeoutMs, keyLocking, ...options });
-}
-
-/** Begins, beside the request, what is due to find out the state of Redis. */
-function lookAfterRedis(isolate: Isolate, scope: RequestScope): void {
-  const { breaker, shards, keys } = isolate;
-  if (breaker.state !== 'closed') {
-    scope.waitUntil(probeIfDue(isolate, scope));
-    return;
-  }
-  const { outbox } = scope.services;
-  if (breaker.claimLook()) scope.waitUntil(look({ breaker, outbox }));
-  for (let shard = shards.claimProbe(); shard !== undefined; shard = shards.claimProbe()) {
-    scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
-  }
-}
-
-/** Asks whether Redis is back, in one request of the isolate at a time. */
-async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> {
-  const { breaker, databaseGone } = isolate;
-  const due = breaker.claimProbe();
-  if (due === undefined) return;
-  const batch = probeBatch(isolate, scope);
-  await probe(due, { breaker, batch, outbox: scope.services.outbox, databaseGone, now: scope.now });
-}
-
-function probeBatch(isolate: Isolate, scope: RequestScope): RedisBatch {
-  const waitUntil = (promise: Promise<unknown>) => scope.waitUntil(promise);
-  const deadlineMs = 2 * isolate.config.redis.callTimeoutMs;
-  return batchOf(isolate, deadlineMs, {
-    now: scope.now,
-    waitUntil,
-    breaker: UNGUARDED,
-    shards: ungated(isolate.shards),
-  });
-}
-
-const services = new WeakMap<Isolate, ServiceMap>();
-
-function servicesOf(isolate: Isolate): ServiceMap {
-  let made = services.get(isolate);
-  if (made === undefined) {
-    made = createServices(isolate);
-    services.set(isolate, made);
-  }
-  return made;
-}
-
-/** The composition root: everything that the app can do, made once an isolate, in the order of dependencies. */
-function createServices(isolate: Isolate): ServiceMap {
-  const { access, breaker, config, denials, flights, keys, passwords: password } = isolate;
-  const { callTimeoutMs, authDeadlineMs } = config.redis;
-  /** A batch with a deadline of its own, for the current request. */
-  const batchWithin = (deadlineMs: number): RedisBatch => {
-    const scope = currentScope();
-    return batchOf(isolate, deadlineMs, { now: scope.now, waitUntil: (promise) => scope.waitUntil(promise) });
-  };
+  const batchWithin = (deadlineMs: number) => extraBatch(isolate, currentScope(), deadlineMs);
   const freshBatch = () => batchWithin(callTimeoutMs);
-  const slowBatch = () => batchWithin(SLOW_MS);
-  const settings = config.cache;
-  const common = { ...currentRequest, keys, config, denials, freshBatch, slowBatch, batchWithin };
-
-  const reads = () => currentScope().cacheReads;
-  const manualFills = () => currentScope().manualFills;
-  const accounts = () => currentScope().accounts;
+  const slowBatch = () => batchWithin(WALK_MS);
+  const common = { ...currentRequest, keys, config, denials, freshBatch, slowBatch, batchWithin, instruments };
   const forgetReads = (redisKeys?: readonly string[]) => {
-    reads().clear();
-    accounts().forget();
-    endManualFills(manualFills(), redisKeys);
-    flights.separate(redisKeys);
+    currentRequest.forgetReads(redisKeys);
+    singleFlight.separate(redisKeys);
   };
+  const apart = createApart(isolate);
 
+  // What stands on Redis alone.
   const redis = createRedisService(common);
-  const rateLimit = createRateLimitService({ ...common, local: isolate.localLimiter, blocked: isolate.blocked });
-  const event = createEventService(common);
-  const lastSeen = createLastSeenService({ ...common, touched: isolate.touched });
+  const limiting = { ...common, ...memory, local: isolate.localLimiter, blocked: isolate.blocked };
+  const rateLimit = createRateLimitService(limiting);
+  const guardMemory = createGuardMemoryService({ ...limiting, memory });
+  const lastSeen = createLastSeenService({ ...common, lastSeenMemo: isolate.lastSeenMemo });
   const lock = createLockService({ ...common, deadlineMs: authDeadlineMs });
-  const mail = createMailService({ ...common, mailer: isolate.mailer });
-  const token = createTokenService({
-    access,
-    refresh: isolate.refresh,
-    accessTtlSeconds: config.tokens.accessTtlSeconds,
-    now: common.now,
+  const warming = createWarmingService({ ...common, lock, apart });
+
+  // What is written with a change in D1.
+  const event = createEventService(common);
+  const audit = createAuditService(common);
+  const idempotency = createIdempotencyService({
+    ...common,
+    secrets: isolate.idempotencySecrets,
+    current: currentRequest.keyedExecution,
   });
   const outbox = createOutboxService({
     ...common,
     breaker,
+    shards,
     forgetReads,
     directBatch: () => probeBatch(isolate, currentScope()),
     probe: () => probeIfDue(isolate, currentScope()),
   });
+  const limitOverride = createLimitOverrideService({ ...common, audit, idempotency, overrides: isolate.overrides });
+
   const blacklist = createBlacklistService({
     ...common,
+    ...memory,
     outbox,
     memo: isolate.revocationMemo,
-    lookups: isolate.lookups,
+    lookups,
     accounts,
   });
   const cache = createCacheService({
     ...common,
-    settings,
-    flights,
-    memory: isolate.cacheMemory,
+    settings: config.cache,
+    singleFlight,
     freshLoads: isolate.freshLoads,
-    lookups: isolate.lookups,
-    nextOrder: () => accounts().nextOrder(),
+    memory: isolate.cacheMemory,
+    entries: memory.entries,
+    refresher: memory.refresher,
+    lookups,
     outbox,
+    idempotency,
     locks: lock,
     background: (work) => apart({}, ({ batch }) => work(batch)),
-    refreshWithinMs: () => currentScope().refreshWithinMs,
+    nextOrder: () => accounts().nextOrder(),
+    refreshWithinMs,
     reads,
     manualFills,
     forgetReads,
   });
-  const session = createSessionService({ ...common, outbox, event });
-  const user = createUserService({ ...common, cache, outbox, event, settings, accounts });
-  const auth = createAuthService({ ...common, session, token, passwords: password, outbox, blacklist, event });
-  const recovery = createRecoveryService({ ...common, mail, outbox, event, passwords: password });
-  const verification = createVerificationService({ ...common, mail, outbox, event });
-  const warm = createWarmService({ ...common, lock, apart });
-  const { degradations, readiness: memo } = isolate;
-  const health = createHealthService({ ...common, breaker, shards: isolate.shards, degradations, memo });
 
-  /** Runs work that outlives the request, or has a deadline of its own, in a scope of its own. */
-  async function apart<T>(
-    { refreshWithinMs }: { refreshWithinMs?: number },
-    work: (own: RequestScope) => Promise<T>,
-  ): Promise<T> {
-    const parent = currentScope();
-    const own: RequestScope = new RequestScope({
-      services: parent.services,
-      batch: batchOf(isolate, callTimeoutMs, { now: parent.now, waitUntil: (promise) => own.waitUntil(promise) }),
-      database: parent.database,
-      now: parent.now,
-      random: parent.random,
-      origin: parent.origin,
-      waitUntil: (promise) => parent.waitUntil(promise),
-      onDegraded: (what) => parent.degrade(what),
-      ...(refreshWithinMs !== undefined && { refreshWithinMs }),
-    });
-    return own.run(async () => {
-      try {
-        return await work(own);
-      } finally {
-        await own.batch.settle();
-      }
-    });
-  }
+  // Accounts.
+  const mail = createMailService({ ...common, mailer: isolate.mailer });
+  const token = createTokenService({
+    access: isolate.access,
+    refresh: isolate.refresh,
+    accessTtlSeconds: config.tokens.accessTtlSeconds,
+    now: common.now,
+  });
+  const recording = { ...common, outbox, event, audit, idempotency };
+  const session = createSessionService(recording);
+  const user = createUserService({
+    ...recording,
+    cache,
+    settings: config.cache,
+    personal: personalTables,
+    unverifiedTtlSeconds: config.mail.unverifiedTtlSeconds,
+    accounts,
+  });
+  const attempts = createLoginAttempts(common);
+  const proving = { ...recording, passwords, attempts };
+  const auth = createAuthService({ ...proving, session, token, blacklist });
+  const recovery = createRecoveryService({ ...proving, mail });
+  const emailChange = createEmailChangeService({ ...proving, mail });
+  const accountDeletion = createAccountDeletionService({ ...common, mail, event, user });
+  const verification = createVerificationService({ ...recording, mail });
+
+  // What operators see.
+  const metrics = createMetricsService({ ...common, outbound, memo: metricsMemo, breaker, shards });
+  const { degradations, readiness } = isolate;
+  const health = createHealthService({ ...common, breaker, shards, degradations, memo: readiness });
 
   return {
     redis,
     cache,
     rateLimit,
+    guardMemory,
     blacklist,
     token,
     outbox,
     event,
+    audit,
+    limitOverride,
     lastSeen,
     lock,
+    idempotency,
     session,
     user,
     auth,
-    password,
+    password: passwords,
     mail,
     recovery,
     verification,
-    warm,
+    emailChange,
+    accountDeletion,
+    warming,
     health,
+    metrics,
   };
 }

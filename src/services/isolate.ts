@@ -3,6 +3,10 @@ import type { Config } from '../config/env';
 import { createBreaker } from '../redis/breaker';
 import type { Breaker } from '../redis/breaker';
 import { createRedisClient } from '../redis/client';
+import { createMeters } from '../metrics/meters';
+import type { Meters } from '../metrics/meters';
+
+export type { Meters, RefusalBudget } from '../metrics/meters';
 import type { RedisClient } from '../redis/client';
 import { createKeys } from '../redis/keys';
 import type { Keys } from '../redis/keys';
@@ -10,22 +14,27 @@ import { createShards } from '../redis/shards';
 import type { Shards } from '../redis/shards';
 import { LocalDenials } from './blacklist/denials';
 import { RevocationMemo } from './blacklist/memo';
-import { Flights } from './cache/flights';
+import { SingleFlight } from './cache/singleFlight';
 import { CacheMemory } from './cache/memory';
-import type { Loaded } from './cache/flights';
-import { FreshFlights } from './freshFlights';
+import type { Loaded } from './cache/singleFlight';
+import { FreshSingleFlight } from './freshSingleFlight';
 import { Lookups } from './lookups';
 import { PROBE_MS } from './probe';
 import type { DatabaseGone } from './probe';
-import { createMailer } from './mail/mailer';
+import { createMailer } from './mail/createMailer';
 import type { Mailer } from './mail/mailer';
+import { createIsolateMemory } from './memory/isolateMemory';
+import type { IsolateMemory } from './memory/isolateMemory';
 import { createPasswordService } from './password.service';
 import type { PasswordService } from './password.service';
-import { BoundedMap } from '../redis/boundedMap';
+import { BoundedMap } from '../util/boundedMap';
 import { BlockList } from './rateLimit/blocks';
+import { createIdempotencySecrets } from './idempotency/secrets';
+import type { IdempotencySecrets } from './idempotency/secrets';
 import { LocalLimiter } from './rateLimit/local';
+import { OverrideMemory } from './rateLimit/overrides';
 import type { ReadinessMemo } from './health.service';
-import type { TouchMemo } from './lastSeen.service';
+import type { LastSeenMemo } from './lastSeen.service';
 import { createAccessTokens } from './token/accessToken';
 import type { AccessTokens } from './token/accessToken';
 import { createRefreshTokens } from './token/refreshToken';
@@ -44,23 +53,29 @@ export interface Isolate {
   access: AccessTokens;
   refresh: RefreshTokens;
   passwords: PasswordService;
+  idempotencySecrets: IdempotencySecrets;
   /** `undefined` where the settings say that no mail is sent. */
   mailer: Mailer | undefined;
-  flights: Flights;
+  singleFlight: SingleFlight;
   /** Loads while Redis is away. */
-  freshLoads: FreshFlights<Loaded>;
+  freshLoads: FreshSingleFlight<Loaded>;
   cacheMemory: CacheMemory;
   localLimiter: LocalLimiter;
   blocked: BlockList;
+  overrides: OverrideMemory;
   revocationMemo: RevocationMemo;
   /** What is read from D1 because Redis cannot tell. */
   lookups: Lookups;
   denials: LocalDenials;
-  touched: TouchMemo;
+  lastSeenMemo: LastSeenMemo;
   readiness: ReadinessMemo;
   /** How many requests were degraded, by what, since this isolate began. */
   degradations: Map<string, number>;
   databaseGone: DatabaseGone;
+  /** Redis's replies, for guards and reads that accept a bound of staleness. */
+  memory: IsolateMemory;
+  /** What this isolate measures, and what it has yet to report. */
+  metrics: Meters;
 }
 
 /** A lookup of a request that died is forgotten so long after its deadline. */
@@ -82,31 +97,41 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
     probeMaxMs: breaker.probeMaxMs,
     probeLostMs: PROBE_MS + 15_000,
   };
+  const metrics = createMeters({ intervalMs: config.metrics.intervalMs, nowMs: now() });
   return {
     config,
     keys: createKeys(prefix, activeSecret(config), config.ipv6PrefixBits),
     client: redis,
-    breaker: createBreaker({ ...breaker, ...probeTimes, now }),
+    breaker: createBreaker({
+      ...breaker,
+      ...probeTimes,
+      now,
+      onState: (state) => metrics.instruments.breakerTransitions.count(state),
+    }),
     shards: createShards({ client: redis, ...probeTimes, now }),
     access: createAccessTokens(config, now),
     refresh: createRefreshTokens(config.refreshKeys, now),
-    passwords: createPasswordService({ config }),
+    passwords: createPasswordService({ config, instruments: metrics.instruments }),
+    idempotencySecrets: createIdempotencySecrets(config.refreshKeys),
     mailer: createMailer(config.mail, email),
-    flights: new Flights(),
-    freshLoads: new FreshFlights(),
+    singleFlight: new SingleFlight(),
+    freshLoads: new FreshSingleFlight(),
     cacheMemory: new CacheMemory(),
     localLimiter: new LocalLimiter(),
     blocked: new BlockList(),
+    overrides: new OverrideMemory(),
     revocationMemo: new RevocationMemo(),
     lookups: new Lookups({
       max: config.databaseLookupsMax,
       lostAfterMs: Math.max(config.databaseDeadlineMs, config.cache.loaderDeadlineMs) + LOOKUP_SLACK_MS,
     }),
     denials: new LocalDenials(),
-    touched: new BoundedMap(10_000),
+    lastSeenMemo: new BoundedMap(10_000),
     readiness: {},
     degradations: new Map(),
     databaseGone: { sinceMs: undefined },
+    memory: createIsolateMemory(config),
+    metrics,
   };
 }
 

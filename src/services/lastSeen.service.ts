@@ -1,12 +1,12 @@
-import type { BoundedMap } from '../redis/boundedMap';
+import type { BoundedMap } from '../util/boundedMap';
 import type { RedisBatch } from '../redis/batch';
 import type { Keys } from '../redis/keys';
-import { sessionTouch } from '../redis/scripts/sessionTouch';
+import { sessionSeen } from '../redis/scripts/sessionSeen';
 import { facade } from './scope';
 import type { AccessClaims } from './token/accessToken';
 
 /** When an isolate last told Redis that a session is in use, by session. */
-export type TouchMemo = BoundedMap<string, { generation: number; atMs: number }>;
+export type LastSeenMemo = BoundedMap<string, { generation: number; atMs: number }>;
 
 /** Last seen is written at most this often by an isolate. */
 const TOUCH_MS = 60_000;
@@ -31,18 +31,18 @@ export const LastSeenService: LastSeenService = facade('lastSeen');
 export interface LastSeenDeps {
   batch: RedisBatch;
   keys: Keys;
-  touched: TouchMemo;
+  lastSeenMemo: LastSeenMemo;
   now: () => number;
 }
 
-export function createLastSeenService({ batch, keys, touched, now }: LastSeenDeps): LastSeenService {
+export function createLastSeenService({ batch, keys, lastSeenMemo, now }: LastSeenDeps): LastSeenService {
   return {
     note({ sessionId, generation }) {
-      const known = touched.get(sessionId);
+      const known = lastSeenMemo.get(sessionId);
       if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
-      touched.set(sessionId, { generation, atMs: now() });
+      lastSeenMemo.set(sessionId, { generation, atMs: now() });
       // What did not arrive is tried again with the next request: it confirms the generation.
-      batch.deferRun(sessionTouch, [keys.session(sessionId)], [generation]).catch(() => touched.delete(sessionId));
+      batch.deferRun(sessionSeen, [keys.session(sessionId)], [generation]).catch(() => lastSeenMemo.delete(sessionId));
     },
   };
 }

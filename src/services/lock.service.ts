@@ -1,4 +1,6 @@
 import { describeError, log } from '../config/log';
+import { createInstruments } from '../metrics/instruments';
+import type { Instruments } from '../metrics/instruments';
 import { AppError, unavailable } from '../errors';
 import type { RedisValue } from '../redis/client';
 import { RedisError, RedisUnavailable } from '../redis/errors';
@@ -8,9 +10,10 @@ import { lockExtend } from '../redis/scripts/lockExtend';
 import { lockRelease } from '../redis/scripts/lockRelease';
 import { createAsk } from './lock/ask';
 import type { AskDeps } from './lock/ask';
-import { Lease } from './lock/lease';
-import { orAborted, pauseMs } from './lock/waiting';
-import { sleep } from './retry';
+import { LockLease } from './lock/lease';
+import { pauseMs } from './lock/waiting';
+import { orAborted } from '../util/orAborted';
+import { sleep } from '../util/retry';
 import { facade } from './scope';
 
 export interface AcquireOptions {
@@ -38,13 +41,16 @@ export interface Lock extends AsyncDisposable {
   /** Time until the signal fires, in milliseconds. */
   readonly remainingMs: number;
   /**
-   * A lease of this length from now on; one that lasts longer stays. `lost`: somebody else may hold the lock, and the
-   * signal has fired. `unavailable`: Redis gave no answer, and the signal will fire at its former time.
+   * A lease of this length from now on; one that lasts longer stays. `lost`: another holder may have the lock, and the
+   * signal has fired. `unavailable`: Redis did not reply, and the signal fires when the former lease ends.
    *
    * @param leaseMs @default that of the acquisition
    */
   extend(leaseMs?: number): Promise<'extended' | 'lost' | 'unavailable'>;
-  /** Harmless when late, or repeated: it never frees somebody else's lock. `unavailable`: free once its lease has ended. */
+  /**
+   * Harmless when late or repeated: it never frees another holder's lock. `unavailable`: the lock is free once its lease has
+   * ended.
+   */
   release(): Promise<'released' | 'lost' | 'unavailable'>;
 }
 
@@ -55,7 +61,7 @@ export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
         /** Of the other's lease, which it may extend or end, in milliseconds. */
         readonly remainingMs: number;
       }
-    /** Redis gave no answer within one deadline. */
+    /** Redis did not reply within one deadline. */
     | { readonly reason: 'unavailable' }
   );
 
@@ -75,7 +81,7 @@ export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
  * await using lock = await LockService.acquire('report:daily', { leaseMs: 30_000, waitMs: 2_000 });
  * if (!lock.acquired) throw lockRefused(lock); // 409 or 503
  * const report = await build({ signal: lock.signal });
- * // `<=`: this holder may write again. No row changed: somebody took over, and this result is void.
+ * // `<=`: this holder may write again. No row changed: another holder took over, and this result is void.
  * await db.update(reports).set({ report, fence: lock.fence })
  *   .where(and(eq(reports.id, id), lte(reports.fence, lock.fence)));
  */
@@ -98,15 +104,15 @@ declare module './scope' {
 export const LockService: LockService = facade('lock');
 
 /**
- * The answer to a client whose request needs a lock that is not to be had.
+ * The error for a client whose request needs a lock that it cannot get.
  *
- * @param mostMs how long the holder will be at it, where that is known to be less than its lease
+ * @param mostMs how long the holder can keep it, where that is known to be less than its lease
  */
-export function lockRefused(refusal: LockRefusal, mostMs = Infinity): AppError {
-  if (refusal.reason === 'unavailable') return unavailable('The lock');
-  const seconds = Math.max(1, Math.ceil(Math.min(refusal.remainingMs, mostMs) / 1_000));
+export function lockRefused(lockRefusal: LockRefusal, mostMs = Infinity): AppError {
+  if (lockRefusal.reason === 'unavailable') return unavailable('The lock');
+  const seconds = Math.max(1, Math.ceil(Math.min(lockRefusal.remainingMs, mostMs) / 1_000));
   return new AppError('CONFLICT', {
-    detail: 'Somebody else is at it.',
+    detail: 'The lock is held by another request.',
     headers: { 'Retry-After': String(seconds) },
   });
 }
@@ -115,10 +121,11 @@ const MAX_LEASE_MS = 86_400_000;
 const MAX_WAIT_MS = 60_000;
 /** Until the clock has passed a fence by this much its key stays: a clock is not set back by more in one step. */
 const CLOCK_STEP_MS = 3_600_000;
-/** A call that nobody waits for any more arrives within this time, or never. */
+/** A call that was given up arrives within this time, or never. */
 const LATE_CALL_MS = 60_000;
 
 export interface LockDeps extends AskDeps {
+  instruments?: Pick<Instruments, 'locks'>;
   keys: Keys;
   waitUntil: (promise: Promise<unknown>) => void;
 }
@@ -130,6 +137,7 @@ export function createLockService({
   waitUntil,
   now,
   random = Math.random,
+  instruments = createInstruments(),
 }: LockDeps): LockService {
   const ask = createAsk({ batchWithin, deadlineMs, now, random });
 
@@ -141,13 +149,13 @@ export function createLockService({
     waitUntil(release(name, holder).catch((error: unknown) => log('warn', 'lock.leave_failed', describeError(error))));
   }
 
-  function lockOf(name: string, holder: string, fence: number, lease: Lease, ownLeaseMs: number): Lock {
+  function lockOf(name: string, holder: string, fence: number, lease: LockLease, ownLeaseMs: number): Lock {
     let released: Promise<'released' | 'lost' | 'unavailable'> | undefined;
     const releaseNow = async () => {
       lease.end('The lock was released.');
       try {
         const { reply, certain } = await release(name, holder);
-        // After a lost answer the lock may be free because the first try freed it.
+        // After a lost reply the lock may be free because the first try freed it.
         if (reply === 1) return 'released';
         if (reply !== 0) return 'unavailable';
         return certain ? 'lost' : 'released';
@@ -190,49 +198,55 @@ export function createLockService({
     return lock;
   }
 
-  return {
-    async acquire(name, { leaseMs, waitMs = 0, signal }) {
-      if (!/^[^{}]{1,200}$/.test(name)) throw new RangeError('a lock has a name of 1 to 200 characters without braces');
-      checkDuration('leaseMs', leaseMs, 1, MAX_LEASE_MS);
-      checkDuration('waitMs', waitMs, 0, MAX_WAIT_MS);
-      signal?.throwIfAborted();
-      const holder = crypto.randomUUID();
-      const untilMs = now() + waitMs;
-      /** Whether some call of this holder went unanswered. */
-      let doubt = true;
-      try {
-        for (let round = 0; ; round += 1) {
-          doubt = true;
-          const touched = [keys.lock(name), keys.lockFence(name), keys.lockLeft(name, holder)];
-          const asked = ask(lockAcquire, touched, [holder, leaseMs, CLOCK_STEP_MS]);
-          const { reply, askedAtMs, certain } = await orAborted(asked, signal);
-          const { granted, value } = parseAnswer(reply);
-          if (granted) {
-            const lease = new Lease(now);
-            lease.grant(askedAtMs, leaseMs);
-            if (lease.remainingMs > 0) {
-              doubt = false;
-              return lockOf(name, holder, value, lease, leaseMs);
-            }
-            // The answer took as long as the lease: there is nothing left to use.
-            lease.end('The lease of the lock ran out.');
-            return refusal({ reason: 'unavailable' });
+  async function counted(name: string, options: AcquireOptions): Promise<Lock | LockRefusal> {
+    const outcome = await acquire(name, options);
+    instruments.locks.count(outcome.acquired ? 'acquired' : outcome.reason);
+    return outcome;
+  }
+
+  async function acquire(name: string, { leaseMs, waitMs = 0, signal }: AcquireOptions): Promise<Lock | LockRefusal> {
+    if (!/^[^{}]{1,200}$/.test(name)) throw new RangeError('a lock has a name of 1 to 200 characters without braces');
+    checkDuration('leaseMs', leaseMs, 1, MAX_LEASE_MS);
+    checkDuration('waitMs', waitMs, 0, MAX_WAIT_MS);
+    signal?.throwIfAborted();
+    const holder = crypto.randomUUID();
+    const untilMs = now() + waitMs;
+    /** Whether some call of this holder went unanswered. */
+    let doubt = true;
+    try {
+      for (let round = 0; ; round += 1) {
+        doubt = true;
+        const touched = [keys.lock(name), keys.lockFence(name), keys.lockLeft(name, holder)];
+        const asked = ask(lockAcquire, touched, [holder, leaseMs, CLOCK_STEP_MS]);
+        const { reply, askedAtMs, certain } = await orAborted(asked, signal);
+        const { granted, value } = parseAnswer(reply);
+        if (granted) {
+          const lease = new LockLease(now);
+          lease.grant(askedAtMs, leaseMs);
+          if (lease.remainingMs > 0) {
+            doubt = false;
+            return lockOf(name, holder, value, lease, leaseMs);
           }
-          doubt = !certain;
-          const leftMs = untilMs - now();
-          if (leftMs <= 0) return refusal({ reason: 'held', remainingMs: Math.max(0, value) });
-          await orAborted(sleep(Math.min(leftMs, pauseMs(round, value, random))), signal);
+          // The reply took as long as the lease: nothing of it is left.
+          lease.end('The lease of the lock ran out.');
+          return lockRefusal({ reason: 'unavailable' });
         }
-      } catch (error) {
-        if (!(error instanceof RedisUnavailable)) throw error;
-        // Nobody was asked, and nobody would be.
-        if (error.reason === 'breaker') doubt = false;
-        return refusal({ reason: 'unavailable' });
-      } finally {
-        if (doubt) leave(name, holder);
+        doubt = !certain;
+        const leftMs = untilMs - now();
+        if (leftMs <= 0) return lockRefusal({ reason: 'held', remainingMs: Math.max(0, value) });
+        await orAborted(sleep(Math.min(leftMs, pauseMs(round, value, random))), signal);
       }
-    },
-  };
+    } catch (error) {
+      if (!(error instanceof RedisUnavailable)) throw error;
+      // Redis was not asked, and would not be.
+      if (error.reason === 'breaker') doubt = false;
+      return lockRefusal({ reason: 'unavailable' });
+    } finally {
+      if (doubt) leave(name, holder);
+    }
+  }
+
+  return { acquire: counted };
 }
 
 /** @throws {RedisUnavailable} `garbage` */
@@ -244,7 +258,7 @@ function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
   return { granted: granted === 1, value: Number(value) };
 }
 
-function refusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unavailable' }): LockRefusal {
+function lockRefusal(why: { reason: 'held'; remainingMs: number } | { reason: 'unavailable' }): LockRefusal {
   return { acquired: false, ...why, [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 

@@ -4,23 +4,25 @@ import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import type { OutboxService } from './outbox.service';
 
-/** Always closed, scores nothing: for the one caller that finds out whether Redis is back. */
+/** A breaker that is always closed and scores nothing: for probes. */
 export const UNGUARDED: Breaker = {
   state: 'closed',
   ticket: () => 0,
   record: () => undefined,
-  claimProbe: () => undefined,
+  takeProbe: () => undefined,
   probed: () => undefined,
-  claimLook: () => false,
+  takeLook: () => false,
   lookFailed: () => undefined,
+  owe: () => undefined,
+  takeWatch: () => false,
 };
 
-/** Since when this isolate's probes have found the database away. */
+/** Since when all probes of this isolate have found the database away. */
 export interface DatabaseGone {
   sinceMs: number | undefined;
 }
 
-/** What a probe may take in all, the delivery of a backlog included. */
+/** The longest time of a probe, with the delivery of a backlog. */
 export const PROBE_MS = 20_000;
 
 /** A database that has been away for so long is not waited for any more, in milliseconds. */
@@ -35,10 +37,10 @@ export interface ProbeDeps {
 }
 
 /**
- * Asks Redis whether it is there, and delivers what it missed. The breaker stays open while something undelivered is known,
- * or while the database could not be asked for it. Only when the database has been away for {@link DATABASE_GONE_MS}, at
- * every probe, does the breaker close without it: otherwise nothing could be asked about revocations. This isolate refuses
- * what it has revoked itself; the rest is delivered once the database is back.
+ * Asks whether Redis is back, and delivers the messages that it missed. The breaker stays open while undelivered messages are
+ * known, or while the database cannot be asked for them. Exception: when every probe for {@link DATABASE_GONE_MS} has found the
+ * database away, the breaker closes without it, because otherwise no revocation could be checked at all. This isolate still
+ * refuses what it has revoked itself; the other messages are delivered once the database is back.
  */
 export async function probe(number: number, { breaker, batch, outbox, databaseGone, now }: ProbeDeps): Promise<void> {
   try {
@@ -59,7 +61,7 @@ export async function probe(number: number, { breaker, batch, outbox, databaseGo
   log('info', 'redis.available');
 }
 
-/** After failed calls that did not open the breaker: delivers what Redis missed, and again what it has lost. */
+/** After failed calls that did not open the breaker: delivers messages that Redis missed or has lost. */
 export async function look({ breaker, outbox }: Pick<ProbeDeps, 'breaker' | 'outbox'>): Promise<void> {
   try {
     await outbox.deliverPending();

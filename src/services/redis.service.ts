@@ -9,7 +9,7 @@ import { facade } from './scope';
 
 export { RedisNamespace } from '../redis/keys';
 
-/** What a call does while Redis is away: `null` (a read finds nothing, a write answers false) or `throw`. */
+/** How a call behaves while Redis is away. `null`: a read finds nothing, a write returns false. `throw`: it throws. */
 export interface RedisCallOptions {
   /** @default 'null' */
   whenUnavailable?: 'null' | 'throw';
@@ -73,8 +73,8 @@ declare module './scope' {
 
 export const RedisService: RedisService = facade('redis');
 
-/** Where the cache's nonces live. */
-const WITH_NONCES: ReadonlySet<string> = new Set([RedisNamespace.CACHE, RedisNamespace.USER]);
+/** Where the cache's tag versions live. */
+const WITH_TAG_VERSIONS: ReadonlySet<string> = new Set([RedisNamespace.CACHE, RedisNamespace.USER]);
 
 /** A call that walks the key space stops after this and says where. */
 const BUDGET_MS = 20_000;
@@ -103,9 +103,9 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
       slow,
       keys.plain(escapeGlob(namespace), pattern),
       async (found) => {
-        // A nonce among them may be all that tells a load under way of an invalidation: with another mark, nobody fills
-        // with one that is made in its place.
-        if (WITH_NONCES.has(namespace.split(':', 1)[0] ?? '')) await slow.send(...bump(keys.cacheMark));
+        // A load in flight may learn of an invalidation only from a tag version among these keys. With a new flush sentinel, no
+        // load fills with a tag version that replaces it.
+        if (WITH_TAG_VERSIONS.has(namespace.split(':', 1)[0] ?? '')) await slow.send(...bump(keys.flushSentinel));
         // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
         const counts = await Promise.all(found.map((key) => slow.send('UNLINK', key)));
         deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);

@@ -1,9 +1,14 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 
+import { setLogContext } from '../config/log';
 import type { Database } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
+import type { TripCounts } from '../redis/trip';
 import type { CacheReads } from './cache/reader';
-import type { ManualFills } from './cache/intents';
+import { endManualFills } from './cache/manualFills';
+import type { ManualFills } from './cache/manualFills';
+import type { RecordableExecution } from './idempotency/execution';
+import type { InSpan } from '../util/spans';
 import { RequestAccounts } from './requestAccounts';
 import type { Device } from './session/device';
 
@@ -25,6 +30,14 @@ export interface ScopeParts {
   waitUntil: (promise: Promise<unknown>) => void;
   /** Where the request comes from. */
   origin: () => Device;
+  /** For the log. */
+  requestId?: string | undefined;
+  /** `undefined`: the request is not traced. */
+  inSpan?: InSpan | undefined;
+  /** Calls to Redis that the request waits for. @default counted from here */
+  trips?: TripCounts;
+  /** Called when the scope ends: the response is made, and everything after it has settled. */
+  onEnd?: () => void;
   /** Called with each new degradation. */
   onDegraded?: (what: string) => void;
   /** Entries that are fresh for less than this are loaded anew before they are served: for warming. */
@@ -42,22 +55,24 @@ export class RequestScope {
   readonly now: () => number;
   readonly random: () => number;
   readonly origin: () => Device;
+  readonly trips: TripCounts;
+  readonly requestId: string | undefined;
+  /** Spans of Workers' own tracing; `undefined` when the request is not traced. */
+  readonly inSpan: InSpan | undefined;
   readonly refreshWithinMs: number | undefined;
   /** Policies that this request had to fall back on, such as `limiter=local`: for a response header and the log. */
   readonly degraded = new Set<string>();
   /** Called once the response is made. */
-  readonly afterResponse: (() => void)[] = [];
-  /** Cache entries that this request has read. */
-  readonly cacheReads: CacheReads = new Map();
-  /** Users that this request has read along with its check for revoked tokens. */
-  readonly accounts = new RequestAccounts(
-    () => this.cacheReads,
-    () => this.now(),
-  );
-  /** Values that this request loads by itself, between `getCachedUser` and `cacheUser`. */
-  readonly manualFills: ManualFills = new Map();
+  readonly onResponse: (() => void)[] = [];
+  /** The execution that this request's `Idempotency-Key` stands for. */
+  keyedExecution: RecordableExecution | undefined;
   readonly #runtimeWaitUntil: ScopeParts['waitUntil'];
+  readonly #onEnd: ScopeParts['onEnd'];
   readonly #onDegraded: ScopeParts['onDegraded'];
+  // Made when they are first used: most requests need few of them.
+  #cacheReads: CacheReads | undefined;
+  #accounts: RequestAccounts | undefined;
+  #manualFills: ManualFills | undefined;
   /** The response, and promises given to `waitUntil`, that are not settled yet. */
   #pending = 1;
   #handle: ScopeHandle | undefined;
@@ -69,9 +84,31 @@ export class RequestScope {
     this.now = parts.now;
     this.random = parts.random;
     this.origin = parts.origin;
+    this.requestId = parts.requestId;
+    this.inSpan = parts.inSpan;
+    this.trips = parts.trips ?? { blocking: 0 };
     this.refreshWithinMs = parts.refreshWithinMs;
     this.#runtimeWaitUntil = parts.waitUntil;
+    this.#onEnd = parts.onEnd;
     this.#onDegraded = parts.onDegraded;
+  }
+
+  /** Cache entries that this request has read. */
+  get cacheReads(): CacheReads {
+    return (this.#cacheReads ??= new Map());
+  }
+
+  /** Users that this request has read along with its check for revoked tokens. */
+  get accounts(): RequestAccounts {
+    return (this.#accounts ??= new RequestAccounts(
+      () => this.cacheReads,
+      () => this.now(),
+    ));
+  }
+
+  /** Values that this request loads by itself, between `getCachedUser` and `cacheUser`. */
+  get manualFills(): ManualFills {
+    return (this.#manualFills ??= new Map());
   }
 
   /** Keeps this scope, and the runtime's context, until the promise has settled. */
@@ -92,6 +129,17 @@ export class RequestScope {
     if (this.degraded.has(what)) return;
     this.degraded.add(what);
     this.#onDegraded?.(what);
+  }
+
+  /**
+   * Forgets what the request has read, so that it reads anew after an invalidation.
+   *
+   * @param redisKeys the keys that the invalidation writes: values that the request has loaded for others may still be cached
+   */
+  forgetReads(redisKeys?: readonly string[]): void {
+    this.#cacheReads?.clear();
+    this.#accounts?.forget();
+    if (this.#manualFills !== undefined) endManualFills(this.#manualFills, redisKeys);
   }
 
   /** Runs `fn`, and everything that it starts, in this scope. To be called once. */
@@ -115,7 +163,9 @@ export class RequestScope {
       if (this.#pending > 0) return;
       await Promise.resolve();
     }
-    if (this.#pending === 0) this.#handle?.end();
+    if (this.#pending > 0) return;
+    this.#handle?.end();
+    this.#onEnd?.();
   }
 }
 
@@ -144,13 +194,15 @@ class ScopeHandle {
 
 const storage = new AsyncLocalStorage<ScopeHandle>();
 
+setLogContext(() => ({ requestId: storage.getStore()?.scope?.requestId }));
+
 /** @throws {Error} outside a request, and after its work is done */
 export function currentScope(): RequestScope {
   const handle = storage.getStore();
   if (handle === undefined) {
     throw new Error(
       'The static calls (RedisService.get(…) and the like) work inside a request or a scheduled run. ' +
-        'Elsewhere wrap the code: openScope(…).run(async () => …).',
+        'Elsewhere wrap the code: runInScope({ isolate, db, waitUntil }, async () => …).',
     );
   }
   const { scope } = handle;
@@ -163,6 +215,9 @@ export function currentScope(): RequestScope {
   return scope;
 }
 
+/** Spans of the request that is running, if there is one and it is traced. */
+export const currentSpans = (): InSpan | undefined => storage.getStore()?.scope?.inSpan;
+
 /**
  * An object that forwards every call to the isolate's service of that name.
  *
@@ -170,6 +225,7 @@ export function currentScope(): RequestScope {
  * export const UserService: UserService = facade('user');
  */
 export function facade<K extends keyof ServiceMap>(name: K): ServiceMap[K] {
+  // The proxy answers for every member, so its target has none.
   return new Proxy(Object.freeze({}) as unknown as ServiceMap[K] & object, {
     get: (_, property) => Reflect.get(currentScope().services[name], property) as unknown,
   });

@@ -14,8 +14,8 @@ export interface ShardProbeDeps {
 const PROBE_TTL_MS = 60_000;
 
 /**
- * Tries a shard that is out, and delivers what it missed before its users rely on it again. It tries a write: a shard
- * that can only be read has not heard of revocations.
+ * Probes a shard that is out, and delivers the messages that it missed before its users rely on it again. The probe is a write: a
+ * read-only shard has missed revocations.
  */
 export async function probeShard({ key, report }: ShardProbe, { batch, keys, outbox }: ShardProbeDeps): Promise<void> {
   try {

@@ -2,12 +2,12 @@ import type { RedisBatch } from '../../redis/batch';
 import type { Argument, RedisValue } from '../../redis/client';
 import { RedisUnavailable } from '../../redis/errors';
 import type { Script } from '../../redis/script';
-import { sleep } from '../retry';
+import { sleep } from '../../util/retry';
 
 export interface AskDeps {
-  /** One with a deadline of its own: whoever waits for a lock outlasts the request's one deadline. */
+  /** A batch with its own deadline: waiting for a lock takes longer than the request's one deadline. */
   batchWithin: (deadlineMs: number) => RedisBatch;
-  /** What Redis may take for one answer, tries included, in milliseconds. */
+  /** How long one reply may take, with all tries, in milliseconds. */
   deadlineMs: number;
   now: () => number;
   /** Uniform in [0, 1). */
@@ -16,7 +16,7 @@ export interface AskDeps {
 
 export interface Asked {
   reply: RedisValue;
-  /** When the try began that was answered. */
+  /** When the try began that got the reply. */
   askedAtMs: number;
   /** Whether it was the first: an earlier one may have been carried out as well, or will be. */
   certain: boolean;
@@ -25,7 +25,7 @@ export interface Asked {
 const TRIES = 3;
 const RETRY_MS = 20;
 
-/** Runs scripts that may run twice: a lost answer is asked for again, within one deadline for all tries. */
+/** Runs scripts that may safely run twice: after a lost reply it tries again, within one deadline for all tries. */
 export function createAsk({ batchWithin, deadlineMs, now, random = Math.random }: AskDeps) {
   /** @throws {RedisError} */
   return async function ask(script: Script, keys: string[], args: Argument[]): Promise<Asked> {

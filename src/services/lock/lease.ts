@@ -1,6 +1,6 @@
 import { AppError } from '../../errors';
 
-/** What of a lease is not used: clocks run differently by up to 1%, and a holder needs a moment to stop. */
+/** The part of a lease that is not used: clocks differ by up to 1%, and a holder needs a moment to stop. */
 const MARGIN_SHARE = 0.05;
 const MIN_MARGIN_MS = 20;
 
@@ -10,10 +10,10 @@ export function marginMs(leaseMs: number): number {
 }
 
 /**
- * A lease as its holder may rely on it: counted from when Redis was ASKED, so that however long the answer took, it ends
- * here before it ends there.
+ * A lease as its holder may rely on it. It is counted from when Redis was ASKED: however long the reply takes, the lease ends
+ * here before it ends in Redis.
  */
-export class Lease {
+export class LockLease {
   readonly #controller = new AbortController();
   readonly #now: () => number;
   #endsAtMs = -Infinity;

@@ -7,18 +7,3 @@ export function pauseMs(round: number, remainingMs: number, random: () => number
   const pause = Math.min(LAST_PAUSE_MS, FIRST_PAUSE_MS * 1.5 ** round) * (0.5 + random());
   return remainingMs > 0 ? Math.min(pause, remainingMs + FIRST_PAUSE_MS * random()) : pause;
 }
-
-/** @throws what the signal was aborted with; `promise` goes on by itself */
-export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise;
-  promise.catch(() => undefined);
-  signal.throwIfAborted();
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(signal.reason as Error);
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
-}

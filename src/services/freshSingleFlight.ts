@@ -1,4 +1,5 @@
-import { sleep } from './retry';
+import { Sweep } from '../util/sweep';
+import { within } from '../util/within';
 
 /** How a load is kept, and given up. */
 export interface FlightOptions {
@@ -8,6 +9,7 @@ export interface FlightOptions {
   lostAfterMs: number;
 }
 
+/** The work refers to it strongly, the isolate weakly: see `Flight` in `cache/singleFlight.ts`. */
 interface Flight<T> {
   readonly result: Promise<T>;
   /** By this time the work has finished, or its request has died. */
@@ -16,17 +18,16 @@ interface Flight<T> {
 
 /** A load waits for the one before it, but not for longer than this: that one may hang. */
 const MAX_WAIT_MS = 1_000;
-/** Flights of requests that died are swept when there are so many. */
-const SWEEP_AT = 1_000;
 
 /**
  * Single flight for reads that no cache vouches for: a caller's result comes from a load that began after the caller asked,
  * so it holds every change that was acknowledged before. Callers that arrive while a load runs share the next one, which
  * begins when that one ends; so an isolate runs one load of a key at a time.
  */
-export class FreshFlights<T> {
-  readonly #waiting = new Map<string, Flight<T>>();
-  readonly #running = new Map<string, Flight<T>>();
+export class FreshSingleFlight<T> {
+  readonly #waiting: Flights<T> = new Map();
+  readonly #running: Flights<T> = new Map();
+  readonly #sweeps = [this.#waiting, this.#running].map((flights) => new Sweep(flights, isOver));
 
   /** Loads under way, and those that wait for them. */
   get size(): number {
@@ -50,15 +51,11 @@ export class FreshFlights<T> {
   follow(key: string): Promise<{ value: T } | 'lost'> | undefined {
     const flight = current(this.#waiting, key);
     if (flight === undefined) return undefined;
-    let timer: ReturnType<typeof setTimeout> | undefined;
-    const lost = new Promise<'lost'>((resolve) => {
-      timer = setTimeout(() => {
-        if (this.#waiting.get(key) === flight) this.#waiting.delete(key);
-        resolve('lost');
-      }, flight.lostAtMs - Date.now());
-    });
     const result = flight.result.then((value) => ({ value }));
-    return Promise.race([result, lost]).finally(() => clearTimeout(timer));
+    return within(result, flight.lostAtMs - Date.now(), () => {
+      forget(this.#waiting, key, flight);
+      return 'lost';
+    });
   }
 
   /** One call of `work` for all of these keys, once the loads of them that run have ended. */
@@ -67,7 +64,7 @@ export class FreshFlights<T> {
     work: () => Promise<readonly T[]>,
     { waitUntil, lostAfterMs }: FlightOptions,
   ): Promise<T>[] {
-    if (this.size >= SWEEP_AT) this.#sweep();
+    for (const sweep of this.#sweeps) sweep.step();
     const before = keys.flatMap((key) => current(this.#running, key) ?? []);
     const lostAtMs = Date.now() + MAX_WAIT_MS + lostAfterMs;
     const { promise: all, resolve, reject } = Promise.withResolvers<readonly T[]>();
@@ -80,34 +77,44 @@ export class FreshFlights<T> {
 
     const begin = () => {
       for (const [key, flight] of flights) {
-        if (this.#waiting.get(key) === flight) this.#waiting.delete(key);
+        forget(this.#waiting, key, flight);
         flight.lostAtMs = Date.now() + lostAfterMs;
-        this.#running.set(key, flight);
+        this.#running.set(key, new WeakRef(flight));
       }
       const end = () => {
-        for (const [key, flight] of flights) if (this.#running.get(key) === flight) this.#running.delete(key);
+        for (const [key, flight] of flights) forget(this.#running, key, flight);
       };
       work().finally(end).then(resolve, reject);
     };
 
     if (before.length === 0) begin();
     else {
-      for (const [key, flight] of flights) this.#waiting.set(key, flight);
+      for (const [key, flight] of flights) this.#waiting.set(key, new WeakRef(flight));
       const ended = Promise.allSettled(before.map(({ result }) => result));
-      void Promise.race([ended, sleep(MAX_WAIT_MS)]).then(begin);
+      void within(ended, MAX_WAIT_MS, () => undefined).then(begin);
     }
     return flights.map(([, { result }]) => result);
   }
+}
 
-  #sweep(): void {
-    for (const flights of [this.#waiting, this.#running]) for (const key of flights.keys()) current(flights, key);
-  }
+type Flights<T> = Map<string, WeakRef<Flight<T>>>;
+
+function isOver(weak: WeakRef<Flight<unknown>>): boolean {
+  return !isCurrent(weak.deref());
+}
+
+function isCurrent<T>(flight: Flight<T> | undefined): flight is Flight<T> {
+  return flight !== undefined && flight.lostAtMs > Date.now();
 }
 
 /** A flight that may still be believed in; others are forgotten. */
-function current<T>(flights: Map<string, Flight<T>>, key: string): Flight<T> | undefined {
-  const flight = flights.get(key);
-  if (flight === undefined || flight.lostAtMs > Date.now()) return flight;
+function current<T>(flights: Flights<T>, key: string): Flight<T> | undefined {
+  const flight = flights.get(key)?.deref();
+  if (isCurrent(flight)) return flight;
   flights.delete(key);
   return undefined;
+}
+
+function forget<T>(flights: Flights<T>, key: string, flight: Flight<T>): void {
+  if (flights.get(key)?.deref() === flight) flights.delete(key);
 }

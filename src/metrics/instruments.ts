@@ -1,0 +1,23 @@
+import { DEFINITIONS } from './definitions';
+import type { InstrumentName } from './definitions';
+import { Instrument } from './registry';
+
+/** Everything that an isolate measures. Made once an isolate, and handed to what measures. */
+export type Instruments = Readonly<Record<InstrumentName, Instrument>>;
+
+export function createInstruments(): Instruments {
+  const entries = Object.entries(DEFINITIONS).map(([key, definition]) => [key, new Instrument(definition)]);
+  return Object.fromEntries(entries) as Instruments;
+}
+
+/** How a call to Redis or D1 ended: `''` well, else a word for `error.type`. */
+export type CallObserver = (durationMs: number, error: string) => void;
+
+/** Observes calls to one system, without a look-up for those that end well. */
+export function observerOf({ databaseCalls }: Instruments, system: string, operation: string): CallObserver {
+  const well = databaseCalls.series(system, operation);
+  return (durationMs, error) => {
+    const series = error === '' ? well : databaseCalls.series(system, operation, error);
+    databaseCalls.record(series, Math.max(0, durationMs));
+  };
+}

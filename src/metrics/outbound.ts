@@ -1,0 +1,150 @@
+import { addCounts, takeCounts } from './registry';
+import type { Counts } from './registry';
+import type { Instruments } from './instruments';
+
+/** What was counted until a time, to be added to the counts of all isolates. */
+export interface Lot {
+  /** Numbers the lots of an isolate from 1. */
+  readonly seq: number;
+  /** When the last of it was counted, in milliseconds since the epoch: decides its place in the time series. */
+  atMs: number;
+  readonly counts: Counts;
+  /** When it was sent first. From then on it may have been added, and stays as it is. */
+  sentAtMs?: number;
+}
+
+export interface OutboundOptions {
+  instruments: Instruments;
+  /** Time between two reports; 0: none are made. */
+  intervalMs: number;
+  nowMs: number;
+  /** Names the isolate. */
+  id: string;
+}
+
+/** What is counted after a pause as long as this has a place of its own in the time series. */
+const PAUSE_MS = 5_000;
+/** Counts of so short a time are not told apart. */
+const STEP_MS = 10_000;
+/** Lots of a time without Redis: beyond these the older ones are merged, which costs only their place in time. */
+const MAX_LOTS = 90;
+/** Lots that one report sends. */
+const LOTS_AT_ONCE = 30;
+/** A report whose request died is sent again. */
+const LOST_MS = 10_000;
+/** Redis forgets an isolate's last number two hours after its last report; a lot is given up well before. */
+export const GIVE_UP_MS = 3_600_000;
+
+/**
+ * Counts of an isolate that Redis does not have yet. A lot is sent until Redis replies; its number shows whether it was added
+ * already. While Redis is away counts are kept; those that cannot be kept are counted as dropped.
+ */
+export class Outbound {
+  readonly id: string;
+  readonly #instruments: Instruments;
+  readonly #all: Instruments[keyof Instruments][];
+  readonly #intervalMs: number;
+  readonly #lots: Lot[] = [];
+  #seq = 0;
+  #countedAtMs: number;
+  #dueAtMs: number;
+  #busyUntilMs = 0;
+
+  constructor({ instruments, intervalMs, nowMs, id }: OutboundOptions) {
+    this.id = id;
+    this.#instruments = instruments;
+    this.#all = Object.values(instruments);
+    this.#intervalMs = intervalMs;
+    this.#countedAtMs = nowMs;
+    this.#dueAtMs = intervalMs === 0 ? Infinity : nowMs + intervalMs;
+  }
+
+  /** Before something is counted: what was counted before a pause keeps its time. */
+  touch(nowMs: number): void {
+    if (nowMs - this.#countedAtMs >= PAUSE_MS && this.#intervalMs > 0) this.#close(this.#countedAtMs);
+    this.#countedAtMs = nowMs;
+  }
+
+  isDue(nowMs: number): boolean {
+    return nowMs >= this.#dueAtMs;
+  }
+
+  /**
+   * What to send now, oldest first; the caller then says what became of each.
+   *
+   * @returns none while another request sends
+   */
+  take(nowMs: number): readonly Lot[] {
+    if (this.#intervalMs === 0 || nowMs < this.#busyUntilMs) return [];
+    this.#close(this.#countedAtMs);
+    for (const lot of this.#lots.slice(0, LOTS_AT_ONCE)) {
+      if (lot.sentAtMs !== undefined && nowMs - lot.sentAtMs > GIVE_UP_MS) this.drop(lot, 'expired');
+    }
+    const taken = this.#lots.slice(0, LOTS_AT_ONCE);
+    // After a time without Redis the rest goes with the next response.
+    this.#dueAtMs = taken.length < this.#lots.length ? nowMs : nowMs + this.#intervalMs;
+    if (taken.length > 0) this.#busyUntilMs = nowMs + LOST_MS;
+    for (const lot of taken) lot.sentAtMs ??= nowMs;
+    return taken;
+  }
+
+  /** All lots that were taken have an outcome. */
+  release(): void {
+    this.#busyUntilMs = 0;
+  }
+
+  /** It has not left this isolate. @param takenAtMs when it was taken */
+  keep(lot: Lot, takenAtMs: number): void {
+    if (lot.sentAtMs === takenAtMs) delete lot.sentAtMs;
+  }
+
+  /** Redis has added it. */
+  settle(lot: Lot): void {
+    const at = this.#lots.indexOf(lot);
+    if (at !== -1) this.#lots.splice(at, 1);
+  }
+
+  /** Redis refuses the lot, or has been away too long: its counts are counted as dropped. */
+  drop(lot: Lot, reason: string): void {
+    this.settle(lot);
+    const { dropped } = this.#instruments;
+    dropped.add(dropped.series(reason), requestsOf(lot.counts));
+  }
+
+  /** What Redis has not been told, for a page that shows this isolate while Redis is away. */
+  get pending(): readonly Lot[] {
+    return this.#lots;
+  }
+
+  #close(atMs: number): void {
+    const counts = takeCounts(this.#all);
+    if (counts === undefined) return;
+    const last = this.#lots.at(-1);
+    if (last !== undefined && last.sentAtMs === undefined && atMs - last.atMs < STEP_MS) {
+      addCounts(last.counts, counts);
+      return;
+    }
+    this.#seq += 1;
+    this.#lots.push({ seq: this.#seq, atMs, counts });
+    if (this.#lots.length > MAX_LOTS) this.#merge();
+  }
+
+  /** Merges the two oldest lots that were never sent. */
+  #merge(): void {
+    const first = this.#lots.findIndex(({ sentAtMs }) => sentAtMs === undefined);
+    const [older, newer] = this.#lots.slice(first, first + 2);
+    if (older === undefined || newer === undefined) return;
+    addCounts(newer.counts, older.counts);
+    this.#lots.splice(first, 1);
+  }
+}
+
+/** Requests in these counts. */
+function requestsOf(counts: Counts): number {
+  let total = 0;
+  for (const [id, values] of Object.entries(counts)) {
+    if (!id.startsWith('http.server.request.duration|')) continue;
+    for (const value of values.slice(1)) total += value;
+  }
+  return total;
+}

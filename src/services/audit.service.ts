@@ -1,0 +1,104 @@
+import { count, desc, eq, lt, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
+
+import { log } from '../config/log';
+import type { Database, Drizzle, Statement } from '../db/client';
+import { always, nextNumber } from '../db/portable';
+import { audit } from '../db/schema';
+import type { AuditRow } from '../db/schema';
+import { facade } from './scope';
+
+export type AuditAction = AuditRow['action'];
+
+/** One administrative act. */
+export interface NewAudit {
+  /** The administrator's user id. */
+  by: string;
+  action: AuditAction;
+  /** The account that it is done to. */
+  userId?: string | undefined;
+  /** Names of settings and numbers; nothing personal, because it outlives the account. */
+  detail?: Readonly<Record<string, string | number>>;
+}
+
+export interface AuditEntry extends Pick<AuditRow, 'seq' | 'atMs' | 'by' | 'action' | 'userId'> {
+  detail: Record<string, string | number>;
+}
+
+/** The record of what administrators did. */
+export interface AuditService {
+  /**
+   * A statement for the D1 batch that does it: both happen or neither.
+   *
+   * @param when a condition on D1, told in the same transaction: without it there is no entry
+   */
+  prepare(entry: NewAudit, when?: SQL): (db: Drizzle) => Statement;
+  /** Before an act that D1 does not see: what cannot be recorded is not done. @throws {DatabaseUnavailable} */
+  record(entry: NewAudit): Promise<void>;
+  /** Newest first. */
+  list(query: { page: number; limit: number; userId?: string | undefined }): Promise<{
+    items: AuditEntry[];
+    total: number;
+  }>;
+  /** Forgets entries that are older than {@link KEPT_DAYS}. */
+  purge(): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    audit: AuditService;
+  }
+}
+
+export const AuditService: AuditService = facade('audit');
+
+export const KEPT_DAYS = 400;
+
+export interface AuditDeps {
+  database: Database;
+  now: () => number;
+}
+
+export function createAuditService({ database, now }: AuditDeps): AuditService {
+  function prepare({ by, action, userId, detail = {} }: NewAudit, when: SQL = always) {
+    const values = sql`${nextNumber(audit.seq)}, ${now()}, ${by}, ${action}, ${userId ?? null}, ${JSON.stringify(detail)}`;
+    return (db: Drizzle): Statement => db.insert(audit).select(sql`select ${values} where ${when}`);
+  }
+
+  return {
+    prepare,
+
+    async record(entry) {
+      const statement = prepare(entry);
+      await database.batch((db) => [statement(db)]);
+      log('info', 'audit.administrator', { action: entry.action, by: entry.by, userId: entry.userId });
+    },
+
+    async list({ page, limit, userId }) {
+      const where = userId === undefined ? undefined : eq(audit.userId, userId);
+      const [rows, [found]] = await database.batch((db) => [
+        db
+          .select()
+          .from(audit)
+          .where(where)
+          .orderBy(desc(audit.seq))
+          .limit(limit)
+          .offset((page - 1) * limit),
+        db.select({ total: count() }).from(audit).where(where),
+      ]);
+      const items = rows.map(({ seq, atMs, by, action, userId, detail }): AuditEntry => ({
+        seq,
+        atMs,
+        by,
+        action,
+        userId,
+        detail: JSON.parse(detail) as AuditEntry['detail'],
+      }));
+      return { items, total: found?.total ?? 0 };
+    },
+
+    async purge() {
+      await database.run((db) => db.delete(audit).where(lt(audit.atMs, now() - KEPT_DAYS * 86_400_000)));
+    },
+  };
+}

@@ -1,0 +1,253 @@
+import { asc, count, min, sql } from 'drizzle-orm';
+
+import type { Config } from '../config/env';
+import { DatabaseUnavailable } from '../db/client';
+import type { Database } from '../db/client';
+import { outbox } from '../db/schema';
+import { DEFINITIONS } from '../metrics/definitions';
+import { CONTENT_TYPE, writeText } from '../metrics/prometheus';
+import type { Sample } from '../metrics/prometheus';
+import type { Instruments } from '../metrics/instruments';
+import type { Meters } from '../metrics/meters';
+import type { Lot, Outbound } from '../metrics/outbound';
+import type { RedisBatch } from '../redis/batch';
+import type { Breaker } from '../redis/breaker';
+import type { Argument, Command, RedisValue } from '../redis/client';
+import { RedisError, RedisUnavailable } from '../redis/errors';
+import type { Keys } from '../redis/keys';
+import { MAX_SERIES, metricsAdd } from '../redis/scripts/metricsAdd';
+import type { Shards } from '../redis/shards';
+import { historyOf, historyOfLots, windowOf } from './metrics/history';
+import type { History } from './metrics/history';
+import { COARSE, FINE, placeOf, ttlMsOf } from './metrics/steps';
+import type { Range } from './metrics/steps';
+import { readTotals } from './metrics/totals';
+import type { Totals } from './metrics/totals';
+import { facade } from './scope';
+
+export type { History, HistorySeries } from './metrics/history';
+export { RANGES } from './metrics/steps';
+export type { Range } from './metrics/steps';
+export type { Totals, TotalSeries } from './metrics/totals';
+
+export interface OutboxState {
+  /** At most {@link MOST_PENDING}. */
+  pending: number;
+  oldestAgeSeconds: number;
+}
+
+/** What the isolate that responds knows now. */
+export interface MetricsState {
+  isolate: string;
+  redis: 'up' | 'down';
+  breaker: Breaker['state'];
+  shardsOut: number;
+  database: 'up' | 'down';
+  /** `undefined` while the database is away. */
+  outbox: OutboxState | undefined;
+  mailer: Config['mail']['mailer'];
+  /** Isolates that have reported within the last minute; `undefined` while Redis is away. */
+  isolates: number | undefined;
+}
+
+export interface Overview {
+  /** `isolate`: Redis is away, and the series hold what this isolate has counted and not yet reported. */
+  source: 'redis' | 'isolate';
+  history: History;
+  state: MetricsState;
+}
+
+/** What all isolates measure, added up in Redis. */
+export interface MetricsService {
+  /** Counts what a guard decided: `ok`, or the code of its refusal. */
+  guarded(code: string): void;
+  /** Once a response is made: sends what this isolate has counted, when that is due, with what else is deferred. */
+  report(): void;
+  /** Counts of all isolates, this one's included. One trip. @throws {RedisError} */
+  totals(): Promise<Totals>;
+  /** {@link totals} in Prometheus's text format. @throws {RedisError} */
+  prometheus(): Promise<{ text: string; contentType: string }>;
+  /** A time series and the current state. @param sinceMs steps that end before this are left out */
+  overview(range: Range, sinceMs?: number): Promise<Overview>;
+  /** For the scheduled handler: the state of the outbox, which goes with the next report. */
+  observeOutbox(): Promise<void>;
+}
+
+declare module './scope' {
+  interface ServiceMap {
+    metrics: MetricsService;
+  }
+}
+
+export const MetricsService: MetricsService = facade('metrics');
+
+/** Undelivered messages are counted up to here. */
+export const MOST_PENDING = 10_000;
+
+const TOTALS_TTL_MS = 30 * 86_400_000;
+/** Longer than an isolate tries to report one lot. */
+const ISOLATE_KEPT_MS = 2 * 3_600_000;
+const RECENT_MS = 60_000;
+const OUTBOX_MEMO_MS = 2_000;
+
+export interface MetricsDeps {
+  batch: RedisBatch;
+  database: Database;
+  outbound: Outbound;
+  instruments: Pick<Instruments, 'guardOutcomes'>;
+  memo: Meters['memo'];
+  breaker: Breaker;
+  shards: Pick<Shards, 'outCount'>;
+  keys: Keys;
+  config: Config;
+  now: () => number;
+}
+
+export function createMetricsService(deps: MetricsDeps): MetricsService {
+  const { batch, database, outbound, memo, breaker, shards, keys, config, now, instruments } = deps;
+
+  function argumentsFor({ seq, atMs, counts }: Lot, gauges: ReadonlyMap<string, number>): [string[], Argument[]] {
+    const [fine, coarse] = [placeOf(FINE, atMs), placeOf(COARSE, atMs)];
+    return [
+      [keys.metrics, keys.metricsSteps(FINE.stepMs, fine.chunk), keys.metricsSteps(COARSE.stepMs, coarse.chunk)],
+      [
+        outbound.id,
+        seq,
+        atMs,
+        fine.step,
+        coarse.step,
+        TOTALS_TTL_MS,
+        ttlMsOf(FINE),
+        ttlMsOf(COARSE),
+        ISOLATE_KEPT_MS,
+        MAX_SERIES,
+        JSON.stringify(counts),
+        ...[...gauges].flat(),
+      ],
+    ];
+  }
+
+  /** Sends what was counted, and notes what became of it. */
+  function send(run: (keys: string[], args: Argument[]) => Promise<RedisValue>): void {
+    const atMs = now();
+    const lots = outbound.take(atMs);
+    if (lots.length === 0) return;
+    const sent = lots.map(async (lot) => {
+      try {
+        const reply = await run(...argumentsFor(lot, memo.gauges));
+        if (reply === 1 || reply === 0) outbound.settle(lot);
+      } catch (error) {
+        if (!(error instanceof RedisError)) throw error;
+        if (!(error instanceof RedisUnavailable)) outbound.drop(lot, 'refused');
+        else if (error.reason === 'breaker') outbound.keep(lot, atMs);
+      }
+    });
+    void Promise.all(sent).finally(() => outbound.release());
+  }
+
+  /** With its text: a server that does not know the script would need a second trip, and totals would be read before it. */
+  const sendNow = () => {
+    const { text } = config.redis.keyLocking ? metricsAdd.locking : metricsAdd;
+    send((names, args) => batch.send('EVAL', text, names.length, ...names, ...args));
+  };
+
+  async function outboxState(): Promise<OutboxState | undefined> {
+    const atMs = now();
+    if (memo.outbox !== undefined && Math.abs(atMs - memo.outbox.atMs) < OUTBOX_MEMO_MS) return memo.outbox.state;
+    let state: OutboxState | undefined;
+    try {
+      const [row] = await database.run((db) => {
+        const some = db
+          .select({ createdAtMs: outbox.createdAtMs })
+          .from(outbox)
+          // A literal, as in the index.
+          .where(sql`${outbox.state} = 'pending'`)
+          .orderBy(asc(outbox.dueAtMs), asc(outbox.seq))
+          .limit(MOST_PENDING)
+          .as('some');
+        return db.select({ pending: count(), oldestMs: min(some.createdAtMs) }).from(some);
+      });
+      const { pending = 0, oldestMs = null } = row ?? {};
+      state = { pending, oldestAgeSeconds: oldestMs === null ? 0 : Math.max(0, Math.round((atMs - oldestMs) / 1_000)) };
+    } catch (error) {
+      if (!(error instanceof DatabaseUnavailable)) throw error;
+    }
+    memo.outbox = { atMs, state };
+    return state;
+  }
+
+  async function overviewOf(
+    range: Range,
+    sinceMs: number | undefined,
+  ): Promise<[Overview['source'], History, number?]> {
+    const nowMs = now();
+    const window = windowOf(keys, range, { nowMs, ...(sinceMs !== undefined && { sinceMs }) });
+    sendNow();
+    try {
+      const ask = (command: Command) => batch.send(...command);
+      const [all, ...steps] = await Promise.all([ask(['HGETALL', keys.metrics]), ...window.commands.map(ask)]);
+      const totals = readTotals(all ?? null);
+      const recent = totals.isolates.filter((reportedMs) => nowMs - reportedMs < RECENT_MS);
+      return ['redis', historyOf(window, steps, totals), recent.length];
+    } catch (error) {
+      if (!(error instanceof RedisError)) throw error;
+      return ['isolate', historyOfLots(window, outbound.pending)];
+    }
+  }
+
+  const service: MetricsService = {
+    guarded: (code) => instruments.guardOutcomes.count(code),
+
+    report() {
+      if (outbound.isDue(now())) send((names, args) => batch.deferRun(metricsAdd, names, args));
+    },
+
+    async totals() {
+      sendNow();
+      return readTotals(await batch.send('HGETALL', keys.metrics));
+    },
+
+    async prometheus() {
+      const { series, isolates, gauges, leftOut } = await service.totals();
+      const nowMs = now();
+      const samples: Sample[] = [...series];
+      for (const definition of Object.values(DEFINITIONS)) {
+        const value = gauges.get(definition.name);
+        if (value !== undefined) samples.push({ definition, labels: {}, values: [value] });
+      }
+      const recent = isolates.filter((reportedMs) => nowMs - reportedMs < RECENT_MS).length;
+      samples.push({ definition: DEFINITIONS.isolates, labels: {}, values: [recent] });
+      if (leftOut > 0) {
+        samples.push({ definition: DEFINITIONS.dropped, labels: { 'gatehouse.reason': 'series' }, values: [leftOut] });
+      }
+      return { text: writeText(samples), contentType: CONTENT_TYPE };
+    },
+
+    async overview(range, sinceMs) {
+      const [[source, history, isolates], messages] = await Promise.all([overviewOf(range, sinceMs), outboxState()]);
+      return {
+        source,
+        history,
+        state: {
+          isolate: outbound.id,
+          redis: source === 'redis' ? 'up' : 'down',
+          breaker: breaker.state,
+          shardsOut: shards.outCount,
+          database: messages === undefined ? 'down' : 'up',
+          outbox: messages,
+          mailer: config.mail.mailer,
+          isolates,
+        },
+      };
+    },
+
+    async observeOutbox() {
+      memo.outbox = undefined;
+      const state = await outboxState();
+      if (state === undefined) return;
+      memo.gauges.set('gatehouse.outbox.pending', state.pending);
+      memo.gauges.set('gatehouse.outbox.oldest_age', state.oldestAgeSeconds);
+    },
+  };
+  return service;
+}

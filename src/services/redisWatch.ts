@@ -1,0 +1,52 @@
+import { WATCH_MS } from '../redis/breaker';
+import { sleep } from '../util/retry';
+import { probeBatch } from './batches';
+import type { Isolate } from './isolate';
+import { look, probe } from './probe';
+import type { RequestScope } from './scope';
+import { probeShard } from './shardProbe';
+
+/** Starts, beside the request, the probes of Redis that are due. */
+export function watchRedis(isolate: Isolate, scope: RequestScope): void {
+  const { breaker, shards } = isolate;
+  if (breaker.state !== 'closed') {
+    scope.waitUntil(probeIfDue(isolate, scope));
+    if (breaker.takeWatch()) scope.waitUntil(keepProbing(isolate, scope));
+    return;
+  }
+  if (shards.takeWatch()) scope.waitUntil(keepProbing(isolate, scope));
+  const { outbox } = scope.services;
+  if (breaker.takeLook()) scope.waitUntil(look({ breaker, outbox }));
+  probeShardsIfDue(isolate, scope);
+}
+
+/** Asks whether Redis is back: one request of the isolate at a time. */
+export async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> {
+  const { breaker, databaseGone } = isolate;
+  const due = breaker.takeProbe();
+  if (due === undefined) return;
+  const batch = probeBatch(isolate, scope);
+  await probe(due, { breaker, batch, outbox: scope.services.outbox, databaseGone, now: scope.now });
+}
+
+function probeShardsIfDue(isolate: Isolate, scope: RequestScope): void {
+  const { shards, keys } = isolate;
+  const { outbox } = scope.services;
+  for (let shard = shards.takeProbe(); shard !== undefined; shard = shards.takeProbe()) {
+    scope.waitUntil(probeShard(shard, { batch: probeBatch(isolate, scope), keys, outbox }));
+  }
+}
+
+const WATCH_STEP_MS = 500;
+
+/**
+ * Redis has not been told of a change that this isolate made. One request stays, beside its response, until the next probe is
+ * due: otherwise that probe would have to wait for another request of this isolate.
+ */
+async function keepProbing(isolate: Isolate, scope: RequestScope): Promise<void> {
+  for (let waitedMs = 0; waitedMs < WATCH_MS; waitedMs += WATCH_STEP_MS) {
+    await sleep(WATCH_STEP_MS);
+    if (isolate.breaker.state === 'closed') probeShardsIfDue(isolate, scope);
+    else await probeIfDue(isolate, scope);
+  }
+}

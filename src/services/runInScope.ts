@@ -1,0 +1,85 @@
+import { createDatabase } from '../db/client';
+import type { Binding } from '../db/client';
+import { createServices } from '.';
+import { batchOf } from './batches';
+import type { Isolate } from './isolate';
+import { watchRedis } from './redisWatch';
+import { RequestScope } from './scope';
+import type { ServiceMap } from './scope';
+import type { Device } from './session/device';
+import { spansOf } from '../util/spans';
+
+export { bindingOf } from '../db/client';
+
+export interface RequestContext {
+  isolate: Isolate;
+  /** The database's binding. */
+  db: Binding;
+  waitUntil: (promise: Promise<unknown>) => void;
+  /** Where the request comes from. */
+  origin?: () => Device;
+  /** For the log. */
+  requestId?: string;
+  /** The runtime's own, where it has one. */
+  tracing?: Tracing | undefined;
+  /** Milliseconds since the epoch. */
+  now?: () => number;
+  /** Uniform in [0, 1): for jitter and early refreshes. */
+  random?: () => number;
+}
+
+/**
+ * Runs the work of one request, or of one scheduled run. The static calls (`RedisService.get(…)` and the like) work in it, and
+ * in everything that it gives to `waitUntil`. Probes of Redis that are due start beside it.
+ */
+export function runInScope<T>(context: RequestContext, work: (scope: RequestScope) => Promise<T>): Promise<T> {
+  const { isolate, db, waitUntil, origin = nowhere, now = Date.now, random = Math.random } = context;
+  const { config, degradations, metrics } = isolate;
+  const trips = { blocking: 0 };
+  const inSpan = spansOf(context.tracing);
+  const database = createDatabase(db, {
+    deadlineMs: config.databaseDeadlineMs,
+    now,
+    observe: metrics.observeDatabase,
+    inSpan,
+  });
+  const scope: RequestScope = new RequestScope({
+    services: servicesOf(isolate),
+    batch: batchOf(isolate, config.redis.guardDeadlineMs, {
+      now,
+      waitUntil: (promise) => scope.waitUntil(promise),
+      counts: trips,
+      inSpan,
+    }),
+    database,
+    trips,
+    inSpan,
+    requestId: context.requestId,
+    now,
+    random,
+    waitUntil,
+    origin,
+    onEnd: () => database.close(),
+    onDegraded: (what) => {
+      degradations.set(what, (degradations.get(what) ?? 0) + 1);
+      metrics.instruments.degraded.count(what);
+    },
+  });
+  return scope.run(() => {
+    watchRedis(isolate, scope);
+    return work(scope);
+  });
+}
+
+const nowhere = (): Device => ({ device: '', address: '' });
+
+const services = new WeakMap<Isolate, ServiceMap>();
+
+function servicesOf(isolate: Isolate): ServiceMap {
+  let made = services.get(isolate);
+  if (made === undefined) {
+    made = createServices(isolate);
+    services.set(isolate, made);
+  }
+  return made;
+}
