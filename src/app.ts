@@ -1,19 +1,20 @@
 import { Hono } from 'hono';
-import { secureHeaders } from 'hono/secure-headers';
 
 import { AppError } from './errors';
-import { tellingAnswered } from './middlewares/answered';
+import { notifyingAfterResponse } from './middlewares/afterResponse';
 import { jsonBody } from './middlewares/body.middleware';
-import { noStore } from './middlewares/cacheControl.middleware';
 import { browserOrigins } from './middlewares/cors.middleware';
 import { onError, problem } from './middlewares/error.middleware';
-import { requestId } from './middlewares/requestId.middleware';
+import type { ServedRoute } from './middlewares/mountedLimiters';
+import { responseHeaders } from './middlewares/responseHeaders.middleware';
 import { services } from './middlewares/services.middleware';
 import type { AppEnv, ServicesOptions } from './middlewares/services.middleware';
 import { adminRoutes } from './routes/admin.routes';
 import { authRoutes } from './routes/auth.routes';
 import { healthRoutes } from './routes/health.routes';
+import { metricsRoutes } from './routes/metrics.routes';
 import { recoveryRoutes } from './routes/recovery.routes';
+import { RememberingRouter } from './routes/router';
 import { sessionRoutes } from './routes/sessions.routes';
 import { userRoutes } from './routes/users.routes';
 import { warmingRoutes } from './routes/warming.routes';
@@ -25,36 +26,37 @@ import { wellKnownRoutes } from './routes/wellKnown.routes';
  * @param options what tests put in place of the isolate's own
  */
 export function createApp(options: ServicesOptions = {}) {
-  const app = new Hono<AppEnv>()
-    .use(requestId())
-    .use(noStore())
-    .use(
-      secureHeaders({
-        contentSecurityPolicy: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] },
-        // A native app's requests have no origin; a browser app's is listed in CORS_ORIGINS.
-        crossOriginResourcePolicy: false,
-      }),
-    )
+  let routesOf: () => readonly ServedRoute[] = () => [];
+  const app = new Hono<AppEnv>({ router: new RememberingRouter() })
+    .use(responseHeaders())
     .use(browserOrigins())
     .use(services(options))
     .use(jsonBody({ forms: ['/v1/auth/revoke'] }))
     .route('/', healthRoutes)
+    .route('/', metricsRoutes)
     .route('/.well-known', wellKnownRoutes)
     .route('/v1/auth', authRoutes)
     .route('/v1/auth', recoveryRoutes)
     .route('/v1/sessions', sessionRoutes)
     .route('/v1/users', userRoutes)
-    .route('/v1/admin', adminRoutes)
+    .route(
+      '/v1/admin',
+      adminRoutes(() => routesOf()),
+    )
     .route('/v1/admin/warming', warmingRoutes);
 
+  routesOf = () => app.routes;
   app.onError(onError);
   app.notFound((c) => {
     const allowed = methodsOf(app, c.req.path);
-    return allowed.length > 0
-      ? problem(c, new AppError('METHOD_NOT_ALLOWED', { headers: { Allow: allowed.join(', ') } }))
-      : problem(c, new AppError('NOT_FOUND'));
+    if (allowed.length > 0) {
+      return problem(c, new AppError('METHOD_NOT_ALLOWED', { headers: { Allow: allowed.join(', ') } }));
+    }
+    const path = c.req.path.replace(/\/+$/, '');
+    const isMeant = path !== c.req.path && path !== '' && methodsOf(app, path).length > 0;
+    return problem(c, new AppError('NOT_FOUND', isMeant ? { detail: 'Paths end without a slash.' } : {}));
   });
-  app.fetch = tellingAnswered(app.fetch);
+  app.fetch = notifyingAfterResponse(app.fetch);
   return app;
 }
 

@@ -1,33 +1,43 @@
 import { describeError, log } from './config/log';
-import { runInScope } from './services';
+import { bindingOf, runInScope } from './services/runInScope';
 import { isolateOf } from './services/isolate';
+import { maybeInSpan } from './util/spans';
 import { warmingJobs } from './warming';
 
 /** What one run may wait for Redis in all. */
 const MAX_REDIS_MS = 20_000;
 
-/** Each minute: tells Redis what it has not been told, clears what has expired, and keeps warm what is to be. */
+/** Each minute: delivers the outbox to Redis, deletes expired rows, and runs warming jobs. */
 export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controller, env, ctx) => {
   const context = {
     isolate: isolateOf(env),
-    db: env.DB,
+    db: bindingOf(env),
     waitUntil: (promise: Promise<unknown>) => ctx.waitUntil(promise),
+    tracing: ctx.tracing as Tracing | undefined,
   };
-  await runInScope(context, async ({ services, batch }) => {
+  await runInScope(context, async ({ services, batch, inSpan }) => {
+    const attempt = (job: string, work: () => Promise<unknown>) =>
+      attemptOne(job, () => maybeInSpan(inSpan, `scheduled ${job}`, {}, work));
     batch.setDeadline(MAX_REDIS_MS);
     await attempt('outbox', () => services.outbox.deliverDue());
     await attempt('outbox-purge', () => services.outbox.purge());
     await attempt('sessions', () => services.session.purge());
     await attempt('blacklist', () => services.blacklist.purge());
     await attempt('one-time-tokens', () => services.recovery.purge());
+    await attempt('limit-overrides', () => services.limitOverride.publish());
+    await attempt('audit', () => services.audit.purge());
+    await attempt('idempotency-keys', () => services.idempotency.purge());
+    await attempt('unverified', () => services.user.purgeUnverified());
     await attempt('search', () => services.user.fillSearch());
-    await attempt('warming', () => services.warm.runDue(warmingJobs));
+    await attempt('warming', () => services.warming.runDue(warmingJobs));
+    await attempt('metrics', () => services.metrics.observeOutbox());
+    services.metrics.report();
     await batch.settle();
   });
 };
 
 /** One job's failure is not the other's; the next minute tries again. */
-async function attempt(job: string, work: () => Promise<unknown>): Promise<void> {
+async function attemptOne(job: string, work: () => Promise<unknown>): Promise<void> {
   try {
     await work();
   } catch (error) {

@@ -1,7 +1,7 @@
 import { AppError } from './errors';
 import { UserService } from './services/user.service';
 import type { UserQuery } from './services/user.service';
-import type { WarmingJob } from './services/warm.service';
+import type { WarmingJob } from './services/warming.service';
 
 /** How many pages of the users' list are kept, with the API's default length. */
 const PAGES = 3;

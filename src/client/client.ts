@@ -1,14 +1,14 @@
 import { createClock } from './clock.ts';
-import { IDEMPOTENT_WITH_KEY } from './contract.ts';
-import type { SignedIn, TokenPair } from './contract.ts';
+import { IDEMPOTENT, IDEMPOTENT_WITH_KEY } from './contract.ts';
+import type { FreshToken, SignedIn, TokenPair } from './contract.ts';
 import { ApiError, NetworkError, SessionChangedError } from './errors.ts';
 import { createEmitter } from './events.ts';
 import { bodyOf, codeOf, readReply } from './reply.ts';
+import type { Reply } from './reply.ts';
 import { createSessions } from './session.ts';
-import type { Session } from './session.ts';
 import { abortable, createTransport, wait } from './transport.ts';
 import type { Outgoing } from './transport.ts';
-import type { ClientOptions, GatehouseClient, SendOptions } from './types.ts';
+import type { ClientOptions, GatehouseClient, SendOptions, Session } from './types.ts';
 
 /** Everything that `call` sends, whatever the operation. */
 interface Parts extends SendOptions {
@@ -20,19 +20,26 @@ interface Parts extends SendOptions {
 /** Codes of a refused access token. Only a refresh tells whether the session is over. */
 const REFRESHABLE = new Set(['TOKEN_EXPIRED', 'TOKEN_SUPERSEDED', 'TOKEN_REVOKED', 'INVALID_TOKEN']);
 
-/** RFC 9110, section 9.2.2, and those of our POSTs that have the same effect however often they are sent. */
-const REPEATABLE = /^(GET|HEAD|PUT|DELETE|OPTIONS) |^POST \/v1\/auth\/(refresh|revoke)$/;
+/** Refreshes for one request, and the pause before all but the first: see `authorized`. */
+const RENEWALS = 5;
+const RENEWAL_JITTER_MS = 200;
+
+/** RFC 9110, section 9.2.2. */
+const REPEATABLE = /^(GET|HEAD|PUT|DELETE|OPTIONS) /;
+/** An operation as the contract names it, or a method and a path. */
+const isRepeatable = (operation: string) => REPEATABLE.test(operation) || IDEMPOTENT.includes(operation);
 
 export function createClient(options: ClientOptions): GatehouseClient {
   const { storage, timeoutMs = 15_000, retryBudgetMs = 10_000 } = options;
   const { fetch: fetchWith = (...args) => fetch(...args), monotonicNow = () => performance.now() } = options;
   const baseUrl = options.baseUrl.replace(/\/+$/, '');
+  const pause = options.wait ?? wait;
   const clock = createClock(monotonicNow);
   const emitter = createEmitter();
   const send = createTransport({
     fetch: fetchWith,
     clock,
-    wait: options.wait ?? wait,
+    wait: pause,
     timeoutMs,
     retryBudgetMs,
     random: Math.random,
@@ -46,12 +53,14 @@ export function createClient(options: ClientOptions): GatehouseClient {
     const headers = new Headers({ Accept: 'application/json' });
     if (body !== undefined) headers.set('Content-Type', 'application/json');
     const takesKey = IDEMPOTENT_WITH_KEY.includes(operation);
-    if (takesKey) headers.set('Idempotency-Key', `"${idempotencyKey ?? randomId()}"`);
+    // RFC 9651, section 3.3.3.
+    const key = (idempotencyKey ?? randomId()).replace(/["\\]/g, '\\$&');
+    if (takesKey) headers.set('Idempotency-Key', `"${key}"`);
     return {
       method,
       url: `${baseUrl}${path}${search.size > 0 ? `?${search}` : ''}`,
       headers,
-      repeatable: takesKey || REPEATABLE.test(operation),
+      repeatable: takesKey || isRepeatable(operation),
       ...(body !== undefined && { body: JSON.stringify(body) }),
       ...(signal !== undefined && { signal }),
     };
@@ -88,7 +97,7 @@ export function createClient(options: ClientOptions): GatehouseClient {
   };
 
   /**
-   * Sends a request in the present session, once more after a refresh.
+   * Sends a request in the present session, once more after a refresh, and again where another process has refreshed too.
    *
    * @param codeOf why a 401 refuses
    */
@@ -98,13 +107,19 @@ export function createClient(options: ClientOptions): GatehouseClient {
     codeOf: (reply: T) => string | undefined | Promise<string | undefined>,
   ): Promise<{ reply: T; session: Session | undefined }> {
     const { signal } = request;
-    const session = await abortable(sessions.current(), signal);
-    const reply = await send(withToken(request, session), read);
-    if (session === undefined || reply.status !== 401 || request.once === true) return { reply, session };
-    if (!REFRESHABLE.has((await codeOf(reply)) ?? '')) return { reply, session };
-    // Cancelling this request leaves the refresh to the others that wait for it.
-    const renewed = await abortable(sessions.renew(session), signal);
-    return { reply: await send(withToken(request, renewed), read), session: renewed };
+    let session = await abortable(sessions.current(), signal);
+    for (let renewals = 0; ; renewals += 1) {
+      const reply = await send(withToken(request, session), read);
+      if (session === undefined || reply.status !== 401 || request.once === true) return { reply, session };
+      const code = (await codeOf(reply)) ?? '';
+      // Processes that share a storage without a lock may refresh at once, each superseding the other's token.
+      const again = renewals === 0 ? REFRESHABLE.has(code) : code === 'TOKEN_SUPERSEDED' && renewals < RENEWALS;
+      if (!again) return { reply, session };
+      // So that they do not meet once more.
+      if (renewals > 0) await pause(Math.random() * RENEWAL_JITTER_MS * renewals, signal);
+      // Cancelling this request leaves the refresh to the others that wait for it.
+      session = await abortable(sessions.renew(session), signal);
+    }
   }
 
   async function inSession(operation: string, parts: Parts): Promise<unknown> {
@@ -112,6 +127,32 @@ export function createClient(options: ClientOptions): GatehouseClient {
     // Nothing of one user reaches the next one's screen.
     if (session !== undefined) await sessions.assertCurrent(session);
     return bodyOf(reply);
+  }
+
+  /** Sends what replaces the present tokens, once more after a refresh; no refresh runs meanwhile. */
+  async function exchange(request: Outgoing, pairOf: (reply: Reply, current: Session) => TokenPair): Promise<void> {
+    const attempt = async (session: Session) => {
+      let refused = false;
+      const renewed = sessions.exchange(session, async (current) => {
+        const reply = await send(withToken(request, current), readReply);
+        refused = reply.status === 401 && REFRESHABLE.has(codeOf(reply) ?? '');
+        const pair = pairOf(reply, current);
+        if (!isPair(pair)) throw new NetworkError('Not a response of the API: it has no tokens');
+        return pair;
+      });
+      return renewed.then(
+        () => true,
+        (error: unknown) => {
+          if (refused) return false;
+          throw error;
+        },
+      );
+    };
+    const session = await sessions.current();
+    if (session === undefined) throw new SessionChangedError();
+    if (await attempt(session)) return;
+    const renewed = await sessions.renew(session);
+    if (!(await attempt(renewed))) throw new SessionChangedError();
   }
 
   return {
@@ -140,29 +181,15 @@ export function createClient(options: ClientOptions): GatehouseClient {
       await sessions.forget('signed-out');
     },
 
-    async changePassword(change, parts = {}) {
-      const request = requestOf('POST /v1/auth/password', { ...parts, body: change });
-      const attempt = async (session: Session) => {
-        let refused = false;
-        const renewed = sessions.exchange(session, async (current) => {
-          const reply = await send(withToken(request, current), readReply);
-          refused = reply.status === 401 && REFRESHABLE.has(codeOf(reply) ?? '');
-          return bodyOf(reply) as TokenPair;
-        });
-        return renewed.then(
-          () => true,
-          (error: unknown) => {
-            if (refused) return false;
-            throw error;
-          },
-        );
-      };
-      const session = await sessions.current();
-      if (session === undefined) throw new SessionChangedError();
-      if (await attempt(session)) return;
-      const renewed = await sessions.renew(session);
-      if (!(await attempt(renewed))) throw new SessionChangedError();
-    },
+    changePassword: (change, parts = {}) =>
+      exchange(requestOf('POST /v1/auth/password', { ...parts, body: change }), (reply) => bodyOf(reply) as TokenPair),
+
+    reauthenticate: (password, parts = {}) =>
+      exchange(
+        requestOf('POST /v1/auth/reauthenticate', { ...parts, body: { password } }),
+        // The refresh token stays.
+        (reply, { refresh_token }) => ({ ...(bodyOf(reply) as FreshToken), refresh_token }),
+      ),
 
     isSignedIn: async () => (await sessions.stored()) !== undefined,
     accessToken: async () => (await sessions.current())?.access_token,
@@ -170,11 +197,12 @@ export function createClient(options: ClientOptions): GatehouseClient {
 
     async fetch(path, init = {}) {
       const { method = 'GET', body, signal, redirect } = init;
+      const headers = new Headers(init.headers);
       const request: Outgoing = {
         method,
         url: `${baseUrl}${path}`,
-        headers: new Headers(init.headers),
-        repeatable: REPEATABLE.test(`${method.toUpperCase()} ${path}`),
+        headers,
+        repeatable: headers.has('Idempotency-Key') || isRepeatable(`${method.toUpperCase()} ${path}`),
         // A stream can be sent only once.
         once: typeof ReadableStream === 'function' && body instanceof ReadableStream,
         ...(body != null && { body }),

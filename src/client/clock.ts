@@ -1,5 +1,5 @@
 import type { TokenPair } from './contract.ts';
-import type { Session } from './session.ts';
+import type { Session } from './types.ts';
 
 /** An access token is renewed this long before it expires, or a tenth of its life, whichever is shorter. */
 const MARGIN_MS = 30_000;

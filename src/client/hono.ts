@@ -5,23 +5,41 @@ import type { Hono } from 'hono';
 import type {
   Accepted,
   AccountEventList,
+  AccountExport,
+  AuditList,
+  CacheInvalidation,
   Counter,
   Credentials,
+  DeletionRequest,
+  EmailChange,
+  EmailChangeConfirmation,
+  EndedSessions,
+  EveryoneSignOut,
+  FreshToken,
   Health,
   Index,
+  Invalidation,
   Jwks,
+  KeySetList,
+  KnownSessionList,
+  LimitName,
+  LimitOverride,
   LimitStates,
+  LimiterList,
+  Metrics,
   Nothing,
   PasswordChange,
   PasswordReset,
   Problem,
   ProfileChange,
   Readiness,
+  Reauthentication,
   RecoveryRequest,
   RefreshRequest,
   Registration,
   RevocationRequest,
   SessionList,
+  SettingList,
   SignedIn,
   TokenPair,
   User,
@@ -65,6 +83,19 @@ export interface Routes {
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
+  '/metrics': {
+    /** Counters and histograms for Prometheus. */
+    $get:
+      | { input: object; output: string; outputFormat: 'body'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
   '/.well-known/jwks.json': {
     /** Public keys of the access tokens. */
     $get:
@@ -80,6 +111,7 @@ export interface Routes {
     $post:
       | { input: { json: Registration }; output: SignedIn; outputFormat: 'json'; status: 201 }
       | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: Registration }; output: Problem; outputFormat: 'json'; status: 415 }
@@ -95,6 +127,7 @@ export interface Routes {
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: Credentials }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -133,8 +166,10 @@ export interface Routes {
       | { input: object; output: null; outputFormat: 'body'; status: 204 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -145,11 +180,27 @@ export interface Routes {
       | { input: object; output: null; outputFormat: 'body'; status: 204 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/reauthenticate': {
+    /** Prove the password again in this session. */
+    $post:
+      | { input: { json: Reauthentication }; output: FreshToken; outputFormat: 'json'; status: 200 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: Reauthentication }; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/auth/password': {
     /** Change the password. */
@@ -158,6 +209,7 @@ export interface Routes {
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: PasswordChange }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -170,6 +222,7 @@ export interface Routes {
     $post:
       | { input: { json: RecoveryRequest }; output: Accepted; outputFormat: 'json'; status: 202 }
       | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: RecoveryRequest }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -182,6 +235,7 @@ export interface Routes {
     $post:
       | { input: { json: PasswordReset }; output: null; outputFormat: 'body'; status: 204 }
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -189,14 +243,68 @@ export interface Routes {
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: { json: PasswordReset }; output: Problem; outputFormat: 'json'; status: 500 };
   };
+  '/v1/auth/deletion': {
+    /** Ask for a mail that deletes the account. */
+    $post:
+      | { input: { json: DeletionRequest }; output: Accepted; outputFormat: 'json'; status: 202 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: DeletionRequest }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/deletion/confirm': {
+    /** Delete the account with the token of a mail. */
+    $post:
+      | { input: { json: EmailChangeConfirmation }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/email/confirm': {
+    /** Confirm the new e-mail address with the token of a mail. */
+    $post:
+      | { input: { json: EmailChangeConfirmation }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/auth/email/undo': {
+    /** Undo a change of the e-mail address. */
+    $post:
+      | { input: { json: EmailChangeConfirmation }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: EmailChangeConfirmation }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
   '/v1/auth/verification': {
     /** Ask for a mail that verifies the address. */
     $post:
       | { input: object; output: Accepted; outputFormat: 'json'; status: 202 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
@@ -206,6 +314,7 @@ export interface Routes {
     $post:
       | { input: { json: VerificationConfirmation }; output: null; outputFormat: 'body'; status: 204 }
       | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: VerificationConfirmation }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -232,6 +341,7 @@ export interface Routes {
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -255,6 +365,7 @@ export interface Routes {
       | { input: { json: ProfileChange }; output: User; outputFormat: 'json'; status: 200 }
       | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: ProfileChange }; output: Problem; outputFormat: 'json'; status: 422 }
@@ -266,11 +377,39 @@ export interface Routes {
       | { input: object; output: null; outputFormat: 'body'; status: 204 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/users/me/export': {
+    /** Everything that is stored of your account. */
+    $get:
+      | { input: object; output: AccountExport; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/users/me/email': {
+    /** Ask for another e-mail address. */
+    $post:
+      | { input: { json: EmailChange }; output: Accepted; outputFormat: 'json'; status: 202 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/users/me/events': {
     /** What happened to your account, the last 50 events. */
@@ -369,12 +508,203 @@ export interface Routes {
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 403 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: { param: { id: string }; json: UserChange }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id': {
+    /** Delete an account. */
+    $delete:
+      | { input: { param: { id: string } }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id/sessions': {
+    /** Sessions of an account, and why each ended. */
+    $get:
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: KnownSessionList;
+          outputFormat: 'json';
+          status: 200;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 400;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 401;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 403;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 404;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 413;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 415;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 422;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 429;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 503;
+        }
+      | {
+          input: { param: { id: string }; query: { page?: string; limit?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 500;
+        };
+    /** End all sessions of an account. */
+    $delete:
+      | { input: { param: { id: string } }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id/sessions/:session': {
+    /** End one session of an account. */
+    $delete:
+      | { input: { param: { id: string; session: string } }; output: null; outputFormat: 'body'; status: 204 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id/events': {
+    /** What happened to an account, the last 50 events. */
+    $get:
+      | { input: { param: { id: string } }; output: AccountEventList; outputFormat: 'json'; status: 200 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id/cache': {
+    /** Invalidate what is cached of an account. */
+    $delete:
+      | { input: { param: { id: string } }; output: Invalidation; outputFormat: 'json'; status: 200 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/users/:id/recovery': {
+    /** Mail the owner of an account a link to a new password. */
+    $post:
+      | { input: { param: { id: string } }; output: Accepted; outputFormat: 'json'; status: 202 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/sessions/end': {
+    /** End the sessions of everyone but you. */
+    $post:
+      | { input: { json: EveryoneSignOut }; output: EndedSessions; outputFormat: 'json'; status: 200 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: EveryoneSignOut }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/limits': {
+    /** Every rate limiter, with the numbers that count. */
+    $get:
+      | { input: object; output: LimiterList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/admin/limits/peek': {
     /** What a rate limit has left for an identity. */
@@ -397,12 +727,161 @@ export interface Routes {
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 400 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 401 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 409 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 413 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 415 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 422 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 429 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 503 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/limits/override': {
+    /** Set other numbers for a rate limit, without a deployment. */
+    $post:
+      | { input: { json: LimitOverride }; output: Invalidation; outputFormat: 'json'; status: 200 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: LimitOverride }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/limits/restore': {
+    /** Let the app’s own numbers of a rate limit count again. */
+    $post:
+      | { input: { json: LimitName }; output: Invalidation; outputFormat: 'json'; status: 200 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 409 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: LimitName }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/cache/invalidate': {
+    /** Invalidate namespaces, tags or users. */
+    $post:
+      | { input: { json: CacheInvalidation }; output: Invalidation; outputFormat: 'json'; status: 200 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { json: CacheInvalidation }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/metrics': {
+    /** Time series of what all isolates measure, and the current state. */
+    $get:
+      | { input: { query: { range?: string; since?: string } }; output: Metrics; outputFormat: 'json'; status: 200 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { query: { range?: string; since?: string } }; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/settings': {
+    /** Settings as they count; secrets are masked. */
+    $get:
+      | { input: object; output: SettingList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/keys': {
+    /** Ages of the keys, and the next step of each rotation. */
+    $get:
+      | { input: object; output: KeySetList; outputFormat: 'json'; status: 200 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
+  };
+  '/v1/admin/audit': {
+    /** What administrators did. */
+    $get:
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: AuditList;
+          outputFormat: 'json';
+          status: 200;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 400;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 401;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 403;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 413;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 415;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 422;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 429;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 503;
+        }
+      | {
+          input: { query: { page?: string; limit?: string; user?: string } };
+          output: Problem;
+          outputFormat: 'json';
+          status: 500;
+        };
   };
   '/v1/admin/warming': {
     /** Warming jobs and how far they have come. */
@@ -418,6 +897,20 @@ export interface Routes {
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/admin/warming/:job': {
+    /** Stop the run of a warming job. */
+    $delete:
+      | { input: { param: { job: string } }; output: WarmingJob; outputFormat: 'json'; status: 200 }
+      | { input: { param: { job: string } }; output: WarmingJob; outputFormat: 'json'; status: 202 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 400 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 401 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 403 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 404 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 413 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 415 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 422 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 429 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 503 }
+      | { input: { param: { job: string } }; output: Problem; outputFormat: 'json'; status: 500 };
     /** Run one slice of a warming job. */
     $post:
       | {

@@ -4,14 +4,7 @@ import { ApiError, NetworkError, SessionChangedError } from './errors.ts';
 import type { Emitter, SignedOutReason } from './events.ts';
 import { exclusively, replaceIn, writeTo } from './lock.ts';
 import type { SessionStorage } from './storage.ts';
-
-/** What is stored: one response's tokens, together. */
-export interface Session extends TokenPair {
-  /** Made by the client at sign-in, the same for all its refreshes: tells one sign-in from the next. */
-  id: string;
-  /** By the server's time, in milliseconds; absent where that is not known. */
-  expires_at?: number;
-}
+import type { Session } from './types.ts';
 
 /** The codes of a refused refresh that mean that the session is over. Any other failure says nothing about it. */
 const ENDINGS: Readonly<Record<string, SignedOutReason>> = {

@@ -1,4 +1,4 @@
-import type { Credentials, Operations, PasswordChange, Registration, SignedIn } from './contract.ts';
+import type { Credentials, Operations, PasswordChange, Registration, SignedIn, TokenPair } from './contract.ts';
 import type { ClientEvents, Listener } from './events.ts';
 import type { SessionStorage } from './storage.ts';
 
@@ -17,6 +17,14 @@ export interface ClientOptions {
   monotonicNow?: () => number;
   /** @default setTimeout */
   wait?: (ms: number, signal?: AbortSignal) => Promise<void>;
+}
+
+/** What is stored: one response's tokens, together. */
+export interface Session extends TokenPair {
+  /** Made by the client at sign-in, the same for all its refreshes: tells one sign-in from the next. */
+  id: string;
+  /** By the server's time, in milliseconds; absent where that is not known. */
+  expires_at?: number;
 }
 
 export interface SendOptions {
@@ -44,6 +52,13 @@ export interface GatehouseClient {
   signOutEverywhere(options?: SendOptions): Promise<void>;
   /** Ends all other sessions; this one goes on. */
   changePassword(change: PasswordChange, options?: SendOptions): Promise<void>;
+  /**
+   * Proves the password again, for operations that are refused with `REAUTHENTICATION_REQUIRED`. This session goes on.
+   *
+   * @throws {ApiError} `PASSWORD_INCORRECT`
+   */
+  reauthenticate(password: string, options?: SendOptions): Promise<void>;
+  /** @throws {ApiError} `REAUTHENTICATION_REQUIRED`: ask for the password, {@link reauthenticate}, and try again */
   deleteAccount(options?: SendOptions): Promise<void>;
   isSignedIn(): Promise<boolean>;
   /** An access token that is good now, for what is not sent through this client; `undefined` when signed out. */
@@ -58,7 +73,10 @@ export interface GatehouseClient {
    * @throws {SessionChangedError} the user signed out, or another signed in, before the response arrived
    */
   call<O extends keyof Operations>(operation: O, ...options: CallArguments<O>): Promise<Operations[O]['result']>;
-  /** `fetch` with the session's token, its refresh and retries, for paths of `baseUrl`; returns error responses too. */
+  /**
+   * `fetch` with the session's token, its refresh and retries, for paths of `baseUrl`; returns error responses too. A POST or
+   * PATCH is retried when you give it an `Idempotency-Key`.
+   */
   fetch(path: string, init?: RequestInit): Promise<Response>;
   /** @returns what removes the listener */
   on<K extends keyof ClientEvents>(event: K, listener: Listener<K>): () => void;

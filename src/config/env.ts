@@ -2,103 +2,14 @@
 import * as z from 'zod';
 
 import { AppError } from '../errors';
-import { keySetFaults, shareSecret } from './keySet';
-import type { KeySetConfig, SetKind } from './keySet';
+import { integer, isDeveloperMachine, isStrong, keySet, limit, line, linkTemplate, list, rangeUrl } from './fields';
+import { shareSecret } from './keySet';
 
+export type { LimitSettings, ScryptParameters } from './fields';
 export type { KeySetConfig } from './keySet';
 
-/** `5/15m`: admitted requests and window (`s`, `m`, `h` or `d`). */
-export interface Limit {
-  maxRequests: number;
-  windowMs: number;
-}
-
-const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
-
-const limit = (fallback: string) =>
-  z
-    .string()
-    .regex(/^[1-9]\d{0,8}\/[1-9]\d{0,5}[smhd]$/, 'expected REQUESTS/WINDOW, such as 5/15m')
-    .default(fallback)
-    .transform((text): Limit => {
-      const [count = '', window = ''] = text.split('/');
-      const unit = window.slice(-1) as keyof typeof UNIT_MS;
-      return { maxRequests: Number(count), windowMs: Number(window.slice(0, -1)) * UNIT_MS[unit] };
-    })
-    // The limiter's arithmetic is exact as long as its products are.
-    .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
-
-const integer = (fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER) =>
-  z.coerce.number().int().min(min).max(max).default(fallback);
-
-const list = z
-  .string()
-  .default('')
-  .transform((text) => text.split(',').flatMap((part) => part.trim() || []));
-
-/** A set of keys with states, as `npm run keys` writes it: one active, any number of next and retired ones. */
-const keySet = (kind: SetKind) =>
-  z
-    .string()
-    .min(1)
-    .transform((text, context) => {
-      try {
-        return JSON.parse(text) as unknown;
-      } catch {
-        // Not the parser's own message: it quotes the text, which is a secret.
-        context.addIssue('is not JSON (create it with `npm run keys`)');
-        return z.NEVER;
-      }
-    })
-    .transform((value, context): KeySetConfig => {
-      for (const fault of keySetFaults(kind, value)) context.addIssue(fault);
-      return value as KeySetConfig;
-    });
-
-/** scrypt's cost: N = 2^ln, block size r, parallelism p (RFC 7914). It needs 128·N·r bytes. */
-export interface ScryptParameters {
-  ln: number;
-  r: number;
-  p: number;
-}
-
-/** The runtime's cap on N·r·p. */
-const SCRYPT_CAP = 2 ** 20;
-/**
- * Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equal configurations, but
- * for the one that needs all of an isolate's 128 MiB.
- */
-const LEAST_P: Readonly<Record<number, number>> = { 13: 10, 14: 5, 15: 3, 16: 2 };
-
-function isStrong({ ln, r, p }: ScryptParameters): boolean {
-  const memory = ln + Math.floor(Math.log2(r / 8));
-  return 2 ** ln * r * p <= SCRYPT_CAP && p >= (LEAST_P[memory] ?? Number.POSITIVE_INFINITY);
-}
-
-/** One line without control characters: it becomes part of a mail's header. */
-const line = z
-  .string()
-  .trim()
-  .min(1)
-  .max(60)
-  .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
-
-/** Where a mail's link leads: a web page or a deep link of the app. */
-const linkTemplate = z
-  .string()
-  .max(1_000)
-  .refine((text) => text.split('{token}').length === 2, 'must contain {token} once')
-  .refine((text) => !/\s/.test(text) && URL.canParse(text.replace('{token}', 'x')), 'must be a URL')
-  .optional();
-
-/** Names and addresses that cannot be anybody's but a developer's (RFC 6761, section 6; RFC 1122, section 3.2.1.3). */
-function isDeveloperMachine(url: string): boolean {
-  const hostname = URL.canParse(url) ? new URL(url).hostname : '';
-  return /^(?:127(?:\.\d+){3}|\[::1\]|(?:.+\.)?localhost|.+\.test)$/.test(hostname);
-}
-
-/** Bindings as strings -> settings. Every default of the product's policy stands here. */
-const schema = z
+/** Bindings as strings become settings. Every default of the product's policy is here. */
+export const schema = z
   .object({
     ISSUER: z.url(),
     AUDIENCE: z.string().min(1),
@@ -121,11 +32,15 @@ const schema = z
     REFRESH_ABSOLUTE_TTL_SECONDS: integer(30 * 86_400, 60, 366 * 86_400),
     REFRESH_GRACE_SECONDS: integer(30, 0, 3_600),
     SESSIONS_PER_USER: integer(10, 1, 100),
+    FRESH_SECONDS: integer(600, 30, 86_400),
 
     SCRYPT_LN: integer(15, 1, 17),
     SCRYPT_R: integer(8, 8, 64),
     SCRYPT_P: integer(3, 1, 16),
     HASH_QUEUE_MAX: integer(20, 0, 1_000),
+    PASSWORD_FAILURES_MAX: integer(100, 10, 100),
+    BREACHED_PASSWORDS_URL: rangeUrl,
+    BREACHED_PASSWORDS_DEADLINE_MS: integer(1_000, 50, 10_000),
 
     USER_CACHE_TTL_SECONDS: integer(600),
     LIST_CACHE_TTL_SECONDS: integer(300),
@@ -134,10 +49,15 @@ const schema = z
     LOADER_DEADLINE_MS: integer(10_000, 100, 30_000),
     TOMBSTONE_SECONDS: integer(60, 1, 3_600),
 
+    LIMIT_OVERRIDES_SECONDS: integer(20, 0, 30),
     LIMIT_LOGIN: limit('5/15m'),
     LIMIT_LOGIN_ADDRESS: limit('50/15m'),
     LIMIT_REGISTER: limit('3/1m'),
+    LIMIT_REGISTER_DAY: limit('30/1d'),
+    LIMIT_MAILBOX: limit('5/1d'),
     LIMIT_API: limit('100/15m'),
+    LIMIT_ADMIN: limit('3000/15m'),
+    LIMIT_ACCOUNT: limit('60/15m'),
     LIMIT_REFRESH: limit('30/15m'),
     LIMIT_RECOVERY: limit('10/15m'),
     LIMIT_RECOVERY_ACCOUNT: limit('3/1h'),
@@ -149,14 +69,25 @@ const schema = z
     APP_NAME: line.default('Gatehouse'),
     RECOVERY_URL: linkTemplate,
     VERIFICATION_URL: linkTemplate,
+    EMAIL_CHANGE_URL: linkTemplate,
+    EMAIL_UNDO_URL: linkTemplate,
+    DELETION_URL: linkTemplate,
     RECOVERY_TTL_SECONDS: integer(1_800, 60, 86_400),
     VERIFICATION_TTL_SECONDS: integer(86_400, 60, 30 * 86_400),
+    EMAIL_CHANGE_TTL_SECONDS: integer(3_600, 60, 86_400),
+    EMAIL_UNDO_TTL_SECONDS: integer(7 * 86_400, 3_600, 30 * 86_400),
+    DELETION_TTL_SECONDS: integer(3_600, 60, 86_400),
+    UNVERIFIED_TTL_SECONDS: integer(0, 0, 366 * 86_400),
 
     REDIS_GUARD_DEADLINE_MS: integer(200, 1, 10_000),
     REDIS_AUTH_DEADLINE_MS: integer(1_000, 1, 10_000),
     REDIS_CALL_TIMEOUT_MS: integer(2_000, 1, 30_000),
     DATABASE_DEADLINE_MS: integer(2_000, 1, 30_000),
     DATABASE_LOOKUPS_MAX: integer(64, 1, 10_000),
+    READS_WITHIN_MS: integer(0, 0, 60_000),
+
+    METRICS_INTERVAL_MS: integer(10_000, 0, 60_000),
+    METRICS_TOKEN: z.string().min(16, 'must have at least 16 characters').optional(),
 
     BREAKER_WINDOW_MS: integer(10_000, 1_000),
     BREAKER_MIN_CALLS: integer(10),
@@ -169,109 +100,41 @@ const schema = z
     message: 'has a key of REFRESH_KEYS: each purpose needs keys of its own',
   })
   .refine((env) => env.LOADER_DEADLINE_MS < env.TOMBSTONE_SECONDS * 1_000, {
-    // A fill that comes later than its tombstone would not be refused any more.
+    // Otherwise a late fill could arrive after the tombstone has expired, and would not be refused.
     path: ['TOMBSTONE_SECONDS'],
     message: 'must be longer than LOADER_DEADLINE_MS',
   })
   .refine(
     (env) => isDeveloperMachine(env.ISSUER) || isStrong({ ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P }),
     {
-      // Whoever develops may have hashes that cost nothing.
+      // On a developer's machine hashes may be cheap.
       path: ['SCRYPT_LN'],
       message:
-        'with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, 15/8/3, 16/8/2 or, ' +
+        'with SCRYPT_R and SCRYPT_P the hash is too weak or too expensive: take 13/8/10, 14/8/5, 15/8/3, 16/8/2 or, ' +
         'up to 2^LN·R·P = 2^20, more',
     },
   )
   .refine((env) => env.MAILER !== 'console' || isDeveloperMachine(env.ISSUER), {
-    // It writes tokens where production keeps its logs.
+    // It writes tokens to the log.
     path: ['MAILER'],
     message: 'console is for developing: ISSUER must be on localhost, 127.0.0.1 or under .test',
   })
+  .refine(
+    ({ UNVERIFIED_TTL_SECONDS: ttl, MAILER, VERIFICATION_TTL_SECONDS }) =>
+      ttl === 0 || (MAILER !== 'none' && ttl >= VERIFICATION_TTL_SECONDS),
+    {
+      // Otherwise accounts would be deleted that cannot be verified, or can still be.
+      path: ['UNVERIFIED_TTL_SECONDS'],
+      message: 'needs a MAILER, and must not be shorter than VERIFICATION_TTL_SECONDS',
+    },
+  )
   .refine((env) => env.MAILER !== 'cloudflare' || env.MAIL_FROM !== undefined, {
     path: ['MAIL_FROM'],
     message: 'is needed by MAILER=cloudflare',
   });
 
 /** The app's settings, checked. Durations carry their unit in the name. */
-export interface Config {
-  issuer: string;
-  audience: string;
-  signingKeys: KeySetConfig;
-  refreshKeys: KeySetConfig;
-  redis: {
-    url: string;
-    token: string;
-    prefix: string;
-    /** Scripts say that they touch their KEYS only, so that Upstash does not lock the whole database for them. */
-    keyLocking: boolean;
-    /** What one request may wait for Redis in all, before its handler / on an auth route. */
-    guardDeadlineMs: number;
-    authDeadlineMs: number;
-    /** When a call that nobody waits for any more is given up. */
-    callTimeoutMs: number;
-    breaker: {
-      windowMs: number;
-      minCalls: number;
-      failureRatio: number;
-      probeMs: number;
-      probeMaxMs: number;
-    };
-  };
-  databaseDeadlineMs: number;
-  /** How many reads of D1 an isolate has under way because Redis is away or has lost what it is asked. */
-  databaseLookupsMax: number;
-  corsOrigins: readonly string[];
-  /** An IPv6 network of this size is one client. */
-  ipv6PrefixBits: number;
-  bodyLimitBytes: number;
-  tokens: {
-    accessTtlSeconds: number;
-    refreshIdleSeconds: number;
-    refreshAbsoluteSeconds: number;
-    refreshGraceSeconds: number;
-    sessionsPerUser: number;
-  };
-  passwords: {
-    scrypt: ScryptParameters;
-    pepperKeys: KeySetConfig | undefined;
-    /** Hashes that may wait for their turn in an isolate. */
-    queueMax: number;
-  };
-  cache: {
-    userTtlSeconds: number;
-    listTtlSeconds: number;
-    /** What a loader's `notFound()` lasts at most, unless it says how long. */
-    negativeTtlSeconds: number;
-    /** How long after its TTL the app's own cached data is served when the database fails. */
-    staleIfErrorSeconds: number;
-    loaderDeadlineMs: number;
-    tombstoneSeconds: number;
-  };
-  limits: {
-    login: Limit;
-    loginAddress: Limit;
-    register: Limit;
-    api: Limit;
-    refresh: Limit;
-    recovery: Limit;
-    recoveryAccount: Limit;
-    verification: Limit;
-    oneTimeToken: Limit;
-  };
-  mail: {
-    mailer: 'none' | 'cloudflare' | 'console';
-    /** There when the mailer is `cloudflare`. */
-    from: string | undefined;
-    /** The sender's name, and what mails call the app. */
-    appName: string;
-    /** Links with `{token}` in them; without one, the mail shows the token itself. */
-    recoveryUrl: string | undefined;
-    verificationUrl: string | undefined;
-    recoveryTtlSeconds: number;
-    verificationTtlSeconds: number;
-  };
-}
+export type Config = ReturnType<typeof shape>;
 
 /**
  * Checks the bindings.
@@ -280,7 +143,7 @@ export interface Config {
  */
 export function parseConfig(bindings: object): Config {
   const result = schema.safeParse(bindings);
-  const missing: string[] = 'DB' in bindings ? [] : ['DB (a D1 database)'];
+  const missing: string[] = 'DB' in bindings || 'HYPERDRIVE' in bindings ? [] : ['DB (a D1 database)'];
   const wrong: string[] = [];
   if ('MAILER' in bindings && bindings.MAILER === 'cloudflare' && !('EMAIL' in bindings)) {
     missing.push('EMAIL (a send_email binding)');
@@ -302,7 +165,8 @@ export function parseConfig(bindings: object): Config {
   return shape(result.data);
 }
 
-function shape(env: z.infer<typeof schema>): Config {
+/** The settings as the code uses them, by topic. */
+function shape(env: z.infer<typeof schema>) {
   return {
     issuer: env.ISSUER,
     audience: env.AUDIENCE,
@@ -312,12 +176,15 @@ function shape(env: z.infer<typeof schema>): Config {
       url: env.UPSTASH_REDIS_REST_URL,
       token: env.UPSTASH_REDIS_REST_TOKEN,
       prefix: env.KEY_PREFIX,
+      /** Scripts declare that they touch their KEYS only, so Upstash does not lock the whole database for them. */
       keyLocking:
         env.REDIS_KEY_LOCKING === undefined
           ? new URL(env.UPSTASH_REDIS_REST_URL).hostname.endsWith('.upstash.io')
           : env.REDIS_KEY_LOCKING === 'true',
+      /** How long one request may wait for Redis in all: before its handler, and on an auth route. */
       guardDeadlineMs: env.REDIS_GUARD_DEADLINE_MS,
       authDeadlineMs: env.REDIS_AUTH_DEADLINE_MS,
+      /** A call that no request waits for any more is aborted after this. */
       callTimeoutMs: env.REDIS_CALL_TIMEOUT_MS,
       breaker: {
         windowMs: env.BREAKER_WINDOW_MS,
@@ -328,8 +195,12 @@ function shape(env: z.infer<typeof schema>): Config {
       },
     },
     databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
+    /** How many reads of D1 an isolate may have in flight because Redis is away or has lost its data. */
     databaseLookupsMax: env.DATABASE_LOOKUPS_MAX,
+    /** How long an isolate may decide about the app's own reads from earlier replies of Redis; 0: each read asks Redis. */
+    readsWithinMs: env.READS_WITHIN_MS,
     corsOrigins: env.CORS_ORIGINS,
+    /** An IPv6 network of this size is one client. */
     ipv6PrefixBits: env.IPV6_PREFIX_BITS,
     bodyLimitBytes: env.BODY_LIMIT_BYTES,
     tokens: {
@@ -338,39 +209,72 @@ function shape(env: z.infer<typeof schema>): Config {
       refreshAbsoluteSeconds: env.REFRESH_ABSOLUTE_TTL_SECONDS,
       refreshGraceSeconds: env.REFRESH_GRACE_SECONDS,
       sessionsPerUser: env.SESSIONS_PER_USER,
+      /** How long a proof of the password counts as fresh. */
+      freshSeconds: env.FRESH_SECONDS,
     },
     passwords: {
       scrypt: { ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P },
       pepperKeys: env.PEPPER_KEYS,
+      /** How many hashes may wait for their turn in an isolate. */
       queueMax: env.HASH_QUEUE_MAX,
+      /** Wrong passwords in a row that an account accepts from addresses it has not signed in from. */
+      failuresMax: env.PASSWORD_FAILURES_MAX,
+      /** Where new passwords are looked up in lists of breached ones. */
+      breaches: { url: env.BREACHED_PASSWORDS_URL, deadlineMs: env.BREACHED_PASSWORDS_DEADLINE_MS },
     },
     cache: {
       userTtlSeconds: env.USER_CACHE_TTL_SECONDS,
       listTtlSeconds: env.LIST_CACHE_TTL_SECONDS,
+      /** The longest life of a negative entry whose `notFound()` names no time. */
       negativeTtlSeconds: env.NEGATIVE_CACHE_TTL_SECONDS,
+      /** How long after its TTL the app's own cached data is served when the database fails. */
       staleIfErrorSeconds: env.STALE_IF_ERROR_SECONDS,
       loaderDeadlineMs: env.LOADER_DEADLINE_MS,
       tombstoneSeconds: env.TOMBSTONE_SECONDS,
     },
+    /** How old an isolate's memory of overridden limits is at most; 0: limits cannot be overridden. */
+    limitOverridesSeconds: env.LIMIT_OVERRIDES_SECONDS,
     limits: {
       login: env.LIMIT_LOGIN,
       loginAddress: env.LIMIT_LOGIN_ADDRESS,
       register: env.LIMIT_REGISTER,
+      registerDay: env.LIMIT_REGISTER_DAY,
+      mailbox: env.LIMIT_MAILBOX,
       api: env.LIMIT_API,
+      admin: env.LIMIT_ADMIN,
+      account: env.LIMIT_ACCOUNT,
       refresh: env.LIMIT_REFRESH,
       recovery: env.LIMIT_RECOVERY,
       recoveryAccount: env.LIMIT_RECOVERY_ACCOUNT,
       verification: env.LIMIT_VERIFICATION,
       oneTimeToken: env.LIMIT_ONE_TIME_TOKEN,
     },
+    metrics: {
+      /** How often an isolate reports what it has counted; 0: never. */
+      intervalMs: env.METRICS_INTERVAL_MS,
+      /** What Prometheus shows at `GET /metrics`. */
+      token: env.METRICS_TOKEN,
+    },
     mail: {
       mailer: env.MAILER,
+      /** There when the mailer is `cloudflare`. */
       from: env.MAIL_FROM,
+      /** The sender's name, and what mails call the app. */
       appName: env.APP_NAME,
+      /** Links with `{token}` in them; without one, the mail shows the token itself. */
       recoveryUrl: env.RECOVERY_URL,
       verificationUrl: env.VERIFICATION_URL,
+      emailChangeUrl: env.EMAIL_CHANGE_URL,
+      emailUndoUrl: env.EMAIL_UNDO_URL,
+      deletionUrl: env.DELETION_URL,
       recoveryTtlSeconds: env.RECOVERY_TTL_SECONDS,
       verificationTtlSeconds: env.VERIFICATION_TTL_SECONDS,
+      emailChangeTtlSeconds: env.EMAIL_CHANGE_TTL_SECONDS,
+      /** How long an old address may undo its change, and is kept for its account. */
+      emailUndoTtlSeconds: env.EMAIL_UNDO_TTL_SECONDS,
+      deletionTtlSeconds: env.DELETION_TTL_SECONDS,
+      /** After this an account that was never verified is deleted; 0: never. */
+      unverifiedTtlSeconds: env.UNVERIFIED_TTL_SECONDS,
     },
   };
 }

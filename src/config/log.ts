@@ -6,9 +6,16 @@ export type LogFields = Readonly<Record<string, string | number | boolean | null
 
 export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
+let context: () => LogFields = () => ({});
+
+/** What every line carries that is written for a request: its `requestId`. */
+export function setLogContext(of: () => LogFields): void {
+  context = of;
+}
+
 export function log(level: LogLevel, event: string, fields: LogFields = {}): void {
   // oxlint-disable-next-line no-console -- the one place that writes logs
-  console[level](JSON.stringify({ level, event, ...fields }));
+  console[level](JSON.stringify({ level, event, ...context(), ...fields }));
 }
 
 /**

@@ -78,6 +78,7 @@ export function controllerRoutes(controller: object): Hono<AppEnv> {
     const serve = (c: Context) => handler.call(controller, c);
     for (const { method, path } of decoration.routes) {
       if (checks.length === 0) routes.on(method, path, serve);
+      // The list's checks are known at run time only, so its variables have no types.
       else routes.on(method, path, guard(...checks) as unknown as MiddlewareHandler, serve);
     }
   }

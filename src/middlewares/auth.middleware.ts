@@ -1,13 +1,16 @@
 import type { Context } from 'hono';
 
 import { AppError } from '../errors';
+import { AuthService } from '../services/auth.service';
 import { BlacklistService } from '../services/blacklist.service';
-import type { RevocationFailurePolicy, Verdict } from '../services/blacklist.service';
+import type { RevocationFailurePolicy, RevocationVerdict } from '../services/blacklist.service';
 import { LastSeenService } from '../services/lastSeen.service';
 import { TokenService } from '../services/token.service';
 import type { AccessClaims } from '../services/token.service';
+import { contextWith } from './appEnv';
 import { check } from './check';
 import type { Check } from './check';
+import { leaveToRepeat } from './repeats';
 import type { AppEnv } from './services.middleware';
 
 /** What {@link authenticate} adds to the context. */
@@ -18,6 +21,12 @@ export interface AuthVariables {
 export interface AuthenticateOptions {
   /** What decides whether a token is revoked while Redis is away. @default 'd1' */
   whenUnavailable?: RevocationFailurePolicy;
+  /**
+   * What becomes of a revoked token. `repeat`: it may have the response of a request with its `Idempotency-Key` that was
+   * executed before, and nothing else; such a request may be what has revoked it. `renewed`: one that only a renewal of its
+   * own session has outdated passes; the handler must not change anything for it. @default 'refuse'
+   */
+  revoked?: 'refuse' | 'repeat' | 'renewed';
 }
 
 /**
@@ -27,41 +36,63 @@ export interface AuthenticateOptions {
  * @example
  * app.get('/orders', authenticate(), (c) => c.json(ordersOf(c.var.auth.userId)));
  */
-export function authenticate({ whenUnavailable = 'd1' }: AuthenticateOptions = {}): Check<AuthVariables> {
+export function authenticate(options: AuthenticateOptions = {}): Check<AuthVariables> {
+  const { whenUnavailable = 'd1', revoked = 'refuse' } = options;
+  /** Callers whose token this isolate knows to be revoked: their requests are not its owner's. */
+  const knownRevoked = new WeakSet<Context>();
+
+  /** Whether a revoked token passes for now. */
+  async function passes(c: Context<AppEnv>, claims: AccessClaims): Promise<boolean> {
+    if (revoked === 'repeat') return leaveToRepeat(c, new AppError('TOKEN_REVOKED'));
+    return revoked === 'renewed' && AuthService.isRenewed(claims);
+  }
+
   return check<AuthVariables>({
     name: 'authenticate()',
     provides: 'auth',
     async local(c) {
       const claims = await TokenService.verifyAccess(bearerOf(c));
-      refuse(BlacklistService.known(claims));
+      const known = BlacklistService.known(claims);
+      if (known === 'revoked' && revoked !== 'refuse') knownRevoked.add(c);
+      else refuse(known);
       setAuth(c, claims);
     },
-    prepare(c) {
+    prepare(c, withinMs) {
       const auth = authOf(c);
       if (auth === undefined) return undefined;
-      const verdict = BlacklistService.check(auth, whenUnavailable);
+      const verdict = BlacklistService.check(auth, whenUnavailable, withinMs);
       // Checks before this one may refuse first.
       verdict.catch(() => undefined);
       return async () => {
-        refuse(await verdict);
+        const found = knownRevoked.has(c) ? 'revoked' : await verdict;
+        if (found === 'revoked' && (await passes(c, auth))) return;
+        refuse(found);
+        LastSeenService.note(auth);
+      };
+    },
+    uncounted: (c) => knownRevoked.has(c),
+    recall(c, withinMs) {
+      const auth = authOf(c);
+      const rely = auth && BlacklistService.recall(auth, withinMs);
+      if (auth === undefined || rely === undefined) return undefined;
+      return () => {
+        rely();
         LastSeenService.note(auth);
       };
     },
   });
 }
 
-/** Refuses whoever is authenticated in another role. Stands after {@link authenticate}. */
+/** Refuses callers with another role. Put it after {@link authenticate}. */
 export function requireRole(role: AccessClaims['role']): Check {
-  return check({
-    name: 'requireRole()',
-    requires: 'auth',
-    prepare: (c) => () => {
-      if (authOf(c)?.role !== role) throw new AppError('FORBIDDEN');
-    },
-  });
+  // It needs nothing from Redis: what the token says decides, whatever else is remembered.
+  const decide = (c: Context<AppEnv>) => () => {
+    if (authOf(c)?.role !== role) throw new AppError('FORBIDDEN');
+  };
+  return check({ name: 'requireRole()', requires: 'auth', prepare: decide, recall: decide });
 }
 
-function refuse(verdict: Verdict): void {
+function refuse(verdict: RevocationVerdict): void {
   switch (verdict) {
     case 'valid':
       return;
@@ -77,18 +108,17 @@ function bearerOf(c: Context<AppEnv>): string {
   const header = c.req.header('Authorization');
   if (header === undefined) throw new AppError('AUTHENTICATION_REQUIRED');
   // Two headers arrive joined by a comma, which no token has.
-  const match = /^Bearer ([\w.~+/=-]+)$/i.exec(header);
-  if (match?.[1] === undefined) throw new AppError('INVALID_TOKEN');
-  return match[1];
+  if (!/^Bearer [\w.~+/=-]+$/i.test(header)) {
+    throw new AppError('INVALID_TOKEN', { detail: 'The Authorization header must be "Bearer" and one access token.' });
+  }
+  return header.slice('Bearer '.length);
 }
-
-type WithAuth = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & Partial<AuthVariables> }>;
 
 /** The caller, once the token was verified; a check that must not rely on it yet may still use it as an identity. */
 export function authOf(c: Context<AppEnv>): AccessClaims | undefined {
-  return (c as unknown as WithAuth).get('auth');
+  return contextWith<Partial<AuthVariables>>(c).get('auth');
 }
 
 function setAuth(c: Context<AppEnv>, auth: AccessClaims): void {
-  (c as unknown as WithAuth).set('auth', auth);
+  contextWith<AuthVariables>(c).set('auth', auth);
 }

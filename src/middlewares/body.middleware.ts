@@ -1,4 +1,5 @@
 import { zValidator } from '@hono/zod-validator';
+import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import type { ZodType } from 'zod';
 
@@ -14,8 +15,8 @@ export interface JsonBodyOptions {
 }
 
 /**
- * Reads a request's body once, within the limit, as the UTF-8 JSON that it must be. What is acceptable in it is the
- * validators' business; a form is turned into the JSON object that says the same.
+ * Reads a request's body once, within the limit, as UTF-8 JSON. Validators check its content. A form is turned into the
+ * equivalent JSON object.
  */
 export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
   const handler = createMiddleware<AppEnv>(async function jsonBody(c, next) {
@@ -32,7 +33,7 @@ export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
       headers.set('Content-Type', 'application/json');
       c.req.raw = new Request(c.req.url, { method: c.req.method, headers });
     }
-    // Hono's request reads its text from here; what it keeps is a promise, whatever its type says.
+    // Hono's request reads its text from here. It keeps a promise, although its type says otherwise.
     (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(form ? formAsJson(text) : text);
     return next();
   });
@@ -111,8 +112,18 @@ function validated<T extends ZodType, Target extends 'json' | 'query' | 'param'>
   return stating(handler, { [target]: schema });
 }
 
-/** Answers 415 when there is no JSON body at all, where one is needed. */
-const requireJson = createMiddleware(async function requireJson(c, next) {
+/** Where JSON ends to be JSON, as the parser says. Nothing of the text itself: it may be a password. */
+function placeOf(error: unknown): { detail?: string } {
+  const message = error instanceof Error ? error.message : '';
+  if (message.includes('end of JSON input')) return { detail: 'The JSON ends too early.' };
+  const [, line, column] = /\(line (\d+) column (\d+)\)/.exec(message) ?? [];
+  return line === undefined ? {} : { detail: `The JSON is malformed at line ${line}, column ${column}.` };
+}
+
+/**
+ * @throws {AppError} `UNSUPPORTED_MEDIA_TYPE` or `MALFORMED_JSON` when there is no JSON body where one is needed
+ */
+async function assertJson(c: Context): Promise<void> {
   const text = await c.req.text();
   if (text === '') {
     throw c.req.header('Content-Type')?.includes('json') === false
@@ -121,12 +132,20 @@ const requireJson = createMiddleware(async function requireJson(c, next) {
   }
   try {
     JSON.parse(text);
-  } catch {
-    throw new AppError('MALFORMED_JSON');
+  } catch (error) {
+    throw new AppError('MALFORMED_JSON', placeOf(error));
   }
-  await next();
-});
+}
 
 export const validQuery = <T extends ZodType>(schema: T) => validated('query', schema);
 export const validParam = <T extends ZodType>(schema: T) => validated('param', schema);
-export const validJson = <T extends ZodType>(schema: T) => [requireJson, validated('json', schema)] as const;
+
+/** Like the two above. Without this one a body is not read as JSON at all. */
+export function validJson<T extends ZodType>(schema: T) {
+  const validate = validated('json', schema);
+  const handler: typeof validate = async function validJson(c, next) {
+    await assertJson(c);
+    return validate(c, next);
+  };
+  return stating(handler, { json: schema });
+}

@@ -1,54 +1,57 @@
-import type { Context } from 'hono';
+import type { Context, Next } from 'hono';
 
 import { CacheService } from '../services/cache.service';
 import type { CacheResult, LoaderContext, QueryOptions } from '../services/cache.service';
-import { onceAnswered } from './answered';
+import { afterResponse } from './afterResponse';
+import type { ContextWith } from './appEnv';
 import { authOf } from './auth.middleware';
 import type { AuthVariables } from './auth.middleware';
-import { matches, reusableAt, storedFrom } from './cachedResponse';
-import type { StoredResponse } from './cachedResponse';
-import { check } from './check';
+import { matches, reusableAt, cacheableFrom } from './cachedResponse';
+import type { CachedResponse } from './cachedResponse';
+import { FROM_MEMORY, check } from './check';
 import type { Check } from './check';
 import type { AppEnv } from './services.middleware';
 import type { StoreRules } from './storable';
 
-type Ctx = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & Partial<AuthVariables> }>;
-
 /** Options of {@link cached}. */
 export interface CachedOptions {
-  /** How long an answer is fresh, for everybody: an invalidation ends it at once. */
+  /** How long a response is fresh. An invalidation ends it at once. */
   ttlSeconds: number;
-  /** After that it is still answered at once, and refreshed behind the answer. @default 0 */
+  /** After the TTL it is still served at once for this long, and refreshed after the response. @default 0 */
   staleSeconds?: number;
-  /** After its TTL it is answered when the handler fails (a status from 500 on). @default 0 */
+  /** After the TTL it is served for this long when the handler fails (a status from 500 on). @default 0 */
   staleIfErrorSeconds?: number;
-  /** What `CacheService.invalidate({ namespaces })` ends. @default 'http' */
+  /** The namespace for `CacheService.invalidate({ namespaces })`. @default 'http' */
   namespace?: string;
-  /** What else ends it. A user's own answers also end with `invalidate({ users })`. */
-  tags?: readonly string[] | ((c: Ctx) => readonly string[]);
+  /** Tags whose invalidation ends it. A user's own responses also end with `invalidate({ users })`. */
+  tags?: readonly string[] | ((c: ContextWith<Partial<AuthVariables>>) => readonly string[]);
   /**
-   * One answer for all callers. By default each authenticated user has answers of their own, and a request with
+   * One response for all callers. By default each authenticated user has their own responses, and a request with
    * credentials that `authenticate()` has not checked is not cached at all. @default false
    */
   shared?: boolean;
-  /** Request headers that the answer depends on, also those that tell who asks. @default [] */
+  /** Request headers that the response depends on, also those that identify the caller. @default [] */
   vary?: readonly string[];
   /**
-   * How long a client may use its copy without asking, counted from when the answer was made: an invalidation does not
-   * reach it there. 0: it asks each time, and is mostly told 304. @default 0
+   * How long a client may use its copy without asking, counted from when the response was made. An invalidation does not
+   * reach that copy. 0: the client asks each time, and mostly gets 304. @default 0
    */
   clientSeconds?: number;
   /** Headers of the handler's that are kept beside those that describe the body. @default [] */
   headers?: readonly string[];
-  /** Longer bodies are answered, but not cached. @default 262_144 */
+  /** Longer bodies are served, but not cached. @default 262_144 */
   maxBytes?: number;
   /** One load among all isolates; see `CacheService.query`. @default false */
   lease?: boolean;
+  /** For how long an isolate may serve a fresh response without asking Redis again; see `CacheService.query`. @default 0 */
+  withinSeconds?: number;
 }
+
+const MEMORY = '; detail=memory';
 
 const SAID_BY_HANDLER = ['Vary', 'Cache-Control', 'Expires', 'Age'];
 
-/** An answer that is not the cache's has what stood in its head before the handler, too. */
+/** A response that is not the cache's keeps the headers that were set before the handler. */
 function restore(c: Context, own: Headers): void {
   for (const name of SAID_BY_HANDLER) {
     const before = own.get(name);
@@ -58,33 +61,34 @@ function restore(c: Context, own: Headers): void {
   }
 }
 
-/** The handler answered with an error of its own: an answer for those who asked, and no answer to cache. */
+/** The handler responded with an error: it goes to the waiting requests, and is not cached. */
 class HandlerFailed extends Error {
   override readonly name = 'HandlerFailed';
   readonly status: number;
 
   constructor(status: number) {
-    super(`the handler answered ${status}`);
+    super(`the handler responded with ${status}`);
     this.status = status;
   }
 }
 
 /**
- * Caches whole answers to GET: status 200, JSON or text, without cookies. Adds `ETag` (and answers 304), `Cache-Control`,
- * `Age`, `Vary` and `Cache-Status` (RFC 9211). In a guard its entry travels with what the other checks ask Redis, and they
- * decide before it is answered. Handlers have the cache loader's deadline.
+ * Caches whole responses to GET, which HEAD shares: status 200, JSON or text, without cookies. Adds `ETag` (and responds with
+ * 304), `Cache-Control`, `Age`, `Vary` and `Cache-Status` (RFC 9211). In a guard its entry is read in the pipeline of the other
+ * checks, and they decide before it is served. Handlers have the cache loader's deadline.
  *
- * Each distinct query string is an entry of its own, as it was sent: another order or another escape is another one. What a
- * handler says of its answer counts (RFC 9111): with `no-store`, `no-cache`, `Set-Cookie`, or a `Vary` by what `vary` does not
+ * Each distinct query string has its own entry, as it was sent: another order or another escape is another entry. The headers of
+ * the handler's response count (RFC 9111): with `no-store`, `no-cache`, `Set-Cookie`, or a `Vary` by what `vary` does not
  * name it is not stored, with `private` not when `shared`; `s-maxage`, `max-age` and `Expires` end an entry before its TTL,
  * and then it is not served stale. docs/cached-responses.md has the rules, and those that are left out on purpose.
  *
- *  Credentials are `Authorization` and `Cookie`, and nothing else: a
- * route whose answers depend on another header (an API key, a tenant) needs that header in `vary`.
+ * Only `Authorization` and `Cookie` count as credentials: a route whose responses depend on another header (an API key, a tenant)
+ * needs that header in `vary`.
  *
- * A stale answer is refreshed by its own request's handler, once the answer has left the app. `createApp()` knows when; an
- * app of your own does with `tellingAnswered`. Without that, what stands outside `services()` must not await anything
- * after its `next()` on routes with `staleSeconds` or a TTL: the refresh would take the answer from under it.
+ * A stale response is refreshed by the handler of the request that it was served to, once it has left the app. `createApp()`
+ * knows when; an app of your own does with `notifyingAfterResponse`. Without that, middlewares outside `services()` must not
+ * await anything after their `next()` on routes with `staleSeconds` or a TTL: the refresh would replace the response they work
+ * on.
  *
  * @example
  * app.get('/catalogue', guard(rateLimiter(policy.api), cached({ ttlSeconds: 300, shared: true, tags: ['catalogue'] })),
@@ -93,23 +97,26 @@ class HandlerFailed extends Error {
 export function cached(options: CachedOptions): Check {
   const { ttlSeconds, staleSeconds = 0, staleIfErrorSeconds = 0, namespace = 'http', tags = [] } = options;
   const { shared = false, vary = [], headers = [], clientSeconds = 0, maxBytes = 262_144, lease = false } = options;
+  const { withinSeconds = 0 } = options;
   if (!(ttlSeconds > 0)) throw new RangeError('cached(): ttlSeconds must be positive');
+  if (!(withinSeconds >= 0 && withinSeconds <= 60))
+    throw new RangeError('cached(): withinSeconds must be from 0 to 60');
   const lower = (names: readonly string[]) => names.map((name) => name.toLowerCase()).sort();
   const rules: StoreRules = { maxBytes, vary: lower(vary), headers: lower(headers), shared };
 
   /** `undefined`: not to be cached. */
-  function queryOf(c: Context<AppEnv>): QueryOptions<StoredResponse> | undefined {
+  function queryOf(c: Context<AppEnv>): QueryOptions<CachedResponse> | undefined {
     if (c.req.method !== 'GET' && c.req.method !== 'HEAD') return undefined;
     const auth = shared ? undefined : authOf(c);
-    // Whoever these are of, the answer may be theirs alone.
+    // The response may be for these credentials alone.
     const credentials = c.req.header('Authorization') ?? c.req.header('Cookie');
     if (!shared && auth === undefined && credentials !== undefined) return undefined;
     const negotiated = rules.vary.map((name) => c.req.header(name));
     return {
       namespace,
-      // A handler may leave out the body that a HEAD has no use for.
-      // As it was sent: a handler may tell `%ff` from `%fe`, and one order from another, where a decoded list does not.
-      args: [c.req.method, c.req.url, negotiated, auth?.role],
+      // GET and HEAD share an entry. The URL counts as it was sent: a handler may tell `%ff` from `%fe`, and one order from
+      // another, where a decoded list does not.
+      args: ['GET', c.req.url, negotiated, auth?.role],
       user: auth?.userId,
       tags: typeof tags === 'function' ? tags(c) : tags,
       ttlSeconds,
@@ -117,73 +124,86 @@ export function cached(options: CachedOptions): Check {
       staleIfErrorSeconds,
       schema: reusableAt(c.get('request').now()),
       lease,
+      withinSeconds,
     };
   }
 
   return check({
     name: 'cached()',
-    prepare(c) {
+    prepare(c, withinMs) {
       const query = queryOf(c);
-      if (query !== undefined) CacheService.prefetch(CacheService.keyOf(query));
+      if (query === undefined) return undefined;
+      const key = CacheService.keyOf(query);
+      const ownMs = withinSeconds * 1_000;
+      const rely = ownMs > 0 ? CacheService.recall([key], ownMs) : undefined;
+      if (rely === undefined) CacheService.prefetch(key, Math.max(withinMs, ownMs));
+      else rely();
       return undefined;
+    },
+    recall(c, withinMs) {
+      const query = queryOf(c);
+      return query === undefined ? () => undefined : CacheService.recall([CacheService.keyOf(query)], withinMs);
     },
 
     async around(c, next) {
       const query = queryOf(c);
+      // The guard's Cache-Status becomes a detail of this cache's own.
+      const detail = c.res.headers.get('Cache-Status') === FROM_MEMORY ? MEMORY : '';
+      if (detail !== '') c.res.headers.delete('Cache-Status');
       if (query === undefined) {
         await next();
-        note(c, 'fwd=bypass');
+        note(c, `fwd=bypass${detail}`);
         return;
       }
-      // What stands in the answer's head already (rate limits, CORS) is this request's own.
+      // Headers that are set already (rate limits, CORS) belong to this request.
       const own = new Headers(c.res.headers);
-      // What the handler says of its answer must be told from what others have said before it.
+      // The handler's own headers must be distinguishable from those set before it.
       for (const name of SAID_BY_HANDLER) c.res.headers.delete(name);
-      const { promise: answered, resolve: answer } = Promise.withResolvers<void>();
-      if (!onceAnswered(c.req.raw, answer)) {
-        // Who stands around us sets its headers in the same turn that the answer is made in.
-        c.get('request').afterResponse.push(() => setTimeout(answer, 0));
+      const { promise: responded, resolve: notify } = Promise.withResolvers<void>();
+      if (!afterResponse(c.req.raw, notify)) {
+        // Middlewares around this one set their headers in the same turn in which the response is made.
+        c.get('request').onResponse.push(() => setTimeout(notify, 0));
       }
 
       let led = false;
-      const load = async ({ refresh, signal }: LoaderContext): Promise<StoredResponse | null> => {
+      const load = async ({ refresh, signal }: LoaderContext): Promise<CachedResponse | null> => {
         if (refresh) {
-          await answered;
+          await responded;
           signal.throwIfAborted();
-          // The handler runs for its answer alone: nobody gets this one.
+          // The handler runs only to fill the cache: this response goes to no client.
           c.res = undefined;
           c.finalized = false;
         } else led = true;
-        await next();
+        await nextAsGet(c, next);
         if (c.res.status >= 500) throw new HandlerFailed(c.res.status);
-        return (await storedFrom(c.res, rules, c.get('request').now())) ?? null;
+        return (await cacheableFrom(c.res, rules, c.get('request').now())) ?? null;
       };
 
-      let result: CacheResult<StoredResponse>;
+      let result: CacheResult<CachedResponse>;
       try {
         result = await CacheService.result(query, load);
       } catch (error) {
         if (!(error instanceof HandlerFailed)) throw error;
-        // Another request's handler has failed: this one's may do better.
+        // Another request's handler has failed: this one's may succeed.
         if (!led) await next();
         restore(c, own);
-        note(c, 'fwd=miss');
+        note(c, `fwd=miss${detail}`);
         return;
       }
       if (result.value === null) {
-        // An answer that is not to be shared: everybody has their own made.
+        // A response that must not be shared: each request runs its own handler.
         if (!led) await next();
         restore(c, own);
-        note(c, result.from === 'bypass' ? 'fwd=bypass' : 'fwd=miss');
+        note(c, `${result.from === 'bypass' ? 'fwd=bypass' : 'fwd=miss'}${detail}`);
         return;
       }
-      respond(c, result as CacheResult<StoredResponse> & { value: StoredResponse }, own);
+      respond(c, result as CacheResult<CachedResponse> & { value: CachedResponse }, own);
     },
   });
 
   function respond(
     c: Context<AppEnv>,
-    { value: { headers: kept, body, etag }, ...how }: CacheResult<StoredResponse> & { value: StoredResponse },
+    { value: { headers: kept, body, etag }, ...how }: CacheResult<CachedResponse> & { value: CachedResponse },
     own: Headers,
   ): void {
     const control = `${shared ? 'public' : 'private'}, ${clientSeconds > 0 ? `max-age=${clientSeconds}` : 'no-cache'}`;
@@ -200,16 +220,29 @@ export function cached(options: CachedOptions): Check {
     if (unchanged) answer.delete('content-type');
     c.res = undefined;
     c.res = unchanged ? new Response(null, { status: 304, headers: answer }) : new Response(body, { headers: answer });
-    // What has failed has been made up for.
+    // The cached value replaces the failed response.
     if (how.from === 'fallback') c.error = undefined;
     note(c, statusOf(how, Math.floor((how.freshUntilMs - nowMs) / 1_000)));
   }
 }
 
-/** RFC 9211, section 2. A stale answer's time to live is negative. */
-function statusOf({ from, expired }: Omit<CacheResult<unknown>, 'value'>, ttl: number): string {
+/** Runs the handler as for a GET: a handler may leave out the body for HEAD, and the entry is served to GET as well. */
+async function nextAsGet(c: Context, next: Next): Promise<void> {
+  const { raw } = c.req;
+  if (raw.method !== 'HEAD') return next();
+  c.req.raw = new Request(raw, { method: 'GET' });
+  try {
+    await next();
+  } finally {
+    c.req.raw = raw;
+  }
+}
+
+/** RFC 9211, section 2. A stale response's time to live is negative. */
+function statusOf({ from, expired, remembered }: Omit<CacheResult<unknown>, 'value'>, ttl: number): string {
   switch (from) {
     case 'hit':
+      return `hit; ttl=${ttl}${remembered === true ? MEMORY : ''}`;
     case 'stale':
       return `hit; ttl=${ttl}`;
     case 'fallback':

@@ -4,30 +4,30 @@ import type { CacheSchema } from '../services/cache.service';
 import { isStorable, lifetimeMs } from './storable';
 import type { StoreRules } from './storable';
 
-/** A whole answer, as it is cached. */
-export interface StoredResponse {
+/** A whole response, as it is cached. */
+export interface CachedResponse {
   /** Those of the handler's own headers that are kept. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body: string;
   /** Strong: over the body's bytes (RFC 9110, section 8.8.3). */
   readonly etag: string;
-  /** Until when the handler has said that it is fresh; milliseconds since the epoch. */
+  /** Fresh until then by the handler's headers; milliseconds since the epoch. */
   readonly untilMs?: number;
 }
 
 /**
- * What may be answered at a time: the cache takes what does not pass for a miss, whatever the route's own times are. So what
- * a handler has limited is not served stale either.
+ * Accepts entries that may be served at this time. The cache treats others as a miss, whatever the route's own times are. So a
+ * response whose lifetime its handler has limited is not served stale either.
  */
-export function reusableAt(nowMs: number): CacheSchema<StoredResponse> {
+export function reusableAt(nowMs: number): CacheSchema<CachedResponse> {
   const validate = (value: unknown) => {
-    const { untilMs } = value as Partial<StoredResponse>;
+    const { untilMs } = value as Partial<CachedResponse>;
     return untilMs === undefined || nowMs < untilMs ? { value } : { issues: [{ message: 'is no longer fresh' }] };
   };
   return { '~standard': { version: 1, vendor: 'gatehouse', validate } };
 }
 
-/** What describes the body; anything else may belong to one request alone. */
+/** Headers that describe the body; any other may belong to one request alone. */
 const KEPT = [
   'content-type',
   'content-language',
@@ -38,12 +38,12 @@ const KEPT = [
   'expires',
 ];
 
-/** What may be stored of a handler's answer; `undefined` when nothing may. The response stays readable. */
-export async function storedFrom(
+/** The storable part of a handler's response; `undefined` when it must not be stored. The response stays readable. */
+export async function cacheableFrom(
   response: Response,
   rules: StoreRules,
   nowMs: number,
-): Promise<StoredResponse | undefined> {
+): Promise<CachedResponse | undefined> {
   if (!isStorable(response, rules)) return undefined;
   const freshMs = lifetimeMs(response, rules.shared, nowMs);
   if (freshMs !== undefined && freshMs <= 0) return undefined;

@@ -1,10 +1,18 @@
 import type { Context, MiddlewareHandler } from 'hono';
+import { HTTPException } from 'hono/http-exception';
 
+import { AppError } from '../errors';
+
+import type { ErrorCode } from '../errors';
 import { stating } from './contract';
+import type { LimiterFacts } from './contract';
 import type { AppEnv } from './services.middleware';
 
 /** What a check's last word takes: it throws an `AppError` to refuse. */
 export type Decide = () => void | Promise<void>;
+
+/** The same from memory: in one turn for all checks, so that nothing can change in between. */
+export type Recall = () => void;
 
 /**
  * A check in its phases. `guard` runs each phase for all checks before the next, so that what they all need from Redis
@@ -15,20 +23,42 @@ export interface CheckPlan {
   /** Of which earlier check's result it makes use; `guard` refuses at start to be built without it. */
   readonly requires?: 'auth';
   readonly provides?: 'auth';
-  /** Whether its refusal is a limit's: then nobody else's limit counts the request either. */
+  /** Error codes here, beside those that its name implies in the contract. */
+  readonly codes?: readonly ErrorCode[];
+  /** Whether its refusal is that of a limit: then no other limit counts the request either. */
   readonly limits?: boolean;
+  /** Of a limiter: what administrators see of it. */
+  readonly limiter?: LimiterFacts;
   /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
   local?(c: Context<AppEnv>): void | Promise<void>;
   /** Who is asking, once all local work is done. Throwing refuses. */
   identify?(c: Context<AppEnv>): void | Promise<void>;
-  /** Throws for whoever is known here to be refused: no check asks Redis then, and nothing is consumed. */
+  /** Throws for callers that must be refused without asking Redis: then no check asks, and nothing is consumed. */
   known?(c: Context<AppEnv>): void;
-  /** Issues commands (they are held until every check has) and returns what decides once their replies are in. */
-  prepare?(c: Context<AppEnv>): Decide | undefined;
+  /**
+   * Issues commands (they are held until every check has) and returns what decides once their replies are in.
+   *
+   * @param withinMs for how long the isolate may remember the replies, for {@link recall}; 0: not at all
+   */
+  prepare?(c: Context<AppEnv>, withinMs: number): Decide | undefined;
+  /**
+   * Decides without asking, by what Redis has said to this isolate: never longer ago than `withinMs`, counted from when it
+   * was asked, never by what a fallback said, and never for another caller than the one whom the reply was about. What
+   * this isolate has done itself since counts at once. The call itself changes nothing: another check may have to ask.
+   *
+   * A check that prepares something and has no `recall` is strict, and so is each guard that holds it.
+   *
+   * @returns what decides; `undefined` when Redis must be asked
+   */
+  recall?(c: Context<AppEnv>, withinMs: number): Recall | undefined;
   /** Takes the place of the handler, and of the checks' `around` written after it, once all checks have decided. */
   around?(c: Context<AppEnv>, next: () => Promise<void>): Promise<void>;
+  /** Whether its refusal, like that of a limit, counts in no limit before it either. */
+  uncounted?(c: Context<AppEnv>): boolean;
   /** Takes back what this check consumed for a request that was refused before it counted. */
   undo?(c: Context<AppEnv>): void;
+  /** The request is over, however it ended: refused by another check, failed, or handled. Gives back what it still holds. */
+  end?(c: Context<AppEnv>): void | Promise<void>;
 }
 
 const PLAN = Symbol('plan');
@@ -53,10 +83,16 @@ export function planOf(check: Mergeable): CheckPlan | undefined {
 /** Makes a middleware that works alone, as `guard(check)` would. */
 // oxlint-disable-next-line typescript/no-empty-object-type -- adds nothing by default
 export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
+  const plans = [plan];
   const handler: MiddlewareHandler<AppEnv> = async function check(c, next) {
-    await runChecks(c, [plan]);
-    await runAround(c, [plan], next);
+    try {
+      await runChecks(c, plans);
+      await runAround(c, plans, next);
+    } finally {
+      await plan.end?.(c);
+    }
   };
+  // `V` exists in types only: the plan sets those variables when it runs.
   return Object.assign(stating(handler, { checks: [plan] }), { [PLAN]: plan }) as unknown as Check<V>;
 }
 
@@ -74,15 +110,32 @@ export function runAround(
 /**
  * Local work first, then one pipeline for what all checks need, then each decides in the order written.
  *
+ * @param withinMs how old the replies of Redis may be by which all of them decide
  * @throws {AppError} the first refusal, in the order written
  */
-export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[]): Promise<void> {
+export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[], withinMs = 0): Promise<void> {
+  const { services, inSpan } = c.get('request');
+  const { metrics } = services;
+  try {
+    await (inSpan === undefined
+      ? decideAll(c, plans, withinMs)
+      : inSpan('guard', { 'gatehouse.checks': plans.map(({ name }) => name).join(', ') }, () =>
+          decideAll(c, plans, withinMs),
+        ));
+  } catch (error) {
+    metrics.guarded(error instanceof AppError ? error.code : error instanceof HTTPException ? 'HANDLER' : 'INTERNAL');
+    throw error;
+  }
+  metrics.guarded('ok');
+}
+
+async function decideAll(c: Context<AppEnv>, plans: readonly CheckPlan[], withinMs: number): Promise<void> {
   // A check that refuses locally ends the list: what comes after it is not even asked, what comes before still counts.
   let refusal: { error: unknown } | undefined;
   let active = plans;
-  for (const [index, plan] of plans.entries()) {
+  for (let index = 0; index < plans.length; index += 1) {
     try {
-      const work = plan.local?.(c);
+      const work = plans[index]?.local?.(c);
       if (work !== undefined) await work;
     } catch (error) {
       refusal = { error };
@@ -91,32 +144,65 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[])
     }
   }
 
-  const { batch } = c.get('request');
   for (const plan of active) {
     const work = plan.identify?.(c);
     if (work !== undefined) await work;
   }
   for (const plan of active) plan.known?.(c);
 
-  const release = batch.hold();
-  const decisions: (Decide | undefined)[] = [];
-  try {
-    for (const plan of active) decisions.push(plan.prepare?.(c));
-  } finally {
-    release();
-  }
-
-  for (const [index, decide] of decisions.entries()) {
+  const recalled = withinMs > 0 ? recallAll(c, active, withinMs) : undefined;
+  if (recalled !== undefined && active.some(asks)) noteMemory(c);
+  const decisions = recalled ?? prepareAll(c, active, withinMs);
+  for (let index = 0; index < decisions.length; index += 1) {
     try {
-      await decide?.();
+      const deciding = decisions[index]?.();
+      if (deciding !== undefined) await deciding;
     } catch (error) {
       // Replies of the later ones are in as well. What they consumed goes back; what stood before the refusing check
       // counts, unless that one is a limit itself: a request that a limit refuses consumes nothing anywhere.
       await Promise.allSettled(decisions.slice(index + 1).map(async (later) => later?.()));
-      const limited = active[index]?.limits === true;
+      const limited = active[index]?.limits === true || active[index]?.uncounted?.(c) === true;
       for (const [other, plan] of active.entries()) if (other > index || (limited && other < index)) plan.undo?.(c);
       throw error;
     }
   }
   if (refusal !== undefined) throw refusal.error;
+}
+
+const asks = (plan: CheckPlan): boolean => plan.prepare !== undefined;
+
+/** What all of them need from Redis leaves as one pipeline. */
+function prepareAll(c: Context<AppEnv>, plans: readonly CheckPlan[], withinMs: number): (Decide | undefined)[] {
+  const release = c.get('request').batch.hold();
+  try {
+    return plans.map((plan) => plan.prepare?.(c, withinMs));
+  } finally {
+    release();
+  }
+}
+
+/** `undefined` when one of them has to ask Redis. */
+function recallAll(
+  c: Context<AppEnv>,
+  plans: readonly CheckPlan[],
+  withinMs: number,
+): (Recall | undefined)[] | undefined {
+  const decisions: (Recall | undefined)[] = [];
+  for (const plan of plans) {
+    if (!asks(plan)) {
+      decisions.push(undefined);
+      continue;
+    }
+    const decide = plan.recall?.(c, withinMs);
+    if (decide === undefined) return undefined;
+    decisions.push(decide);
+  }
+  return decisions;
+}
+
+/** What a response says whose checks were decided without asking Redis (RFC 9211). */
+export const FROM_MEMORY = 'Gatehouse; hit; detail=memory';
+
+function noteMemory(c: Context<AppEnv>): void {
+  c.header('Cache-Status', FROM_MEMORY, { append: true });
 }

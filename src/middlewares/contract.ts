@@ -1,11 +1,41 @@
 import type { ZodType } from 'zod';
 
-/** What a middleware has to do with a route's contract. Read when the contract is generated, never while serving. */
+import type { Config } from '../config/env';
+import type { ErrorCode } from '../errors';
+import type { Limit } from '../services/rateLimit.service';
+
+/** What a limiter counts by, which says how an identity is written. */
+export type Counted =
+  | 'caller'
+  | 'address'
+  | 'account'
+  | 'address-and-account'
+  | 'session'
+  | 'session-or-address'
+  | 'own';
+
+/** What a limiter says of itself, for those who look at its counters. */
+export interface LimiterFacts {
+  /** `undefined`: each place where it is mounted counts for itself. */
+  readonly name: string | undefined;
+  readonly counts: Counted;
+  readonly algorithm: Limit['algorithm'];
+  /** Its own numbers; `undefined` where they depend on the request. */
+  readonly limits: (config: Config) => readonly Limit[] | undefined;
+}
+
+/** What a middleware says of itself. Read when the contract is generated, and by administrators' routes. */
 export interface Facts {
   readonly json?: ZodType;
   readonly query?: ZodType;
   readonly param?: ZodType;
-  readonly checks?: readonly { readonly name: string }[];
+  readonly checks?: readonly {
+    readonly name: string;
+    readonly codes?: readonly ErrorCode[];
+    readonly limiter?: LimiterFacts;
+  }[];
+  /** Whether the checks may be decided from the isolate's memory. */
+  readonly remembers?: boolean;
   /** Paths that also take a form. */
   readonly forms?: readonly string[];
 }

@@ -2,14 +2,16 @@ import type { MiddlewareHandler } from 'hono';
 import { cors } from 'hono/cors';
 
 import { configOf } from '../config/env';
+import { log } from '../config/log';
 import type { AppEnv } from './services.middleware';
 
 /**
- * CORS for the browser apps of `CORS_ORIGINS`. A native app sends no `Origin`, and gets no header of CORS; where there are
- * browser apps, its answers say all the same that others may look different (Fetch standard, "CORS protocol and HTTP caches"):
- * a cache between us would give a browser the answer without them.
+ * CORS for the browser apps of `CORS_ORIGINS`. A native app sends no `Origin`, and gets no CORS headers. Where there are
+ * browser apps, its responses carry `Vary: Origin` all the same (Fetch standard, "CORS protocol and HTTP caches"): otherwise a
+ * cache in between could give a browser the response without CORS headers.
  */
 export function browserOrigins(): MiddlewareHandler<AppEnv> {
+  const reported = new Set<string>();
   const handle = cors({
     origin: (origin, c) => (configOf(c.env as Env).corsOrigins.includes(origin) ? origin : null),
     allowHeaders: ['Authorization', 'Content-Type', 'Idempotency-Key', 'If-None-Match', 'X-Request-Id'],
@@ -19,6 +21,7 @@ export function browserOrigins(): MiddlewareHandler<AppEnv> {
       // The client library takes the time from it.
       'Date',
       'ETag',
+      'Idempotency-Replayed',
       'RateLimit',
       'RateLimit-Policy',
       'Retry-After',
@@ -27,9 +30,23 @@ export function browserOrigins(): MiddlewareHandler<AppEnv> {
     maxAge: 600,
   });
   return async function browserOrigins(c, next) {
-    if (c.req.header('Origin') !== undefined) return handle(c, next);
-    const varies = configOf(c.env).corsOrigins.length > 0;
+    const origin = c.req.header('Origin');
+    if (origin !== undefined) {
+      if (c.req.method === 'OPTIONS') reportUnlisted(origin, configOf(c.env).corsOrigins, reported);
+      return handle(c, next);
+    }
+    if (configOf(c.env).corsOrigins.length === 0) return next();
     await next();
-    if (varies) c.header('Vary', 'Origin', { append: true });
+    c.header('Vary', 'Origin', { append: true });
   };
+}
+
+/** Origins that an isolate reports, at most. */
+const REPORTED_MAX = 20;
+
+/** The refusal of a preflight says nothing, and neither does the browser: the log says once what to add. */
+function reportUnlisted(origin: string, listed: readonly string[], reported: Set<string>): void {
+  if (listed.includes(origin) || reported.has(origin) || reported.size >= REPORTED_MAX || origin.length > 200) return;
+  reported.add(origin);
+  log('warn', 'cors.origin_not_listed', { origin, setting: `CORS_ORIGINS=${[...listed, origin].join(',')}` });
 }

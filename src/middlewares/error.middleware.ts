@@ -4,6 +4,7 @@ import { HTTPException } from 'hono/http-exception';
 import { describeError, log } from '../config/log';
 import { AppError, ERRORS, unavailable } from '../errors';
 import type { ErrorCode } from '../errors';
+import { noteProblem } from './refusalLog';
 import { ConstraintViolation, DatabaseUnavailable, RedisError, StatementMistake } from '../services/errors';
 
 /** Types that a standard names (draft-ietf-httpapi-ratelimit-headers); the others are ours. */
@@ -20,6 +21,8 @@ export function typeOf(code: ErrorCode): string {
 export function problem(c: Context, error: AppError): Response {
   const { status, title } = ERRORS[error.code];
   const { detail, errors, headers = {}, extensions = {} } = error.options;
+  const violated = extensions['violated-policies'];
+  noteProblem(c, { code: error.code, policy: Array.isArray(violated) ? violated.join(' ') : undefined });
   const body = {
     type: typeOf(error.code),
     title,
@@ -69,7 +72,7 @@ export const onError: ErrorHandler = (error, c) => {
     log('error', 'redis.failed', { reason: error.message });
     return problem(c, unavailable('A part of the service', 5));
   }
-  // An answer that somebody has made already.
+  // A response that a middleware has made already.
   if (error instanceof HTTPException && error.res !== undefined) return error.getResponse();
   // Hono's own, such as a body that is no JSON.
   if (error instanceof HTTPException && error.status < 500) {

@@ -1,6 +1,9 @@
 import type { Context } from 'hono';
 import { matchedRoutes } from 'hono/route';
 
+import { describeError, log } from '../config/log';
+import { LimitOverrideService } from '../services/limitOverride.service';
+import { RedisError } from '../redis/errors';
 import { RateLimitService } from '../services/rateLimit.service';
 import type { RateLimitDecision, RateLimitRequest } from '../services/rateLimit.service';
 import type { AppEnv } from './services.middleware';
@@ -8,6 +11,8 @@ import type { AppEnv } from './services.middleware';
 /** One limiter's part in a round. */
 export interface RoundMember {
   request: RateLimitRequest;
+  /** Puts the numbers that count now into `request`. @returns whether they are others */
+  renew: () => boolean;
   /** The error that a refusal by this limiter ends the request with. */
   refuse: (decision: RateLimitDecision & { allowed: false }) => Error;
 }
@@ -23,6 +28,8 @@ export class LimitRound {
   #count = 0;
   readonly #members: RoundMember[] = [];
   #decisions: Promise<RateLimitDecision[]> | undefined;
+  #recalled: (() => RateLimitDecision)[] | undefined;
+  #isDecided = false;
 
   private constructor(routeIndex: number, first: number) {
     this.routeIndex = routeIndex;
@@ -33,7 +40,7 @@ export class LimitRound {
   static of(c: Context<AppEnv>): LimitRound {
     const last = rounds.get(c);
     const { routeIndex } = c.req;
-    if (last?.routeIndex === routeIndex && last.#decisions === undefined) return last;
+    if (last?.routeIndex === routeIndex && !last.#isDecided) return last;
     const round = new LimitRound(routeIndex, last?.routeIndex === routeIndex ? last.first + last.#count : 0);
     rounds.set(c, round);
     return round;
@@ -63,9 +70,62 @@ export class LimitRound {
     throw (this.#members[which] ?? member).refuse(decision);
   }
 
-  ask(): Promise<RateLimitDecision[]> {
-    this.#decisions ??= RateLimitService.consumeAll(this.#members.map(({ request }) => request));
+  /** @param withinMs for how long units may be leased for the caller's next requests */
+  ask(withinMs = 0): Promise<RateLimitDecision[]> {
+    this.#isDecided = true;
+    if (this.#decisions === undefined) {
+      // In one pipeline with the question itself.
+      const changed = LimitOverrideService.refresh();
+      const decisions = RateLimitService.consumeAll(this.#requests(), withinMs);
+      this.#decisions = changed === undefined ? decisions : this.#decideAgain(changed, decisions);
+    }
     return this.#decisions;
+  }
+
+  /** This member's decision from leased units; `undefined` when they do not pay for all members. */
+  recall(member: RoundMember, withinMs: number): (() => RateLimitDecision) | undefined {
+    // Then an administrator may have set other numbers, and the question goes with that of the limits.
+    if (LimitOverrideService.isOld()) return undefined;
+    this.#recalled ??= RateLimitService.recall(this.#requests(), withinMs);
+    const decide = this.#recalled?.[this.#members.indexOf(member)];
+    if (decide === undefined) return undefined;
+    return () => {
+      this.#isDecided = true;
+      return decide();
+    };
+  }
+
+  #requests(): RateLimitRequest[] {
+    return this.#members.map(({ request }) => request);
+  }
+
+  /** An administrator has set other numbers since this isolate asked last: they decide, and what was charged goes back. */
+  async #decideAgain(changed: Promise<boolean>, decisions: Promise<RateLimitDecision[]>) {
+    const [made, isChanged] = await Promise.all([decisions, changed]);
+    const asked = this.#requests();
+    const renewed = isChanged ? this.#members.filter((member) => member.renew()) : [];
+    if (renewed.length === 0) return made;
+    await Promise.all(
+      asked.map((request, index) => {
+        const decision = made[index];
+        return decision?.allowed === true ? giveBack(request, decision) : Promise.resolve();
+      }),
+    );
+    return RateLimitService.consumeAll(this.#requests());
+  }
+}
+
+async function giveBack(
+  { policy, identity, cost = 1 }: RateLimitRequest,
+  { source, settle }: RateLimitDecision & { allowed: true },
+): Promise<void> {
+  if (source !== 'redis' || cost === 0) return settle(-cost);
+  try {
+    await RateLimitService.reward(policy, identity, cost);
+  } catch (error) {
+    // The charge stays: the next requests are refused too early, never too late.
+    if (!(error instanceof RedisError)) throw error;
+    log('warn', 'limiter.give_back_failed', describeError(error));
   }
 }
 
@@ -73,6 +133,17 @@ const rounds = new WeakMap<Context, LimitRound>();
 
 function isRefusal(decision: RateLimitDecision): boolean {
   return !decision.allowed && decision.reason !== 'together';
+}
+
+/** @param earlier handlers that stand before on the same route  @param position limiters that stand before in the handler */
+export function placeName(
+  { method, path }: { method: string; path: string },
+  earlier: number,
+  position: number,
+): string {
+  // Printable, and without the braces that would move a key to another slot.
+  const place = `${method} ${encodeURI(path)}${earlier === 0 ? '' : ` #${earlier + 1}`}`;
+  return position === 0 ? place : `${place}.${position + 1}`;
 }
 
 /** Names of routes, by Hono's own objects for them. */
@@ -89,11 +160,9 @@ export function placeOf(c: Context<AppEnv>, position: number): string {
   if (route === undefined) return position === 0 ? 'all' : `all.${position + 1}`;
   let place = places.get(route);
   if (place === undefined) {
-    const { method, path } = route;
     const before = routes.slice(0, c.req.routeIndex);
-    const earlier = before.filter((other) => other.method === method && other.path === path).length;
-    // Printable, and without the braces that would move a key to another slot.
-    place = `${method} ${encodeURI(path)}${earlier === 0 ? '' : ` #${earlier + 1}`}`;
+    const earlier = before.filter((other) => other.method === route.method && other.path === route.path).length;
+    place = placeName(route, earlier, 0);
     places.set(route, place);
   }
   return position === 0 ? place : `${place}.${position + 1}`;

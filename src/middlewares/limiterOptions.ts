@@ -35,7 +35,7 @@ export function listOf(option: 'allow' | 'deny', entries: readonly string[] | un
     return identityList(entries);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw wrong(`rateLimiter(): ${option} has an entry that can match nobody: ${error.message}.`);
+    throw wrong(`rateLimiter(): ${option} has an entry that can match no identity: ${error.message}.`);
   }
 }
 

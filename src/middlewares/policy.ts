@@ -1,21 +1,36 @@
 import type { Context } from 'hono';
 
-import type { Config } from '../config/env';
-import { slidingWindow } from '../services/rateLimit.service';
-import type { RateLimitPolicy } from '../services/rateLimit.service';
+import { configOf } from '../config/env';
 import { TokenService } from '../services/token.service';
 import { normalizeEmail } from '../services/user.service';
+import { authOf } from './auth.middleware';
+import { mailboxOf } from '../util/mailbox';
 import { clientAddress } from './clientAddress';
 import type { ConfiguredLimit } from './rateLimiter.middleware';
 import type { AppEnv } from './services.middleware';
 
-/** Our own faults are nobody's attempts. */
+/** 5xx responses do not count against the caller. */
 const charge = (c: Context<AppEnv>) => (c.res.status >= 500 ? 0 : 1);
 
 const address = (c: Context<AppEnv>) => `address:${clientAddress(c)}`;
 
+/**
+ * The session, where the request is authenticated. A thief who has stolen an access token spends the counters of that one
+ * session: in any other one, and after a new login, the owner has them whole.
+ */
+const bySession = {
+  identity: (c: Context<AppEnv>) => {
+    const auth = authOf(c);
+    return auth === undefined ? address(c) : `session:${auth.sessionId}`;
+  },
+  counts: 'session-or-address',
+} as const;
+
+/** A right password is no guess: it gives its unit back. */
+const chargeFailures = (c: Context<AppEnv>) => (c.res.status >= 500 || c.res.status === 200 ? 0 : 1);
+
 /** The account that a validated JSON body names. */
-async function account(c: Context<AppEnv>): Promise<string> {
+export async function account(c: Context<AppEnv>): Promise<string> {
   const body: unknown = await c.req.json();
   const email = typeof body === 'object' && body !== null && 'email' in body ? body.email : '';
   return normalizeEmail(String(email));
@@ -25,47 +40,124 @@ async function account(c: Context<AppEnv>): Promise<string> {
 export const policy = {
   /** Authenticated callers by user, others by address. */
   api: { name: 'api', limit: (limits) => limits.api },
-  register: { name: 'register', limit: (limits) => limits.register, identity: address, charge },
-  /** Accounts that an e-mail address may have one after the other: each begins with a mail, whoever asked for it. */
+  /** What administrators do, by user: the console asks every few seconds. */
+  admin: { name: 'admin', limit: (limits) => limits.admin },
+  register: { name: 'register', limit: (limits) => limits.register, identity: address, counts: 'address', charge },
+  registerDay: {
+    name: 'register-day',
+    limit: (limits) => limits.registerDay,
+    identity: address,
+    counts: 'address',
+    charge,
+  },
+  /** Mails to one mailbox that its owner has not asked for, under whichever of its addresses. */
+  mailbox: {
+    name: 'mailbox',
+    limit: (limits) => limits.mailbox,
+    identity: async (c) => `mailbox:${mailboxOf(await account(c))}`,
+    counts: 'own',
+    message: 'Too many mails to this mailbox.',
+    charge: (c) => (c.res.status === 201 && !c.res.headers.has('Idempotency-Replayed') ? 1 : 0),
+  },
+  /** Registrations per mailbox, one after the other: each of them sends a mail there. */
   registerAccount: {
     name: 'register-account',
     limit: (limits) => limits.recoveryAccount,
     identity: async (c) => `account:${await account(c)}`,
+    counts: 'account',
     message: 'This address was registered too often.',
-    charge: (c) => (c.res.status === 201 ? 1 : 0),
+    charge: (c) => (c.res.status === 201 && !c.res.headers.has('Idempotency-Replayed') ? 1 : 0),
   },
   /** By address and account together: one phone must not lock out all that share its address. */
   login: {
     name: 'login',
     limit: (limits) => limits.login,
     identity: async (c) => `${address(c)} account:${await account(c)}`,
+    counts: 'address-and-account',
     message: 'Too many attempts for this account.',
+    charge: chargeFailures,
+  },
+  /** All logins of an address: each costs the isolate a password hash. */
+  loginAddress: {
+    name: 'login-address',
+    limit: (limits) => limits.loginAddress,
+    identity: address,
+    counts: 'address',
     charge,
   },
-  loginAddress: { name: 'login-address', limit: (limits) => limits.loginAddress, identity: address, charge },
-  /** Guesses of the current password, by user. */
-  password: { name: 'password', limit: (limits) => limits.login },
-  /** Recovery mails that one client address may ask for, to whomever. */
-  recovery: { name: 'recovery', limit: (limits) => limits.recovery, identity: address, charge },
+  /** Guesses of the current password. */
+  password: { name: 'password', limit: (limits) => limits.login, ...bySession },
+  reauthenticate: {
+    name: 'reauthenticate',
+    limit: (limits) => limits.login,
+    ...bySession,
+    charge: chargeFailures,
+  },
   /**
-   * By account, from wherever it is asked: nobody floods a mailbox. Accounts that do not exist are counted as well. Whoever
-   * uses it up for somebody else has only sent them the links that they would ask for.
+   * What an owner needs against a thief: each route has counters of its own, which no other route spends. Those of `logout`
+   * cannot be spent without ending the session.
+   */
+  logout: { name: 'logout', limit: (limits) => limits.account, ...bySession },
+  sessions: { name: 'sessions', limit: (limits) => limits.account, ...bySession },
+  endSession: { name: 'end-session', limit: (limits) => limits.account, ...bySession },
+  events: { name: 'events', limit: (limits) => limits.account, ...bySession },
+  export: { name: 'export', limit: (limits) => limits.account, ...bySession },
+  deleteAccount: { name: 'delete-account', limit: (limits) => limits.account, ...bySession },
+  /** Recovery mails that one client address may ask for, to whomever. */
+  recovery: { name: 'recovery', limit: (limits) => limits.recovery, identity: address, counts: 'address', charge },
+  /**
+   * By account, from all addresses together, so that a mailbox cannot be flooded. Accounts that do not exist count as well. An
+   * attacker who uses it up has only sent the owner the links that the owner would ask for.
    */
   recoveryAccount: {
     name: 'recovery-account',
     limit: (limits) => limits.recoveryAccount,
     identity: async (c) => `account:${await account(c)}`,
+    counts: 'account',
+    message: 'Too many mails to this account.',
+    charge,
+  },
+  /** The same for mails that delete an account: counters of their own, so that neither kind of mail uses up the other. */
+  deletion: { name: 'deletion', limit: (limits) => limits.recovery, identity: address, counts: 'address', charge },
+  deletionAccount: {
+    name: 'deletion-account',
+    limit: (limits) => limits.recoveryAccount,
+    identity: async (c) => `account:${await account(c)}`,
+    counts: 'account',
     message: 'Too many mails to this account.',
     charge,
   },
   /** Mails that a user may ask for. */
   verification: { name: 'verification', limit: (limits) => limits.verification, charge },
+  /** Changes of the e-mail address that a session may ask for; see also `emailChangeMailbox`. */
+  emailChange: {
+    name: 'email-change',
+    limit: (limits) => limits.verification,
+    ...bySession,
+    charge: (c) => (c.res.status === 202 ? 1 : 0),
+  },
+  /** The same by mailbox. Not with `mailbox`: what that has left would tell that the address was registered today. */
+  emailChangeMailbox: {
+    name: 'email-change-mailbox',
+    limit: (limits) => limits.mailbox,
+    identity: async (c) => `mailbox:${mailboxOf(await account(c))}`,
+    counts: 'own',
+    message: 'Too many mails to this mailbox.',
+    charge: (c) => (c.res.status === 202 ? 1 : 0),
+  },
   /** Tokens out of mails that one address may show. */
-  oneTimeToken: { name: 'one-time-token', limit: (limits) => limits.oneTimeToken, identity: address, charge },
+  oneTimeToken: {
+    name: 'one-time-token',
+    limit: (limits) => limits.oneTimeToken,
+    identity: address,
+    counts: 'address',
+    charge,
+  },
   /** By session, known from a token whose MAC was checked: garbage costs no call. */
   refresh: {
     name: 'refresh',
     limit: (limits) => limits.refresh,
+    counts: 'session',
     identity: async (c) => {
       const body = await c.req.json<{ refresh_token: string }>();
       return `session:${TokenService.readRefresh(body.refresh_token).sessionId}`;
@@ -75,6 +167,7 @@ export const policy = {
   revoke: {
     name: 'revoke',
     limit: (limits) => limits.api,
+    counts: 'session-or-address',
     identity: async (c) => {
       const { token } = await c.req.json<{ token: string }>();
       const recognized = await TokenService.recognize(token);
@@ -83,12 +176,7 @@ export const policy = {
   },
 } as const satisfies Record<string, ConfiguredLimit>;
 
-/** Names as headers and refusals show them. */
-export const POLICY_NAMES = Object.values(policy).map(({ name }) => name);
-
-/** A policy's numbers as they are set now, for those who look into its counters. */
-export function policyNamed(name: (typeof POLICY_NAMES)[number], limits: Config['limits']): RateLimitPolicy {
-  const found = Object.values(policy).find((candidate) => candidate.name === name) ?? policy.api;
-  const { maxRequests, windowMs } = found.limit(limits);
-  return { name, limits: [slidingWindow(maxRequests, windowMs)] };
-}
+/** The app's own reads: how old the replies of Redis may be by which their guards decide is a setting, `READS_WITHIN_MS`. */
+export const readsWithin = {
+  within: (c: Context<AppEnv>) => configOf(c.env).readsWithinMs,
+} as const;

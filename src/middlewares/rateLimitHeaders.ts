@@ -8,20 +8,21 @@ import { limitName } from '../services/rateLimit.service';
  * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers (structured fields, RFC 9651). Limiters that
  * are stacked add to each other's lists.
  */
-export function announce(c: Context, quotas: readonly Quota[], legacy: boolean): void {
+export function setLimitHeaders(c: Context, quotas: readonly Quota[], legacy: boolean): void {
   for (const { name, limit, remaining, resetMs } of quotas) {
     c.header('RateLimit-Policy', policyItem(name, limit), { append: true });
     c.header('RateLimit', `"${name}";r=${remaining};t=${Math.ceil(resetMs / 1_000)}`, { append: true });
   }
+  if (!legacy) return;
   const [tightest] = quotas.toSorted((a, b) => a.remaining - b.remaining);
-  if (!legacy || tightest === undefined) return;
+  if (tightest === undefined) return;
   c.header('X-RateLimit-Limit', String(tightest.limit.maxRequests));
   c.header('X-RateLimit-Remaining', String(tightest.remaining));
   c.header('X-RateLimit-Reset', String(Math.ceil(tightest.resetMs / 1_000)));
 }
 
 /** 429 as the draft's problem type `quota-exceeded`, with the exact time to wait, rounded up. */
-export function refusal(
+export function limitRefusal(
   policy: RateLimitPolicy,
   retryAfterMs: number,
   violated: readonly string[],

@@ -1,10 +1,11 @@
 import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
 
-import type { Config, Limit as ConfiguredNumbers } from '../config/env';
+import type { Config, LimitSettings } from '../config/env';
 import { configOf } from '../config/env';
 import { describeError, log } from '../config/log';
 import { AppError, unavailable } from '../errors';
+import { LimitOverrideService } from '../services/limitOverride.service';
 import { RateLimitService } from '../services/rateLimit.service';
 import type {
   Limit,
@@ -21,7 +22,8 @@ import type { Check } from './check';
 import { clientAddress } from './clientAddress';
 import { LimitRound, placeOf } from './limitRound';
 import type { RoundMember } from './limitRound';
-import { announce, refusal } from './rateLimitHeaders';
+import type { Counted } from './contract';
+import { setLimitHeaders, limitRefusal } from './rateLimitHeaders';
 import { assertLimit, assertWindows, listOf, unitsOf } from './limiterOptions';
 import type { AppEnv } from './services.middleware';
 
@@ -42,11 +44,11 @@ interface CommonOptions {
   /** Units that a request consumes before its response is known: a whole number. @default 1 */
   cost?: number | ((c: Ctx) => number);
   /**
-   * What the request costs after all, by its response (`c.res`): less than `cost` gives back, more is charged on top. A
-   * whole number; any other is logged as an error, and the request costs what it did.
+   * The request's final cost, by its response (`c.res`): if it is less than `cost`, units are given back; if more, they are
+   * charged. A whole number; any other is logged as an error, and `cost` stands.
    *
    * @example
-   * charge: (c) => (c.res.status === 401 ? 5 : c.res.status >= 500 ? 0 : 1) // guesses cost more, our own errors nothing
+   * charge: (c) => (c.res.status === 401 ? 5 : c.res.status >= 500 ? 0 : 1) // guesses cost more, 5xx nothing
    */
   charge?: (c: Ctx) => number;
   /** The refusal's text. */
@@ -92,7 +94,9 @@ export type RateLimiterOptions = CommonOptions &
 /** A limiter whose numbers come from the settings. */
 export type ConfiguredLimit = CommonOptions & {
   name: string;
-  limit: (limits: Config['limits']) => ConfiguredNumbers;
+  limit: (limits: Config['limits']) => LimitSettings;
+  /** What `identity` returns. @default 'caller' */
+  counts?: Counted;
 };
 
 /** The user where the request is authenticated, else the address. */
@@ -126,7 +130,9 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   const { name, message, handler, charge, cost = 1, identity, whenUnavailable = 'local' } = options;
   const { skip = () => false, legacyHeaders = false } = options;
   const [allowed, denied] = [listOf('allow', options.allow), listOf('deny', options.deny)];
-  const limitsOf = limitsFrom(options);
+  const { algorithm = 'sliding-window' } = options;
+  const ownLimits = limitsFrom(options);
+  const limitsOf = (c: Ctx, policy: string) => LimitOverrideService.limits(policy, algorithm) ?? ownLimits(c);
   if (name !== undefined) assertPolicyName(name);
   if (typeof cost === 'number') unitsOf(cost, 'cost');
 
@@ -137,16 +143,24 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
     const position = round.position();
     const { ipv6PrefixBits } = configOf(c.env);
     if (denied(who, ipv6PrefixBits)) throw new AppError('FORBIDDEN');
-    const policy = { name: name ?? placeOf(c, position), limits: limitsOf(c) };
+    const policyName = name ?? placeOf(c, position);
+    const policy = { name: policyName, limits: limitsOf(c, policyName) };
     const key = RateLimitService.keyOf(policy, who);
     const units = unitsOf(typeof cost === 'function' ? cost(c) : cost, 'cost');
     const state: LimiterState = { policy, key, cost: units, round };
     if (!allowed(who, ipv6PrefixBits) && !skip(c)) {
       state.member = {
         request: { policy, identity: key, cost: units, whenUnavailable },
+        renew() {
+          const limits = limitsOf(c, policyName);
+          if (limits === state.policy.limits) return false;
+          state.policy = { name: policyName, limits };
+          this.request = { ...this.request, policy: state.policy };
+          return true;
+        },
         refuse: (decision) =>
           decision.reason === 'limit'
-            ? refuse(c, policy, decision.retryAfterMs, decision.violated)
+            ? refuse(c, state.policy, decision.retryAfterMs, decision.violated)
             : unavailable('The rate limiter'),
       };
       round.join(state.member);
@@ -155,11 +169,18 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   }
 
   function refuse(c: Ctx, policy: RateLimitPolicy, retryAfterMs: number, violated: readonly string[]): Error {
-    const error = refusal(policy, retryAfterMs, violated, message);
+    const error = limitRefusal(policy, retryAfterMs, violated, message);
     if (handler === undefined) return error;
     const res = handler(c);
     for (const [header, value] of Object.entries(error.options.headers ?? {})) res.headers.set(header, value);
     return new HTTPException(429, { res });
+  }
+
+  function admit(c: Ctx, state: LimiterState, made: RateLimitDecision & { allowed: true }): void {
+    state.made = made;
+    if (charge !== undefined) c.get('request').onResponse.push(() => settle(c, state, charge));
+    // No quota for a decision that was not made.
+    if (made.source !== 'none') setLimitHeaders(c, made.quotas, legacyHeaders);
   }
 
   /** After the response: the difference to what was charged before it. */
@@ -177,6 +198,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   return check({
     name: 'rateLimiter()',
     limits: true,
+    limiter: { name, counts: countedBy(options), algorithm, limits: fixedLimits(options, algorithm) },
     ...(identity === undefined
       ? { identify: (c: Ctx) => begin(c, callerIdentity(c)) }
       : {
@@ -190,17 +212,22 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       const block = RateLimitService.block(policy, key, units);
       if (block !== undefined) throw refuse(c, policy, block.retryAfterMs, block.violated);
     },
-    prepare(c) {
+    prepare(c, withinMs) {
       const state = stateOf(states, c);
       const { round, member } = state;
       if (member === undefined) return undefined;
-      void round.ask();
-      return async () => {
-        const made = await round.decide(member);
-        state.made = made;
-        if (charge !== undefined) c.get('request').afterResponse.push(() => settle(c, state, charge));
-        // No quota for a decision that was not made.
-        if (made.source !== 'none') announce(c, made.quotas, legacyHeaders);
+      void round.ask(withinMs);
+      return async () => admit(c, state, await round.decide(member));
+    },
+    recall(c, withinMs) {
+      const state = stateOf(states, c);
+      const { round, member } = state;
+      if (member === undefined) return () => undefined;
+      const decide = round.recall(member, withinMs);
+      if (decide === undefined) return undefined;
+      return () => {
+        const made = decide();
+        if (made.allowed) admit(c, state, made);
       };
     },
     undo(c) {
@@ -209,6 +236,25 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
       delete state.made;
     },
   });
+}
+
+function countedBy(options: RateLimiterOptions | ConfiguredLimit): Counted {
+  if ('limit' in options && options.counts !== undefined) return options.counts;
+  return options.identity === undefined ? 'caller' : 'own';
+}
+
+/** A limiter's own numbers, where they do not depend on the request. */
+function fixedLimits(options: RateLimiterOptions | ConfiguredLimit, algorithm: LimitAlgorithm) {
+  return (config: Config): readonly Limit[] | undefined => {
+    if ('limit' in options) return [{ algorithm, ...options.limit(config.limits) }];
+    const { windows, maxRequests, windowMs = 60_000 } = options;
+    if (typeof maxRequests === 'function') return undefined;
+    return (windows ?? [{ windowMs, maxRequests }]).map((window) => ({
+      algorithm,
+      windowMs: window.windowMs,
+      maxRequests: window.maxRequests,
+    }));
+  };
 }
 
 /** The limits of a request; checked at once where they do not depend on it. */

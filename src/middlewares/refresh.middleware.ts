@@ -2,9 +2,9 @@ import type { Context } from 'hono';
 
 import { AuthService } from '../services/auth.service';
 import type { TokenPair } from '../services/token.service';
+import { contextWith } from './appEnv';
 import { check } from './check';
 import type { Check } from './check';
-import type { AppEnv } from './services.middleware';
 
 /** What {@link refreshed} adds to the context. */
 export interface RefreshVariables {
@@ -12,9 +12,8 @@ export interface RefreshVariables {
 }
 
 /**
- * Exchanges the refresh token of a validated JSON body, so that it travels with the limiter. One that the limit then
- * refuses has rotated all the same, which is harmless: until the successor is used, showing the token again gives it
- * again.
+ * Exchanges the refresh token of a validated JSON body, so that it travels with the limiter. If the limit then
+ * refuses the request, the token has rotated all the same. That is harmless: until the successor is used, a retry gets it again.
  */
 export function refreshed(): Check<RefreshVariables> {
   const shown = new WeakMap<Context, string>();
@@ -28,9 +27,7 @@ export function refreshed(): Check<RefreshVariables> {
       const tokens = AuthService.refresh(shown.get(c) ?? '');
       // The limiter may refuse first.
       tokens.catch(() => undefined);
-      return async () => (c as unknown as Refreshing).set('tokens', await tokens);
+      return async () => contextWith<RefreshVariables>(c).set('tokens', await tokens);
     },
   });
 }
-
-type Refreshing = Context<{ Variables: AppEnv['Variables'] & RefreshVariables }>;

@@ -1,17 +1,18 @@
 import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 
-import { runInScope } from '../services';
+import { bindingOf, runInScope } from '../services/runInScope';
+import { GuardMemoryService, hasDue } from '../services/guardMemory.service';
 import { isolateOf } from '../services/isolate';
 import type { Isolate } from '../services/isolate';
 import type { RequestScope } from '../services/scope';
+import type { AppEnv } from './appEnv';
 import { deviceOf } from './clientDevice';
+import { measure } from './measured';
+import { logRefusal } from './refusalLog';
+import { nameTrace, tracingOf } from './trace';
 
-/** What every handler finds in its context. */
-export interface AppEnv {
-  Bindings: Env;
-  Variables: { requestId: string; request: RequestScope };
-}
+export type { AppEnv } from './appEnv';
 
 export interface ServicesOptions {
   /** In place of the isolate's own, for tests. */
@@ -22,21 +23,30 @@ export interface ServicesOptions {
 /** Opens a request's scope, runs the request in it, and sends after the response what was left for then. */
 export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
   return createMiddleware<AppEnv>(async function services(c, next) {
+    const startedMs = now();
+    const used = isolate ?? isolateOf(c.env);
     const context = {
-      isolate: isolate ?? isolateOf(c.env),
-      db: c.env.DB,
+      isolate: used,
+      requestId: c.get('requestId'),
+      db: bindingOf(c.env),
       waitUntil: runtimeWaitUntil(c),
       origin: () => deviceOf(c),
+      tracing: tracingOf(c),
       now,
     };
     await runInScope(context, async (scope) => {
       c.set('request', scope);
       trackWaitUntil(c, scope);
       await next();
-      for (const settle of scope.afterResponse) settle();
+      for (const settle of scope.onResponse) settle();
+      measure(c, used.metrics, startedMs);
+      if (scope.inSpan !== undefined) nameTrace(c);
+      logRefusal(c, used.metrics);
+      scope.services.metrics.report();
       if (scope.degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...scope.degraded].join(', '));
       const deferred = scope.batch.settle();
       if (deferred !== undefined) scope.waitUntil(deferred);
+      if (hasDue(context.isolate.memory, now())) GuardMemoryService.refresh();
     });
   });
 }

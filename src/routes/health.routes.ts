@@ -13,7 +13,7 @@ export const healthRoutes = new Hono<AppEnv>()
   .get('/health', (c) =>
     c.json({ status: 'ok' as const, redis: redisAvailability(), redisAvailable: isRedisAvailable() }, 200),
   )
-  /** The dependencies. 200 while the app can serve anybody. */
+  /** The dependencies. 200 while the app can serve requests. */
   .get('/ready', async (c) => {
     const readiness = await HealthService.readiness();
     return c.json(readiness, readiness.status === 'unready' ? 503 : 200);

@@ -1,6 +1,6 @@
 import * as z from 'zod';
 
-import { POLICY_NAMES } from '../middlewares/policy';
+import { RANGES } from '../services/metrics.service';
 import { identityFault } from '../util/identity';
 
 /** JSON Schema counts code points, and so do we; `length` counts an emoji as two. */
@@ -14,13 +14,25 @@ const line = (max: number) =>
     .trim()
     .min(1)
     .normalize('NFC')
-    .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
+    .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters')
+    // U+2800 is a blank Braille cell.
+    .regex(/[^\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u, 'must contain a visible character');
+
+/** `ada@bücher.example` is `ada@xn--bcher-kva.example` (RFC 5890). What is no domain stays as it is, and is refused. */
+function asciiDomain(address: string): string {
+  const at = address.lastIndexOf('@');
+  const domain = address.slice(at + 1);
+  if (at < 0 || !/[^\p{ASCII}]/u.test(domain) || /[\s/?#@:\\[\]]/.test(domain)) return address;
+  const url = `http://${domain}`;
+  return URL.canParse(url) ? `${address.slice(0, at)}@${new URL(url).hostname}` : address;
+}
 
 export const email = z
   .string()
   .max(254)
   .trim()
-  .pipe(z.email({ pattern: z.regexes.html5Email }));
+  .overwrite(asciiDomain)
+  .pipe(z.email({ pattern: z.regexes.html5Email, error: 'must be an e-mail address, in ASCII before the @' }).max(254));
 
 const PASSWORD_MAX = 256;
 /** In UTF-16: NFC makes one character of four at the most, each of one or two units. */
@@ -70,17 +82,22 @@ export const registerSchema = z.strictObject({
   device: optional(device),
 });
 export const loginSchema = z.strictObject({ email, password: anyPassword, device: optional(device) });
-export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
+/** As long as an access token may be: a client that mixes the two up is told so by a 401, as for any token that is none. */
+export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(4_096) });
 /** Unknown members are ignored (RFC 6749, section 3.1): client libraries send more. */
 export const revokeSchema = z.object({
   token: z.string().min(1).max(4_096),
   token_type_hint: optional(z.string().max(64)),
 });
+export const reauthenticationSchema = z.strictObject({ password: anyPassword });
 export const passwordSchema = z.strictObject({ currentPassword: anyPassword, newPassword });
 
 const oneTimeToken = z.string().min(1).max(128);
 export const recoverySchema = z.strictObject({ email });
 export const resetSchema = z.strictObject({ token: oneTimeToken, newPassword });
+export const emailChangeSchema = z.strictObject({ email });
+export const deletionSchema = z.strictObject({ email });
+export const emailTokenSchema = z.strictObject({ token: oneTimeToken });
 export const verificationSchema = z.strictObject({ token: oneTimeToken });
 
 export const profileSchema = z.strictObject({ name: optional(name) }).refine(namesSomething, 'names nothing to change');
@@ -102,11 +119,27 @@ const count = (fallback: number, max: number) =>
     .pipe(z.number().max(max, `must be a whole number from 1 to ${max}`))
     .default(fallback);
 
+const id = z.string().max(64);
+const optionalText = z
+  .string()
+  .max(64)
+  .nullish()
+  .transform((value) => value ?? '');
+
 export const listSchema = z.strictObject({
   page: count(1, 100_000),
   limit: count(20, 100),
   q: searchText.optional(),
 });
+
+export const pageSchema = listSchema.omit({ q: true });
+export const auditSchema = z.strictObject({
+  page: listSchema.shape.page,
+  limit: listSchema.shape.limit,
+  user: id.optional(),
+});
+/** `after`: `next` of the call before. */
+export const endEveryoneSchema = z.strictObject({ after: optionalText });
 
 export const warmingParam = z.strictObject({ job: z.string().max(64) });
 export const warmingSchema = z.strictObject({
@@ -117,8 +150,53 @@ export const warmingSchema = z.strictObject({
     .transform((text) => text === 'true'),
 });
 
-export const userParam = z.strictObject({ id: z.string().max(64) });
+/** `since`: a Unix time in seconds; steps that end before it are left out. */
+export const metricsSchema = z.strictObject({
+  range: z.enum(RANGES).default('15m'),
+  since: z
+    .string()
+    .regex(/^\d{1,11}$/, 'must be a Unix time in seconds')
+    .transform(Number)
+    .optional(),
+});
+
+export const userParam = z.strictObject({ id });
+export const userSessionParam = z.strictObject({ id, session: z.string().max(128) });
 export const sessionParam = z.strictObject({ id: z.string().max(128) });
 
-/** A counter: a policy and whom it counts, such as `user:<id>`, `address:203.0.113.7` or `address:… account:<e-mail>`. */
-export const counterSchema = z.strictObject({ policy: z.enum(POLICY_NAMES), identity });
+const text = z.string().min(1).max(200);
+
+/** A counter: a limiter's name, and an identity as people know it: an e-mail address, an IP address, an id. */
+export const counterSchema = z.strictObject({ policy: text, identity });
+export const policyOnlySchema = z.strictObject({ policy: text });
+
+const DAY_MS = 86_400_000;
+const overrideWindow = z
+  .strictObject({
+    maxRequests: z.int().min(1).max(1_000_000),
+    windowMs: z
+      .int()
+      .min(1_000)
+      .max(30 * DAY_MS),
+  })
+  // The limiter's arithmetic is exact as long as its products are.
+  .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
+export const overrideSchema = z.strictObject({
+  policy: text,
+  windows: z
+    .array(overrideWindow)
+    .min(1)
+    .max(5)
+    .refine((windows) => new Set(windows.map(({ windowMs }) => windowMs)).size === windows.length, {
+      error: 'has two windows of one length',
+    }),
+});
+
+const names = z
+  .array(text)
+  .max(100)
+  .nullish()
+  .transform((value) => value ?? []);
+export const invalidationSchema = z
+  .strictObject({ namespaces: names, tags: names, users: names })
+  .refine(({ namespaces, tags, users }) => namespaces.length + tags.length + users.length > 0, 'names nothing');

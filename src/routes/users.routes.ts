@@ -2,54 +2,92 @@ import { Hono } from 'hono';
 
 import { authenticate, requireRole } from '../middlewares/auth.middleware';
 import { validJson, validParam, validQuery } from '../middlewares/body.middleware';
-import { reads } from '../middlewares/cache.middleware';
+import { reads } from '../middlewares/reads.middleware';
 import { guard } from '../middlewares/guard.middleware';
-import { policy } from '../middlewares/policy';
+import { idempotent } from '../middlewares/idempotent.middleware';
+import type { Again } from '../middlewares/idempotent.middleware';
+import { policy, readsWithin } from '../middlewares/policy';
+import { requireFresh } from '../middlewares/requireFresh';
 import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
+import { EmailChangeService } from '../services/emailChange.service';
 import { EventService } from '../services/event.service';
 import { UserService } from '../services/user.service';
 import { timestamp } from '../util/timestamp';
-import { listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
+import { adminOnce } from './admin/only';
+import { ACCEPTED, accepted, done } from './again';
+import { emailChangeSchema, listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
 
-const signedIn = () => guard(rateLimiter(policy.api), authenticate());
-const adminOnly = () => guard(rateLimiter(policy.api), authenticate(), requireRole('admin'));
+/** What stands in for the response of a change that was not stored: the account as it is. */
+const ofCaller: Again = async (c) => c.json(await UserService.getUser(c.get('auth')?.userId ?? ''), 200);
+const ofId: Again = async (c) => c.json(await UserService.getUser(c.req.param('id') ?? ''), 200);
+
+const changing = () => guard(rateLimiter(policy.api), authenticate(), idempotent({ again: ofCaller }));
+const adminReads = () => guard(readsWithin, rateLimiter(policy.admin), authenticate(), requireRole('admin'));
+
+/** The last events of an account, as the API shows them. */
+export async function presentEvents(userId: string) {
+  const happened = await EventService.list(userId);
+  const items = happened.map(({ id, kind, sessionId, address, device, atMs }) => ({
+    id,
+    kind,
+    sessionId,
+    address,
+    device,
+    at: timestamp(atMs),
+  }));
+  return { items, page: 1, limit: items.length, total: items.length };
+}
 
 export const userRoutes = new Hono<AppEnv>()
   .get(
     '/me',
     guard(
+      readsWithin,
       rateLimiter(policy.api),
       authenticate(),
-      reads((c) => UserService.keyOf(c.var.auth.userId)),
+      reads((c) => UserService.keyOf(c.get('auth').userId)),
     ),
-    async (c) => c.json(await UserService.getUser(c.var.auth.userId), 200),
+    async (c) => c.json(await UserService.getUser(c.get('auth').userId), 200),
   )
-  .patch('/me', signedIn(), ...validJson(profileSchema), async (c) =>
-    c.json(await UserService.updateUser(c.var.auth.userId, c.req.valid('json')), 200),
+  .patch('/me', changing(), validJson(profileSchema), async (c) =>
+    c.json(await UserService.updateUser(c.get('auth').userId, c.req.valid('json')), 200),
   )
-  .delete('/me', signedIn(), async (c) => {
-    await UserService.deleteUser(c.var.auth.userId);
-    return c.body(null, 204);
+  .delete(
+    '/me',
+    guard(rateLimiter(policy.deleteAccount), authenticate({ revoked: 'repeat' }), requireFresh(), idempotent(done)),
+    async (c) => {
+      await UserService.deleteUser(c.get('auth').userId);
+      return c.body(null, 204);
+    },
+  )
+  .get('/me/export', guard(rateLimiter(policy.export), authenticate(), requireFresh()), async (c) =>
+    c.json(await UserService.exportUser(c.get('auth').userId), 200),
+  )
+  .post(
+    '/me/email',
+    validJson(emailChangeSchema),
+    guard(
+      rateLimiter(policy.emailChange),
+      rateLimiter(policy.emailChangeMailbox),
+      authenticate(),
+      requireFresh(),
+      idempotent(accepted),
+    ),
+    async (c) => {
+      await EmailChangeService.request(c.get('auth').userId, c.req.valid('json').email);
+      return c.json(ACCEPTED, 202);
+    },
+  )
+  .get('/me/events', guard(readsWithin, rateLimiter(policy.events), authenticate()), async (c) => {
+    return c.json(await presentEvents(c.get('auth').userId), 200);
   })
-  .get('/me/events', signedIn(), async (c) => {
-    const happened = await EventService.list(c.var.auth.userId);
-    const items = happened.map(({ id, kind, sessionId, address, device, atMs }) => ({
-      id,
-      kind,
-      sessionId,
-      address,
-      device,
-      at: timestamp(atMs),
-    }));
-    return c.json({ items, page: 1, limit: items.length, total: items.length }, 200);
-  })
-  .get('/', adminOnly(), validQuery(listSchema), async (c) =>
+  .get('/', adminReads(), validQuery(listSchema), async (c) =>
     c.json(await UserService.getUsers(c.req.valid('query')), 200),
   )
-  .get('/:id', adminOnly(), validParam(userParam), async (c) =>
+  .get('/:id', adminReads(), validParam(userParam), async (c) =>
     c.json(await UserService.getUser(c.req.valid('param').id), 200),
   )
-  .patch('/:id', adminOnly(), validParam(userParam), ...validJson(userChangeSchema), async (c) =>
-    c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json'), c.var.auth.userId), 200),
+  .patch('/:id', adminOnce({ again: ofId }), validParam(userParam), validJson(userChangeSchema), async (c) =>
+    c.json(await UserService.updateUser(c.req.valid('param').id, c.req.valid('json'), c.get('auth').userId), 200),
   );

@@ -1,22 +1,18 @@
 import { Hono } from 'hono';
 
 import { AppError } from '../errors';
-import { authenticate, requireRole } from '../middlewares/auth.middleware';
 import { validParam, validQuery } from '../middlewares/body.middleware';
-import { guard } from '../middlewares/guard.middleware';
-import { policy } from '../middlewares/policy';
-import { rateLimiter } from '../middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../middlewares/services.middleware';
+import { AuditService } from '../services/audit.service';
 import { lockRefused } from '../services/lock.service';
-import { WarmService } from '../services/warm.service';
-import type { WarmingJob, WarmingProgress } from '../services/warm.service';
+import { WarmingService } from '../services/warming.service';
+import type { WarmingJob, WarmingProgress } from '../services/warming.service';
 import { timestamp } from '../util/timestamp';
 import { warmingJobs } from '../warming';
+import { adminOnly } from './admin/only';
 import { warmingParam, warmingSchema } from './schemas';
 
-const adminOnly = () => guard(rateLimiter(policy.api), authenticate(), requireRole('admin'));
-
-/** Whoever is at a job is so for a slice, ten seconds at most. */
+/** An isolate works on a job for one slice, ten seconds at most. */
 const SOON_MS = 5_000;
 
 /** A job as the API shows it; `idle` has not run within a day. */
@@ -29,16 +25,34 @@ function present(job: WarmingJob, progress: WarmingProgress | undefined) {
   return { name, everySeconds, state, done, failed, total, startedAt, updatedAt };
 }
 
+/** @throws {AppError} `NOT_FOUND` */
+function jobNamed(name: string): WarmingJob {
+  const job = warmingJobs.find((one) => one.name === name);
+  if (job === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such warming job.' });
+  return job;
+}
+
 export const warmingRoutes = new Hono<AppEnv>()
   .get('/', adminOnly(), async (c) => {
-    const progress = await WarmService.progress(warmingJobs);
+    const progress = await WarmingService.progress(warmingJobs);
     return c.json({ jobs: warmingJobs.map((job, index) => present(job, progress[index])) }, 200);
+  })
+  /** Ends a run: 200 when it has stopped, 202 while an isolate finishes the items that it has started. */
+  .delete('/:job', adminOnly(), validParam(warmingParam), async (c) => {
+    const job = jobNamed(c.req.valid('param').job);
+    await AuditService.record({ by: c.get('auth').userId, action: 'warming-stopped', detail: { job: job.name } });
+    const { stopping, progress } = await WarmingService.stop(job);
+    return c.json(present(job, progress), stopping ? 202 : 200);
   })
   /** One slice: 202 while there is more to do, 200 when the run is complete. Asked again after that, it begins anew. */
   .post('/:job', adminOnly(), validParam(warmingParam), validQuery(warmingSchema), async (c) => {
-    const job = warmingJobs.find(({ name }) => name === c.req.valid('param').job);
-    if (job === undefined) throw new AppError('NOT_FOUND', { detail: 'There is no such warming job.' });
-    const slice = await WarmService.run(job, c.req.valid('query'));
-    if (slice.ran) return c.json(present(job, slice.progress), slice.progress.state === 'done' ? 200 : 202);
+    const job = jobNamed(c.req.valid('param').job);
+    const options = c.req.valid('query');
+    const [known] = await WarmingService.progress([job]);
+    if (options.restart || known?.state !== 'running') {
+      await AuditService.record({ by: c.get('auth').userId, action: 'warming-started', detail: { job: job.name } });
+    }
+    const slice = await WarmingService.run(job, options);
+    if (slice.ran) return c.json(present(job, slice.progress), slice.progress.state === 'running' ? 202 : 200);
     throw slice.refusal === undefined ? new AppError('CONFLICT') : lockRefused(slice.refusal, SOON_MS);
   });

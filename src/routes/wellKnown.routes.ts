@@ -8,7 +8,7 @@ const MAX_AGE_SECONDS = 300;
 
 export const wellKnownRoutes = new Hono<AppEnv>().get('/jwks.json', (c) => {
   c.header('Cache-Control', `public, max-age=${MAX_AGE_SECONDS}, stale-while-revalidate=${MAX_AGE_SECONDS}`);
-  // Whoever caches it for others must not give a browser the answer that a server got.
+  // A shared cache must not give a browser the response that a server got without CORS headers.
   c.header('Vary', 'Origin');
   return c.json(TokenService.jwks(), 200);
 });

@@ -1,5 +1,6 @@
 import type { ZodType } from 'zod';
 
+import type { ErrorCode } from '../../errors';
 import { factsOf } from '../../middlewares/contract';
 
 /** A route as the app serves it, with what its middlewares say. */
@@ -12,8 +13,12 @@ export interface Operation {
   param?: ZodType;
   /** Names of its checks, such as `authenticate()`. */
   checks: ReadonlySet<string>;
+  /** Codes that its checks refuse with here, beside those that their names stand for. */
+  checkCodes: readonly ErrorCode[];
   /** Whether its body may also be a form. */
   takesForm: boolean;
+  /** Whether its checks may be decided from the isolate's memory. */
+  remembers: boolean;
 }
 
 interface ServedRoute {
@@ -39,7 +44,9 @@ export function collect(routes: readonly ServedRoute[]): Operation[] {
     const common = {
       method,
       checks: new Set(facts.flatMap(({ checks = [] }) => checks.map(({ name }) => name))),
+      checkCodes: facts.flatMap(({ checks = [] }) => checks.flatMap(({ codes = [] }) => codes)),
       takesForm: facts.some(({ forms = [] }) => forms.includes(path)),
+      remembers: facts.some(({ remembers = false }) => remembers),
     };
     return templatesOf(path).map((template): Operation => Object.assign({ path: template }, common, validators));
   });

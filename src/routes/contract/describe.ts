@@ -6,6 +6,8 @@ export interface ResponseDetails {
   description: string;
   /** Absent: no body. */
   body?: ZodType;
+  /** Of a body. @default `application/json` */
+  mediaType?: string;
   /** Names out of the contract's headers, beside those that the route's middlewares set. */
   headers?: readonly string[];
 }
@@ -16,6 +18,11 @@ export interface OperationDetails {
   id?: string;
   summary?: string;
   description?: string;
+  /**
+   * For a change that takes no `Idempotency-Key`: a sentence that says why a repeat does no harm. The contract then marks it
+   * with `x-idempotent`.
+   */
+  repeatable?: string;
   /** Heading of the docs page. @default the path's first part after `/v1` */
   tag?: string;
   /** @default `200`, any JSON */

@@ -19,20 +19,21 @@ describe('POST /v1/auth/register', {
   summary: 'Create an account',
   tag: 'Sign-in',
   responses: { 201: { description: 'The account, signed in.', body: bodies.signedIn } },
-  codes: ['EMAIL_TAKEN'],
+  codes: ['EMAIL_TAKEN', 'TOKEN_REVOKED'],
 });
 describe('POST /v1/auth/login', {
   id: 'login',
   summary: 'Sign in',
   tag: 'Sign-in',
   responses: { 200: { description: 'A new session.', body: bodies.signedIn } },
-  codes: ['INVALID_CREDENTIALS', 'ACCOUNT_DISABLED'],
+  codes: ['INVALID_CREDENTIALS', 'ACCOUNT_DISABLED', 'TOKEN_REVOKED'],
 });
 describe('POST /v1/auth/refresh', {
   id: 'refresh',
   summary: 'Exchange a refresh token for new tokens',
   description:
     'A refresh whose response was lost is repeated with the same token, and gets the same successor. One refresh at a time runs in an app.',
+  repeatable: 'The same token always gets the same successor, so a repeat needs no key.',
   tag: 'Sign-in',
   responses: { 200: { description: 'The next tokens of the session.', body: bodies.tokenPair } },
 });
@@ -40,6 +41,7 @@ describe('POST /v1/auth/revoke', {
   id: 'revoke',
   summary: 'Revoke a token (RFC 7009)',
   description: 'A refresh token’s session ends; an access token alone is refused from now on.',
+  repeatable: 'A token that is revoked already stays so, so a repeat needs no key.',
   tag: 'Sign-in',
   responses: { 200: { description: 'The token is good no more, or never was.', body: bodies.nothing } },
 });
@@ -54,6 +56,16 @@ describe('POST /v1/auth/logout-all', {
   summary: 'End all sessions of the user',
   tag: 'Sign-in',
   responses: { 204: done('All sessions have ended.') },
+});
+describe('POST /v1/auth/reauthenticate', {
+  id: 'reauthenticate',
+  summary: 'Prove the password again in this session',
+  description:
+    'For operations that respond with `REAUTHENTICATION_REQUIRED`: they accept the access token of this response for some minutes.',
+  repeatable: 'A repeat proves the password once more and needs no key.',
+  tag: 'Account',
+  responses: { 200: { description: 'A new access token of this session.', body: bodies.freshToken } },
+  codes: ['PASSWORD_INCORRECT'],
 });
 describe('POST /v1/auth/password', {
   id: 'changePassword',
@@ -103,6 +115,55 @@ describe('DELETE /v1/users/me', {
   summary: 'Delete your account',
   tag: 'Account',
   responses: { 204: done('The account is deleted; its sessions have ended.') },
+  codes: ['LAST_ADMINISTRATOR'],
+});
+describe('POST /v1/users/me/email', {
+  id: 'changeEmail',
+  summary: 'Ask for another e-mail address',
+  description:
+    'Mails a token to the new address, unless it has an account already; the response does not tell. Needs a fresh sign-in.',
+  tag: 'Account',
+  responses: { 202: mailed },
+});
+describe('POST /v1/auth/email/confirm', {
+  id: 'confirmEmailChange',
+  summary: 'Confirm the new e-mail address with the token of a mail',
+  description: 'Sessions go on. The old address gets a mail with a token that undoes the change.',
+  tag: 'Account',
+  responses: { 204: done('The account has the new address.') },
+  codes: ['ONE_TIME_TOKEN_INVALID'],
+});
+describe('POST /v1/auth/email/undo', {
+  id: 'undoEmailChange',
+  summary: 'Undo a change of the e-mail address',
+  description:
+    'With the token that was mailed to the old address. Ends every session, and the password; another mail lets the owner set a new one.',
+  tag: 'Account',
+  responses: { 204: done('The account has the old address again.') },
+  codes: ['ONE_TIME_TOKEN_INVALID'],
+});
+describe('POST /v1/auth/deletion', {
+  id: 'requestDeletion',
+  summary: 'Ask for a mail that deletes the account',
+  description:
+    'Without a session, for owners who have the app no more. The response does not tell whether there is an account.',
+  tag: 'Account',
+  responses: { 202: mailed },
+});
+describe('POST /v1/auth/deletion/confirm', {
+  id: 'confirmDeletion',
+  summary: 'Delete the account with the token of a mail',
+  description: 'Everything that is stored of the account is deleted, and cannot be restored.',
+  tag: 'Account',
+  responses: { 204: done('The account is deleted; its sessions have ended.') },
+  codes: ['ONE_TIME_TOKEN_INVALID', 'LAST_ADMINISTRATOR'],
+});
+describe('GET /v1/users/me/export', {
+  id: 'exportAccount',
+  summary: 'Everything that is stored of your account',
+  description: 'Needs a fresh sign-in. Secrets are left out: hashes of the password, of tokens and of addresses.',
+  tag: 'Account',
+  responses: { 200: { description: 'Of one moment.', body: bodies.accountExport } },
 });
 describe('GET /v1/users/me/events', {
   id: 'listMyEvents',
@@ -141,19 +202,13 @@ describe('PATCH /v1/users/{id}', {
   summary: 'Change an account',
   tag: 'Administration',
   responses: { 200: user },
-  codes: ['NOT_FOUND'],
+  codes: ['NOT_FOUND', 'LAST_ADMINISTRATOR'],
 });
-describe('POST /v1/admin/limits/peek', {
-  id: 'peekLimit',
-  summary: 'What a rate limit has left for an identity',
+describe('GET /v1/admin/metrics', {
+  id: 'getMetrics',
+  summary: 'Time series of what all isolates measure, and the current state',
   tag: 'Administration',
-  responses: { 200: { description: 'Each window of the policy.', body: bodies.limitStates } },
-});
-describe('POST /v1/admin/limits/reset', {
-  id: 'resetLimit',
-  summary: 'Forget what a rate limit has counted for an identity',
-  tag: 'Administration',
-  responses: { 204: done('Nothing is counted.') },
+  responses: { 200: { description: 'The range, and what was counted in each step of it.', body: bodies.metrics } },
 });
 describe('GET /v1/admin/warming', {
   id: 'listWarmingJobs',
@@ -164,6 +219,7 @@ describe('GET /v1/admin/warming', {
 describe('POST /v1/admin/warming/{job}', {
   id: 'runWarmingJob',
   summary: 'Run one slice of a warming job',
+  repeatable: 'A repeat runs another slice, which changes nothing but the cache, and needs no key.',
   tag: 'Administration',
   responses: {
     200: { description: 'The run is complete.', body: bodies.warmingJob },
@@ -190,6 +246,15 @@ describe('GET /ready', {
   responses: {
     200: { description: 'It serves.', body: bodies.readiness },
     503: { description: 'Neither Redis nor the database is there.', body: bodies.readiness },
+  },
+});
+describe('GET /metrics', {
+  id: 'getPrometheusMetrics',
+  summary: 'Counters and histograms for Prometheus',
+  description: 'With the token `METRICS_TOKEN` as bearer, or an administrator’s.',
+  tag: 'Service',
+  responses: {
+    200: { description: 'The text format 0.0.4.', body: bodies.prometheusText, mediaType: 'text/plain' },
   },
 });
 describe('GET /.well-known/jwks.json', {

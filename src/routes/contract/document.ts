@@ -19,9 +19,10 @@ const IDEMPOTENCY_KEY: Json = {
   name: 'Idempotency-Key',
   in: 'header',
   required: false,
-  description: 'A quoted string of the client’s choice. The request runs once, however often it arrives with this key.',
+  // No `example`: the docs page would send it with every request, and refuse the second one.
+  description:
+    'A quoted string of the client’s choice, such as `"8e03978e-40d5-43e8-bc93-6894a57f9324"`. The request runs once, however often it arrives with this key.',
   schema: { type: 'string', minLength: 3, maxLength: 257 },
-  example: '"8e03978e-40d5-43e8-bc93-6894a57f9324"',
 };
 
 /** The OpenAPI 3.1 document of an app's routes. */
@@ -46,10 +47,12 @@ export function createDocument(operations: readonly Operation[], version: string
       schemas[bodyName] = inputSchema(operation.json);
     }
     const parameters = parametersOf(operation);
+    const description = [details.description, details.repeatable].filter((text) => text !== undefined).join(' ');
     (paths[operation.path] ??= {})[operation.method.toLowerCase()] = {
       operationId: id,
       summary: details.summary ?? `${operation.method} ${operation.path}`,
-      ...(details.description !== undefined && { description: details.description }),
+      ...(description !== '' && { description }),
+      ...(details.repeatable !== undefined && { 'x-idempotent': true }),
       tags: [tag],
       security: operation.checks.has('authenticate()') ? [{ accessToken: [] }] : [],
       ...(parameters.length > 0 && { parameters }),
@@ -98,7 +101,7 @@ function bodyOf(name: string, takesForm: boolean): Json {
   };
 }
 
-function parametersOf({ path, param, query, checks }: Operation): Json[] {
+function parametersOf({ path, param, query, checks, checkCodes }: Operation): Json[] {
   const ofPath = param === undefined ? undefined : inputSchema(param);
   const ofQuery = query === undefined ? undefined : inputSchema(query);
   const named = [...path.matchAll(/\{([\w-]+)\}/g)].map(([, name = '']) => ({
@@ -114,7 +117,8 @@ function parametersOf({ path, param, query, checks }: Operation): Json[] {
     required: required.has(name),
     schema,
   }));
-  return [...named, ...searched, ...(checks.has('idempotent()') ? [IDEMPOTENCY_KEY] : [])];
+  const key = { ...IDEMPOTENCY_KEY, required: checkCodes.includes('IDEMPOTENCY_KEY_REQUIRED') };
+  return [...named, ...searched, ...(checks.has('idempotent()') ? [key] : [])];
 }
 
 const propertiesOf = (schema: Json | undefined) => (schema?.['properties'] ?? {}) as Record<string, Json>;
@@ -149,12 +153,12 @@ function responsesOf(operation: Operation, details: OperationDetails): Json {
   return Object.fromEntries(responses);
 }
 
-function contentOf({ body }: ResponseDetails): Json {
+function contentOf({ body, mediaType = 'application/json' }: ResponseDetails): Json {
   if (body === undefined) return {};
   const name = Object.entries(OUTPUTS).find(([, schema]) => schema === body)?.[0];
   const schema = name === undefined ? z.toJSONSchema(body, { io: 'output' }) : ref(name);
   delete schema['$schema'];
-  return { content: { 'application/json': { schema } } };
+  return { content: { [mediaType]: { schema } } };
 }
 
 function problemContent(codes: readonly ErrorCode[]): Json {

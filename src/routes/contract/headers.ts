@@ -19,18 +19,24 @@ export const HEADERS: Readonly<Record<string, Json>> = {
   'WWW-Authenticate': header('RFC 6750, section 3.', 'Bearer error="invalid_token"'),
   ETag: header('For `If-None-Match`.', '"kD0wQb2m3n4o5p6q7r8s9tAbCdE"'),
   Age: { description: 'Seconds since the response was made.', schema: { type: 'integer', minimum: 0 }, example: 3 },
-  'Cache-Status': header('RFC 9211.', 'Gatehouse; hit; ttl=42'),
+  'Cache-Status': header(
+    'RFC 9211. `detail=memory`: decided without asking Redis, from its earlier replies.',
+    'Gatehouse; hit; detail=memory',
+  ),
+  'Idempotency-Replayed': header('The request was executed before, and this is its response again.', 'true'),
   Vary: header('Request headers that the response depends on.', 'Authorization'),
   'Gatehouse-Degraded': header('Which checks went by a failure policy.', 'limiter=local, revocation=d1'),
 };
 
 /** Names of the headers that a response of an operation may have. */
-export function headersOf({ checks }: Operation, status: string): string[] {
+export function headersOf({ checks, remembers }: Operation, status: string): string[] {
   const names = ['X-Request-Id', 'Cache-Control', 'Gatehouse-Degraded'];
   if (checks.has('rateLimiter()')) names.push('RateLimit', 'RateLimit-Policy');
   if (status === '429' || status === '503' || status === '409') names.push('Retry-After');
+  if (checks.has('idempotent()') && Number(status) < 500) names.push('Idempotency-Replayed');
   if (status === '401') names.push('WWW-Authenticate');
-  if (checks.has('cached()') && (status === '200' || status === '304'))
-    names.push('ETag', 'Age', 'Cache-Status', 'Vary');
+  const isCached = checks.has('cached()') && (status === '200' || status === '304');
+  if (isCached) names.push('ETag', 'Age', 'Vary');
+  if (isCached || remembers) names.push('Cache-Status');
   return names;
 }

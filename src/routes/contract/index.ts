@@ -3,6 +3,7 @@ import { createApp } from '../../app';
 import { collect } from './collect';
 import { described } from './describe';
 import './details';
+import './adminDetails';
 import { createDocument } from './document';
 import type { Json } from './shapes';
 

@@ -5,22 +5,25 @@ import type { Operation } from './collect';
 import type { OperationDetails } from './describe';
 import type { Json } from './shapes';
 
-/** What any route may answer with, whatever it does. */
+/** Errors that every route may respond with. */
 const ANYWHERE: readonly ErrorCode[] = ['INTERNAL', 'MALFORMED_REQUEST'];
 
 const OF_CHECKS: Readonly<Record<string, readonly ErrorCode[]>> = {
   'authenticate()': ['AUTHENTICATION_REQUIRED', 'INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_SUPERSEDED'],
   'requireRole()': ['FORBIDDEN'],
+  'requireFresh()': ['REAUTHENTICATION_REQUIRED'],
   'rateLimiter()': ['RATE_LIMITED'],
+  'idempotent()': ['IDEMPOTENCY_KEY_INVALID', 'IDEMPOTENCY_KEY_IN_USE', 'IDEMPOTENCY_KEY_REUSED'],
   'refreshed()': ['INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_REUSED'],
 };
 
 /** The codes of an operation, by status; `default` is for those that have nothing to do with it. */
 export function codesOf(operation: Operation, details: OperationDetails): Map<string, ErrorCode[]> {
-  const { json, query, param, takesForm, checks } = operation;
+  const { json, query, param, takesForm, checks, checkCodes } = operation;
   const codes = new Set<ErrorCode>(['CONFIG_INVALID', ...(details.codes ?? [])]);
   const add = (...more: readonly ErrorCode[]) => more.forEach((code) => codes.add(code));
   for (const check of checks) add(...(OF_CHECKS[check] ?? []));
+  add(...checkCodes);
   // A body is read on every route, also where nothing asks for one.
   add('INVALID_ENCODING', 'UNSUPPORTED_MEDIA_TYPE', 'BODY_TOO_LARGE');
   if (json !== undefined) add('MALFORMED_JSON');

@@ -23,6 +23,7 @@ export function inputSchema(schema: z.ZodType): Json {
 export function outputSchemas(schemas: Readonly<Record<string, z.ZodType>>, prefix: string): Record<string, Json> {
   const registry = z.registry<{ id: string }>();
   for (const [id, schema] of Object.entries(schemas)) registry.add(schema, { id });
+  // zod's type of a JSON Schema is closed; members are added and removed here.
   const made = z.toJSONSchema(registry, {
     io: 'output',
     uri: (id) => `${prefix}${id}`,

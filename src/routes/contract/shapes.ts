@@ -1,6 +1,7 @@
 import type * as z from 'zod';
 
 import * as schemas from '../schemas';
+import * as adminResponses from './adminResponses';
 import * as responses from './responses';
 
 /** JSON Schema, as far as the contract uses it. */
@@ -48,6 +49,10 @@ export const SHAPES = new Map<unknown, Json>([
   [schemas.identity, line(400)],
   [schemas.listSchema.shape.page, whole(100_000, 1)],
   [schemas.listSchema.shape.limit, whole(100, 20)],
+  [
+    schemas.metricsSchema.shape.since,
+    { type: 'integer', minimum: 0, description: 'A Unix time in seconds: steps that end before it are left out.' },
+  ],
   [schemas.warmingSchema.shape.concurrency, whole(20, 5)],
   [schemas.warmingSchema.shape.restart, { type: 'boolean', default: false }],
 ]);
@@ -64,31 +69,56 @@ export const INPUTS: Readonly<Record<string, z.ZodType>> = {
   Credentials: schemas.loginSchema,
   RefreshRequest: schemas.refreshSchema,
   RevocationRequest: schemas.revokeSchema,
+  Reauthentication: schemas.reauthenticationSchema,
   PasswordChange: schemas.passwordSchema,
   RecoveryRequest: schemas.recoverySchema,
   PasswordReset: schemas.resetSchema,
+  EmailChange: schemas.emailChangeSchema,
+  DeletionRequest: schemas.deletionSchema,
+  EmailChangeConfirmation: schemas.emailTokenSchema,
   VerificationConfirmation: schemas.verificationSchema,
   ProfileChange: schemas.profileSchema,
   UserChange: schemas.userChangeSchema,
   Counter: schemas.counterSchema,
+  LimitOverride: schemas.overrideSchema,
+  LimitName: schemas.policyOnlySchema,
+  CacheInvalidation: schemas.invalidationSchema,
+  EveryoneSignOut: schemas.endEveryoneSchema,
 };
 
 /** Names of the bodies of responses, and of what they hold. */
 export const OUTPUTS: Readonly<Record<string, z.ZodType>> = {
   User: responses.user,
   TokenPair: responses.tokenPair,
+  FreshToken: responses.freshToken,
   SignedIn: responses.signedIn,
   Accepted: responses.accepted,
   Nothing: responses.nothing,
   Session: responses.session,
   SessionList: responses.sessionList,
+  AccountExport: responses.accountExport,
   AccountEvent: responses.accountEvent,
   AccountEventList: responses.accountEventList,
   UserList: responses.userList,
   LimitState: responses.limitState,
   LimitStates: responses.limitStates,
+  MetricSeries: responses.metricSeries,
+  MetricsState: responses.metricsState,
+  Metrics: responses.metrics,
   WarmingJob: responses.warmingJob,
   WarmingJobs: responses.warmingJobs,
+  KnownSession: adminResponses.knownSession,
+  KnownSessionList: adminResponses.knownSessionList,
+  Invalidation: adminResponses.invalidation,
+  EndedSessions: adminResponses.endedSessions,
+  Limiter: adminResponses.limiter,
+  LimiterList: adminResponses.limiterList,
+  Setting: adminResponses.setting,
+  SettingList: adminResponses.settingList,
+  KeySet: adminResponses.keySet,
+  KeySetList: adminResponses.keySetList,
+  AuditEntry: adminResponses.auditEntry,
+  AuditList: adminResponses.auditList,
   Index: responses.index,
   Health: responses.health,
   Readiness: responses.readiness,

@@ -1,6 +1,6 @@
 import { createMiddleware } from 'hono/factory';
 
-/** What an API answers is nobody else's, unless the route says otherwise. */
+/** Responses must not be stored by caches, unless the route says otherwise. */
 export function noStore() {
   return createMiddleware(async function noStore(c, next) {
     await next();

@@ -2,12 +2,12 @@ import type { Context } from 'hono';
 
 import { CacheService } from '../services/cache.service';
 import type { CacheKey, CachedRows } from '../services/cache.service';
+import { contextWith } from './appEnv';
+import type { ContextWith } from './appEnv';
 import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
 import type { AppEnv } from './services.middleware';
-
-type Authenticated = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'] & AuthVariables }>;
 
 /** An entry by its key, or a cached read that has one. */
 type Readable = CacheKey | Pick<CachedRows<unknown>, 'key'>;
@@ -19,15 +19,20 @@ type Readable = CacheKey | Pick<CachedRows<unknown>, 'key'>;
  * @example
  * guard(authenticate(), reads((c) => UserService.keyOf(c.var.auth.userId)))
  */
-export function reads(wantedBy: (c: Authenticated) => Readable | readonly Readable[]): Check {
+export function reads(wantedBy: (c: ContextWith<AuthVariables>) => Readable | readonly Readable[]): Check {
+  function keysOf(c: Context<AppEnv>): CacheKey[] {
+    const wanted = wantedBy(contextWith<AuthVariables>(c));
+    const all = Array.isArray(wanted) ? (wanted as readonly Readable[]) : [wanted as Readable];
+    return all.map((one) => ('key' in one ? one.key : one));
+  }
+
   return check({
     name: 'reads()',
     requires: 'auth',
-    prepare(c) {
-      const wanted = wantedBy(c as unknown as Authenticated);
-      const all = Array.isArray(wanted) ? (wanted as readonly Readable[]) : [wanted as Readable];
-      CacheService.prefetch(all.map((one) => ('key' in one ? one.key : one)));
+    prepare(c, withinMs) {
+      CacheService.prefetch(keysOf(c), withinMs);
       return undefined;
     },
+    recall: (c, withinMs) => CacheService.recall(keysOf(c), withinMs),
   });
 }

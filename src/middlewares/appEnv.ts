@@ -1,0 +1,21 @@
+import type { Context } from 'hono';
+
+import type { RequestScope } from '../services/scope';
+
+/** What every handler finds in its context. */
+export interface AppEnv {
+  Bindings: Env;
+  Variables: { requestId: string; request: RequestScope };
+}
+
+/** A context with variables that checks have added. */
+export type ContextWith<V extends object> = Context<{
+  Bindings: AppEnv['Bindings'];
+  Variables: AppEnv['Variables'] & V;
+}>;
+
+/** The same context, seen with variables that a check has added or adds now. */
+export function contextWith<V extends object>(c: Context<AppEnv>): ContextWith<V> {
+  // Hono's Context is invariant in its variables, so its types leave no other way.
+  return c as unknown as ContextWith<V>;
+}
