@@ -1,20 +1,24 @@
 import { parseArgs } from 'node:util';
 
-import { LIST_ADMINS_SQL, normalizeEmail, roleChangeSql } from './adminSql.ts';
-import type { Role } from './adminSql.ts';
+import { accountChangeSql, endEveryoneSql, LIST_ADMINS_SQL, normalizeEmail } from './adminSql.ts';
+import type { AccountChange } from './adminSql.ts';
 import { runProgram, UserError } from './cli.ts';
 import { DATABASE } from './migrations.ts';
 import { runWrangler, wranglerError } from './wrangler.ts';
 
 const HELP = `npm run admin -- COMMAND [--remote]
 
-  grant EMAIL     makes the account an admin
-  revoke EMAIL    makes it an ordinary account again
-  list            prints the admins, tab-separated: address, name, status
+  grant EMAIL            makes the account an admin
+  revoke EMAIL           makes it an ordinary account again
+  disable EMAIL          ends its sessions; it cannot sign in any more
+  enable EMAIL           lets it sign in again
+  end-sessions EMAIL     ends its sessions; it may sign in again
+  end-sessions --everyone   ends the sessions of all accounts
+  list                   prints the admins, tab-separated: address, name, status
 
-The account must be registered already. The change is made in the D1 database, and Redis is told by the Worker's cron
-trigger within a minute (\`npm run dev\` runs it each minute too): devices then refresh their access token by themselves
-and have the new role.
+The account must be registered already. The change is made in the D1 database, with an entry in the audit, and Redis is
+told by the Worker's cron trigger within a minute (\`npm run dev\` runs it each minute too). Devices refresh their access
+token by themselves and have a new role then; ended sessions are refused.
 
 Options:
   --local           the database of \`npm run dev\` (default)
@@ -25,6 +29,20 @@ Options:
 
 type Row = Readonly<Record<string, string | number | null>>;
 
+/** What the account is after the change. */
+const OUTCOMES: Readonly<Record<AccountChange, string>> = {
+  grant: 'an admin',
+  revoke: 'an ordinary account',
+  disable: 'disabled',
+  enable: 'enabled',
+  'end-sessions': 'signed out everywhere',
+};
+
+const isChange = (command: string | undefined): command is AccountChange =>
+  command !== undefined && Object.hasOwn(OUTCOMES, command);
+
+const SOON = 'Redis is told within a minute, by the cron trigger.';
+
 await runProgram(async () => {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -32,6 +50,7 @@ await runProgram(async () => {
       help: { type: 'boolean', short: 'h' },
       local: { type: 'boolean', default: false },
       remote: { type: 'boolean', default: false },
+      everyone: { type: 'boolean', default: false },
       env: { type: 'string' },
       'persist-to': { type: 'string' },
     },
@@ -43,31 +62,41 @@ await runProgram(async () => {
   if (values.local && values.remote) throw new UserError('Either --local or --remote, not both.');
 
   const place = values.remote ? 'remote' : 'local';
-  const query = (sql: string) =>
-    execute(sql, place, [
-      ...(values.env === undefined ? [] : ['--env', values.env]),
-      ...(values['persist-to'] === undefined ? [] : ['--persist-to', values['persist-to']]),
-    ]);
+  const query = (sql: string) => execute(sql, { place, env: values.env, persistTo: values['persist-to'] });
   const [command, email, ...more] = positionals;
   const complete = email !== undefined && more.length === 0;
   if (command === 'list' && email === undefined) return list((await query(LIST_ADMINS_SQL))[0] ?? [], place);
-  if (command === 'grant' && complete) return await setRole(email, 'admin', place, query);
-  if (command === 'revoke' && complete) return await setRole(email, 'user', place, query);
-  throw new UserError('Usage: npm run admin -- grant EMAIL | revoke EMAIL | list [--remote]   (--help explains)');
+  if (command === 'end-sessions' && values.everyone && email === undefined) return await endEveryone(place, query);
+  if (isChange(command) && complete && !values.everyone) return await change(command, email, place, query);
+  throw new UserError(
+    'Usage: npm run admin -- grant|revoke|disable|enable|end-sessions EMAIL | end-sessions --everyone | list [--remote]   (--help explains)',
+  );
 });
 
-async function setRole(given: string, role: Role, place: string, query: (sql: string) => Promise<Row[][]>) {
+async function endEveryone(place: string, query: (sql: string) => Promise<Row[][]>) {
+  const startedMs = Date.now();
+  let users = 0;
+  for (;;) {
+    const [ended = []] = await query(endEveryoneSql({ startedMs, nowMs: Date.now() }));
+    if (ended.length === 0) break;
+    users += ended.length;
+  }
+  console.log(`${users} accounts are signed out everywhere (${place} database). ${SOON}`);
+}
+
+async function change(command: AccountChange, given: string, place: string, query: (sql: string) => Promise<Row[][]>) {
   const email = normalizeEmail(given);
   if (!/^\S+@\S+$/.test(email)) throw new UserError(`"${given}" is not an e-mail address.`);
-  const ids = [crypto.randomUUID(), crypto.randomUUID()] as const;
-  const results = await query(roleChangeSql({ email, role, nowMs: Date.now(), ids }));
+  const results = await query(accountChangeSql(command, { email, nowMs: Date.now() }));
 
   const account = results.at(-1)?.[0];
-  const noun = role === 'admin' ? 'an admin' : 'an ordinary account';
+  const outcome = OUTCOMES[command];
   if (account === undefined) throw new UserError(`No account has the address ${email} in the ${place} database.`);
-  if (results[0]?.[0] === undefined) return console.log(`${email} is ${noun} already (${place} database).`);
-  console.log(`${email} is ${noun} now (${place} database). Redis is told within a minute, by the cron trigger.`);
-  if (account['status'] !== 'active') console.log(`The account is ${account['status']}: it cannot log in.`);
+  if (results[0]?.[0] === undefined) return console.log(`${email} is ${outcome} already (${place} database).`);
+  console.log(`${email} is ${outcome} now (${place} database). ${SOON}`);
+  if (account['admins'] === 0) console.log('No active admin is left: npm run admin -- grant EMAIL');
+  if (command === 'grant' && account['status'] !== 'active')
+    console.log(`The account is ${account['status']}: it cannot log in.`);
 }
 
 function list(rows: readonly Row[], place: string): void {
@@ -77,8 +106,16 @@ function list(rows: readonly Row[], place: string): void {
   if (rows.length === 0) console.error(`The ${place} database has no admin yet: npm run admin -- grant EMAIL`);
 }
 
+/** Which database is asked. */
+interface Target {
+  place: 'local' | 'remote';
+  env?: string | undefined;
+  persistTo?: string | undefined;
+}
+
 /** One result set a statement. All statements are one batch, and so one transaction. */
-async function execute(sql: string, place: 'local' | 'remote', options: readonly string[]): Promise<Row[][]> {
+async function execute(sql: string, { place, env, persistTo }: Target): Promise<Row[][]> {
+  const ofEnv = env === undefined ? [] : ['--env', env];
   const result = await runWrangler([
     'd1',
     'execute',
@@ -88,7 +125,8 @@ async function execute(sql: string, place: 'local' | 'remote', options: readonly
     '--yes',
     '--command',
     sql,
-    ...options,
+    ...ofEnv,
+    ...(persistTo === undefined ? [] : ['--persist-to', persistTo]),
   ]);
   if (result.code === 0) return (JSON.parse(result.stdout) as { results: Row[] }[]).map(({ results }) => results);
 
@@ -97,10 +135,9 @@ async function execute(sql: string, place: 'local' | 'remote', options: readonly
     throw new UserError('wrangler is not logged in: run `npx wrangler login`, or set CLOUDFLARE_API_TOKEN.');
   }
   if (/no such table/.test(error)) {
-    const apply = place === 'local' ? '`npm run dev` once, or ' : '';
-    throw new UserError(
-      `The ${place} database has no tables yet: run ${apply}\`npx wrangler d1 migrations apply ${DATABASE} --${place}\`.`,
-    );
+    const apply = place === 'local' && env === undefined ? '`npm run dev` once, or ' : '';
+    const command = ['npx wrangler d1 migrations apply', DATABASE, `--${place}`, ...ofEnv].join(' ');
+    throw new UserError(`The ${place} database has no tables yet: run ${apply}\`${command}\`.`);
   }
   throw new UserError(`The ${place} database could not be asked: ${error}`);
 }

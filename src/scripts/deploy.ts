@@ -6,12 +6,14 @@ import { ROOT, runProgram, UserError } from './cli.ts';
 import { parseVars, readText } from './devVars.ts';
 import { KeySetError, parseKeySet, SET_NAMES } from './keySets.ts';
 import type { SetKind } from './keySets.ts';
+import { POSTGRES_BUILD, assertUncached, hyperdriveId } from './hyperdrive.ts';
 import { PROGRAM } from './wrangler.ts';
 
 const HELP = `npm run deploy [-- [--secrets-file FILE] [options of wrangler deploy]]
 
 Deploys the Worker, and with --secrets-file its secrets too, in one version. The key sets of FILE, or without it those of
-keys.env where there is one, are tried first: with a key that does not work nothing is deployed.
+keys.env where there is one, are tried first: with a key that does not work nothing is deployed. Where wrangler.toml binds
+HYPERDRIVE, the Worker is built for PostgreSQL, and a configuration that caches queries is refused.
 `;
 
 await runProgram(async () => {
@@ -26,7 +28,9 @@ await runProgram(async () => {
   if (text === undefined && given !== undefined) throw new UserError(`There is no ${given}.`);
   const problems = text === undefined ? [] : keyProblems(varsOf(text));
   if (problems.length > 0) throw new UserError(`Nothing was deployed. ${file} is wrong: ${problems.join('; ')}.`);
-  process.exitCode = await wranglerDeploy(args);
+  const hyperdrive = hyperdriveId(readText(join(ROOT, 'wrangler.toml')) ?? '');
+  if (hyperdrive !== undefined && !args.includes('--dry-run')) await assertUncached(hyperdrive);
+  process.exitCode = await wranglerDeploy(args, hyperdrive === undefined ? {} : POSTGRES_BUILD);
 });
 
 function optionOf(args: readonly string[], name: string): string | undefined {
@@ -61,9 +65,13 @@ function keyProblems(vars: ReadonlyMap<string, string>): string[] {
   });
 }
 
-async function wranglerDeploy(args: readonly string[]): Promise<number> {
+async function wranglerDeploy(args: readonly string[], env: Readonly<Record<string, string>>): Promise<number> {
   await buildAssets();
-  const child = spawn(process.execPath, ['--no-warnings', PROGRAM, 'deploy', ...args], { cwd: ROOT, stdio: 'inherit' });
+  const child = spawn(process.execPath, ['--no-warnings', PROGRAM, 'deploy', ...args], {
+    cwd: ROOT,
+    env: { ...process.env, ...env },
+    stdio: 'inherit',
+  });
   return await new Promise((resolve, reject) => {
     child.once('error', reject).once('close', (code) => resolve(code ?? 1));
   });

@@ -1,6 +1,8 @@
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
+import { stop as stopEsbuild } from 'esbuild';
+
 import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram } from './cli.ts';
 import { untilHealthy } from './devHealth.ts';
@@ -10,14 +12,17 @@ import { readDevSettings } from './devSettings.ts';
 import type { DevSettings } from './devSettings.ts';
 import { makePrivate, readText, writeSecrets } from './devVars.ts';
 import { startWorker } from './devWorker.ts';
-import { applyMigrations } from './migrations.ts';
+import { announce } from './devTwins.ts';
+import { hasAdmin } from './localAdmins.ts';
+import { applyMigrations, watchMigrations } from './migrations.ts';
 import { assertPortFree, authority, callable } from './ports.ts';
 
 const HELP = `npm run dev
 
 Runs everything on this machine: Redis over REST (the gateway), a local D1 database and the Worker in workerd.
 Generates .dev.vars when it is missing, applies the migrations, runs the cron trigger each minute, and reloads the
-Worker when a file changes. Ctrl-C stops all of it.
+Worker when a file changes. Ctrl-C stops all of it. Another program stops it with SIGTERM to npm: the shell that npm starts
+does not pass on a SIGINT that only npm receives.
 
 Environment:
   PORT, HOST        where the Worker listens (8787, 127.0.0.1)
@@ -59,20 +64,26 @@ async function dev(stop: AbortSignal): Promise<void> {
     console.error('.dev.vars could be read by other users of this machine: not any more.');
   console.error('Starting Gatehouse …');
   await buildAssets();
+  // esbuild's own process, which would stay as long as this one does. Nothing else is being built here.
+  await stopEsbuild();
 
   await using stack = new AsyncDisposableStack();
   const [redis] = await Promise.all([startRedis(settings, stop), applyMigrations(stop)]);
   stack.defer(() => redis.close());
   stop.throwIfAborted();
+  const notice = (line: string) => console.error(line);
+  notice('Redis and the database are ready. Building the Worker …');
 
   const worker = startWorker(settings, redis.url, stop);
   stack.defer(() => worker.stop());
   const url = `http://${authority(callable(settings.host), settings.port)}`;
-  const notice = (line: string) => console.error(line);
   await Promise.race([untilHealthy(url, { notice, signal: stop }), worker.died]);
 
+  stack.defer(watchMigrations({ notice, signal: stop }));
+  stack.defer(announce({ url, embeddedRedis: redis.embedded }, notice));
   const description = await redis.describe();
-  process.stdout.write(screen({ url, redis: description, generated: added, startMs: Date.now() - startedAtMs }));
+  const startMs = Date.now() - startedAtMs;
+  process.stdout.write(screen({ url, redis: description, generated: added, startMs, hasAdmin: hasAdmin() }));
   const cron = setInterval(() => void runCron(url), CRON_EVERY_MS);
   stack.defer(() => clearInterval(cron));
   await Promise.race([aborted(stop), worker.died]);

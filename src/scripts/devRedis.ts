@@ -9,6 +9,8 @@ import { authority, callable } from './ports.ts';
 /** Redis as the Worker reaches it, over REST. */
 export interface DevRedis {
   url: string;
+  /** Whether its data is in the memory of this process. */
+  embedded: boolean;
   /** For the screen. Asks it whether it answers. */
   describe(): Promise<string>;
   close(): Promise<void>;
@@ -23,15 +25,17 @@ export async function startRedis({ vars, gateway: options }: DevSettings, stop: 
   if (options === undefined) {
     const url = vars.get('UPSTASH_REDIS_REST_URL')!;
     const describe = () => Promise.resolve(`${new URL(url).origin} (UPSTASH_REDIS_REST_URL in .dev.vars)`);
-    return { url, describe, close: () => Promise.resolve() };
+    return { url, embedded: false, describe, close: () => Promise.resolve() };
   }
   const gateway = await startGateway({ ...options, log: logGateway(stop) }).catch((error: unknown) => {
     throw error instanceof Error && 'code' in error ? new UserError(error.message) : error;
   });
   const url = `http://${authority(callable(options.host), gateway.port)}`;
-  const hint = gateway.backend.startsWith('embedded') ? ', in memory (REDIS_URL=redis://… for a server of yours)' : '';
+  const embedded = gateway.backend.startsWith('embedded');
+  const hint = embedded ? ', in memory (REDIS_URL=redis://… for a server of yours)' : '';
   return {
     url,
+    embedded,
     async describe() {
       const state = (await answersPing(url, vars.get('UPSTASH_REDIS_REST_TOKEN')!)) ? '' : `\n            ${SILENT}`;
       return `${gateway.backend}${hint}, over REST at ${url}${state}`;

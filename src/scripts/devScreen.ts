@@ -7,17 +7,20 @@ export interface Running {
   /** Names that were added to .dev.vars at this start. */
   generated: readonly string[];
   startMs: number;
+  /** Whether an account may sign in to the console. */
+  hasAdmin: boolean;
 }
 
 const JSON_TYPE = `-H 'content-type: application/json'`;
 
 /** The one screen of `npm run dev`. Its three commands work as pasted, one after the other or all at once. */
-export function screen({ url, redis, generated, startMs }: Running): string {
+export function screen({ url, redis, generated, startMs, hasAdmin }: Running): string {
   const secrets = generated.length > 0 ? `.dev.vars, generated now: ${generated.join(', ')}` : '.dev.vars';
   return `
   Gatehouse runs at ${url}  (started in ${(startMs / 1000).toFixed(1)} s)
 
   API       ${url}/docs
+  Console   ${url}/console
   Redis     ${redis}
   Database  D1, local, in .wrangler/state
   Secrets   ${secrets}
@@ -25,10 +28,16 @@ export function screen({ url, redis, generated, startMs }: Running): string {
   Register, log in, and read your account (a second time the registration answers 409, the rest still works):
 
 ${tryOut(url).join('\n')}
-
+${hasAdmin ? '' : FIRST_ADMIN}
   Ctrl-C stops all of it.
 `;
 }
+
+const FIRST_ADMIN = `
+  No account can sign in to the console yet. This makes Ada, registered above, an administrator:
+
+npm run admin -- grant ada@example.com
+`;
 
 /** Lines for a POSIX shell. Not indented: a terminal's selection would take the spaces along. */
 export function tryOut(url: string): string[] {

@@ -28,6 +28,7 @@ const DEFAULTS: Readonly<Record<string, () => string | Promise<string>>> = {
   REFRESH_KEYS: async () => JSON.stringify(await createKeySet('refresh')),
   UPSTASH_REDIS_REST_URL: () => 'http://127.0.0.1:8079',
   UPSTASH_REDIS_REST_TOKEN: () => randomBytes(32).toString('base64url'),
+  METRICS_TOKEN: () => randomBytes(32).toString('base64url'),
   ISSUER: () => 'http://127.0.0.1:8787',
 };
 

@@ -39,7 +39,7 @@ Peppers (optional):
   logs in. So a retired pepper has no end of its own: it stays until you name it, and without PEPPER_KEYS, or with one
   of its keys lost, the accounts that need it get a 503 until it is back. Drop one only when this says 0 (of its kid,
   write each - as + and each _ as /):
-    npx wrangler d1 execute gatehouse --remote --command "select count(*) from users where instr(password_hash, 'keyid=KID')"
+    npx wrangler d1 execute DB --remote --command "select count(*) from users where instr(password_hash, 'keyid=KID')"
   npm run -s keys -- rotate --set pepper --drop-retired --kid KID
 
 Options:

@@ -1,3 +1,4 @@
+import { PROPAGATION_SECONDS } from '../config/keyRotation.ts';
 import type { KeyState, SetKind } from '../config/keySet.ts';
 
 interface RotatedKey {
@@ -19,11 +20,7 @@ export type Step =
 /** How long the tokens of each set live, in seconds; `undefined` for peppers, whose hashes have no end. */
 export type Lifetimes = Readonly<Record<SetKind, number | undefined>>;
 
-/**
- * How long a step takes to be known everywhere, in seconds: a deployment that follows it at once, and what others may
- * cache of `/.well-known/jwks.json`, which is five minutes.
- */
-export const PROPAGATION_SECONDS = 600;
+export { PROPAGATION_SECONDS };
 
 /** A step that comes too early: what it would break, and when it may be taken. */
 export interface TooEarly {

@@ -12,7 +12,7 @@ import type { Job, Progress } from './warmBar.ts';
 const HELP = `npm run warm [-- [JOB …] [options]]
 
 Fills the cache: runs the warming jobs of src/warming.ts, all of them or those named, until they are done. What is fresh is
-left alone. Ctrl-C stops it; the same command then goes on where it was.
+left alone. After Ctrl-C the cron trigger goes on with the run, and so does the same command.
 
 Options:
   --remote URL      the deployed API (http://127.0.0.1:8787)
@@ -155,6 +155,7 @@ async function runJob(before: Job, session: ApiSession, { query, restart, progre
 }
 
 function jobOf({ body }: ApiAnswer): Job {
+  // Of its shape the contract's tests make sure.
   return body as unknown as Job;
 }
 

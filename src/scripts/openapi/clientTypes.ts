@@ -3,7 +3,8 @@ import { HEADER, jsonOf, keyOf, namedTypes, operationsOf, parametersOf, typeOf }
 import type { NamedOperation } from './typeOf.ts';
 
 /** Sign-in, refresh and sign-out: the client has functions for them, which keep what they return. */
-const OWN = /^POST \/v1\/auth\/(register|login|refresh|revoke|logout|logout-all|password)$|^DELETE \/v1\/users\/me$/;
+const OWN =
+  /^POST \/v1\/auth\/(register|login|refresh|revoke|logout|logout-all|password|reauthenticate)$|^DELETE \/v1\/users\/me$/;
 
 /** Module of the client library: types of all schemas and operations. */
 export function clientTypes(contract: Contract): string {
@@ -11,6 +12,9 @@ export function clientTypes(contract: Contract): string {
   const callable = operations.filter(({ method, path }) => !OWN.test(`${method} ${path}`));
   const withKey = operations
     .filter(({ parameters = [] }) => parameters.some(({ name }) => name === 'Idempotency-Key'))
+    .map(({ method, path }) => `${method} ${path}`);
+  const withoutKey = operations
+    .filter((operation) => operation['x-idempotent'] === true && !operation.method.match(/GET|DELETE/))
     .map(({ method, path }) => `${method} ${path}`);
   return `${HEADER}${namedTypes(contract)}
 
@@ -26,6 +30,9 @@ ${callable.map((operation) => memberOf(operation)).join('\n')}
 
 /** Operations that take an \`Idempotency-Key\`: repeated with the same key they run once. */
 export const IDEMPOTENT_WITH_KEY: readonly string[] = ${JSON.stringify(withKey)};
+
+/** POSTs and PATCHes that may be repeated without a key. */
+export const IDEMPOTENT: readonly string[] = ${JSON.stringify(withoutKey)};
 `;
 }
 

@@ -17,6 +17,7 @@ export interface ContractOperation {
   operationId: string;
   summary: string;
   parameters?: { name: string; in: 'path' | 'query' | 'header'; required: boolean; schema: Schema }[];
+  'x-idempotent'?: boolean;
   requestBody?: { required: boolean; content: Record<string, { schema: Schema }> };
   responses: Record<string, { description: string; content?: Record<string, Media> }>;
 }

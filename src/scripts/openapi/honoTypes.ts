@@ -49,6 +49,9 @@ function endpoint(operation: NamedOperation): string {
       ...(json === undefined ? [] : [typeOf(json)]),
       ...(content?.['application/problem+json'] === undefined ? [] : ['Problem']),
     ];
+    if (content?.['text/plain'] !== undefined) {
+      return [`{ input: ${given}; output: string; outputFormat: 'body'; status: ${code} }`];
+    }
     if (bodies.length === 0) return [`{ input: ${given}; output: null; outputFormat: 'body'; status: ${code} }`];
     return bodies.map((type) => `{ input: ${given}; output: ${type}; outputFormat: 'json'; status: ${code} }`);
   });
