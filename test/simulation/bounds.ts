@@ -19,7 +19,9 @@ export const BOUNDS = {
   /** The same when that isolate has died, and after Redis went back in time: once the next cron run has ended. */
   afterCronMs: 1_000,
   /** How long the first requests after a pause may be served without Redis, while a probe asks whether it is back. */
-  wakeMs: 5_000,
+  wakeMs: 1_000,
+  /** The same while D1, which the probe asks as well, is slow or fails. */
+  wakeSlowMs: 5_000,
   /**
    * How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe, which has
    * little to deliver here.
@@ -48,9 +50,12 @@ export const SETTINGS = {
   ACCESS_TOKEN_TTL_SECONDS: '180',
   SESSIONS_PER_USER: '100',
   LIMIT_REGISTER: '100000/1m',
+  LIMIT_REGISTER_DAY: '100000/1m',
+  LIMIT_MAILBOX: '100000/1m',
   LIMIT_LOGIN: '5/1m',
   LIMIT_LOGIN_ADDRESS: '100000/1m',
   LIMIT_API: '100000/1m',
+  LIMIT_ACCOUNT: '100000/1m',
   LIMIT_REFRESH: '100000/1m',
   LIMIT_RECOVERY_ACCOUNT: '100000/1m',
 } as const;

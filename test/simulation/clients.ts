@@ -16,7 +16,7 @@ const ATTEMPTS = 4;
 /** It waits for `Retry-After`, but not longer than this. */
 const PATIENCE_MS = 5_000;
 
-/** Clients as the README tells them to behave, and those that it does not expect. */
+/** Clients as docs/api.md tells them to behave, and those that it does not expect. */
 export class Clients {
   readonly #world: World;
   #names = 0;
@@ -103,8 +103,10 @@ export class Clients {
       if (outcome.lost) continue;
       const { exchange, retryAfterMs } = outcome;
       if (exchange.status === 200) {
-        this.#keep(device, outcome);
+        // A new password has brought other tokens meanwhile: they are newer than these.
+        if (device.refresh === used) this.#keep(device, outcome);
         model.accepted(exchange, device, used, 'refresh');
+        this.#findOut(device, used, exchange);
         return true;
       }
       if (exchange.status === 401) {
@@ -203,14 +205,30 @@ export class Clients {
     if (kind === 'access') await this.refresh(device, { isolate });
   }
 
-  /** Somebody has copied the newest refresh token, and uses it. */
-  async steal(device: Device, { isolate }: Options): Promise<void> {
+  /** Somebody has copied the newest refresh token, and uses it. @returns the access token that it brings */
+  async steal(device: Device, { isolate }: Options): Promise<Token | undefined> {
     device.unsure = true;
     const label = `thief of ${device.label}`;
+    const shown = device.refresh.text;
     const outcome = await this.#showRefresh(device, device.refresh, isolate, undefined, label);
-    if (outcome.lost || outcome.exchange.status !== 200) return;
+    if (outcome.lost || outcome.exchange.status !== 200) return undefined;
     this.#world.model.accepted(outcome.exchange, device, device.refresh, 'refresh');
-    device.copies.push({ text: String(outcome.body['access_token']), issuedMs: this.#now });
+    const access = { text: String(outcome.body['access_token']), issuedMs: this.#now };
+    device.copies.push(access);
+    // While Redis or D1 is away nothing rotates, or nothing is recorded.
+    if (outcome.exchange.degraded === '') device.stolen = { shown, access };
+    return access;
+  }
+
+  /** The device has shown the refresh token that a thief had shown before: the thief's access token has ended. */
+  #findOut(device: Device, used: Token, { degraded, sentMs, isolate }: Exchange): void {
+    const { stolen } = device;
+    if (stolen?.shown !== used.text || degraded !== '' || stolen.access.issuedMs > sentMs) return;
+    device.stolen = undefined;
+    const what = `the second issue of a generation to ${device.label}, after its thief,`;
+    const ending: Ending = { what, sinceMs: sentMs, ackedMs: this.#now, possible: true, by: isolate };
+    device.revoked.set(stolen.access.text, ending);
+    this.#world.trace(() => `${what} is acknowledged`);
   }
 
   /** Passwords that are wrong, one after the other. */

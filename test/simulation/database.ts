@@ -22,6 +22,8 @@ export interface DatabaseDeps {
   store: Replication;
   trace: (line: () => string) => void;
   unsettled: (kind: 'database', fromMs: number, toMs: number) => void;
+  /** Asked about the outbox, or about Redis's age. */
+  upkeep: (invocation: Invocation) => void;
 }
 
 /** Cloudflare's limit of queries for one invocation of a Worker. */
@@ -78,8 +80,10 @@ export class SimulatedDatabase {
     const invocation = currentInvocation();
     const who = `${invocation.isolate.name} [${invocation.label}]`;
     invocation.databaseCalls += queries.length;
-    // What looks after Redis and the outbox goes on beside the request, which does not wait for it.
-    if (!queries.every(({ sql }) => /\b(?:outbox|redis_state)\b/.test(sql))) invocation.databaseTrips += 1;
+    // What looks after Redis, the outbox and changed limits goes on beside the request, which does not wait for it.
+    const all = (tables: RegExp) => queries.every(({ sql }) => tables.test(sql));
+    if (all(/\b(?:outbox|redis_state)\b/)) this.#deps.upkeep(invocation);
+    else if (!all(/\blimit_overrides\b/)) invocation.databaseTrips += 1;
     if (invocation.databaseCalls > MAX_CALLS) {
       return Promise.reject(new Error('D1_ERROR: Too many API requests by single Worker invocation.'));
     }

@@ -26,7 +26,7 @@ export class Faults {
         const { mode, only } = fault;
         const whole = only === undefined && (mode === 'away' || mode === 'hang' || mode === 'status');
         this.#during('network', whole ? 'away' : 'unclear', fault.forMs, {
-          begin: () => Object.assign(network, { mode, only }),
+          begin: () => network.begin(mode, only),
           end: () => (network.mode = undefined),
           text: `Redis is ${mode}${onlyText(only)}`,
         });

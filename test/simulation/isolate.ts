@@ -20,13 +20,16 @@ export class Invocation {
   databaseCalls = 0;
   /** The same counted as round trips. */
   databaseTrips = 0;
+  /** Whether it is a request that only reads. */
+  readonly isRead: boolean;
   redisCalls = 0;
   #pending = 0;
   #responded = false;
 
-  constructor(isolate: Isolate, label: string) {
+  constructor(isolate: Isolate, label: string, isRead: boolean) {
     this.isolate = isolate;
     this.label = label;
+    this.isRead = isRead;
   }
 
   waitUntil(promise: Promise<unknown>): void {
@@ -63,6 +66,9 @@ export function currentInvocation(): Invocation {
   return invocation;
 }
 
+/** The label of a scheduled run. */
+export const CRON = 'cron';
+
 /** Work after the response may go on for this long (Cloudflare's limit for `waitUntil`); a cron run for 15 minutes. */
 const GRACE_MS = 30_000;
 const CRON_MS = 15 * 60_000;
@@ -91,6 +97,8 @@ export class Isolate {
   diedAtMs = Number.POSITIVE_INFINITY;
   /** When its log last said that it trusts a Redis that is back. */
   trustedAtMs = Number.NEGATIVE_INFINITY;
+  /** When its log last said that a probe has failed; reset when it trusts Redis again. */
+  probeFailedAtMs = Number.NEGATIVE_INFINITY;
   /** When requests arrived: an isolate finds out about Redis only while it serves. */
   readonly servedAtMs: number[] = [];
   readonly #options: IsolateOptions;
@@ -124,7 +132,7 @@ export class Isolate {
 
   /** Never settles when the isolate dies first. */
   async serve(label: string, request: Request): Promise<{ response: Response; invocation: Invocation }> {
-    const invocation = this.#begin(label);
+    const invocation = this.#begin(label, request.method === 'GET');
     const { realm, env, scheduler } = this.#options;
     this.servedAtMs.push(scheduler.nowMs);
     const ctx = {
@@ -137,7 +145,7 @@ export class Isolate {
   }
 
   async scheduled(): Promise<void> {
-    const invocation = this.#begin('cron');
+    const invocation = this.#begin(CRON);
     const { realm, env, scheduler } = this.#options;
     const ctx = {
       waitUntil: (promise: Promise<unknown>) => invocation.waitUntil(promise),
@@ -157,8 +165,8 @@ export class Isolate {
     this.#options.realm.surroundings = undefined;
   }
 
-  #begin(label: string): Invocation {
-    const invocation = new Invocation(this, label);
+  #begin(label: string, isRead = false): Invocation {
+    const invocation = new Invocation(this, label, isRead);
     this.invocations.add(invocation);
     return invocation;
   }

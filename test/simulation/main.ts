@@ -17,7 +17,7 @@ import type { Stage } from './world.ts';
 const HELP = `npm run simulate -- [options]
 
   --seed N           plays one seed, prints its trace, and shrinks it when it fails
-  --seeds N          plays so many seeds on all cores (default 300)
+  --seeds N          plays so many seeds on all cores (default 300; with --mutations at most, default 2000)
   --from N           the first of them (default 1)
   --minutes M        stops after so many minutes
   --invariant NAME   looks at this invariant only
@@ -26,6 +26,7 @@ const HELP = `npm run simulate -- [options]
   --full             prints the trace of --seed as it is, not shrunk
   --json             prints only { seeds, steps, violations: [{ seed, invariant, trace }] }
   --mutations        breaks the source on purpose, and says after how many seeds that is noticed
+  --only PATTERN     tries only the mutations whose names match this regular expression
   --workers N        cores to use (default all)
 `;
 
@@ -35,7 +36,7 @@ const SHRUNK = 3;
 const { values } = parseArgs({
   options: {
     seed: { type: 'string' },
-    seeds: { type: 'string', default: '300' },
+    seeds: { type: 'string' },
     from: { type: 'string', default: '1' },
     minutes: { type: 'string' },
     invariant: { type: 'string' },
@@ -45,6 +46,7 @@ const { values } = parseArgs({
     full: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     mutations: { type: 'boolean', default: false },
+    only: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
   allowPositionals: true,
@@ -57,7 +59,11 @@ async function main(): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  if (values.mutations) return tryMutations();
+  const workers = values.workers === undefined ? undefined : Number(values.workers);
+  if (values.mutations) {
+    const seeds = values.seeds === undefined ? undefined : Number(values.seeds);
+    return tryMutations({ workers, seeds, only: values.only === undefined ? undefined : new RegExp(values.only) });
+  }
   const bundle = await bundleWorker();
   const plan = planGiven();
   return plan === undefined ? manySeeds(bundle) : onePlan(await buildStage(bundle), plan);
@@ -93,7 +99,7 @@ function save(name: string, invariant: Invariant, plan: Plan): void {
 }
 
 async function manySeeds(bundle: string): Promise<number> {
-  const count = Number(values.seeds);
+  const count = Number(values.seeds ?? 300);
   const from = Number(values.from);
   const startMs = Date.now();
   const failed = new Map<string, { seed: number; violation: Violation }>();

@@ -1,5 +1,5 @@
 import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
-import type { Isolate } from './isolate.ts';
+import type { Invocation, Isolate } from './isolate.ts';
 import { shardOf } from './redis.ts';
 import type { Excuse, Timeline } from './timeline.ts';
 
@@ -16,6 +16,7 @@ const STATES: Record<JudgedState, string> = {
   trusted: 'the isolate has told Redis everything, it says, and trusts it again',
   'recovered, its isolate dead': 'Redis up again; the isolate that acknowledged it has died',
   restored: 'Redis went back in time, and a cron run has been since',
+  refused: 'Redis refused to be told, and two cron runs have been since',
 };
 
 export type Invariant =
@@ -90,6 +91,8 @@ export class Account {
   readonly names: Write[] = [];
   /** When a recovery of D1 took it back: its name may be any that it had before. */
   restoredMs: number | undefined;
+  /** What D1 and Redis have both lost: versions that were raised in this time. */
+  forgotten: { fromMs: number; toMs: number } | undefined;
   /** Its deletion, once that is acknowledged. */
   deleted: Ending | undefined;
   /** Whether the account is disabled or deleted, or may be. */
@@ -116,11 +119,17 @@ export class Device {
   readonly endings: Ending[] = [];
   /** Every access token that it ever had: a thief may have copied any of them. */
   readonly copies: Token[] = [];
+  /** Refresh tokens that it had before it changed the password: a thief may have copied one. */
+  readonly retired: { token: Token; ending: Ending }[] = [];
   /** Ends of single access tokens, by their text. */
   readonly revoked = new Map<string, Ending>();
   /** A thief uses its refresh token, or a change of the password was left open: its session may have ended. */
   unsure = false;
+  /** What a thief got for its refresh token, until the device shows the same one. */
+  stolen: { shown: string; access: Token } | undefined;
   signedOut = false;
+  /** D1 was taken back to a moment before this session began, and does not know it. */
+  forgotten = false;
   refreshing: Promise<boolean> | undefined;
 
   constructor(account: Account, label: string) {
@@ -159,12 +168,20 @@ export interface Exchange {
 export class Model {
   readonly violations: Violation[] = [];
   readonly #timeline: Timeline;
-  readonly #admitted = new Map<string, { isolate: Isolate; fromMs: number; toMs: number }[]>();
+  readonly #rememberedMs: number;
+  readonly #admitted = new Map<string, { isolate: Isolate; fromMs: number; toMs: number; alone: boolean }[]>();
   /** The faults are over, and everything acknowledged must be in force. */
   final = false;
 
-  constructor(timeline: Timeline) {
+  /** @param rememberedMs for how long a read may go by what Redis said; 0: each asks */
+  constructor(timeline: Timeline, rememberedMs = 0) {
     this.#timeline = timeline;
+    this.#rememberedMs = rememberedMs;
+  }
+
+  /** By how much later another isolate's changes count for a read: it may have been decided from memory. */
+  #laterMs({ route, isolate }: Exchange, by: Isolate): number {
+    return by !== isolate && route.startsWith('GET ') ? this.#rememberedMs : 0;
   }
 
   violate(invariant: Invariant, atMs: number, text: string, state?: JudgedState): void {
@@ -183,13 +200,19 @@ export class Model {
     });
     return (restoredMs) => {
       for (const { account, before } of states) {
-        Object.assign(account, before);
+        // A change of the password that is under way is made after the recovery, or not at all.
+        const passwordSure = before.passwordSure && account.passwordSure;
+        Object.assign(account, before, { passwordSure });
         account.roleSure = false;
         const lost = (one: { ackedMs: number }) => one.ackedMs >= savedMs;
         for (const ending of [...account.endings, ...account.supersedings].filter(lost)) ending.ackedMs = Infinity;
-        account.names.length = 0;
+        // A rename that is under way is made after the recovery, or not at all.
+        account.names.splice(0, Infinity, ...account.names.filter(({ ackedMs }) => !Number.isFinite(ackedMs)));
         account.restoredMs = restoredMs;
+        if (this.#timeline.lostData(savedMs, restoredMs)) account.forgotten = { fromMs: savedMs, toMs: restoredMs };
         for (const device of account.devices) {
+          device.retired.length = 0;
+          if (device.firstIssuedMs >= savedMs) device.forgotten = true;
           for (const ending of [...device.endings, ...device.revoked.values()].filter(lost)) ending.ackedMs = Infinity;
           device.unsure = true;
         }
@@ -213,10 +236,16 @@ export class Model {
     ) {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms with everything in order`);
     }
-    if (account !== undefined && /revocation=d1|refresh=d1|session=d1/.test(degraded)) {
-      // An isolate that has not served for a while finds out with its first request that Redis is back.
-      const awake = isolate.servedAtMs.some((ms) => ms >= sentMs - BOUNDS.breakerMs && ms <= sentMs - BOUNDS.wakeMs);
-      if (awake && this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])) {
+    // After a recovery of D1 a user's first requests find out how far it is behind Redis.
+    if (
+      account?.restoredMs === undefined &&
+      account !== undefined &&
+      /revocation=d1|refresh=d1|session=d1/.test(degraded)
+    ) {
+      if (
+        this.#isAwake(isolate, sentMs) &&
+        this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])
+      ) {
         this.violate(
           'spill',
           arrivedMs,
@@ -226,21 +255,57 @@ export class Model {
     }
   }
 
+  /**
+   * D1 is asked about the outbox, or about Redis's age, beside a request: by an isolate that has reason to think that Redis missed
+   * something, and that can tell it.
+   */
+  upkeep({ isRead, isolate, label }: Invocation, atMs: number): void {
+    if (!isRead) return;
+    const asks = `${isolate.name} [${label}] asks D1 about the outbox`;
+    if (this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, 3)) {
+      this.violate('cost', atMs, `${asks} with everything in order`);
+    } else if (this.#timeline.awaySince(atMs) < isolate.probeFailedAtMs) {
+      this.violate('cost', atMs, `${asks} while Redis is away, though its last probe has failed`);
+    }
+  }
+
+  /**
+   * Whether an isolate has served of late: one that has not finds out with its first request that Redis is back (probes of single
+   * shards run beside it), sends a command to it again with the next one, and looks with the one after that whether Redis has missed
+   * something.
+   */
+  #isAwake({ servedAtMs }: Isolate, atMs: number, requests = 1): boolean {
+    const slow = this.#timeline.between(atMs - BOUNDS.breakerMs, atMs).some(({ kind }) => kind === 'database');
+    const untilMs = atMs - (slow ? BOUNDS.wakeSlowMs : BOUNDS.wakeMs);
+    const served = servedAtMs.filter((ms) => ms >= atMs - BOUNDS.breakerMs && ms <= untilMs).sort((a, b) => a - b);
+    // Requests of one moment are served before any of them has found out.
+    const moments: number[] = [];
+    for (const ms of served) if (ms - (moments.at(-1) ?? -Infinity) > BOUNDS.wakeMs) moments.push(ms);
+    return moments.length >= requests;
+  }
+
   /** An access or refresh token was accepted. @param token with which the request was made */
   accepted(exchange: Exchange, device: Device, token: Token, kind: 'access' | 'refresh'): void {
     const { account } = device;
-    for (const ending of device.ends()) this.#judge(exchange, ending, account);
+    for (const ending of device.ends()) this.#judge(exchange, ending, account, token);
+    const retired = device.retired.find((one) => kind === 'refresh' && one.token.text === token.text);
+    if (retired !== undefined) this.#judge(exchange, retired.ending, account, token);
     if (kind === 'refresh') return;
     for (const ending of account.supersedings) {
-      if (token.issuedMs <= ending.sinceMs) this.#judge(exchange, ending, account);
+      if (token.issuedMs <= ending.sinceMs) this.#judge(exchange, ending, account, token);
     }
     const revoked = device.revoked.get(token.text);
-    if (revoked !== undefined) this.#judge(exchange, revoked, account);
+    if (revoked !== undefined) this.#judge(exchange, revoked, account, token);
   }
 
-  #judge(exchange: Exchange, ending: Ending, account: Account): void {
+  #judge(exchange: Exchange, ending: Ending, account: Account, token: Token): void {
     const { isolate, route, label, degraded, sentMs, arrivedMs } = exchange;
     if (!ending.possible || !(ending.ackedMs < sentMs)) return;
+    // Nothing but the token itself tells of versions that D1 and Redis have both lost, until it expires.
+    const { forgotten } = account;
+    const isForgotten =
+      forgotten !== undefined && token.issuedMs >= forgotten.fromMs && token.issuedMs <= forgotten.toMs;
+    if (isForgotten && route !== 'POST /v1/auth/refresh') return;
     const { state, untilMs } =
       ending.by === isolate
         ? ({ state: 'own', untilMs: ending.ackedMs } as const)
@@ -249,7 +314,7 @@ export class Model {
           : route === 'POST /v1/auth/refresh' && !degraded.includes('refresh=redis')
             ? ({ state: 'refresh', untilMs: ending.ackedMs + BOUNDS.refreshMs } as const)
             : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
-    if (sentMs <= untilMs) return;
+    if (sentMs <= untilMs + this.#laterMs(exchange, ending.by)) return;
     const since = `${Math.round(sentMs - ending.ackedMs)} ms after ${ending.what} (${STATES[state]})`;
     this.violate('revocation', arrivedMs, `${label} at ${isolate.name} was accepted ${since}`, state);
   }
@@ -287,7 +352,9 @@ export class Model {
     for (const later of account.names) {
       if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
       const { state, untilMs } = this.#excuse(exchange, later, BOUNDS.cacheAwayMs, account);
-      if (sentMs <= untilMs) continue;
+      // Entries that its guard does not name are read from Redis in any case.
+      const laterMs = exchange.route === 'GET /v1/users/me' ? this.#laterMs(exchange, later.by) : 0;
+      if (sentMs <= untilMs + laterMs) continue;
       const since = `${Math.round(sentMs - later.ackedMs)} ms after ${later.value} was acknowledged (${STATES[state]})`;
       this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${value}, ${since}`, state);
       return;
@@ -315,17 +382,22 @@ export class Model {
   }
 
   /** A guess was admitted by the limiter. */
-  admitted({ isolate, label, sentMs, arrivedMs }: Exchange, identity: string): void {
+  admitted({ isolate, label, sentMs, arrivedMs, degraded }: Exchange, identity: string): void {
     const all = this.#admitted.get(identity) ?? [];
     this.#admitted.set(identity, all);
-    all.push({ isolate, fromMs: sentMs, toMs: arrivedMs });
+    // An isolate that has not served since Redis was away counts by itself until it knows better.
+    const alone = degraded.includes('limiter=local') && !this.#isAwake(isolate, sentMs);
+    all.push({ isolate, fromMs: sentMs, toMs: arrivedMs, alone });
     const { maxRequests, windowMs } = LOGIN_LIMIT;
     const inWindow = all.filter(({ fromMs }) => arrivedMs - fromMs < windowMs - CLOCKS_MS);
     const own = inWindow.filter((one) => one.isolate === isolate);
     if (own.length > maxRequests) {
       this.violate('limit', arrivedMs, `${label}: ${isolate.name} admitted ${own.length} within ${windowMs} ms`);
-    } else if (inWindow.length > maxRequests && this.#timeline.calm(inWindow[0]!.fromMs, arrivedMs)) {
-      this.violate('limit', arrivedMs, `${label}: ${inWindow.length} were admitted within ${windowMs} ms`);
+      return;
+    }
+    const together = inWindow.filter(({ alone: its }) => !its);
+    if (together.length > maxRequests && this.#timeline.calm(together[0]!.fromMs, arrivedMs)) {
+      this.violate('limit', arrivedMs, `${label}: ${together.length} were admitted within ${windowMs} ms`);
     }
   }
 }

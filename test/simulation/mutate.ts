@@ -5,16 +5,25 @@ import { runSeeds } from './pool.ts';
 /** A mutation that is not noticed within so many seeds is one that the simulation does not see. */
 const MAX_SEEDS = 2_000;
 
+export interface MutationOptions {
+  /** Mutations to try, by name. @default all */
+  only?: RegExp | undefined;
+  workers?: number | undefined;
+  /** Seeds that each may take. @default {@link MAX_SEEDS} */
+  seeds?: number | undefined;
+}
+
 /** Applies each mutation to the source, and prints after how many seeds an invariant is violated. @returns the exit code */
-export async function tryMutations(): Promise<number> {
+export async function tryMutations({ only, workers, seeds = MAX_SEEDS }: MutationOptions = {}): Promise<number> {
   let unseen = 0;
-  for (const mutation of MUTATIONS) {
+  for (const mutation of MUTATIONS.filter(({ name }) => only?.test(name) ?? true)) {
     const bundle = await bundleWorker(mutation);
     let first: { seed: number; invariant: string } | undefined;
     await runSeeds({
       bundle,
       from: 1,
-      count: MAX_SEEDS,
+      count: seeds,
+      ...(workers !== undefined && { workers }),
       take(results) {
         for (const { seed, violations } of results) {
           const [violation] = violations;
@@ -26,7 +35,7 @@ export async function tryMutations(): Promise<number> {
       },
     });
     if (first === undefined) unseen += 1;
-    const said = first === undefined ? `NOT noticed in ${MAX_SEEDS} seeds` : `${first.invariant}, seed ${first.seed}`;
+    const said = first === undefined ? `NOT noticed in ${seeds} seeds` : `${first.invariant}, seed ${first.seed}`;
     console.log(`${mutation.name}: ${said}`);
   }
   return unseen > 0 ? 1 : 0;

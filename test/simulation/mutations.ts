@@ -30,14 +30,20 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'D1 is not asked whether a session has ended',
     file: 'src/services/blacklist/facts.ts',
-    before: 'facts.sessionEnded || ',
+    before: ' || facts.sessionEnded',
     after: '',
   },
   {
     name: 'D1 is not asked for tokens that were revoked one by one',
     file: 'src/services/blacklist/facts.ts',
-    before: ' || facts.revokedTokens.has(claims.tokenId)',
-    after: '',
+    before: '(facts.revokedTokens.get(claims.tokenId) ?? verdict)',
+    after: 'verdict',
+  },
+  {
+    name: 'a generation that is issued again leaves the token of before alone',
+    file: 'src/redis/scripts/sessionRefresh.ts',
+    before: "if not newest or newest == '' or newest == ARGV[9] then return end",
+    after: 'if true then return end',
   },
   {
     name: 'a lost blacklist is restored without its denials',
@@ -90,8 +96,10 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a refresh does not look at the epoch of its account',
     file: 'src/services/session/refresh.ts',
-    before: 'if (session.epoch < owner.epoch || epoch < owner.epoch) return',
-    after: 'if (session.epoch < 0) return',
+    before: `    if (session.epoch < owner.epoch) return 'ended';
+    if (epoch < owner.epoch) return 'outdated';
+`,
+    after: '',
   },
   {
     name: 'a session is written to Redis although its blacklist denies it',
@@ -126,8 +134,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a change of a user is not told to Redis',
     file: 'src/services/user.service.ts',
-    before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after)]);',
-    after: 'await versions?.deliver(after);',
+    before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after, raised)]);',
+    after: 'await versions?.deliver(after, raised);',
   },
   {
     name: 'a message that could not be delivered counts as delivered',
@@ -138,8 +146,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'an entry is served although it was invalidated',
     file: 'src/services/cache/entry.ts',
-    before: 'nonce === null || nonce !== written[index]',
-    after: 'nonce === null && written[index] === undefined',
+    before: 'version === null || version !== written[index]',
+    after: 'version === null && written[index] === undefined',
   },
   {
     name: 'the isolate counts nothing while Redis is away',
@@ -154,20 +162,32 @@ export const MUTATIONS: readonly Mutation[] = [
     after: "if kind == 's' then over = limit.total + limit.added + n - L - 1",
   },
   {
+    name: 'an isolate remembers what Redis said for ten times as long as it may',
+    file: 'src/services/memory/remembered.ts',
+    before: 'return ageMs >= 0 && ageMs < withinMs;',
+    after: 'return ageMs >= 0 && ageMs < 10 * withinMs;',
+  },
+  {
+    name: 'an entry that an isolate remembers does not end with its own invalidations',
+    file: 'src/services/cache/entryMemory.ts',
+    before: 'if (singleFlight.generationOf([key.entryKey, ...key.tagVersionKeys]) > generation) return undefined;',
+    after: '',
+  },
+  {
     name: 'nothing ends a wait for Redis',
     file: 'src/redis/trip.ts',
-    before: 'return await Promise.race([outcome, deadline]);',
-    after: 'return await outcome;',
+    before: "reject(new RedisUnavailable('deadline'));",
+    after: '',
   },
   {
     name: 'nothing ends a wait for D1',
     file: 'src/db/client.ts',
-    before: 'Promise.race([work(connect()), deadline])',
-    after: 'work(connect())',
+    before: 'within(work(), deadlineMs,',
+    after: 'within(work(), 2_147_483_647,',
   },
   {
     name: 'reads of D1 may come from a replica that lags',
-    file: 'src/db/binding.ts',
+    file: 'src/db/d1/binding.ts',
     before: "withSession('first-primary')",
     after: "withSession('first-unconstrained')",
   },
@@ -180,13 +200,13 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'disabling an account does not end its sessions',
     file: 'src/services/user.service.ts',
-    before: "and ${status} = 'disabled')`",
-    after: "and ${status} = 'active')`",
+    before: "...(status === 'disabled' && { epoch:",
+    after: "...(status === 'active' && { epoch:",
   },
   {
     name: 'a changed password ends no session',
     file: 'src/services/auth.service.ts',
-    before: '.set({ passwordHash, epoch: sql`max(${users.epoch}, ${epoch}) + 1`,',
+    before: '.set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + 1`,',
     after: '.set({ passwordHash,',
   },
 ];

@@ -1,4 +1,5 @@
 import type { Command } from '../../src/gateway/reply.ts';
+import { CRON } from './isolate.ts';
 import type { Invocation } from './isolate.ts';
 import type { Random } from './random.ts';
 import type { SimulatedRedis, WireReply } from './redis.ts';
@@ -40,6 +41,8 @@ export interface NetworkDeps {
   trace: (line: () => string) => void;
   /** A call took longer than usual, or was lost: until then what it carried is unsettled. */
   unsettled: (kind: 'network', fromMs: number, toMs: number) => void;
+  /** An isolate asks although it knows better. */
+  inVain: (text: string) => void;
 }
 
 /** The way from isolates to Redis and back. */
@@ -47,10 +50,18 @@ export class Network {
   mode: NetworkMode | undefined;
   /** The only isolate that the mode concerns. */
   only: number | undefined;
+  #sinceMs = 0;
   readonly #deps: NetworkDeps;
 
   constructor(deps: NetworkDeps) {
     this.#deps = deps;
+  }
+
+  /** @param only the one isolate that it concerns */
+  begin(mode: NetworkMode, only: number | undefined): void {
+    this.mode = mode;
+    this.only = only;
+    this.#sinceMs = this.#deps.scheduler.nowMs;
   }
 
   /** What `fetch` returns for a pipeline; never settles for a call that is lost. */
@@ -65,6 +76,7 @@ export class Network {
     const back = random.between(1, 8) + fate.lateBackMs;
     if (before + back > USUAL_MS) this.#deps.unsettled('network', sentAtMs, sentAtMs + before + back);
     const who = `${invocation.isolate.name} [${invocation.label}]`;
+    this.#judge(invocation, commands);
     return new Promise((resolve, reject) => {
       const arrive = (settle: () => void) => {
         scheduler.after(back, () => {
@@ -100,6 +112,15 @@ export class Network {
         return arrive(() => resolve(responseOf(200, JSON.stringify(replies))));
       });
     });
+  }
+
+  /** While Redis is away, an isolate whose probe has failed asks with its next probe, and not before. */
+  #judge({ isolate, label }: Invocation, commands: readonly Command[]): void {
+    const isAway = this.mode === 'away' || this.mode === 'hang' || this.mode === 'status';
+    const concerned = this.only === undefined || this.only === isolate.index;
+    if (!isAway || !concerned || isolate.probeFailedAtMs <= this.#sinceMs) return;
+    if (label === CRON || String(commands[0]?.[0]) === 'PING') return;
+    this.#deps.inVain(`${isolate.name} [${label}] asks Redis (${brief(commands)}), though its last probe has failed`);
   }
 
   #fate({ isolate }: Invocation): Fate {

@@ -89,6 +89,8 @@ export interface Plan {
   clocks: { offsetMs: number; driftPpm: number }[];
   /** Whether D1 reads from replicas where it may. */
   replicas?: boolean;
+  /** `READS_WITHIN_MS`: how old what Redis said may be by which the app's own reads are decided. Left out: each asks. */
+  withinMs?: number;
   /** After the last step faults end, and what was acknowledged must come into force. */
   lengthMs: number;
   steps: Step[];
@@ -142,7 +144,9 @@ export function planOf(seed: number): Plan {
     steps.push(...chase(random, at));
   }
   steps.sort((a, b) => a.at - b.at);
-  return { seed, clocks, ...(random.chance(0.25) && { replicas: true }), lengthMs, steps };
+  const replicas = random.chance(0.25) && { replicas: true };
+  const within = random.chance(0.4) && { withinMs: random.pick([300, 1_000, 4_000]) };
+  return { seed, clocks, ...replicas, ...within, lengthMs, steps };
 }
 
 function clientStep(random: Random, at: number): ClientStep {

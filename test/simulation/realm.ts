@@ -41,7 +41,21 @@ const NAMES = [
   'crypto',
   'console',
   'caches',
+  'WeakRef',
 ] as const;
+
+/** In place of `WeakRef`: when the collector runs must not decide what happens. */
+class StrongRef<T> {
+  readonly #target: T;
+
+  constructor(target: T) {
+    this.#target = target;
+  }
+
+  deref(): T {
+    return this.#target;
+  }
+}
 
 /** Compiles the bundle once; each call of the result evaluates it anew, which is what makes a new isolate's module state. */
 export function realmsOf(bundle: string): () => Realm {
@@ -98,5 +112,6 @@ function globalsOf(own: () => Surroundings): Record<(typeof NAMES)[number], unkn
     crypto: webcrypto,
     console: { debug: write, info: write, log: write, warn: write, error: write },
     caches: undefined,
+    WeakRef: StrongRef,
   };
 }

@@ -136,11 +136,16 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     }
   });
   await scheduler.runUntil(beginMs + FINAL_CRONS * CRON_MS);
-  for (const { id, email, deleted, restoredMs } of cast.accounts) {
-    // A deletion after a recovery of D1 cannot know of sessions that were begun since the moment it went back to.
-    if (deleted === undefined || deleted.ackedMs > beginMs || restoredMs !== undefined) continue;
+  for (const { id, email, deleted, restoredMs, devices: all } of cast.accounts) {
+    if (deleted === undefined || deleted.ackedMs > beginMs) continue;
+    // After a recovery D1 does not know the sessions that were begun since the moment it went back to.
+    const known = all.filter(({ forgotten }) => !forgotten);
+    const isForgotten = (key: string) =>
+      restoredMs !== undefined && key.includes(`${id}.`) && !known.some(({ sessionId }) => key.includes(sessionId));
     // What is about the account alone must be gone; a list of users has its e-mail until it expires, but is not served.
-    const found = world.redis.texts().find(({ key, text }) => key.includes(id) && text.includes(email));
+    const found = world.redis
+      .texts()
+      .find(({ key, text }) => key.includes(id) && text.includes(email) && !isForgotten(key));
     if (found !== undefined)
       model.violate('personal', scheduler.nowMs, `${found.key} holds ${email}, which was deleted`);
   }

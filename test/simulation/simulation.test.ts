@@ -2,7 +2,8 @@ import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { beforeAll, expect, test } from 'vitest';
 
-import { bundleWorker } from './bundle.ts';
+import { ROOT, bundleWorker } from './bundle.ts';
+import { MUTATIONS } from './mutations.ts';
 import { planOf } from './plan.ts';
 import type { Plan } from './plan.ts';
 import { traceText, violationText } from './report.ts';
@@ -39,6 +40,14 @@ test(`no invariant is violated in ${SEEDS} seeds`, { timeout: 300_000 }, async (
     if (first !== undefined) failed.push(`seed ${seed} ${violationText(first)}`);
   }
   expect(failed.slice(0, SHOWN)).toEqual([]);
+});
+
+test('each mutation of `npm run simulate -- --mutations` still finds its text', () => {
+  const counts = MUTATIONS.map(({ name, file, before }) => ({
+    name,
+    found: readFileSync(`${ROOT}${file}`, 'utf8').split(before).length - 1,
+  }));
+  expect(counts.filter(({ found }) => found !== 1)).toEqual([]);
 });
 
 /** Plans that once failed, shrunk: `npm run simulate -- --seed N --save NAME` writes them. */

@@ -34,6 +34,9 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
   return thief(scene);
 }
 
+/** Longer than an isolate may take to hear of an end while Redis is up. */
+const STILL_MS = 8_000;
+
 const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: readonly Device[]) => Promise<unknown>> = {
   read: ({ clients, step }, device) => clients.read(device, step),
   burst: ({ clients, step: { count = 2, isolate } }, device) =>
@@ -44,7 +47,14 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     clients.honest(device, { ...where(step), method: 'GET', path: '/v1/sessions' }),
   'revoke-access': ({ clients, step }, device) => clients.revoke(device, 'access', step),
   'revoke-refresh': ({ clients, step }, device) => clients.revoke(device, 'refresh', step),
-  steal: ({ clients, step }, device) => clients.steal(device, step),
+  async steal({ world, clients, step }, device) {
+    const access = await clients.steal(device, step);
+    if (access === undefined || step.device % 2 !== 0) return;
+    // A thief who keeps still until the owner has refreshed.
+    await clients.refresh(device, step);
+    await world.scheduler.sleep(STILL_MS);
+    await clients.thief(device, access, 'access', step);
+  },
   async logout({ clients, step }, device) {
     const call = { ...where(step), method: 'POST', path: '/v1/auth/logout' };
     await clients.ends(device, device.endings, `the logout of ${device.label}`, call);
@@ -63,6 +73,8 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     account.closed = true;
     const call = { ...where(step), method: 'DELETE', path: '/v1/users/me' };
     const answer = await clients.ends(device, account.endings, `the deletion of ${account.email}`, call);
+    // It may have been enabled meanwhile.
+    account.closed = true;
     if (answer !== undefined)
       account.deleted = account.endings.find(({ ackedMs }) => ackedMs === answer.exchange.arrivedMs);
   },
@@ -74,7 +86,7 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     const { restoredMs } = account;
     // Until the response is there its access token may be refused already. When that is lost, and the change was made,
     // the device's tokens are no good any more, and its owner logs in.
-    const { unsure } = device;
+    const { unsure, refresh: token } = device;
     device.unsure = true;
     const what = `the new password of ${account.email}`;
     const answer = await clients.ends(device, account.endings, what, call, device);
@@ -85,6 +97,10 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
       account.passwordSure = true;
     }
     clients.keep(device, answer);
+    const ending = account.endings.find(
+      ({ ackedMs, except }) => except === device && ackedMs === answer.exchange.arrivedMs,
+    );
+    if (ending !== undefined && account.restoredMs === restoredMs) device.retired.push({ token, ending });
   },
 };
 
@@ -117,6 +133,7 @@ const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
     account.closed = true;
     const call = change(step, account, { status: 'disabled' });
     await clients.ends(admin, account.endings, `the disabling of ${account.email}`, call);
+    account.closed = true;
   },
   async enable({ clients, cast: { admin }, step, account }) {
     const answer = await clients.honest(admin, change(step, account, { status: 'active' }));
@@ -152,6 +169,11 @@ async function thief({ world, clients, cast, step }: Scene): Promise<void> {
   // The refresh token of a live session is left alone: to show it would be a theft, which ends the session.
   if (step.do === 'thief-refresh' && ended.includes(device))
     return clients.thief(device, device.refresh, 'refresh', options);
+  // One from before a change of the password is worth nothing, and to show it ends no session.
+  const retired = all.flatMap((one) => one.retired.map(({ token }) => ({ one, token })));
+  const stolen = retired[step.device % retired.length];
+  if (step.do === 'thief-refresh' && stolen !== undefined)
+    return clients.thief(stolen.one, stolen.token, 'refresh', options);
   const recent = device.copies.slice(-4);
   const token = recent[step.device % recent.length];
   if (token !== undefined) await clients.thief(device, token, 'access', options);

@@ -31,7 +31,16 @@ export interface Disturbance {
 
 /** In which state of Redis a change need not be in force yet, and until when. */
 export interface Excuse {
-  state: 'own' | 'up' | 'away' | 'flushed' | 'trusted' | 'recovered' | 'recovered, its isolate dead' | 'restored';
+  state:
+    | 'own'
+    | 'up'
+    | 'away'
+    | 'flushed'
+    | 'trusted'
+    | 'recovered'
+    | 'recovered, its isolate dead'
+    | 'restored'
+    | 'refused';
   untilMs: number;
 }
 
@@ -81,6 +90,14 @@ export class Timeline {
     return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => ignored.includes(kind));
   }
 
+  /** Since when Redis has replied to no call; `Infinity`: it does. */
+  awaySince(atMs: number): number {
+    const away = this.disturbances.filter(
+      ({ kind, fromMs, toMs }) => kind === 'away' && fromMs <= atMs && toMs >= atMs,
+    );
+    return Math.min(Number.POSITIVE_INFINITY, ...away.map(({ fromMs }) => fromMs + TAIL_MS));
+  }
+
   /**
    * Until when a change that was asked for at `sinceMs` and acknowledged at `ackedMs` may be without effect in another
    * isolate, as a request between `atMs` and `untilMs` sees it.
@@ -109,6 +126,9 @@ export class Timeline {
     const cronMs = this.#firstCronAfter(lastMs, shard) + BOUNDS.afterCronMs;
     if (redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs))
       return { state: 'restored', untilMs: cronMs };
+    // A message that Redis refuses waits for a later run, and may just not be due at the first one.
+    if (redis.some(({ kind }) => kind === 'refusal' || kind === 'refusal-elsewhere'))
+      return { state: 'refused', untilMs: this.#firstCronAfter(cronMs, shard) + BOUNDS.afterCronMs };
     if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
     // It tells Redis with the first request that it serves after Redis is back.
     const servedMs = by.servedAtMs.find((ms) => ms >= lastMs) ?? Number.POSITIVE_INFINITY;
@@ -134,6 +154,13 @@ export class Timeline {
         toMs < trustedAtMs ||
         fromMs > untilMs ||
         (its !== undefined && its !== shard),
+    );
+  }
+
+  /** Whether Redis has lost data between two times, D1's recovery aside. */
+  lostData(fromMs: number, toMs: number): boolean {
+    return this.disturbances.some(
+      ({ kind, fromMs: atMs }) => (kind === 'flush' || kind === 'restore') && atMs >= fromMs && atMs <= toMs,
     );
   }
 

@@ -61,7 +61,7 @@ const CLIENT_TIMEOUT_MS = 15_000;
 export class World {
   readonly scheduler = new Scheduler();
   readonly timeline = new Timeline();
-  readonly model = new Model(this.timeline);
+  readonly model: Model;
   readonly redis: SimulatedRedis;
   readonly network: Network;
   readonly database: SimulatedDatabase;
@@ -80,6 +80,7 @@ export class World {
     this.#plan = plan;
     this.#tracing = tracing;
     const { scheduler, timeline } = this;
+    this.model = new Model(timeline, rememberedMs(plan));
     // The engine asks for the time of the run that it serves.
     Object.defineProperty(stage.clock, 'nowMs', { get: () => scheduler.nowMs, configurable: true });
     stage.store.reset();
@@ -88,7 +89,8 @@ export class World {
     const trace = (line: () => string) => this.trace(line);
     const unsettled = (kind: 'network' | 'database', fromMs: number, toMs: number) => timeline.note(kind, fromMs, toMs);
     const random = (label: string) => createRandom(plan.seed, label);
-    this.network = new Network({ scheduler, random: random('network'), redis: this.redis, trace, unsettled });
+    const inVain = (text: string) => this.model.violate('cost', scheduler.nowMs, text);
+    this.network = new Network({ scheduler, random: random('network'), redis: this.redis, trace, unsettled, inVain });
     const replica = plan.replicas === true ? stage.replica : undefined;
     this.replication = new Replication(stage.store, replica, random('replication'));
     this.database = new SimulatedDatabase({
@@ -97,6 +99,7 @@ export class World {
       store: this.replication,
       trace,
       unsettled,
+      upkeep: (invocation) => this.model.upkeep(invocation, scheduler.nowMs),
     });
     for (let index = 0; index < ISOLATES; index += 1) this.isolates.push(this.#birth(index));
   }
@@ -206,7 +209,7 @@ export class World {
       name: life <= ISOLATES ? letter : `${letter}${life}`,
       realm,
       // A new object: the Worker's state hangs on its settings.
-      env: { ...bindings(), DB: this.database.binding() },
+      env: { ...bindings(), READS_WITHIN_MS: String(this.#plan.withinMs ?? 0), DB: this.database.binding() },
       clock: { ...this.#plan.clocks[index]! },
       scheduler: this.scheduler,
       random: createRandom(this.#plan.seed, `isolate ${life}`),
@@ -219,9 +222,21 @@ export class World {
   }
 
   #log(isolate: Isolate, line: string): void {
-    if (line.includes('"event":"redis.available"')) isolate.trustedAtMs = this.scheduler.nowMs;
+    if (line.includes('"event":"redis.probe_failed"')) isolate.probeFailedAtMs = this.scheduler.nowMs;
+    if (line.includes('"event":"redis.available"')) {
+      isolate.trustedAtMs = this.scheduler.nowMs;
+      isolate.probeFailedAtMs = Number.NEGATIVE_INFINITY;
+    }
     this.trace(() => `${isolate.name} logs ${line}`);
   }
+}
+
+/** How long a read may go by what Redis said: an isolate measures it by its own clock, which the plan may set back. */
+function rememberedMs({ withinMs = 0, clocks, steps }: Plan): number {
+  if (withinMs === 0) return 0;
+  const driftMs = Math.max(...clocks.map(({ driftPpm }) => (withinMs * Math.abs(driftPpm)) / 1_000_000));
+  const stepsMs = steps.reduce((sum, step) => sum + (step.do === 'clock' ? Math.abs(step.byMs) : 0), 0);
+  return withinMs + Math.ceil(driftMs) + stepsMs;
 }
 
 function degradedOf(response: Response): string {

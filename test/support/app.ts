@@ -7,9 +7,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Miniflare } from 'miniflare';
 
-import { testBindings } from './bindings.ts';
+import { PATIENT_DEADLINES, testBindings } from './bindings.ts';
 import { BREAKABLE } from './breakableDatabase.ts';
 import type { Mailbox } from './mailbox.ts';
+import { execute } from './postgres.ts';
+import { SPAN_TAIL } from './spans.ts';
 
 const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
 
@@ -19,9 +21,13 @@ const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 /** The numbers of the default policy get in the way of tests that are about something else. */
 export const UNLIMITED = {
   LIMIT_REGISTER: '10000/1m',
+  LIMIT_REGISTER_DAY: '10000/1m',
+  LIMIT_MAILBOX: '10000/1m',
   LIMIT_LOGIN: '10000/1m',
   LIMIT_LOGIN_ADDRESS: '10000/1m',
   LIMIT_API: '10000/1m',
+  LIMIT_ADMIN: '10000/1m',
+  LIMIT_ACCOUNT: '10000/1m',
   LIMIT_REFRESH: '10000/1m',
   LIMIT_RECOVERY: '10000/1m',
   LIMIT_RECOVERY_ACCOUNT: '10000/1m',
@@ -29,14 +35,20 @@ export const UNLIMITED = {
   LIMIT_ONE_TIME_TOKEN: '10000/1m',
 };
 
+/** Nothing is late on a busy machine, and the breaker stays closed: only tests of faults set numbers of their own. */
+export const PATIENT = { ...PATIENT_DEADLINES, BREAKER_MIN_CALLS: '1000000' };
+
 export interface RunningApp extends AsyncDisposable {
   url: string;
   /** One for each isolate, the first of which is {@link url}'s. They share the database, and nothing else. */
   urls: string[];
   /** The app's own database, to look behind its back. */
   sql(query: string, ...values: unknown[]): Promise<Record<string, unknown>[]>;
-  /** Every query of the app fails from now on, or no longer: its database cannot be reached. */
-  database(state: 'here' | 'away'): Promise<void>;
+  /**
+   * Every query of the app fails from now on, or no longer: its database cannot be reached. `lossy=<table>`: batches that
+   * insert into it are committed, and their results are lost.
+   */
+  database(state: 'here' | 'away' | `lossy=${string}`): Promise<void>;
   /** Runs the cron trigger. */
   scheduled(): Promise<void>;
   /** Kills workerd in the middle of whatever it does (SIGKILL); new isolates come up on the same database and addresses. */
@@ -54,19 +66,23 @@ function workerOf(name: string, contents: string, app?: string) {
   return { config: { name, compatibilityDate: COMPATIBILITY_DATE, manifest } };
 }
 
-/** Starts the built Worker in workerd with a fresh local D1. */
+/** Starts the built Worker in workerd with a fresh local D1, or on a PostgreSQL database. */
 export async function startApp(options: {
   bundle: string;
   redis: { url: string; token: string };
   settings?: Record<string, string>;
   /** What `EMAIL` is: a mailbox of ours, or Miniflare's own stand-in for the platform. */
   email?: Mailbox | 'miniflare';
+  /** Every request is traced, and `logs` hold the events of its spans (`spansIn`). */
+  traced?: boolean;
   /** How many isolates of the same Worker run on the one database. @default 1 */
   isolates?: number;
+  /** Address of the PostgreSQL database that it runs on, through a Hyperdrive binding; the bundle must be made for it. */
+  postgres?: string | undefined;
 }): Promise<RunningApp> {
-  const { email } = options;
+  const { email, postgres } = options;
   const mail = email !== undefined && { MAILER: 'cloudflare', MAIL_FROM: 'hello@example.net' };
-  const bindings = { ...testBindings(options.redis), ...mail, ...options.settings };
+  const bindings = { ...testBindings(options.redis), ...PATIENT, ...mail, ...options.settings };
   const logs: string[] = [];
   const contents = await readFile(options.bundle, 'utf8');
   const names = Array.from({ length: options.isolates ?? 1 }, (_, index) => `gatehouse${index === 0 ? '' : index}`);
@@ -80,9 +96,12 @@ export async function startApp(options: {
     workers: [
       ...names.map((name) => ({
         config: {
-          ...workerOf(name, BREAKABLE, contents).config,
+          ...(postgres === undefined ? workerOf(name, BREAKABLE, contents) : workerOf(name, contents)).config,
+          ...(options.traced === true && { tailConsumers: [{ worker: 'spans', streaming: true }] }),
           env: {
-            DB: { type: 'd1' as const, id: 'gatehouse' },
+            ...(postgres === undefined
+              ? { DB: { type: 'd1' as const, id: 'gatehouse' } }
+              : { HYPERDRIVE: { type: 'hyperdrive' as const, id: 'gatehouse', dev: { connectionString: postgres } } }),
             ...(email === 'miniflare' && { EMAIL: { type: 'send-email' as const } }),
             ...(typeof email === 'object' && {
               EMAIL: { type: 'worker' as const, worker: 'mailbox', exportName: 'Mailbox' },
@@ -94,30 +113,24 @@ export async function startApp(options: {
         },
         dev: { unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }] },
       })),
+      ...(options.traced === true ? [workerOf('spans', SPAN_TAIL)] : []),
       ...(typeof email === 'object' ? [workerOf('mailbox', email.worker)] : []),
     ],
   });
   const url = String(await miniflare.ready).replace(/\/$/, '');
   const direct = await Promise.all(names.map((name) => miniflare.unsafeGetDirectURL(name)));
   const urls = direct.map((address) => String(address).replace(/\/$/, ''));
-  const db = await miniflare.getD1Database('DB');
-  for (const file of (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort()) {
-    const text = await readFile(`${migrations}/${file}`, 'utf8');
-    for (const statement of text.split('--> statement-breakpoint')) await db.prepare(statement).run();
-  }
+  const query = async (statements: readonly { sql: string; values?: unknown[] }[]) => {
+    const response = await fetch(`${url}/__sql`, { method: 'POST', body: JSON.stringify(statements) });
+    if (!response.ok) throw new Error(await response.text());
+    return (await response.json()) as Record<string, unknown>[];
+  };
+  if (postgres === undefined) await query((await migrationStatements()).map((sql) => ({ sql })));
   return {
     url,
     urls,
     logs,
-    async sql(query, ...values) {
-      // Asked for each time: what Miniflare gave before it started another workerd is no good any more.
-      const current = await miniflare.getD1Database('DB');
-      const { results } = await current
-        .prepare(query)
-        .bind(...values)
-        .all();
-      return results;
-    },
+    sql: (sql, ...values) => (postgres === undefined ? query([{ sql, values }]) : execute(postgres, sql, ...values)),
     async database(state) {
       await Promise.all(urls.map((base) => fetch(`${base}/__database?${state}`)));
     },
@@ -143,6 +156,12 @@ export async function startApp(options: {
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+async function migrationStatements(): Promise<string[]> {
+  const names = (await readdir(migrations)).filter((name) => name.endsWith('.sql')).sort();
+  const texts = await Promise.all(names.map((name) => readFile(`${migrations}/${name}`, 'utf8')));
+  return texts.flatMap((text) => text.split('--> statement-breakpoint'));
 }
 
 /** The workerd processes that a process has started. */

@@ -41,7 +41,7 @@ let counter = 0;
 export function newcomer() {
   counter += 1;
   return {
-    email: `user${counter}.${Date.now().toString(36)}@example.com`,
+    email: `user${counter}.${Date.now()}@example.com`,
     password: 'correct horse battery',
     name: `User ${counter}`,
   };

@@ -63,20 +63,25 @@ export async function wholeFlow(app: RunningApp, between: () => Promise<void> = 
   expect((await call('GET', '/v1/users/me', { token: tablet.access })).body).toMatchObject({ name: 'Renamed' });
 
   // A retry after a lost answer gets the same successor.
-  const rotated = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } }), 200);
+  const first = await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } });
+  const rotated = expectTokens(first, 200);
   const again = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } }), 200);
   expect(again.refresh).toBe(rotated.refresh);
-  expect((await call('GET', '/v1/users/me', { token: rotated.access })).status).toBe(200);
+  expect((await call('GET', '/v1/users/me', { token: again.access })).status).toBe(200);
+  // The first answer may have reached a thief: its access token has ended. While Redis is away nothing rotates, and so nothing ends.
+  if (first.headers.get('Gatehouse-Degraded') === null) {
+    expect((await call('GET', '/v1/users/me', { token: rotated.access })).body.code).toBe('TOKEN_SUPERSEDED');
+  }
 
   await between();
   const tabletId = sessions.body.items.find(({ device }: { device: string }) => device === 'Tablet').id;
-  expect((await call('DELETE', `/v1/sessions/${tabletId}`, { token: rotated.access })).status).toBe(204);
+  expect((await call('DELETE', `/v1/sessions/${tabletId}`, { token: again.access })).status).toBe(204);
   expect((await call('GET', '/v1/users/me', { token: tablet.access })).body.code).toBe('TOKEN_REVOKED');
   const ended = await call('POST', '/v1/auth/refresh', { body: { refresh_token: tablet.refresh } });
   expect(ended.body.code).toBe('TOKEN_REVOKED');
 
-  expect((await call('POST', '/v1/auth/logout', { token: rotated.access })).status).toBe(204);
-  expect((await call('GET', '/v1/users/me', { token: rotated.access })).body.code).toBe('TOKEN_REVOKED');
+  expect((await call('POST', '/v1/auth/logout', { token: again.access })).status).toBe(204);
+  expect((await call('GET', '/v1/users/me', { token: again.access })).body.code).toBe('TOKEN_REVOKED');
 
   const last = expectTokens(await login(call, person), 200);
   const other = expectTokens(await login(call, person), 200);

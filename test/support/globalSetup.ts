@@ -1,7 +1,7 @@
 import type { TestProject } from 'vitest/node';
 
 import { startGateway } from '../../src/gateway/gateway.ts';
-import { testBindings } from './bindings.ts';
+import { PATIENT_DEADLINES, testBindings } from './bindings.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
@@ -13,6 +13,6 @@ declare module 'vitest' {
 export default async function setup(project: TestProject) {
   const token = 'test-token';
   const gateway = await startGateway({ token, port: 0 });
-  project.provide('bindings', testBindings({ url: gateway.url, token }));
+  project.provide('bindings', { ...testBindings({ url: gateway.url, token }), ...PATIENT_DEADLINES });
   return () => gateway.close();
 }

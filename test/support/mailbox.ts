@@ -58,7 +58,7 @@ export async function startMailbox(): Promise<Mailbox> {
     async tokenFor(email) {
       for (let waited = 0; waited < 10_000; waited += 20) {
         const index = mails.findIndex(({ to }) => to === email);
-        const token = /got[rv]1\.[\w-]{43}/.exec(mails.splice(index, index === -1 ? 0 : 1)[0]?.text ?? '')?.[0];
+        const token = /got[rvcud]1\.[\w-]{43}/.exec(mails.splice(index, index === -1 ? 0 : 1)[0]?.text ?? '')?.[0];
         if (token !== undefined) return token;
         await sleep(20);
       }

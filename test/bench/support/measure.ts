@@ -32,6 +32,52 @@ export async function countTrips(
   };
 }
 
+/** Longer than an isolate remembers what Redis said. */
+const REMEMBERED_MS = 1_500;
+
+export interface Paced {
+  /** One a caller. */
+  tokens: readonly string[];
+  perSecond: number;
+  /** Of each caller. */
+  requests: number;
+}
+
+/** {@link countTrips} of callers who each send so many requests a second, evenly and not at the same time. */
+export async function countPaced(
+  redis: BenchRedis,
+  { url, headers = {} }: Target,
+  { tokens, perSecond, requests }: Paced,
+): Promise<{ roundTrips: number; commands: number }> {
+  const intervalMs = 1_000 / perSecond;
+  const send = async (each: number) => {
+    const startMs = performance.now();
+    await Promise.all(
+      tokens.map(async (token, caller) => {
+        for (let sent = 0; sent < each; sent += 1) {
+          const dueMs = startMs + (sent + caller / tokens.length) * intervalMs;
+          await setTimeout(Math.max(0, dueMs - performance.now()));
+          const answer = await fetch(url, { headers: { ...headers, Authorization: `Bearer ${token}` } });
+          await answer.arrayBuffer();
+          if (answer.status !== 200) throw new Error(`a paced caller was answered ${answer.status}`);
+        }
+      }),
+    );
+  };
+  // As with the others, entries are there before anything is counted; and nothing is remembered any more.
+  await send(1);
+  await setTimeout(REMEMBERED_MS);
+  const before = await redis.counts();
+  await send(requests);
+  await setTimeout(100);
+  const after = await redis.counts();
+  const sent = tokens.length * requests;
+  return {
+    roundTrips: rounded((after.trips - before.trips) / sent),
+    commands: rounded((after.commands - before.commands) / sent),
+  };
+}
+
 export function latencyFigures(latenciesMs: readonly number[]): Pick<Figures, 'p50Ms' | 'p95Ms' | 'p99Ms'> {
   return {
     p50Ms: rounded(quantile(latenciesMs, 0.5)),

@@ -7,7 +7,7 @@ import { clientOf } from '../../support/client.ts';
 import type { Call } from '../../support/client.ts';
 import { signedIn } from '../faults/scene.ts';
 import { TRUE_HASHES } from '../../support/bindings.ts';
-import { costOf, expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
+import { costOf, expectAlike, expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './scene.ts';
 import type { AttackScene, Victim } from './scene.ts';
 
 let scene: AttackScene;
@@ -42,15 +42,16 @@ async function guesses(email: string): Promise<unknown[]> {
 
 describe('login', () => {
   test('a wrong password and an unknown account: the same answer, for the same work', async () => {
-    const wrong = await costOf(scene, () => loginAs(elsewhere(), known.email));
-    const unknown = await costOf(scene, () => loginAs(elsewhere(), `nobody.${randomUUID().slice(0, 8)}@example.com`));
-    const shut = await costOf(scene, () => loginAs(elsewhere(), disabled.email));
-    expectRefused(wrong.answer, 'INVALID_CREDENTIALS');
-    expect(unknown.face).toEqual(wrong.face);
-    expect(shut.face).toEqual(wrong.face);
-    expect(unknown.pipelines).toEqual(wrong.pipelines);
-    expect(shut.pipelines).toEqual(wrong.pipelines);
-    expect(wrong.pipelines.length).toBeGreaterThan(0);
+    await expectAlike(async () => {
+      const costs: unknown[] = [];
+      for (const email of [known.email, `nobody.${randomUUID().slice(0, 8)}@example.com`, disabled.email]) {
+        const { answer, face, pipelines } = await costOf(scene, () => loginAs(elsewhere(), email));
+        expectRefused(answer, 'INVALID_CREDENTIALS');
+        expect(pipelines.length).toBeGreaterThan(0);
+        costs.push({ face, pipelines });
+      }
+      return costs;
+    });
     // The answers do differ where they should.
     const right = await loginAs(elsewhere(), known.email, known.password);
     expect(right.status).toBe(200);
@@ -167,16 +168,15 @@ describe('what belongs to others', () => {
     ['looking into a counter', (id) => ['POST', '/v1/admin/limits/peek', { policy: 'api', identity: `user:${id}` }]],
     ['resetting a counter', (id) => ['POST', '/v1/admin/limits/reset', { policy: 'api', identity: `user:${id}` }]],
   ])('%s is forbidden, whoever it is', async (_, of) => {
-    const faces: unknown[] = [];
-    const pipelines: string[][][] = [];
-    for (const id of [known.id, attacker.id, disabled.id, randomUUID(), 'x', known.email]) {
-      const cost = await costOf(scene, () => own(scene.call, ...of(encodeURIComponent(id))));
-      expectRefused(cost.answer, 'FORBIDDEN');
-      faces.push({ ...(cost.face as object), headers: undefined });
-      pipelines.push(cost.pipelines);
-    }
-    for (const other of faces) expect(other).toEqual(faces[0]);
-    for (const other of pipelines) expect(other).toEqual(pipelines[0]);
+    await expectAlike(async () => {
+      const costs: unknown[] = [];
+      for (const id of [known.id, attacker.id, disabled.id, randomUUID(), 'x', known.email]) {
+        const { answer, face, pipelines } = await costOf(scene, () => own(scene.call, ...of(encodeURIComponent(id))));
+        expectRefused(answer, 'FORBIDDEN');
+        costs.push({ face: { ...(face as object), headers: undefined }, pipelines });
+      }
+      return costs;
+    });
     const [row] = await scene.app.sql('SELECT role FROM users WHERE id = ?', attacker.id);
     expect(row).toEqual({ role: 'user' });
   });

@@ -62,7 +62,7 @@ describe('round trips', () => {
     // The isolate's very first load, and the script's.
     await app.post('/query', other.request);
     await redis.idle();
-    // A user of whom nothing is known: the nonce is made beside the loader.
+    // A user of whom nothing is known: the tag version is made beside the loader.
     expect(await counted(() => app.post('/query', request))).toEqual({ blocking: 1, deferred: 2 });
     expect(await counted(() => app.post('/query', request))).toEqual({ blocking: 1, deferred: 0 });
     expect(await counted(() => app.post('/query', request, 120_000))).toEqual({ blocking: 1, deferred: 1 });

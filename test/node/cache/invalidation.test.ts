@@ -69,7 +69,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
     }
 
     const entryOf = async (options: object) =>
-      (await here.post<{ entryKey: string; nonceKeys: string[] }>('/key', options)).body;
+      (await here.post<{ entryKey: string; tagVersionKeys: string[] }>('/key', options)).body;
 
     async function changeOf(by: string, { name, options }: ReturnType<typeof fresh>): Promise<object> {
       switch (by) {
@@ -219,7 +219,10 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       setTimeout(release, 500);
       const values = await Promise.all(answers);
       expect(new Set(values.map(({ body }) => body.value))).toEqual(new Set(['old']));
-      expect(truth.reads.get(thing.name)).toBe(1);
+      const loaders = values
+        .map(({ body, degraded }) => `${body.from} ${degraded}`)
+        .filter((how) => !how.includes('joined'));
+      expect(truth.reads.get(thing.name), `loaders: ${loaders.join(', ')}`).toBe(1);
     });
 
     const GARBAGE: [string, (key: string) => (string | number)[]][] = [
@@ -233,11 +236,11 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       ['a stream', (key) => ['XADD', key, '*', 'a', 'b']],
     ];
 
-    test.each(GARBAGE)('%s in place of an entry or a nonce is a miss, and is healed', async (_, write) => {
+    test.each(GARBAGE)('%s in place of an entry or a tag version is a miss, and is healed', async (_, write) => {
       for (const place of ['entry', 'nonce', 'both'] as const) {
         const thing = fresh();
-        const { entryKey, nonceKeys } = await entryOf(thing.options);
-        const spoilt = [...(place === 'nonce' ? [] : [entryKey]), ...(place === 'entry' ? [] : nonceKeys)];
+        const { entryKey, tagVersionKeys } = await entryOf(thing.options);
+        const spoilt = [...(place === 'nonce' ? [] : [entryKey]), ...(place === 'entry' ? [] : tagVersionKeys)];
         for (const key of spoilt) {
           await redis('UNLINK', key);
           await redis(...write(key));

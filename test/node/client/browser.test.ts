@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { PATIENT } from '../../support/app.ts';
 import { CHROMIUM_MISSING, hasChromium, openInChromium } from '../../support/chromium.ts';
 import { startScene } from '../faults/scene.ts';
 import type { Scene } from '../faults/scene.ts';
@@ -103,7 +104,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
     origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
     // Another origin than the page's, as an app's API mostly is.
-    scene = await startScene({ CORS_ORIGINS: origin });
+    scene = await startScene({ ...PATIENT, CORS_ORIGINS: origin });
   });
   afterAll(async () => {
     await scene[Symbol.asyncDispose]();

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { createClient, memoryStorage } from '../../../src/client/index.ts';
 import type { ApiError } from '../../../src/client/index.ts';
-import type { NetworkFault } from '../../support/clientNetwork.ts';
+import type { ClientNetwork, NetworkFault } from '../../support/clientNetwork.ts';
 import { until } from '../faults/scene.ts';
 import {
   databaseAway,
@@ -48,6 +48,9 @@ async function expectGoesOn({ client, network, events }: Device, id: string): Pr
   expect(events.filter((event) => event !== 'tokenRefreshed')).toEqual(['signedIn']);
 }
 
+const keysOf = (network: ClientNetwork, operation: string) =>
+  network.sent.filter((sent) => sent.operation === operation).map(({ headers }) => headers.get('Idempotency-Key'));
+
 describe('a lost response', () => {
   it('of a refresh: the same token is shown again and gets the same successor', async () => {
     const device = scene.device();
@@ -70,52 +73,112 @@ describe('a lost response', () => {
     await expectGoesOn(device, id);
   });
 
-  it('of a login: it is not sent twice, and the user may try again', async () => {
+  it('of a login: it is sent again with its key, and is one session', async () => {
     const { credentials, id } = await scene.device().register();
     const { client, network, events } = scene.device();
-    network.fault({ kind: 'lost' }, { operation: LOGIN, times: 1 });
-    expect(await rejectionOf(client.login(credentials))).toMatchObject({ name: 'NetworkError' });
-    expect(network.count(LOGIN)).toBe(1);
-    expect(await client.isSignedIn()).toBe(false);
+    network.fault({ kind: 'lost' }, { operation: LOGIN, times: 2 });
     await client.login(credentials);
+    expect(keysOf(network, LOGIN)).toHaveLength(3);
+    expect(new Set(keysOf(network, LOGIN)).size).toBe(1);
     expect(await client.call('GET /v1/users/me')).toMatchObject({ id });
+    expect(await liveSessions(scene, id)).toBe(2);
     expect(events).toEqual(['signedIn']);
   });
 
-  it('of a read is asked for again; that of a change is not', async () => {
+  it('of every attempt to log in: the user may try again', async () => {
+    const { credentials, id } = await scene.device().register();
+    const { client, network } = scene.device();
+    network.fault({ kind: 'lost' }, { operation: LOGIN });
+    expect(await rejectionOf(client.login(credentials))).toMatchObject({ name: 'NetworkError' });
+    expect(await client.isSignedIn()).toBe(false);
+    network.clear();
+    await client.login(credentials);
+    expect(await client.call('GET /v1/users/me')).toMatchObject({ id });
+    expect(new Set(keysOf(network, LOGIN)).size).toBe(2);
+  });
+
+  it('of a registration: the account is there once, and signed in', async () => {
+    const device = scene.device();
+    device.network.fault({ kind: 'lost' }, { operation: 'POST /v1/auth/register', times: 2 });
+    const { id } = await device.register();
+    await expectGoesOn(device, id);
+  });
+
+  it('of a read or of a change: it is sent again, and made once', async () => {
     const device = scene.device();
     const { id } = await device.register();
     device.network.fault({ kind: 'lost' }, { times: 1 });
     expect(await device.client.call('GET /v1/users/me')).toMatchObject({ id });
     expect(device.network.count(ME)).toBe(2);
-    device.network.fault({ kind: 'lost' }, { times: 1 });
-    const change = device.client.call('PATCH /v1/users/me', { body: { name: 'Once' } });
-    expect(await rejectionOf(change)).toMatchObject({ name: 'NetworkError' });
-    expect(device.network.count('PATCH /v1/users/me')).toBe(1);
+    device.network.fault({ kind: 'lost' }, { operation: 'PATCH /v1/users/me', times: 2 });
+    const changed = await device.client.call('PATCH /v1/users/me', { body: { name: 'Once' } });
+    expect(changed).toMatchObject({ name: 'Once' });
+    expect(new Set(keysOf(device.network, 'PATCH /v1/users/me')).size).toBe(1);
     await expectGoesOn(device, id);
   });
 
-  it('of a password change: the new password holds, and a login with it goes on', async () => {
-    const { client, network, events, register } = scene.device();
-    const { credentials, id } = await register();
-    network.fault({ kind: 'lost' }, { operation: CHANGE_PASSWORD, times: 1 });
-    const newPassword = 'another horse battery';
-    const change = client.changePassword({ currentPassword: credentials.password, newPassword });
-    expect(await rejectionOf(change)).toMatchObject({ name: 'NetworkError' });
-    expect(network.count(CHANGE_PASSWORD)).toBe(1);
-    await client.login({ ...credentials, password: newPassword });
-    expect(await client.call('GET /v1/users/me')).toMatchObject({ id });
-    expect(events.filter((event) => event.startsWith('signedIn'))).toHaveLength(2);
-  });
-
-  // The server does not yet give the new tokens again. Once it does, this passes, and `fails` is to be removed.
-  it.fails('of a password change: the session goes on', async () => {
+  it('of a password change: the session goes on', async () => {
     const device = scene.device();
     const { credentials, id } = await device.register();
-    device.network.fault({ kind: 'lost' }, { operation: CHANGE_PASSWORD, times: 1 });
-    const change = { currentPassword: credentials.password, newPassword: 'another horse battery' };
-    await device.client.changePassword(change).catch(() => undefined);
+    device.network.fault({ kind: 'lost' }, { operation: CHANGE_PASSWORD, times: 2 });
+    const newPassword = 'another horse battery';
+    await device.client.changePassword({ currentPassword: credentials.password, newPassword });
+    expect(new Set(keysOf(device.network, CHANGE_PASSWORD)).size).toBe(1);
     await expectGoesOn(device, id);
+    await expireAccessToken(scene.key, device.storage);
+    await expectGoesOn(device, id);
+    expect((await scene.device().client.login({ ...credentials, password: newPassword })).user.id).toBe(id);
+  });
+
+  it('of every attempt to change the password: the user tries again, and the session goes on', async () => {
+    const device = scene.device();
+    const { credentials, id } = await device.register();
+    device.network.fault({ kind: 'lost' }, { operation: CHANGE_PASSWORD });
+    const change = { currentPassword: credentials.password, newPassword: 'another horse battery' };
+    expect(await rejectionOf(device.client.changePassword(change))).toMatchObject({ name: 'NetworkError' });
+    device.network.clear();
+    await device.client.changePassword(change);
+    expect(new Set(keysOf(device.network, CHANGE_PASSWORD)).size).toBe(2);
+    await expectGoesOn(device, id);
+  });
+
+  it.each([
+    ['signing out everywhere', 'POST /v1/auth/logout-all', (device: Device) => device.client.signOutEverywhere()],
+    ['deleting the account', 'DELETE /v1/users/me', (device: Device) => device.client.deleteAccount()],
+  ])('of %s: it is confirmed by the next attempt', async (_, operation, end) => {
+    const device = scene.device();
+    const { id } = await device.register();
+    device.network.fault({ kind: 'lost' }, { operation, times: 2 });
+    await end(device);
+    expect(device.network.count(operation)).toBe(3);
+    expect(device.events).toEqual(['signedIn', 'signedOut: signed-out']);
+    expect(await liveSessions(scene, id)).toBe(0);
+  });
+
+  it('of a request of the app’s own through fetch: it is sent again if it has a key', async () => {
+    const device = scene.device();
+    await device.register();
+    const send = (headers: Record<string, string>) =>
+      device.client.fetch('/v1/users/me', {
+        method: 'PATCH',
+        body: JSON.stringify({ name: 'Grace' }),
+        headers: { 'Content-Type': 'application/json', ...headers },
+      });
+    device.network.fault({ kind: 'lost' }, { operation: 'PATCH /v1/users/me', times: 1 });
+    expect(await rejectionOf(send({}))).toMatchObject({ name: 'NetworkError' });
+    device.network.fault({ kind: 'lost' }, { operation: 'PATCH /v1/users/me', times: 1 });
+    expect((await send({ 'Idempotency-Key': '"one"' })).headers.get('Idempotency-Replayed')).toBe('true');
+  });
+
+  it('while the first attempt is being executed: it waits as it is asked to', async () => {
+    const device = scene.device();
+    await device.register();
+    const inUse = { kind: 'other', status: 409, body: '', headers: { 'Retry-After': '1' } } as const;
+    device.network.fault(inUse, { operation: 'PATCH /v1/users/me', times: 2 });
+    const change = device.client.call('PATCH /v1/users/me', { body: { name: 'Later' } });
+    expect(await change).toMatchObject({ name: 'Later' });
+    expect(device.network.count('PATCH /v1/users/me')).toBe(3);
+    for (const ms of device.waits) expect(ms).toBeGreaterThanOrEqual(1_000);
   });
 });
 

@@ -8,6 +8,7 @@ import { promisify } from 'node:util';
 import { gzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import { PATIENT } from '../../support/app.ts';
 import { startScene } from '../faults/scene.ts';
 
 const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
@@ -56,7 +57,7 @@ describe('the package', () => {
   });
 
   it('signs in and calls in the machine’s own Node', async () => {
-    await using scene = await startScene();
+    await using scene = await startScene(PATIENT);
     await writeFile(
       join(project, 'main.js'),
       `import { ApiError, createClient, memoryStorage } from 'gatehouse-client';

@@ -220,6 +220,25 @@ it('a password change keeps this session, with tokens that a refresh at the same
   expect(await client.isSignedIn()).toBe(true);
 });
 
+it('an account is deleted after a fresh proof of the password, which keeps the session and its refresh token', async () => {
+  const { client, network, storage, events, register } = scene.device();
+  const { credentials, id } = await register();
+  await scene.server.app.sql('UPDATE sessions SET created_at_ms = 1 WHERE user_id = ?', id);
+  await expireAccessToken(scene.key, storage);
+  const refused = await rejectionOf(client.deleteAccount());
+  expect(refused).toMatchObject({ code: 'REAUTHENTICATION_REQUIRED', status: 401 });
+  // No refresh helps: one has brought the token that was refused.
+  expect(network.count(REFRESH)).toBe(1);
+  expect(await rejectionOf(client.reauthenticate('not this one'))).toMatchObject({ code: 'PASSWORD_INCORRECT' });
+  const { refresh_token: before } = (await storedTokens(storage)) as { refresh_token: string };
+  await client.reauthenticate(credentials.password);
+  expect(await storedTokens(storage)).toMatchObject({ refresh_token: before });
+  expect(events.filter((event) => event.startsWith('signedOut'))).toEqual([]);
+  await client.deleteAccount();
+  expect(await client.isSignedIn()).toBe(false);
+  expect(await scene.server.app.sql('SELECT 1 FROM users WHERE id = ?', id)).toEqual([]);
+});
+
 it('calls that meet the old tokens while a password change is under way wait for the new ones', async () => {
   const { client, network, events, register } = scene.device();
   const { credentials, id } = await register();

@@ -52,6 +52,13 @@ async function valid(of: World, target: Documented): Promise<Request> {
   return needsToken(target) ? { token: caller.access } : {};
 }
 
+/** A request that was sent, with its `Idempotency-Key`. */
+async function executed(target: Documented): Promise<Request> {
+  const request = { ...(await valid(world, target)), headers: { 'Idempotency-Key': `"${crypto.randomUUID()}"` } };
+  await world.send(target, request);
+  return request;
+}
+
 /** How each code comes about wherever it stands. `undefined`: not in this way here. */
 const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | undefined>>> = {
   AUTHENTICATION_REQUIRED: async (target) => ({ ...(await valid(world, target)), token: undefined as never }),
@@ -70,6 +77,12 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
     await world.scene.call('PATCH', `/v1/users/${id}`, change);
     return { ...(await valid(world, target)), token: access };
   },
+  async REAUTHENTICATION_REQUIRED(target) {
+    const user = await world.newUser();
+    await world.scene.app.sql('UPDATE sessions SET created_at_ms = 1 WHERE id = ?', user.sessionId);
+    const { body } = await world.scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
+    return { ...(await valid(world, target)), token: (body as { access_token: string }).access_token };
+  },
   async FORBIDDEN(target) {
     return { ...(await valid(world, target)), token: (await world.newUser()).access };
   },
@@ -78,6 +91,26 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
   INVALID_ENCODING: async (target) => ({ ...(await valid(world, target)), body: Buffer.from([0xff]) }),
   UNSUPPORTED_MEDIA_TYPE: async (target) => ({ ...(await valid(world, target)), body: 'text', type: 'text/plain' }),
   BODY_TOO_LARGE: async (target) => ({ ...(await valid(world, target)), body: ' '.repeat(70_000) }),
+  IDEMPOTENCY_KEY_INVALID: async (target) => ({
+    ...(await valid(world, target)),
+    headers: { 'Idempotency-Key': 'bare' },
+  }),
+  async IDEMPOTENCY_KEY_REUSED(target) {
+    const request = await executed(target);
+    return { ...request, path: `${request.path ?? target.path}?other=1` };
+  },
+  async IDEMPOTENCY_KEY_IN_USE(target) {
+    const request = await executed(target);
+    const { redis, app } = world.scene;
+    await redis.idle();
+    // As if it had just been claimed.
+    await app.sql('DELETE FROM idempotency_keys');
+    for (const key of (await redis.engine('KEYS', 'app:idempotency:*')) as string[]) {
+      const value = String(await redis.engine('GET', key)).replace('done', 'running');
+      await redis.engine('SET', key, value, 'PX', 60_000);
+    }
+    return request;
+  },
   async VALIDATION_FAILED(target) {
     const request = await valid(world, target);
     if (hasBody(target)) return { ...request, body: [] };
@@ -91,15 +124,25 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
 
 describe('every documented success', () => {
   it.each(operations)('$name', async (target) => {
-    await world.send(target, await valid(world, target));
+    const request = await valid(world, target);
+    const { status } = await world.send(target, request);
+    if (target.operation['x-idempotent'] === true) {
+      // As the document says: no key is needed.
+      expect(await world.send(target, request)).toMatchObject({ status });
+    }
     const successes = documentedOf(target).filter((place) => / 2\d\d$/.test(place));
     for (const place of successes) {
       const own = OWN[place];
       if (own !== undefined) await world.send(target, await own(world, await callerOf(world, target)));
-      expect(world.seen).toContain(place);
+      expectSeen(world, place);
     }
   });
 });
+
+/** A route of one's own needs a request here as well. */
+function expectSeen({ seen: responses }: World, place: string): void {
+  expect(responses.has(place), `${place} was never sent: add a request to test/node/contract/requests.ts`).toBe(true);
+}
 
 describe('every documented error', () => {
   it.each(operations)('$name', async (target) => {
@@ -109,12 +152,23 @@ describe('every documented error', () => {
       const request = own === undefined ? await MEANS[code]?.(target) : await own(world, await callerOf(world, target));
       if (request === undefined || code === '') continue;
       await world.send(target, request);
-      expect(world.seen).toContain(place);
+      expectSeen(world, place);
     }
   });
 
   it('a limit that is used up', { timeout: 120_000 }, async () => {
-    const names = ['LOGIN', 'API', 'REFRESH', 'RECOVERY', 'RECOVERY_ACCOUNT', 'VERIFICATION', 'ONE_TIME_TOKEN'];
+    const names = [
+      'LOGIN',
+      'LOGIN_ADDRESS',
+      'API',
+      'ADMIN',
+      'ACCOUNT',
+      'REFRESH',
+      'RECOVERY',
+      'RECOVERY_ACCOUNT',
+      'VERIFICATION',
+      'ONE_TIME_TOKEN',
+    ];
     await using limited = await startWorld({
       ...Object.fromEntries(names.map((name) => [`LIMIT_${name}`, '1/1h'])),
       LIMIT_REGISTER: '1/1h',
@@ -126,11 +180,20 @@ describe('every documented error', () => {
     const confirmations: Record<string, Request> = {
       'POST /v1/auth/recovery/confirm': { body: { ...none.body, newPassword: 'a whole new password' } },
       'POST /v1/auth/verification/confirm': none,
+      'POST /v1/auth/email/confirm': none,
+      'POST /v1/auth/email/undo': none,
+      'POST /v1/auth/deletion/confirm': none,
     };
+    const wrongPassword = 'POST /v1/auth/reauthenticate';
+    // These end the token that they are sent with: without a good one they are counted by address.
+    const ending = /^POST \/v1\/auth\/(?:logout|logout-all|password)$|^DELETE \/v1\/(?:users\/me|sessions\/\{id\})$/;
     for (const target of operations.filter(({ operation }) => '429' in operation.responses)) {
       const caller = await limited.newUser();
-      const request = confirmations[target.name] ??
-        (await VALID[target.name]?.(limited, caller)) ?? { token: caller.access };
+      // A right password is not counted.
+      const wrong = { token: caller.access, body: { password: 'not this one' } };
+      const own = target.name === wrongPassword ? wrong : confirmations[target.name];
+      const usual = own ?? (await VALID[target.name]?.(limited, caller)) ?? { token: caller.access };
+      const request = ending.test(target.name) ? { ...usual, token: 'not.a.token' } : usual;
       // A request may end its own token, or be of a role that it may not be: the limit of this one decides before.
       if (needsToken(target)) await limited.send(me, { token: caller.access });
       for (let time = 0; time < 2; time += 1) await limited.send(target, { headers, ...request });
@@ -178,6 +241,16 @@ describe('the document', () => {
     const general = new Set(documented.filter(ofAnyOperation).map((place) => place.split(' ').at(-1)));
     const codesSeen = new Set([...seen].map((place) => place.split(' ').at(-1)));
     expect([...general].filter((code) => !codesSeen.has(code))).toEqual([]);
+  });
+
+  it('says of each change that it takes an Idempotency-Key, or why a repeat needs none', () => {
+    for (const { name, method, operation } of operations) {
+      const takesKey = operation.parameters?.some((one) => one.name === 'Idempotency-Key') === true;
+      const needsNone = operation['x-idempotent'] === true;
+      const isChange = method !== 'GET';
+      expect({ name, stated: Number(takesKey) + Number(needsNone) }).toEqual({ name, stated: isChange ? 1 : 0 });
+      if (needsNone) expect(operation.description).toMatch(/repeat/);
+    }
   });
 
   it('has an example for each code', () => {

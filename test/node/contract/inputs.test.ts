@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 
+import { PATIENT } from '../../support/app.ts';
 import { openApi, operations, requestValidator } from '../../support/contract/contract.ts';
 import { startScene } from '../faults/scene.ts';
 import type { Account, Scene, SignedIn } from '../faults/scene.ts';
@@ -8,7 +9,7 @@ let scene: Scene;
 let user: Account & SignedIn;
 
 beforeAll(async () => {
-  scene = await startScene();
+  scene = await startScene(PATIENT);
   user = await scene.newAccount();
 });
 afterAll(() => scene[Symbol.asyncDispose]());

@@ -1,4 +1,4 @@
-import { describe, expect, inject, test } from 'vitest';
+import { describe, expect, inject, test, vi } from 'vitest';
 
 import { startGateway } from '../../../src/gateway/gateway.ts';
 import { UNLIMITED, startApp } from '../../support/app.ts';
@@ -7,6 +7,7 @@ import { clientOf, newcomer } from '../../support/client.ts';
 import { THREE_SESSIONS, expectTokens, login, wholeFlow, wholeFlowWithoutRotation } from '../../support/flow.ts';
 import { REDIS_MISSING, freePort, hasRedisServer, startRedis } from '../../support/redisServers.ts';
 import type { RedisProcess } from '../../support/redisServers.ts';
+import { spansIn } from '../../support/spans.ts';
 
 const TOKEN = 'e2e-token';
 
@@ -188,4 +189,84 @@ test.skipIf(!hasRedisServer)('with Redis killed half way, everything goes on', a
   expect((await call('GET', '/v1/users/me', { token: gone.access })).body.code).toBe('TOKEN_REVOKED');
   expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: before.refresh } }), 200);
   await wholeFlowWithoutRotation(app);
+});
+
+describe('spans of a traced request', () => {
+  test('stand around the guard, Redis, D1, loaders and password hashes, and hold nothing personal', async () => {
+    await using gateway = await startGateway({ token: TOKEN, port: 0 });
+    const redis = { url: gateway.url, token: TOKEN };
+    await using app = await startApp({ bundle: inject('workerBundle'), redis, settings: UNLIMITED, traced: true });
+    const call = clientOf(app.url);
+    const person = newcomer();
+    await call('POST', '/v1/auth/register', { body: person });
+    const token = expectTokens(await login(call, person), 200).access;
+    const traceparent = '00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01';
+    const { status, headers } = await call('GET', '/v1/users/me', { token, headers: { traceparent } });
+    expect(status).toBe(200);
+    expect((await call('GET', '/v1/users/me', { headers: { traceparent: '00-no-trace' } })).status).toBe(401);
+    await app.scheduled();
+
+    const tracesOf = (root: string, code = 200) =>
+      spansIn(app.logs).filter(
+        ([first]) => first?.name === root && first.attributes['http.response.status_code'] === code,
+      );
+    await vi.waitUntil(
+      () => spansIn(app.logs).some((spans) => spans.some(({ name }) => name === 'scheduled metrics')),
+      {
+        timeout: 20_000,
+      },
+    );
+
+    const [read] = tracesOf('GET /v1/users/me');
+    expect(read?.[0]?.attributes).toEqual({
+      'http.route': '/v1/users/me',
+      'http.response.status_code': 200,
+      'gatehouse.request_id': headers.get('X-Request-Id'),
+      'gatehouse.caller.trace_id': '4bf92f3577b34da6a3ce929d0e0e4736',
+      'gatehouse.caller.span_id': '00f067aa0ba902b7',
+    });
+    expect(read).toContainEqual({
+      name: 'guard',
+      in: 'GET /v1/users/me',
+      attributes: { 'gatehouse.checks': 'rateLimiter(), authenticate(), reads()' },
+    });
+    expect(read).toContainEqual({
+      name: 'redis PIPELINE',
+      in: 'guard',
+      attributes: {
+        'db.system.name': 'redis',
+        'db.operation.name': 'PIPELINE',
+        'db.operation.batch.size': expect.any(Number),
+      },
+    });
+    expect(read).toContainEqual({
+      name: 'cache.load',
+      in: 'GET /v1/users/me',
+      attributes: { 'gatehouse.namespace': 'user', 'gatehouse.entries': 1 },
+    });
+    expect(read).toContainEqual({
+      name: 'database query',
+      in: 'cache.load',
+      attributes: { 'db.system.name': 'sqlite', 'db.operation.name': 'query' },
+    });
+    expect(tracesOf('POST /v1/auth/login')[0]).toContainEqual({
+      name: 'password.hash',
+      in: 'POST /v1/auth/login',
+      attributes: {},
+    });
+    // A refusal is an outcome, and no fault.
+    const [refused] = tracesOf('GET /v1/users/me', 401);
+    expect(refused?.find(({ name }) => name === 'guard')).toEqual({
+      name: 'guard',
+      in: 'GET /v1/users/me',
+      attributes: {
+        'gatehouse.checks': 'rateLimiter(), authenticate(), reads()',
+        'error.type': 'AUTHENTICATION_REQUIRED',
+      },
+    });
+    expect(refused?.[0]?.attributes).not.toHaveProperty('gatehouse.caller.trace_id');
+    // The invocation's address and headers, and statements without their values, are in the runtime's own spans.
+    const own = spansIn(app.logs).flatMap((spans) => spans.filter(({ name }) => !/^(?:fetch|d1_\w+)$/.test(name)));
+    expect(JSON.stringify(own)).not.toMatch(/@example\.com|horse battery|grt1\.|eyJ|Renamed/);
+  });
 });

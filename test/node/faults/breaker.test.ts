@@ -181,7 +181,7 @@ describe('the breaker', () => {
       return redis.requests.some(({ commands }) => commands.some((sent) => sent.includes(first.sessionId)));
     });
     expect((await call('POST', '/v1/auth/logout', { token: second.access })).status).toBe(204);
-    await until('Redis knows of both', async () => (await denialOf(scene, second)) !== null, { withinMs: 8_000 });
+    await until('Redis knows of both', async () => (await denialOf(scene, second)) !== null, { withinMs: 20_000 });
     expect(await denialOf(scene, first)).not.toBeNull();
   });
 

@@ -70,7 +70,7 @@ describe('round trips to Redis', () => {
     expect(answer.status).toBe(200);
     expect(degraded(answer)).toBe('');
     expect({ blocking, deferred }).toEqual({ blocking: 1, deferred: 0 });
-    // The limiter's script, the revocation check, and the entry with its nonce.
+    // The limiter's script, the revocation check, and the entry with its tag version.
     expect(commands).toBe(3);
   });
 

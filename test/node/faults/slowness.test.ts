@@ -123,7 +123,7 @@ describe('one deadline for all that a request waits for', () => {
 
   const list = (q: string) => scene.call('GET', `/v1/users?limit=5&q=${q}`, { token: admin.access });
 
-  it('a list that misses the cache: guard, entry and nonces together', async () => {
+  it('a list that misses the cache: guard, entry and tag versions together', async () => {
     expect(await list('warm')).toMatchObject({ status: 200 });
     scene.redis.mode = { kind: 'delay', ms: DELAY_MS };
     const { result, ms } = await timed(() => list('cold'));

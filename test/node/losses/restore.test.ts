@@ -7,8 +7,8 @@ import type { WireCommand } from '../../support/faults.ts';
 import { REVOKED, eachOf, me, refresh, renewed, startStage, wake } from '../../support/stage.ts';
 import type { Held, Stage } from '../../support/stage.ts';
 
-/** For each engine: a thousand in all. */
-const TRIES = 500;
+/** For each engine. */
+const TRIES = 150;
 /** Every so many of them, the client has an access token as well: it restores another part of what Redis has lost. */
 const AWAKE = 10;
 

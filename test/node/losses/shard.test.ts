@@ -15,7 +15,7 @@ const SETTINGS = {
   BREAKER_PROBE_MS: String(PROBE_MS),
   BREAKER_PROBE_MAX_MS: '400',
 };
-/** Its slots, as startCluster() deals them: the third shard, which holds the cache's mark as well. */
+/** Its slots, as startCluster() deals them: the third shard, which holds the cache's flush sentinel as well. */
 const FIRST = 10_923;
 const LAST = 16_383;
 const isDead = (key: string) => slotOf(key) >= FIRST && slotOf(key) <= LAST;

@@ -39,8 +39,7 @@ async function retainedBytes(name: string): Promise<number> {
 }
 
 describe('an isolate keeps nothing of a request', () => {
-  // Not aborted misses: their loads stay in the isolate's single flight until they count as lost, after 11.5 s.
-  it.each(['hit', 'promise that never settles'])('%s', async (name) => {
+  it.each(['hit', 'promise that never settles', 'aborted: miss'])('%s', async (name) => {
     expect(await retainedBytes(name)).toBeLessThan(MOST_BYTES);
   });
 });

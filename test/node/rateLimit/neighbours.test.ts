@@ -38,6 +38,7 @@ describe.skipIf(!hasRedisServer).each([
         LIMIT_LOGIN: '5/15m',
         LIMIT_LOGIN_ADDRESS: '50/15m',
         LIMIT_REGISTER: '100/1m',
+        LIMIT_REGISTER_DAY: '100/1m',
         // A busy machine must not make an isolate decide by itself.
         REDIS_GUARD_DEADLINE_MS: '10000',
         REDIS_AUTH_DEADLINE_MS: '10000',

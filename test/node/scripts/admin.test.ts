@@ -1,15 +1,21 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { once } from 'node:events';
+import { appendFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { normalizeEmail, sqlText } from '../../../src/scripts/adminSql.ts';
+import { accountChangeSql, normalizeEmail, sqlText } from '../../../src/scripts/adminSql.ts';
+import type { AccountChange } from '../../../src/scripts/adminSql.ts';
 import { runWrangler } from '../../../src/scripts/wrangler.ts';
-import { ROOT, runScript } from './project.ts';
+import { copyProject, ROOT, runScript } from './project.ts';
 
 const DAY_MS = 86_400_000;
+/** The id in wrangler.toml. */
+const PRODUCTION = '00000000-0000-0000-0000-000000000000';
 
 let state: string;
 let database: DatabaseSync;
@@ -37,7 +43,7 @@ const user = (id: string) =>
 
 beforeAll(async () => {
   state = mkdtempSync(join(tmpdir(), 'gatehouse-admin-'));
-  const args = ['d1', 'migrations', 'apply', 'gatehouse', '--local', '--persist-to', state];
+  const args = ['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', state];
   const { code, stderr } = await runWrangler(args);
   if (code !== 0) throw new Error(`the migrations were not applied: ${stderr}`);
   database = open();
@@ -85,6 +91,95 @@ describe('npm run admin', () => {
     expect(await admin('revoke', `o'brien;--"\u00e9@example.com`)).toMatchObject({ code: 0 });
     expect(user('u-1')).toMatchObject({ role: 'user', access_version: 9 });
     expect(database.prepare('SELECT count(*) AS n FROM outbox').get()).toEqual({ n: 4 });
+    const audit = database.prepare('SELECT by, action, user_id, detail FROM audit ORDER BY seq').all();
+    const about = { by: 'command-line', action: 'role-changed', user_id: 'u-1' };
+    expect(audit).toEqual([
+      { ...about, detail: '{"role":"admin"}' },
+      { ...about, detail: '{"role":"user"}' },
+    ]);
+  });
+
+  it('disables and enables, ends sessions of one account or of all, and leaves who did it', async () => {
+    addUser('u-4', 'four@example.com');
+    addUser('u-5', 'five@example.com');
+    const begunMs = Date.now();
+    const soon = begunMs + DAY_MS;
+    const begin = (id: string, userId: string) =>
+      database
+        .prepare(
+          `INSERT INTO sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)
+           VALUES (?, ?, 'Phone', '203.0.113.7', 1, 1, ?, 3)`,
+        )
+        .run(id, userId, soon);
+    const reasons = () =>
+      database
+        .prepare(`SELECT id, ended_reason, address FROM sessions ORDER BY id`)
+        .all()
+        .map((row) => {
+          // Of one that has ended the network is kept.
+          expect(row['address']).toBe(row['ended_reason'] === null ? '203.0.113.7' : '203.0.113.0/24');
+          return [row['id'], row['ended_reason']];
+        });
+    const told = () =>
+      database
+        .prepare('SELECT message FROM outbox ORDER BY seq DESC LIMIT 2')
+        .all()
+        .map((row) => JSON.parse(String(row['message'])) as unknown);
+    begin('u-4.a', 'u-4');
+    begin('u-5.a', 'u-5');
+
+    expect((await admin('disable', 'four@example.com')).stdout).toContain('four@example.com is disabled now');
+    expect(database.prepare(`SELECT status, epoch FROM users WHERE id = 'u-4'`).get()).toEqual({
+      status: 'disabled',
+      epoch: 4,
+    });
+    expect(reasons()).toEqual([
+      ['u-4.a', 'disabled'],
+      ['u-5.a', null],
+    ]);
+    expect(told()).toEqual([
+      { kind: 'invalidate', users: ['u-4'], namespaces: ['users'] },
+      { kind: 'epoch', userId: 'u-4', epoch: 4, accessVersion: 7 },
+    ]);
+    // Past wrangler, which takes seconds for each command.
+    const run = (change: AccountChange) =>
+      accountChangeSql(change, { email: 'four@example.com', nowMs: Date.now() })
+        .split(';\n')
+        .map((statement) => database.prepare(statement).all())[0];
+    expect(run('disable')).toEqual([]);
+    expect(run('enable')).toEqual([{ id: 'u-4' }]);
+    expect(user('u-4')).toMatchObject({ epoch: 4, access_version: 7 });
+
+    begin('u-4.b', 'u-4');
+    expect(run('end-sessions')).toEqual([{ id: 'u-4' }]);
+    expect(told()[0]).toEqual({ kind: 'epoch', userId: 'u-4', epoch: 5, accessVersion: 7 });
+    begin('u-4.c', 'u-4');
+    const all = await admin('end-sessions', '--everyone');
+    expect(all.stdout).toContain('2 accounts are signed out everywhere');
+    expect(reasons()).toEqual([
+      ['u-4.a', 'disabled'],
+      ['u-4.b', 'administrator'],
+      ['u-4.c', 'administrator'],
+      ['u-5.a', 'administrator'],
+    ]);
+    expect(user('u-5')).toMatchObject({ epoch: 4 });
+    expect(told()).toEqual([
+      { kind: 'epoch', userId: 'u-5', epoch: 4, accessVersion: 7 },
+      { kind: 'epoch', userId: 'u-4', epoch: 6, accessVersion: 7 },
+    ]);
+
+    const by = 'command-line';
+    const audit = database
+      .prepare(`SELECT by, action, user_id, detail FROM audit WHERE at_ms >= ? ORDER BY seq`)
+      .all(begunMs);
+    expect(audit).toEqual([
+      { by, action: 'disabled', user_id: 'u-4', detail: '{}' },
+      { by, action: 'enabled', user_id: 'u-4', detail: '{}' },
+      { by, action: 'sessions-ended', user_id: 'u-4', detail: '{}' },
+      { by, action: 'everyone-signed-out', user_id: null, detail: '{"users":2}' },
+    ]);
+    const kinds = database.prepare(`SELECT kind FROM events WHERE user_id = 'u-4' ORDER BY rowid`).all();
+    expect(kinds.map((row) => row['kind'])).toEqual(['disabled', 'enabled', 'sessions-ended', 'sessions-ended']);
   });
 
   it('says in one line that an address is unknown, and writes nothing', async () => {
@@ -110,7 +205,57 @@ describe('npm run admin', () => {
     rmSync(empty, { recursive: true });
     expect(code).toBe(1);
     expect(stderr).toBe(
-      'The local database has no tables yet: run `npm run dev` once, or `npx wrangler d1 migrations apply gatehouse --local`.\n',
+      'The local database has no tables yet: run `npm run dev` once, or `npx wrangler d1 migrations apply DB --local`.\n',
+    );
+  });
+
+  it('changes the database of the environment that it is told, and no other', async () => {
+    using project = copyProject();
+    const staging = '11111111-1111-4111-8111-111111111111';
+    const toml = [
+      '[env.staging]',
+      '[[env.staging.d1_databases]]',
+      'binding = "DB"',
+      'database_name = "gatehouse-staging"',
+      `database_id = "${staging}"`,
+      'migrations_dir = "src/db/migrations"',
+      '[env.bare]',
+    ];
+    appendFileSync(join(project.root, 'wrangler.toml'), toml.join('\n'));
+    const asked: string[] = [];
+    // Cloudflare's API, as far as `wrangler d1 execute --remote` uses it.
+    await using api = createServer((request, response) => {
+      const path = request.url ?? '';
+      asked.push(path);
+      const isKnown = path.endsWith('/gatehouse');
+      const result = path.endsWith('/query')
+        ? [{ results: [], success: true, meta: {} }]
+        : { name: 'gatehouse', uuid: PRODUCTION };
+      response.statusCode = isKnown || path.endsWith('/query') ? 200 : 404;
+      response.setHeader('Content-Type', 'application/json');
+      const errors = response.statusCode === 200 ? [] : [{ code: 7404, message: 'not found' }];
+      response.end(JSON.stringify({ success: errors.length === 0, errors, messages: [], result }));
+    });
+    api.listen(0, '127.0.0.1');
+    await once(api, 'listening');
+    const env = {
+      CLOUDFLARE_API_BASE_URL: `http://127.0.0.1:${(api.address() as AddressInfo).port}`,
+      CLOUDFLARE_API_TOKEN: 'none',
+      CLOUDFLARE_ACCOUNT_ID: 'account',
+    };
+    const remote = async (...args: string[]) => {
+      asked.length = 0;
+      const outcome = await runScript(project.root, 'admin', ['list', '--remote', ...args], { env });
+      const queried = asked.flatMap((path) => /\/d1\/database\/([^/]+)\/query$/.exec(path)?.[1] ?? []);
+      return { code: outcome.code, queried };
+    };
+    expect(await remote()).toEqual({ code: 0, queried: [PRODUCTION] });
+    expect(await remote('--env', 'staging')).toEqual({ code: 0, queried: [staging] });
+    expect(await remote('--env', 'bare')).toEqual({ code: 1, queried: [] });
+
+    const local = await runScript(project.root, 'admin', ['list', '--env', 'staging', '--persist-to', state]);
+    expect(local.stderr).toBe(
+      'The local database has no tables yet: run `npx wrangler d1 migrations apply DB --local --env staging`.\n',
     );
   });
 
@@ -119,6 +264,9 @@ describe('npm run admin', () => {
     [['grant']],
     [['grant', 'a@b', 'c@d']],
     [['list', 'a@b']],
+    [['disable']],
+    [['end-sessions']],
+    [['end-sessions', 'a@b', '--everyone']],
     [['grant', 'a@b', '--local', '--remote']],
     [['grant', 'ada']],
   ])('refuses %j in one line, without asking any database', async (args) => {

@@ -1,4 +1,4 @@
-import { chmodSync, existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { request } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -63,7 +63,9 @@ async function start(env: Readonly<Record<string, string>> = {}, notice = '') {
   });
   running = script;
   await until(() => script.output.stdout.includes('Ctrl-C stops all of it') || script.child.exitCode !== null);
-  expect(script.output.stderr).toBe(`${notice}Starting Gatehouse …\n`);
+  expect(script.output.stderr).toBe(
+    `${notice}Starting Gatehouse …\nRedis and the database are ready. Building the Worker …\n`,
+  );
   return { ...script, url: `http://127.0.0.1:${port}`, gatewayUrl: `http://127.0.0.1:${gatewayPort}` };
 }
 
@@ -143,6 +145,18 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
       await expect.poll(() => output.stdout).toMatch(/mail to ada@example\.com ──\nSubject: .+\n\n(?:.*\n)+?gotv1\./);
       // Cron triggers can be tried.
       expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
+
+      // A migration that is made now is applied while the Worker runs.
+      const migration = join(project.root, 'src/db/migrations/9999_new.sql');
+      writeFileSync(migration, `UPDATE users SET name = 'Ada Lovelace';`);
+      await until(() => output.stderr.includes('The local database has the new migrations.'));
+      const login = await fetch(`${url}/v1/auth/login`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify({ email: person.email, password: person.password }),
+      });
+      expect(await login.json()).toMatchObject({ user: { name: 'Ada Lovelace' } });
+      rmSync(migration);
 
       const processes = descendants(child.pid!);
       expect(processes.length).toBeGreaterThanOrEqual(2);

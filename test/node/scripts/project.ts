@@ -32,6 +32,8 @@ export interface Outcome {
 export interface RunOptions {
   env?: Readonly<Record<string, string>>;
   input?: string;
+  /** When it is killed. @default 60_000 */
+  timeoutMs?: number;
 }
 
 /** A script that has been started, and what it has printed up to now. */
@@ -41,19 +43,19 @@ export interface Running {
   ended: Promise<Outcome>;
 }
 
-/** Starts `node src/scripts/NAME.ts` in a project. It is killed when it is still there after a minute. */
+/** Starts `node src/scripts/NAME.ts` in a project. It is killed when it is still there after a minute, or `timeoutMs`. */
 export function startScript(
   root: string,
   name: string,
   args: readonly string[],
-  { env, input }: RunOptions = {},
+  { env, input, timeoutMs = 60_000 }: RunOptions = {},
 ): Running {
   const inherited = Object.entries(process.env).filter(([key]) => !/^(npm_|PORT$|HOST$|GATEWAY_|REDIS_)/.test(key));
   const child = spawn(process.execPath, [join(root, 'src/scripts', `${name}.ts`), ...args], {
     cwd: root,
     env: { ...Object.fromEntries(inherited), ...env },
     stdio: 'pipe',
-    timeout: 60_000,
+    timeout: timeoutMs,
     killSignal: 'SIGKILL',
   });
   child.stdin.end(input ?? '');

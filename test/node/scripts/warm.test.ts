@@ -133,7 +133,7 @@ describe('npm run warm', { timeout: 60_000 }, () => {
     await redis.engine('SET', 'app:lock:{warming:user-lists}', 'somebody 1', 'PX', 1_500);
     const { code, stdout } = await warm(['user-lists']);
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^Somebody else is at it\. \(409\) Waiting [12] s …$/m);
+    expect(stdout).toMatch(/^The lock is held by another request\. \(409\) Waiting [12] s …$/m);
     expect(stdout).toMatch(/^user-lists: 3 warmed/m);
   });
 

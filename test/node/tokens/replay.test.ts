@@ -74,9 +74,15 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
         return row?.['generation'] === 3;
       }, 'D1 was told');
 
-      // Whichever answer arrived, the client goes on with it.
-      const last = renewed(before, answers.at(-1)!);
-      for (const isolate of isolates) expect((await me(isolate, last)).status).toBe(200);
+      // Of the hundred access tokens one is good, in both isolates.
+      const held = answers.map((answer) => renewed(before, answer));
+      for (const isolate of isolates) {
+        const codes = await Promise.all(held.map(async (one) => String((await me(isolate, one)).body.code ?? 'ok')));
+        expect(codes.filter((code) => code === 'ok')).toHaveLength(1);
+        expect(codes.filter((code) => code === 'TOKEN_SUPERSEDED')).toHaveLength(99);
+      }
+      // Whichever answer arrived, the client goes on with it: a superseded token is one to refresh.
+      const last = held.at(-1)!;
       const next = renewed(last, await refresh(isolates[1], last));
       expect(await redis.engine('HGET', keyOf.session(before.id), 'g')).toBe('4');
       expect((await me(isolates[0], next)).status).toBe(200);
@@ -89,12 +95,13 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       const retried = renewed(before, await refresh(there, before));
       expect(retried.refresh).toBe(lost.refresh);
       await age(stage, before, HOUR_MS);
-      expect(renewed(before, await refresh(here, before)).refresh).toBe(lost.refresh);
+      const again = renewed(before, await refresh(here, before));
+      expect(again.refresh).toBe(lost.refresh);
 
       // And the client goes on as if nothing had happened.
-      await use(there, retried, 3);
-      const next = renewed(retried, await refresh(there, retried));
-      expect(next.refresh).not.toBe(retried.refresh);
+      await use(there, again, 3);
+      const next = renewed(again, await refresh(there, again));
+      expect(next.refresh).not.toBe(again.refresh);
       await use(here, next, 4);
     });
 
@@ -151,6 +158,74 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       expect(logs.some((line) => line.includes(stolen.id))).toBe(true);
       expect(stage.app.logs.join('\n')).not.toContain(stolen.refresh);
       expect(stage.app.logs.join('\n')).not.toContain(third.access);
+    });
+
+    test.each([
+      ['the thief first', 0],
+      ['the owner first', 1],
+    ])(
+      'by a thief who keeps still, %s: of their two access tokens one is good, at each of 15 refreshes',
+      async (_, first) => {
+        let shared = await session();
+        for (let cycle = 0; cycle < 15; cycle += 1) {
+          const answers = [
+            await refresh(first === 0 ? there : here, shared),
+            await refresh(first === 0 ? here : there, shared),
+          ];
+          const [earlier, later] = answers.map((answer) => renewed(shared, answer));
+          expect(later!.refresh).toBe(earlier!.refresh);
+          for (const isolate of [here, there]) {
+            expect((await me(isolate, later!)).status).toBe(200);
+            expect(await me(isolate, earlier!)).toMatchObject({ status: 401, body: { code: 'TOKEN_SUPERSEDED' } });
+          }
+          shared = later!;
+        }
+      },
+    );
+
+    test('by a thief who goes on with the newer token: the owner is refused, and the next refresh tells', async () => {
+      const own = await session();
+      const owners = renewed(own, await refresh(here, own));
+      const thiefs = renewed(own, await refresh(there, own));
+      // The thief reads on; the owner is told to refresh, which ends the thief's token as well.
+      expect((await me(there, thiefs)).status).toBe(200);
+      expect((await me(here, owners)).body.code).toBe('TOKEN_SUPERSEDED');
+      const next = renewed(owners, await refresh(here, owners));
+      expect((await me(here, next)).status).toBe(200);
+      expect((await me(there, thiefs)).body.code).toBe('TOKEN_SUPERSEDED');
+      await until(async () => (await confirmed(own)) >= 4, 'the use is noted');
+      await age(stage, own, PAST_GRACE_MS);
+      expect(await refresh(there, thiefs)).toMatchObject(REUSED);
+      await expectFamilyDead(next, own);
+      for (const held of [thiefs, owners]) expect((await me(here, held)).status).toBe(401);
+    });
+
+    test('ends the earlier token also where Redis forgets, before and after', async () => {
+      const before = await session();
+      const lost = renewed(before, await refresh(here, before));
+      await until(async () => (await row(before))?.['generation'] === 3, 'D1 was told');
+      await stage.redis.engine('FLUSHALL');
+      const retried = renewed(before, await refresh(there, before));
+      for (const isolate of [here, there]) expect((await me(isolate, lost)).body.code).toBe('TOKEN_SUPERSEDED');
+      // D1 had it before the response.
+      const [denied] = await stage.app.sql('SELECT count(*) AS n FROM revoked_tokens WHERE user_id = ?', before.userId);
+      expect(denied).toEqual({ n: 1 });
+      await stage.redis.engine('FLUSHALL');
+      for (const isolate of [here, there]) {
+        expect((await me(isolate, lost)).body.code).toBe('TOKEN_SUPERSEDED');
+        expect((await me(isolate, retried)).status).toBe(200);
+      }
+    });
+
+    test('and to an honest client that retries ten times costs nothing: it goes on with the newest', async () => {
+      let held = await session();
+      for (let cycle = 0; cycle < 3; cycle += 1) {
+        const shown = held;
+        for (let retry = 0; retry < 10; retry += 1)
+          held = renewed(shown, await refresh(retry % 2 === 0 ? here : there, shown));
+        await use(here, held, cycle + 3);
+        expect((await me(there, held)).status).toBe(200);
+      }
     });
 
     test('ends its own session only', async () => {

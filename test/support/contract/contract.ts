@@ -11,6 +11,9 @@ export interface OpenApi {
 
 export interface ApiOperation {
   operationId: string;
+  description?: string;
+  /** A change that may be repeated without a key. */
+  'x-idempotent'?: boolean;
   security: object[];
   parameters?: { name: string; in: 'path' | 'query' | 'header'; required: boolean; schema: object }[];
   requestBody?: { content: Record<string, { schema: object }> };

@@ -20,6 +20,7 @@ const TELLING = [
   'ETag',
   'Age',
   'Cache-Status',
+  'Idempotency-Replayed',
   'Gatehouse-Degraded',
   'X-Request-Id',
 ];
@@ -36,7 +37,7 @@ export function examine(exchange: Exchange): { place?: Place; faults: string[] }
   const { method, url, status, headers, body, request } = exchange;
   const { pathname, searchParams } = new URL(url);
   const type = (headers.get('Content-Type') ?? '').split(';')[0]?.trim() ?? '';
-  const json = type.endsWith('json') && method !== 'HEAD' ? parse(body) : undefined;
+  const json = type.endsWith('json') && method !== 'HEAD' ? parse(body) : type === 'text/plain' ? body : undefined;
   const code = type === 'application/problem+json' ? String((json as { code?: unknown })?.code) : undefined;
   const faults: string[] = [];
   const fault = (text: string) => faults.push(`${method} ${pathname} ${status} ${code ?? ''}: ${text}`);

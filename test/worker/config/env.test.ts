@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
 import { parseConfig } from '../../../src/config/env';
-import { TRUE_HASHES } from '../../support/bindings';
+import { PATIENT_DEADLINES, TRUE_HASHES } from '../../support/bindings';
 import { callerOf } from '../support/request';
 
 const env = { ...tests, ...TRUE_HASHES };
@@ -39,6 +39,8 @@ describe('parseConfig', () => {
     ['SCRYPT_LN', '18'],
     ['SCRYPT_P', 'many'],
     ['HASH_QUEUE_MAX', '-1'],
+    ['PASSWORD_FAILURES_MAX', '101'],
+    ['UNVERIFIED_TTL_SECONDS', '604800'],
     ['MAILER', 'carrier-pigeon'],
     ['MAIL_FROM', 'Hello <hello@example.net>'],
     ['APP_NAME', 'Gate\r\nBcc: all@example.net'],
@@ -77,7 +79,7 @@ describe('parseConfig', () => {
   ])('refuses scrypt %s, 2^%i/%i/%i, in one clear message', (_name, ln, r, p) => {
     const settings = { ...deployed, SCRYPT_LN: String(ln), SCRYPT_R: String(r), SCRYPT_P: String(p) };
     expect(() => parseConfig({ ...env, ...settings })).toThrow(
-      'Configuration wrong: SCRYPT_LN (with SCRYPT_R and SCRYPT_P it is too weak or too dear: take 13/8/10, 14/8/5, ' +
+      'Configuration wrong: SCRYPT_LN (with SCRYPT_R and SCRYPT_P the hash is too weak or too expensive: take 13/8/10, 14/8/5, ' +
         '15/8/3, 16/8/2 or, up to 2^LN·R·P = 2^20, more)',
     );
   });
@@ -97,6 +99,20 @@ describe('parseConfig', () => {
     else expect(attempt).toThrow('wrong: MAILER (console is for developing');
   });
 
+  test.each([
+    ['https://api.pwnedpasswords.com/range/', 'https://api.pwnedpasswords.com/range/'],
+    ['https://breaches.example.com/range', 'https://breaches.example.com/range/'],
+    ['http://127.0.0.1:9000/range', 'http://127.0.0.1:9000/range/'],
+    ['http://breaches.example.com/range/', undefined],
+    ['https://breaches.example.com/range?prefix=', undefined],
+    ['https://breaches.example.com/range#', undefined],
+    ['ftp://127.0.0.1/range/', undefined],
+  ])('looks breached passwords up at %s: %s', (url, used) => {
+    const attempt = () => parseConfig({ ...env, BREACHED_PASSWORDS_URL: url }).passwords.breaches.url;
+    if (used === undefined) expect(attempt).toThrow('wrong: BREACHED_PASSWORDS_URL (');
+    else expect(attempt()).toBe(used);
+  });
+
   test('mails through Cloudflare need a binding and a sender', () => {
     const MAIL_FROM = 'hello@example.net';
     expect(() => parseConfig({ ...env, MAILER: 'cloudflare', MAIL_FROM })).toThrow('missing: EMAIL (a send_email');
@@ -109,21 +125,37 @@ describe('parseConfig', () => {
   });
 
   test('has the product’s policy as defaults', () => {
-    const config = parseConfig(env);
+    const ofTests = Object.keys(PATIENT_DEADLINES);
+    const config = parseConfig(Object.fromEntries(Object.entries(env).filter(([name]) => !ofTests.includes(name))));
     expect(config.tokens).toEqual({
       accessTtlSeconds: 900,
       refreshIdleSeconds: 604_800,
       refreshAbsoluteSeconds: 2_592_000,
       refreshGraceSeconds: 30,
       sessionsPerUser: 10,
+      freshSeconds: 600,
     });
     expect(config.limits.login).toEqual({ maxRequests: 5, windowMs: 900_000 });
     expect(config.limits.register).toEqual({ maxRequests: 3, windowMs: 60_000 });
     expect(config.limits.api).toEqual({ maxRequests: 100, windowMs: 900_000 });
-    expect(config.passwords).toEqual({ scrypt: { ln: 15, r: 8, p: 3 }, pepperKeys: undefined, queueMax: 20 });
+    expect(config.passwords).toEqual({
+      scrypt: { ln: 15, r: 8, p: 3 },
+      pepperKeys: undefined,
+      queueMax: 20,
+      failuresMax: 100,
+      breaches: { url: undefined, deadlineMs: 1_000 },
+    });
+    expect(config.limits.registerDay).toEqual({ maxRequests: 30, windowMs: 86_400_000 });
+    expect(config.limits.mailbox).toEqual({ maxRequests: 5, windowMs: 86_400_000 });
+    expect(config.limits.account).toEqual({ maxRequests: 60, windowMs: 900_000 });
     expect(config.limits.recovery).toEqual({ maxRequests: 10, windowMs: 900_000 });
     expect(config.limits.recoveryAccount).toEqual({ maxRequests: 3, windowMs: 3_600_000 });
-    expect(config.mail).toMatchObject({ mailer: 'none', recoveryTtlSeconds: 1_800, verificationTtlSeconds: 86_400 });
+    expect(config.mail).toMatchObject({
+      mailer: 'none',
+      recoveryTtlSeconds: 1_800,
+      verificationTtlSeconds: 86_400,
+      unverifiedTtlSeconds: 0,
+    });
     expect(config.redis.guardDeadlineMs).toBe(200);
     expect(config.cache).toMatchObject({ userTtlSeconds: 600, listTtlSeconds: 300 });
   });

@@ -1,19 +1,19 @@
 import { and, eq } from 'drizzle-orm';
-import { sqliteTable, text } from 'drizzle-orm/sqlite-core';
 import { Hono } from 'hono';
 import * as z from 'zod';
 
+import { table, text } from '#db';
 import { AppError } from '../../../src/errors';
 import { authenticate } from '../../../src/middlewares/auth.middleware';
 import { validJson } from '../../../src/middlewares/body.middleware';
-import { reads } from '../../../src/middlewares/cache.middleware';
+import { reads } from '../../../src/middlewares/reads.middleware';
 import { guard } from '../../../src/middlewares/guard.middleware';
 import { policy } from '../../../src/middlewares/policy';
 import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../../../src/middlewares/services.middleware';
 import { CacheService } from '../../../src/services/cache.service';
 
-export const orders = sqliteTable('orders', {
+export const orders = table('orders', {
   id: text('id').primaryKey(),
   userId: text('user_id').notNull(),
   note: text('note').notNull(),
@@ -21,7 +21,7 @@ export const orders = sqliteTable('orders', {
 
 const changeSchema = z.strictObject({ note: z.string().max(200) });
 
-// What follows stands in the README, word for word.
+// What follows stands in docs/routes.md, word for word.
 
 const mine = (userId: string) => ({ namespace: 'orders', user: userId, ttlSeconds: 300 });
 
@@ -53,7 +53,7 @@ export const orderRoutes = new Hono<AppEnv>()
     if (order === undefined) throw new AppError('NOT_FOUND');
     return c.json(order);
   })
-  .patch('/:id', signedIn(), ...validJson(changeSchema), async (c) => {
+  .patch('/:id', signedIn(), validJson(changeSchema), async (c) => {
     const { userId } = c.var.auth;
     const [[order]] = await CacheService.change({ users: [userId] }, (db) => [
       db

@@ -4,9 +4,9 @@ import { beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { createApp } from '../../../src/app';
 import { AppError } from '../../../src/errors';
-import { tellingAnswered } from '../../../src/middlewares/answered';
+import { notifyingAfterResponse } from '../../../src/middlewares/afterResponse';
 import { authenticate } from '../../../src/middlewares/auth.middleware';
-import { noStore } from '../../../src/middlewares/cacheControl.middleware';
+import { noStore } from '../../../src/middlewares/noStore.middleware';
 import { cached } from '../../../src/middlewares/cached.middleware';
 import type { CachedOptions } from '../../../src/middlewares/cached.middleware';
 import { onError } from '../../../src/middlewares/error.middleware';
@@ -15,7 +15,7 @@ import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
 import { services } from '../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../src/middlewares/services.middleware';
 import { CacheService } from '../../../src/services/cache.service';
-import { sleep } from '../../../src/services/retry';
+import { sleep } from '../../../src/util/retry';
 import { freshNamespace, gate, observedClient } from '../support/cache';
 import { bindings, callerOf, isolateFor } from '../support/request';
 
@@ -47,7 +47,7 @@ function appWith(mount: (app: Hono<AppEnv>) => void, around?: MiddlewareHandler)
   app.post('/invalidate/user/:id', async (c) => c.json(await CacheService.invalidateUser(c.req.param('id'))));
   mount(app);
   app.onError(onError);
-  if (around !== undefined) app.fetch = tellingAnswered(app.fetch);
+  if (around !== undefined) app.fetch = notifyingAfterResponse(app.fetch);
   return { call: callerOf(app, bound), state, clock };
 }
 
@@ -175,14 +175,26 @@ describe('a whole answer', () => {
     }
   });
 
-  test('to HEAD is not taken for one to GET', async () => {
+  test.each([
+    ['HEAD', 'GET'],
+    ['GET', 'HEAD'],
+  ] as const)('is one for HEAD and GET, whole, when %s asks first', async (first, second) => {
+    let made = 0;
     const { call } = appWith((routes) =>
-      routes.get('/heads', cached({ ttlSeconds: 60, namespace: freshNamespace() }), async (c) =>
-        c.req.method === 'HEAD' ? c.text('') : c.text('whole'),
-      ),
+      routes.get('/heads', cached({ ttlSeconds: 60, namespace: freshNamespace() }), async (c) => {
+        made += 1;
+        return c.req.method === 'HEAD' ? c.text('') : c.text('whole');
+      }),
     );
-    await call('HEAD', '/heads');
-    expect((await call('GET', '/heads')).body).toBe('whole');
+    const answers = { [first]: await call(first, '/heads'), [second]: await call(second, '/heads') };
+    expect(made).toBe(1);
+    expect(status(answers[second]!)).toMatch(/^Gatehouse; hit; ttl=/);
+    expect(answers['GET']!.body).toBe('whole');
+    // RFC 9110, section 9.3.2: the header fields that a GET would have.
+    expect(answers['HEAD']!.headers.get('ETag')).toBe(answers['GET']!.headers.get('ETag'));
+    expect(
+      (await call('HEAD', '/heads', { headers: { 'If-None-Match': answers['GET']!.headers.get('ETag')! } })).status,
+    ).toBe(304);
   });
 
   test('is made once for twenty who ask at once', async () => {

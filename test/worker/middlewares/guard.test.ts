@@ -6,11 +6,12 @@ import { createApp } from '../../../src/app';
 import { configOf } from '../../../src/config/env';
 import { AppError } from '../../../src/errors';
 import { authenticate, requireRole } from '../../../src/middlewares/auth.middleware';
-import { reads } from '../../../src/middlewares/cache.middleware';
+import { reads } from '../../../src/middlewares/reads.middleware';
 import { check } from '../../../src/middlewares/check';
 import { foldAddress } from '../../../src/middlewares/clientAddress';
 import { onError } from '../../../src/middlewares/error.middleware';
 import { guard } from '../../../src/middlewares/guard.middleware';
+import { idempotent } from '../../../src/middlewares/idempotent.middleware';
 import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
 import { services } from '../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../src/middlewares/services.middleware';
@@ -61,8 +62,8 @@ test('all checks and the handler’s read are one pipeline; the same holds for c
     );
     app.get('/alone', limiter(), authenticate(), async (c) => c.json(await UserService.getUser(c.var.auth.userId)));
   });
-  // Scripts, nonces and the entry are there after this.
-  await call('GET', '/merged', { token });
+  // Scripts, tag versions, the entry and the flush sentinel are there after this.
+  for (let warm = 0; warm < 2; warm += 1) await call('GET', '/merged', { token });
   sent.length = 0;
   expect((await call('GET', '/merged', { token })).status).toBe(200);
   expect(sent.map(names)).toEqual([['EVALSHA', 'HMGET', 'MGET']]);
@@ -160,7 +161,120 @@ test('a caller known to be limited costs no round trip, and learns when to come 
   ).toBeLessThanOrEqual(2);
 });
 
+describe('a revoked token on a route that repeats', () => {
+  const limiter = (name: string) => rateLimiter({ maxRequests: 2, windowMs: 60_000_000, name });
+  const repeating = () => authenticate({ revoked: 'repeat' });
+
+  test('never reaches the handler, and does not use up the quota of its owner', async () => {
+    const name = `revoked${Math.random()}`;
+    let handled = 0;
+    const { call } = appWith((app) => {
+      const handler = (c: Context) => {
+        handled += 1;
+        return c.text('in');
+      };
+      app.post('/alone', repeating(), handler);
+      app.post('/without', guard(repeating()), handler);
+      app.post('/keyed', guard(limiter(name), repeating(), idempotent()), handler);
+      // The lookup is over when the token turns out to be revoked.
+      app.post('/early', guard(limiter(name), idempotent(), repeating()), handler);
+      app.post('/apart', idempotent(), repeating(), handler);
+      app.post('/renewed', guard(limiter(name), authenticate({ revoked: 'renewed' })), handler);
+    });
+    const all = callerOf(createApp({ isolate: isolateFor(bound) }), bound);
+    const body = { email: `${name}@example.com`, password: 'correct horse battery', name: 'Owner' };
+    const revoked = (await all('POST', '/v1/auth/register', { body })).body.access_token as string;
+    const own = (await all('POST', '/v1/auth/login', { body: { email: body.email, password: body.password } })).body;
+    expect((await all('POST', '/v1/auth/logout', { token: revoked })).status).toBe(204);
+
+    const key = () => ({ 'Idempotency-Key': `"${crypto.randomUUID()}"` });
+    for (const path of ['/alone', '/without', '/early', '/apart', '/keyed', '/renewed', '/keyed', '/renewed']) {
+      for (const headers of [{}, key()]) {
+        const answer = await call('POST', path, { token: revoked, headers });
+        expect({ path, status: answer.status, code: answer.body.code }).toEqual({
+          path,
+          status: 401,
+          code: 'TOKEN_REVOKED',
+        });
+      }
+    }
+    expect(handled).toBe(0);
+    const { status } = await call('POST', '/keyed', { token: own.access_token, headers: key() });
+    expect(status).toBe(200);
+    expect(handled).toBe(1);
+  });
+});
+
+describe('a request that ends without having been executed gives its Idempotency-Key back', () => {
+  /** Refuses requests that ask for it, in one of its phases. */
+  const refusing = (phase: 'local' | 'prepare' | 'decide' | 'around') => {
+    const refuse = (c: Context) => {
+      if (c.req.header('X-Refuse') !== undefined) throw new AppError('FORBIDDEN');
+    };
+    const phases = {
+      local: { local: refuse },
+      prepare: { prepare: (c: Context) => (refuse(c), undefined) },
+      decide: { prepare: (c: Context) => () => refuse(c) },
+      around: { around: async (c: Context, next: () => Promise<void>) => (refuse(c), next()) },
+    };
+    return check({ name: `${phase}()`, ...phases[phase] });
+  };
+  const handler = (c: Context) => c.text('in');
+
+  test.each<[string, number, (app: Hono<AppEnv>) => void, 'lasting'?]>([
+    ['a later check refuses', 403, (app) => app.post('/', guard(idempotent(), refusing('decide')), handler)],
+    [
+      'a later check refuses without Redis',
+      403,
+      (app) => app.post('/', guard(idempotent(), refusing('local')), handler),
+    ],
+    ['a later check fails to ask', 403, (app) => app.post('/', guard(idempotent(), refusing('prepare')), handler)],
+    ['a check around it refuses', 403, (app) => app.post('/', guard(refusing('around'), idempotent()), handler)],
+    [
+      'the role is another one',
+      403,
+      (app) => app.post('/', guard(authenticate(), idempotent(), requireRole('admin')), handler),
+      'lasting',
+    ],
+    [
+      'a later limiter refuses',
+      429,
+      (app) => app.post('/', guard(idempotent(), rateLimiter({ maxRequests: 1, cost: 2, name: 'small' })), handler),
+      'lasting',
+    ],
+    [
+      'the handler fails',
+      500,
+      (app) =>
+        app.post('/', idempotent(), () => {
+          throw new Error('a bug');
+        }),
+      'lasting',
+    ],
+    [
+      'the handler asks to come again',
+      429,
+      (app) => app.post('/', idempotent(), (c) => c.json({ code: 'RATE_LIMITED' }, 429)),
+      'lasting',
+    ],
+  ])('%s', async (_, status, mount, lasting) => {
+    const isLasting = lasting === 'lasting';
+    const { sent, call } = appWith(mount);
+    const headers = { 'Idempotency-Key': `"${crypto.randomUUID()}"` };
+    // With the same key it is refused for the same reason, not for the key.
+    const refused = { ...headers, 'X-Refuse': '1' };
+    for (let time = 0; time < 3; time += 1) {
+      expect((await call('POST', '/', { token, headers: refused })).status).toBe(status);
+    }
+    const after = await call('POST', '/', { token, headers });
+    expect(after.status).toBe(isLasting ? status : 200);
+    const keys = sent.flat().flatMap((command) => command.filter((part) => String(part).includes(':idempotency:')));
+    expect(new Set(keys).size).toBe(1);
+  });
+});
+
 test('what makes no sense does not start', () => {
+  expect(() => idempotent({ ttlSeconds: 86_401 })).toThrow('1 to 86400');
   const read = reads((c) => UserService.keyOf(c.var.auth.userId));
   expect(() => guard()).toThrow(TypeError);
   expect(() => guard(read, authenticate())).toThrow('reads() needs authenticate() before it');

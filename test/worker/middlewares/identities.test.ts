@@ -109,7 +109,7 @@ test.each(['address:1.2.3.4:80', 'address:gggg::1', 'address:', 'address:1.2.3.4
   'a limiter that allows or denies %s does not start: it could match nobody',
   (entry) => {
     const window = { windowMs: 1_000, maxRequests: 1 };
-    expect(() => rateLimiter({ ...window, deny: [entry] })).toThrow('deny has an entry that can match nobody');
+    expect(() => rateLimiter({ ...window, deny: [entry] })).toThrow('deny has an entry that can match no identity');
     expect(() => rateLimiter({ ...window, allow: ['user:1', entry] })).toThrow('allow has an entry');
   },
 );

@@ -106,7 +106,7 @@ test('a limit by a function of the request', async () => {
   expect(await statuses(Array.from({ length: 2 }, () => () => get()))).toEqual([200, 429]);
 });
 
-test('a request that is too dear does not block a cheaper one', async () => {
+test('a request that is too expensive does not block a cheaper one', async () => {
   const get = limited({ windowMs: HOUR, maxRequests: 3, cost: (c) => Number(c.req.query('cost') ?? 1) });
   const dear = () => get('?cost=3');
   expect(await statuses([() => get(), dear, dear, () => get(), () => get(), () => get()])).toEqual([
@@ -161,14 +161,15 @@ test('an administrator looks into a counter, and resets it', async () => {
   const { body } = await call('POST', '/v1/auth/register', { body: boss });
   await bound.DB.prepare(`update users set role = 'admin' where id = ?`).bind(body.user.id).run();
   const login = () => call('POST', '/v1/auth/login', { body: { email: boss.email, password: boss.password } });
+  const guess = () => call('POST', '/v1/auth/login', { body: { email: boss.email, password: 'wrong horse battery' } });
   const token = (await login()).body.access_token;
-  expect(await statuses([login, login])).toEqual([200, 429]);
+  expect(await statuses([guess, guess, guess])).toEqual([401, 401, 429]);
 
   const counter = { policy: 'login', identity: `address:203.0.113.9 account:${boss.email}` };
   const seen = await call('POST', '/v1/admin/limits/peek', { token, body: counter });
   expect(seen.body).toMatchObject({ limits: [{ name: 'login', maxRequests: 2, remaining: 0 }] });
   expect((await call('POST', '/v1/admin/limits/reset', { token, body: counter })).status).toBe(204);
-  expect(await statuses([login])).toEqual([200]);
+  expect(await statuses([guess])).toEqual([401]);
   const spelled = { policy: 'login', identity: `address:::FFFF:203.0.113.9 account:${boss.email.toUpperCase()}` };
   expect((await call('POST', '/v1/admin/limits/peek', { token, body: spelled })).body.limits[0].remaining).toBe(1);
   const nobody = { policy: 'login', identity: 'address:203.0.113.9:443 account:x@example.com' };

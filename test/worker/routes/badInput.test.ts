@@ -1,7 +1,10 @@
 import { env } from 'cloudflare:workers';
-import { beforeAll, describe, expect, test } from 'vitest';
+import type { Result } from 'hono/router';
+import { TrieRouter } from 'hono/router/trie-router';
+import { beforeAll, describe, expect, test, vi } from 'vitest';
 
 import { createApp } from '../../../src/app';
+import { RememberingRouter } from '../../../src/routes/router';
 import { bindings, callerOf, isolateFor } from '../support/request';
 
 const bound = bindings();
@@ -107,8 +110,8 @@ describe('every refusal is a problem document', () => {
     [
       'an access token as refresh token',
       () => call('POST', '/v1/auth/refresh', { body: { refresh_token: token } }),
-      422,
-      'VALIDATION_FAILED',
+      401,
+      'INVALID_TOKEN',
     ],
     [
       'a page that is no number',
@@ -142,6 +145,86 @@ describe('every refusal is a problem document', () => {
   });
 });
 
+test.each([
+  [
+    'a comma too many',
+    '{"email":"a@example.com",\n "password":"secret one",}',
+    'The JSON is malformed at line 2, column 26.',
+  ],
+  ['an end too early', '{"email":', 'The JSON ends too early.'],
+])('malformed JSON, %s: the place is told, and nothing of the text', async (_, raw, detail) => {
+  const { body } = await call('POST', '/v1/auth/login', { raw });
+  expect(body).toMatchObject({ code: 'MALFORMED_JSON', detail });
+  expect(JSON.stringify(body)).not.toContain('secret');
+});
+
+test.each([
+  ['a zero-width space', '\u200b'],
+  ['a word joiner and a soft hyphen', '\u2060\u00ad'],
+  ['a Hangul filler', '\u3164'],
+  ['a blank Braille cell', '\u2800'],
+  ['direction marks', '\u200e\u202e'],
+  ['an ideographic space between zero-width ones', '\u200b\u3000\u200b'],
+])('a name of %s is refused', async (_, name) => {
+  const { status, body } = await post({ ...registration, name });
+  expect([status, body.errors[0].pointer]).toEqual([422, '/name']);
+});
+
+test.each(['!', '👩\u200d🚀', 'क्\u200dष', '田'])('%s is a name', async (name) => {
+  const { status, body } = await call('PATCH', '/v1/users/me', { token, body: { name } });
+  expect([status, body.name]).toEqual([200, name.normalize('NFC')]);
+});
+
+describe('an e-mail address with a domain in other letters', () => {
+  test('is one account with its ASCII form', async () => {
+    const password = 'correct horse battery';
+    const first = await post({ ...registration, email: 'ada@Bücher.example' });
+    expect([first.status, first.body.user?.email]).toEqual([201, 'ada@xn--bcher-kva.example']);
+    expect((await post({ ...registration, email: 'ada@xn--bcher-kva.example' })).body.code).toBe('EMAIL_TAKEN');
+    const login = await call('POST', '/v1/auth/login', { body: { email: 'ada@bücher.example', password } });
+    expect(login.status).toBe(200);
+  });
+
+  test.each([
+    'ädä@example.com',
+    'ada@bü cher.example',
+    'ada@bücher.example/x',
+    'ada@bücher.example:80',
+    'ada@xn--ü.example',
+  ])('%s is refused', async (email) => {
+    const { status, body } = await post({ ...registration, email });
+    const detail = 'must be an e-mail address, in ASCII before the @';
+    expect([status, body.errors]).toEqual([422, [{ pointer: '/email', detail }]]);
+  });
+});
+
+test('a path with a slash at its end, and a token without its scheme, are told what is meant', async () => {
+  expect((await call('GET', '/v1/users/me/', { token })).body.detail).toBe('Paths end without a slash.');
+  expect((await call('GET', '/v1/nothing/', { token })).body.detail).toBeUndefined();
+  const { body } = await call('GET', '/v1/users/me', { headers: { Authorization: token } });
+  expect(body).toMatchObject({ code: 'INVALID_TOKEN', detail: expect.stringContaining('"Bearer"') });
+});
+
+test('a preflight of an origin that is not listed is in the log once, with what to add', async () => {
+  const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+  const preflight = () =>
+    call('OPTIONS', '/v1/users/me', {
+      headers: { Origin: 'http://localhost:5173', 'Access-Control-Request-Method': 'GET' },
+    });
+  expect((await preflight()).headers.get('Access-Control-Allow-Origin')).toBeNull();
+  await preflight();
+  const lines = log.mock.calls.map(([line]) => JSON.parse(String(line)) as unknown);
+  log.mockRestore();
+  expect(lines).toEqual([
+    {
+      level: 'warn',
+      event: 'cors.origin_not_listed',
+      origin: 'http://localhost:5173',
+      setting: 'CORS_ORIGINS=http://localhost:5173',
+    },
+  ]);
+});
+
 describe('a password', () => {
   const LENGTH = 'must have 8 to 256 characters';
   const LONE = 'must not contain lone surrogates';
@@ -161,7 +244,7 @@ describe('a password', () => {
     [
       'the e-mail address and a year',
       'new@example.com2026',
-      'needs 8 characters beside the words of the e-mail address, the name and the service',
+      'must have 8 more characters than the words of your name, your e-mail address and this service',
     ],
   ])('of %s is refused at registration and at a change', async (_name, password, detail) => {
     const refused = { status: 422, code: 'VALIDATION_FAILED' };
@@ -239,10 +322,39 @@ test('a streamed body over the limit is refused without its length being told', 
 test('security headers and the request id are on every answer', async () => {
   const answer = await call('GET', '/health', { headers: { 'X-Request-Id': 'client-chosen-1' } });
   expect(answer.headers.get('X-Request-Id')).toBe('client-chosen-1');
-  expect(answer.headers.get('X-Content-Type-Options')).toBe('nosniff');
-  expect(answer.headers.get('Strict-Transport-Security')).toMatch(/max-age=/);
+  expect(Object.fromEntries(answer.headers)).toMatchObject({
+    'cache-control': 'no-store',
+    'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+    'cross-origin-opener-policy': 'same-origin',
+    'referrer-policy': 'no-referrer',
+    'strict-transport-security': 'max-age=15552000; includeSubDomains',
+    'x-content-type-options': 'nosniff',
+    'x-frame-options': 'DENY',
+  });
   const odd = await call('GET', '/health', { headers: { 'X-Request-Id': 'no spaces "please"' } });
   expect(odd.headers.get('X-Request-Id')).toMatch(/^[0-9a-f-]{36}$/);
+});
+
+test('a path finds the routes that Hono finds, also when it is asked for again, by whatever method', () => {
+  const [ours, honos] = [new RememberingRouter<string>(), new TrieRouter<string>()];
+  const routes = [
+    ['ALL', '*'],
+    ['GET', '/users/me'],
+    ['GET', '/users/:id'],
+    ['PATCH', '/users/me'],
+    ['ALL', '/users/*'],
+    ['DELETE', '/users/:id{[0-9]+}'],
+  ] as const;
+  for (const [method, path] of routes) {
+    ours.add(method, path, `${method} ${path}`);
+    honos.add(method, path, `${method} ${path}`);
+  }
+  const namesOf = ([handlers]: Result<string>) => handlers.map(([name, params]) => [name, { ...params }]);
+  for (const method of ['GET', 'PATCH', 'DELETE', 'OPTIONS', 'ALL', 'BREW', 'GET']) {
+    for (const path of ['/users/me', '/users/7', '/users', '/', '/users/me']) {
+      expect(namesOf(ours.match(method, path)), `${method} ${path}`).toEqual(namesOf(honos.match(method, path)));
+    }
+  }
 });
 
 test('CORS admits the origins of the settings and no other', async () => {

@@ -7,7 +7,6 @@ import { RedisUnavailable } from '../../../src/redis/errors';
 import { createRedisClient } from '../../../src/redis/client';
 import type { RedisClient } from '../../../src/redis/client';
 import { configOf } from '../../../src/config/env';
-import * as schema from '../../../src/db/schema';
 import { createKeys } from '../../../src/redis/keys';
 import { inRequest, bindings, callerOf, isolateFor } from '../support/request';
 
@@ -82,7 +81,7 @@ describe('an access token', () => {
     await inRequest(({ services }) => {
       const message = { kind: 'token-end', userId, tokenId: jti, expiresAtMs: exp * 1_000 } as const;
       const entry = services.outbox.prepare([message]);
-      return drizzle(env.DB).batch(entry.statements(drizzle(env.DB, { schema })) as never);
+      return drizzle(env.DB).batch(entry.statements(drizzle(env.DB)) as never);
     });
     expect(await me(access, elsewhere())).toMatchObject({ status: 200 });
     await inRequest(({ services }) => services.outbox.deliverDue(), { isolate: other, now: () => Date.now() + 6_000 });

@@ -7,7 +7,8 @@ import { LockService } from '../../../src/services/lock.service';
 import { UserService } from '../../../src/services/user.service';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
 
-const bound = bindings();
+// Keys of its own: another file that registers somebody ends the lists that are cached here.
+const bound = bindings({ KEY_PREFIX: 'warming-routes' });
 const isolate = isolateFor(bound);
 const call = callerOf(createApp({ isolate }), bound);
 const password = 'a horse that staples batteries';
@@ -56,11 +57,18 @@ test('runs a job, says how far it is, and leaves warm entries', async () => {
 
   // Without a database: what is answered now is cached.
   const down = {} as D1Database;
-  const list = await inRequest(() => UserService.getUsers({ page: 1, limit: 20 }), { isolate: isolateFor(), db: down });
+  const list = await inRequest(() => UserService.getUsers({ page: 1, limit: 20 }), {
+    isolate: isolateFor(bound),
+    db: down,
+  });
   expect(list.items.length).toBeGreaterThan(1);
 });
 
 test('active users: those with a session in use, none that was deleted or has been away', async () => {
+  // Other files have left sessions in this database.
+  await env.DB.prepare(
+    `update sessions set last_seen_at_ms = 0 where user_id not in (select id from users where email like 'warm-%')`,
+  ).run();
   const ids = await inRequest(() => UserService.activeIds(Date.now() - 60_000, '', 100), { isolate });
   const account = { email: 'warm-away@example.com', password, name: 'Away' };
   const away = (await call('POST', '/v1/auth/register', { body: account })).body.user.id as string;
@@ -117,4 +125,35 @@ describe('refusals', () => {
       expect(answer.headers.get('Retry-After')).toBe('5');
     }
   });
+});
+
+test('a run is stopped: at once when no isolate is at it, else after the items that it has begun', async () => {
+  const held = { state: 'running', cursor: '1', done: 1, failed: 0, total: 3, startedAtMs: 1, updatedAtMs: 1 };
+  const begun = () =>
+    inRequest(
+      ({ batch }) =>
+        batch.send('HSET', isolate.keys.warming('user-lists'), 'fence', '1', 'value', JSON.stringify(held)),
+      { isolate },
+    );
+  await begun();
+  const stop = () => call('DELETE', `${path}/user-lists`, { token: admin });
+  expect(await stop()).toMatchObject({ status: 200, body: { state: 'stopped', done: 1 } });
+  // A stopped run is over: the next one begins anew.
+  expect(await call('POST', `${path}/user-lists`, { token: admin })).toMatchObject({
+    body: { state: 'done', done: 3 },
+  });
+
+  await begun();
+  await inRequest(
+    async () => {
+      await using lock = await LockService.acquire('warming:user-lists', { leaseMs: 20_000 });
+      expect(lock.acquired).toBe(true);
+      expect(await stop()).toMatchObject({ status: 202, body: { state: 'running' } });
+    },
+    { isolate },
+  );
+  const slice = await call('POST', `${path}/user-lists?concurrency=1`, { token: admin });
+  expect(slice).toMatchObject({ status: 200 });
+  const { body } = await call('GET', path, { token: admin });
+  expect(['stopped', 'done']).toContain(body.jobs[0].state);
 });

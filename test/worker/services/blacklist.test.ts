@@ -167,10 +167,12 @@ describe('a reply of the wrong shape', () => {
   });
 
   test('of the form that scripts write is taken at its word', () => {
-    expect(parseRevocation(['3', '2', null, null])).toEqual({ epoch: 3, accessVersion: 2, denied: false });
-    expect(parseRevocation([null, null, null, null])).toEqual({ epoch: null, accessVersion: 0, denied: false });
-    expect(parseRevocation(['3', '2', '1764093302000', null])).toMatchObject({ denied: true });
-    expect(parseRevocation([null, null, null, '1764093302000'])).toMatchObject({ denied: true });
+    expect(parseRevocation(['3', '2', null, null])).toEqual({ epoch: 3, accessVersion: 2, denied: undefined });
+    expect(parseRevocation([null, null, null, null])).toEqual({ epoch: null, accessVersion: 0, denied: undefined });
+    expect(parseRevocation(['3', '2', '1764093302000', null])).toMatchObject({ denied: 'revoked' });
+    expect(parseRevocation([null, null, null, '1764093302000'])).toMatchObject({ denied: 'revoked' });
+    expect(parseRevocation([null, null, null, '1764093302001'])).toMatchObject({ denied: 'superseded' });
+    expect(parseRevocation([null, null, '1764093302000', '1764093302001'])).toMatchObject({ denied: 'revoked' });
   });
 });
 

@@ -49,7 +49,7 @@ describe('an invalidation while a loader runs', () => {
         }),
       { isolate },
     );
-    await vi.waitFor(() => expect(isolate.flights.size).toBe(1));
+    await vi.waitFor(() => expect(isolate.singleFlight.size).toBe(1));
     value = 'new';
     await inRequest(
       async () => {
@@ -80,14 +80,14 @@ describe('an invalidation while a loader runs', () => {
         }),
       { isolate },
     );
-    await vi.waitFor(() => expect(isolate.flights.size).toBe(1));
+    await vi.waitFor(() => expect(isolate.singleFlight.size).toBe(1));
     value = 'new';
     await inRequest(
       async ({ batch }) => {
         await CacheService.invalidate({ namespaces: [options.namespace] });
-        const { entryKey, nonceKeys } = CacheService.keyOf(options);
+        const { entryKey, tagVersionKeys } = CacheService.keyOf(options);
         // What FLUSHALL does to this entry.
-        await Promise.all([entryKey, ...nonceKeys].map((key) => batch.send('UNLINK', key)));
+        await Promise.all([entryKey, ...tagVersionKeys].map((key) => batch.send('UNLINK', key)));
       },
       { isolate },
     );
@@ -131,7 +131,7 @@ test('a hit costs one trip, whatever its tags; a miss one more, after the answer
   const isolate = isolateFor(bindings(), { client });
   const options = { namespace: fresh(), args: 1, user: 'u1', tags: ['a', 'b', 'c'], ttlSeconds };
   const read = (value: string) => inRequest(() => CacheService.query(options, async () => value), { isolate });
-  // The first of all makes the nonces, and teaches the server the script.
+  // The first of all makes the tag versions, and teaches the server the script.
   await read('first');
   await inRequest(() => CacheService.invalidate({ keys: [CacheService.keyOf(options)] }), { isolate });
 
@@ -163,7 +163,7 @@ test('a hundred misses at once load once', async () => {
     await batch.send('PING');
     missed += 1;
     // Once the last one has missed and waits as well, the loader may return.
-    if (missed === 100) setTimeout(open, 0);
+    if (missed === 100) setTimeout(open, 100);
     return CacheService.query(options, load);
   };
   const values = await Promise.all(Array.from({ length: 100 }, () => inRequest(read, { isolate })));

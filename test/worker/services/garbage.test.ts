@@ -105,6 +105,10 @@ describe('a reply of the wrong shape is no response', () => {
       ['revoked', 1],
       ['reuse', null],
       'revoked',
+      ['ok', 2, 1, 1, 'user', 7],
+      ['ok', 2, 1, 1, 'user', ''],
+      ['ok', 2, 1, 1, 'user', 'a b'],
+      ['ok', 2, 1, 1, 'user', 'jti', 'x'],
     ];
     const { config, keys } = scene.isolate;
     const grant = { sessionId: 'u.s', generation: 1, epoch: 1, expiresAtMs: scene.clock.ms + 60_000 };
@@ -114,7 +118,7 @@ describe('a reply of the wrong shape is no response', () => {
         config,
         keys,
         now: () => scene.clock.ms,
-      }).refresh(grant);
+      }).refresh(grant, 'jti');
     for (const reply of garbage) expect({ reply, ...(await replyWith(reply)) }).toEqual({ reply, status: 'unknown' });
     expect(await replyWith(['ok', 2, 1, 1, 'user'])).toMatchObject({ status: 'ok', generation: 2 });
     expect(await replyWith(['revoked'])).toEqual({ status: 'revoked' });

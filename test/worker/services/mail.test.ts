@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { configOf } from '../../../src/config/env';
 import { createMailService } from '../../../src/services/mail.service';
 import { createCloudflareMailer } from '../../../src/services/mail/cloudflare';
-import { createMailer } from '../../../src/services/mail/mailer';
+import { createMailer } from '../../../src/services/mail/createMailer';
 import { recoveryMail, verificationMail } from '../../../src/services/mail/messages';
 import { newOneTimeToken } from '../../../src/services/oneTime/token';
 import { bindings } from '../support/request';

@@ -191,11 +191,13 @@ describe('login over HTTP', () => {
     const lost = await login({});
     expect(lost.status).toBe(503);
     expect(lost.body.code).toBe('CONFIG_INVALID');
-    expect(logged.mock.calls).toHaveLength(1);
+    // The setting at fault, and the response.
+    expect(logged.mock.calls).toHaveLength(2);
     expect(JSON.parse(String(logged.mock.calls[0]?.[0]))).toEqual({
       level: 'error',
       event: 'config.invalid',
       detail: 'PEPPER_KEYS lacks the key pepper_two of a stored password.',
+      requestId: expect.any(String),
     });
     logged.mockRestore();
   });

@@ -25,7 +25,7 @@ function scene() {
   const run = async (...outcomes: (Error | 'delivered')[]) => {
     for (const outcome of outcomes) {
       clock.ms += 2_000;
-      const number = breaker.claimProbe();
+      const number = breaker.takeProbe();
       if (number === undefined) throw new Error('no probe was due');
       const batch = { send: async () => 'PONG' } as unknown as RedisBatch;
       const outbox = {
@@ -86,15 +86,15 @@ describe('after failed calls that did not open the breaker', () => {
       now: () => clock.ms,
     });
     breaker.record(true, breaker.ticket());
-    expect(breaker.claimLook()).toBe(false);
+    expect(breaker.takeLook()).toBe(false);
     breaker.record(false, breaker.ticket());
-    expect(breaker.claimLook()).toBe(false);
+    expect(breaker.takeLook()).toBe(false);
     breaker.record(true, breaker.ticket());
-    expect(breaker.claimLook()).toBe(true);
-    expect(breaker.claimLook()).toBe(false);
+    expect(breaker.takeLook()).toBe(true);
+    expect(breaker.takeLook()).toBe(false);
     await look({ breaker, outbox: { deliverPending: () => Promise.reject(away) } });
-    expect(breaker.claimLook()).toBe(false);
+    expect(breaker.takeLook()).toBe(false);
     clock.ms += 2_000;
-    expect(breaker.claimLook()).toBe(true);
+    expect(breaker.takeLook()).toBe(true);
   });
 });

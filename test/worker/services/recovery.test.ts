@@ -43,7 +43,7 @@ const sql = async (query: string, ...values: unknown[]) =>
       .bind(...values)
       .all()
   ).results;
-const tokenIn = (mail: Sent | undefined) => /got[rv]1\.[\w-]{43}/.exec(mail?.text ?? '')?.[0] ?? 'none';
+const tokenIn = (mail: Sent | undefined) => /got[rvcud]1\.[\w-]{43}/.exec(mail?.text ?? '')?.[0] ?? 'none';
 /** The token of the newest mail. */
 const lastToken = () => tokenIn(mailbox.at(-1));
 
@@ -207,7 +207,11 @@ describe('recovery', () => {
 
   test('three are good at a time; using one withdraws the others', async () => {
     const person = await register();
-    for (let i = 0; i < 4; i += 1) await recover(person.email);
+    for (let i = 0; i < 4; i += 1) {
+      await recover(person.email);
+      // Each by an isolate whose clock is a minute behind that of the one before.
+      await sql('update one_time_tokens set created_at_ms = created_at_ms + 60000 where user_id = ?', person.id);
+    }
     const [first, second, third, fourth] = mailbox.slice(1).map(tokenIn) as [string, string, string, string];
     expect(await live(person.id)).toHaveLength(1 + 3);
     expect(await reset(first)).toMatchObject(invalid);
@@ -444,7 +448,8 @@ describe('when something is away', () => {
       expect(answer).toMatchObject({ status: 503, body: { code: 'SERVICE_UNAVAILABLE' } });
       expect(Number(answer.headers.get('Retry-After'))).toBeGreaterThan(0);
     }
-    expect(log).toHaveBeenCalledTimes(5);
+    // The database's failure, and the response.
+    expect(log).toHaveBeenCalledTimes(10);
     // Nothing was used up.
     expect((await reset(token)).status).toBe(204);
   });
@@ -464,7 +469,8 @@ describe('when something is away', () => {
         body: { code: 'CONFIG_INVALID', detail: expect.stringContaining('MAILER') },
       });
     }
-    expect(log).toHaveBeenCalledTimes(2);
+    // The setting at fault, and the response.
+    expect(log).toHaveBeenCalledTimes(4);
   });
 
   test('a mail that cannot be sent is logged without its address, and the answer stands', async () => {
@@ -490,8 +496,9 @@ describe('when something is away', () => {
       final: true,
       error: 'Error',
       code: 'E_RECIPIENT_SUPPRESSED',
+      requestId: expect.any(String),
     });
-    expect(lines.join('\n')).not.toMatch(/@|got[rv]1/);
+    expect(lines.join('\n')).not.toMatch(/@|got[rvcud]1/);
   });
 });
 

@@ -2,8 +2,8 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
 
-import { runInScope } from '../../../src/services';
-import type { RequestContext } from '../../../src/services';
+import { runInScope } from '../../../src/services/runInScope';
+import type { RequestContext } from '../../../src/services/runInScope';
 import { CacheService } from '../../../src/services/cache.service';
 import { RedisService } from '../../../src/services/redis.service';
 import { currentScope } from '../../../src/services/scope';

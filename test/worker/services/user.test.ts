@@ -2,6 +2,7 @@ import { env } from 'cloudflare:workers';
 import { expect, test } from 'vitest';
 
 import { createDatabase } from '../../../src/db/client';
+import { createAuditService } from '../../../src/services/audit.service';
 import { createDeletion } from '../../../src/services/user/deletion';
 import { UserService } from '../../../src/services/user.service';
 import { cacheScene } from '../support/cache';
@@ -47,7 +48,7 @@ test('a change is seen in lists at once, without ending those that it does not c
   const shown = async () => (await list()).items.find((user) => user.id === id);
   expect(await shown()).toMatchObject({ name: 'Before', role: 'user' });
   const { keys } = scene.isolate;
-  const lists = keys.namespaceNonce('users');
+  const lists = keys.namespaceVersion('users');
 
   const written = async (change: Parameters<typeof UserService.updateUser>[1]) => {
     scene.state.sent = [];
@@ -56,10 +57,10 @@ test('a change is seen in lists at once, without ending those that it does not c
       commands.flatMap(([name, key]) => (name === 'SET' ? [String(key)] : [])),
     );
   };
-  expect(await written({ role: 'admin' })).toEqual([keys.userNonce(id)]);
+  expect(await written({ role: 'admin' })).toEqual([keys.userVersion(id)]);
   expect(await shown()).toMatchObject({ role: 'admin' });
   const renamed = await written({ name: 'After' });
-  expect(renamed).toContain(keys.userNonce(id));
+  expect(renamed).toContain(keys.userVersion(id));
   expect(renamed).not.toContain(lists);
   expect(await shown()).toMatchObject({ name: 'After' });
 });
@@ -110,9 +111,13 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
   });
   const told: string[] = [];
   const scene = cacheScene();
+  const database = createDatabase(overtaken, { deadlineMs: 5_000 });
   const deletion = createDeletion({
-    database: createDatabase(overtaken, { deadlineMs: 5_000 }),
+    database,
+    idempotency: { batch: (statements) => database.batch(statements) },
+    audit: createAuditService({ database: createDatabase(env.DB, { deadlineMs: 5_000 }), now: Date.now }),
     copiesOf: () => ({ kind: 'invalidate' }),
+    personal: [],
     now: Date.now,
     outbox: {
       ...scene.isolate,
@@ -127,12 +132,12 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
     } as unknown as Parameters<typeof createDeletion>[0]['outbox'],
   });
   const rows = () => env.DB.prepare('select id from users where id = ?').bind(id).all();
-  expect(await deletion.attempt(id)).toBe(false);
+  expect(await deletion.attempt(id)).toBe('overtaken');
   expect((await rows()).results).toHaveLength(1);
   expect(told).toEqual([]);
-  expect(await deletion.attempt(id)).toBe(true);
+  expect(await deletion.attempt(id)).toBe('deleted');
   expect((await rows()).results).toEqual([]);
   expect(told.sort()).toEqual([`${id}.first`, `${id}.second`]);
   // Who asks again finds it done.
-  expect(await deletion.attempt(id)).toBe(true);
+  expect(await deletion.attempt(id)).toBe('missing');
 });

@@ -3,7 +3,7 @@ import { env } from 'cloudflare:workers';
 
 import type { createApp } from '../../../src/app';
 import { configOf } from '../../../src/config/env';
-import { runInScope } from '../../../src/services';
+import { runInScope } from '../../../src/services/runInScope';
 import { createIsolate } from '../../../src/services/isolate';
 import type { Isolate } from '../../../src/services/isolate';
 import type { RequestScope } from '../../../src/services/scope';
@@ -11,9 +11,13 @@ import type { Answer, CallOptions } from '../../support/client';
 
 const UNLIMITED = {
   LIMIT_REGISTER: '10000/1m',
+  LIMIT_REGISTER_DAY: '10000/1m',
+  LIMIT_MAILBOX: '10000/1m',
   LIMIT_LOGIN: '10000/1m',
   LIMIT_LOGIN_ADDRESS: '10000/1m',
   LIMIT_API: '10000/1m',
+  LIMIT_ADMIN: '10000/1m',
+  LIMIT_ACCOUNT: '10000/1m',
   LIMIT_REFRESH: '10000/1m',
   LIMIT_RECOVERY: '10000/1m',
   LIMIT_RECOVERY_ACCOUNT: '10000/1m',

@@ -34,9 +34,14 @@ export async function loadUser(db: D1Database, id: string): Promise<User | null>
     name: String(row['name']),
     role: String(row['role']),
     status: String(row['status']),
-    createdAt: new Date(Number(row['created_at_ms'])).toISOString(),
-    updatedAt: new Date(Number(row['updated_at_ms'])).toISOString(),
+    createdAt: timestamp(Number(row['created_at_ms'])),
+    updatedAt: timestamp(Number(row['updated_at_ms'])),
   };
+}
+
+/** In whole seconds, as the app shows it. */
+function timestamp(ms: number): string {
+  return `${new Date(ms).toISOString().slice(0, 19)}Z`;
 }
 
 let key: Promise<CryptoKey | Uint8Array> | undefined;
@@ -49,7 +54,7 @@ export async function verify(env: Bindings, header: string | undefined): Promise
     const { payload } = await jwtVerify(header.slice(7), await key, {
       issuer: env.ISSUER,
       audience: env.AUDIENCE,
-      algorithms: ['Ed25519'],
+      algorithms: ['EdDSA', 'Ed25519'],
       typ: 'at+jwt',
     });
     return payload.sub === undefined || payload.jti === undefined ? null : { sub: payload.sub, jti: payload.jti };

@@ -8,7 +8,7 @@ import { scheduled } from '../../../../src/scheduled';
 import { CacheService } from '../../../../src/services/cache.service';
 import { LockService } from '../../../../src/services/lock.service';
 import { RedisService } from '../../../../src/services/redis.service';
-import { sleep } from '../../../../src/services/retry';
+import { sleep } from '../../../../src/util/retry';
 
 /** As large as a small record. */
 const value = (key: string) => ({ key, text: 'x'.repeat(200) });
@@ -107,4 +107,26 @@ app.get('/bench/failing', () => {
   throw new Error('the handler failed');
 });
 
-export default { fetch: app.fetch, scheduled } satisfies ExportedHandler<Env>;
+/** Requests, and promises given to `waitUntil`, that have not settled. */
+let underWay = 0;
+
+function counted(promise: Promise<unknown>): void {
+  underWay += 1;
+  const settled = () => void (underWay -= 1);
+  promise.then(settled, settled);
+}
+
+export default {
+  fetch(request, env, context) {
+    if (new URL(request.url).pathname === '/bench/under-way') return new Response(String(underWay));
+    const waitUntil = context.waitUntil.bind(context);
+    context.waitUntil = (promise) => {
+      counted(promise);
+      waitUntil(promise);
+    };
+    const response = Promise.resolve(app.fetch(request, env, context));
+    counted(response);
+    return response;
+  },
+  scheduled,
+} satisfies ExportedHandler<Env>;

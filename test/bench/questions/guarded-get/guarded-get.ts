@@ -4,16 +4,24 @@ import { testBindings } from '../../../support/bindings.ts';
 import type { CaseResult, Question } from '../../question.ts';
 import type { Target } from '../../support/load.ts';
 import { cpuMicrosOf, hasCpuAccounting } from '../../support/cpu.ts';
-import { countTrips, latencyFigures, load } from '../../support/measure.ts';
+import { countPaced, countTrips, latencyFigures, load } from '../../support/measure.ts';
 import { startBenchRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { quantile } from '../../support/statistics.ts';
 import { bundleApp, bundlePeer, startWorkers } from '../../support/workers.ts';
 import type { WorkerOptions } from '../../support/workers.ts';
 
-const CASES = ['gatehouse', 'documented-stack', 'hono-rate-limiter', 'one-fetch', 'bare-hono'] as const;
+const CASES = [
+  'gatehouse',
+  'gatehouse-within',
+  'documented-stack',
+  'hono-rate-limiter',
+  'one-fetch',
+  'bare-hono',
+] as const;
 type CaseName = (typeof CASES)[number];
 
+const PEERS = CASES.slice(2);
 const PATH = '/v1/users/me';
 const DELAY_MS = 20;
 // Bounded by time, so that a busy machine makes the figures coarser and not the run longer.
@@ -24,11 +32,15 @@ const CPU = { connections: 4, requests: 1_500, rounds: 5 };
 const SERIAL = { connections: 1, requests: 40 };
 const WARM_UP = { countedMs: 500, directMs: 1_200 };
 const COUNTED_REQUESTS = 200;
+/** Callers of the case that remembers, whose commands depend on the time between their requests. */
+const PACED = { callers: 10, perSecond: 10, requests: 60 };
 
 /**
  * What does a guarded, cached GET cost? The same endpoint, answering the same body to the same bearer token, as
  *
  * - `gatehouse`: the app as wrangler deploys it, with its rate limit raised and its deadline for Redis out of the way;
+ * - `gatehouse-within`: the same with `READS_WITHIN_MS=1000`. Its round trips and commands are those of callers who make
+ *   10 requests a second each;
  * - `documented-stack`: Hono, @upstash/ratelimit's sliding window, jose, `redis.get` on a blacklist and `redis.get`/`set`
  *   around D1, each as its documentation shows it, clients made once an isolate;
  * - `hono-rate-limiter`: the same with its Redis store as the limiter;
@@ -64,7 +76,10 @@ export const guardedGet: Question = {
 
     const counts = {} as Record<CaseName, { roundTrips: number; commands: number }>;
     for (const name of CASES) {
-      counts[name] = await countTrips(redis, name, counted[name], COUNTED_REQUESTS);
+      counts[name] =
+        name === 'gatehouse-within'
+          ? await countPaced(redis, counted[name], { tokens: setUp.tokens, ...PACED })
+          : await countTrips(redis, name, counted[name], COUNTED_REQUESTS);
       progress(`${name}: ${counts[name].roundTrips} round trips, ${counts[name].commands} commands a request`);
     }
 
@@ -142,6 +157,8 @@ function line(value: (name: CaseName) => number, digits: number): string {
 interface SetUp extends AsyncDisposable {
   /** Of workerd. */
   pid: number;
+  /** Of the paced callers. */
+  tokens: string[];
   /** Each case behind the counting, delaying proxy. */
   counted: Record<CaseName, Target>;
   /** Each case on the gateway itself. */
@@ -152,15 +169,16 @@ interface SetUp extends AsyncDisposable {
 async function start(redis: BenchRedis): Promise<SetUp> {
   const [ours, ...peers] = await Promise.all([
     bundleApp(),
-    ...CASES.slice(1).map((name) => bundlePeer(`guarded-get/${name}.ts`)),
+    ...PEERS.map((name) => bundlePeer(`guarded-get/${name}.ts`)),
   ]);
   const settings = testBindings({ url: redis.url, token: redis.token });
-  const scripts = [ours, ...peers];
+  const scripts = [ours, ours, ...peers];
   const workers = CASES.flatMap((name, index): WorkerOptions[] => {
     const script = scripts[index] ?? '';
     const bindings = {
       ...settings,
       LIMIT_API: '100000000/1h',
+      ...(name === 'gatehouse-within' && { READS_WITHIN_MS: '1000' }),
       // The peers wait for Redis as long as it takes.
       REDIS_GUARD_DEADLINE_MS: '10000',
       REDIS_CALL_TIMEOUT_MS: '30000',
@@ -176,7 +194,7 @@ async function start(redis: BenchRedis): Promise<SetUp> {
   const running = await startWorkers(workers);
   const urlOf = (name: string) => running.urls.get(name) ?? '';
   try {
-    const { token, body } = await signUp(urlOf('gatehouse-direct'));
+    const { token, body } = await signUp(urlOf('gatehouse-direct'), 'bench');
     const targets = async (kind: 'direct' | 'counted') =>
       Object.fromEntries(
         await Promise.all(
@@ -187,10 +205,15 @@ async function start(redis: BenchRedis): Promise<SetUp> {
           }),
         ),
       ) as Record<CaseName, Target>;
+    const [direct, counted] = [await targets('direct'), await targets('counted')];
+    // Only now: peers without a token look for the one user that there is.
+    const paced = Array.from({ length: PACED.callers }, (_, index) => `paced${index}`);
+    const tokens = await Promise.all(paced.map(async (name) => (await signUp(urlOf('gatehouse-direct'), name)).token));
     return {
       pid: running.pid,
-      direct: await targets('direct'),
-      counted: await targets('counted'),
+      tokens,
+      direct,
+      counted,
       [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
     };
   } catch (error) {
@@ -209,11 +232,12 @@ function targetOf(url: string, token: string): Target {
 }
 
 /** A user of the app, a token of theirs, and what the endpoint answers to it. */
-async function signUp(url: string): Promise<{ token: string; body: string }> {
+async function signUp(url: string, name: string): Promise<{ token: string; body: string }> {
   const registered = await fetch(`${url}/v1/auth/register`, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/json', 'CF-Connecting-IP': '203.0.113.7' },
-    body: JSON.stringify({ email: 'bench@example.com', password: 'correct horse battery', name: 'Bench' }),
+    // By address, registrations are limited.
+    headers: { 'Content-Type': 'application/json', 'CF-Connecting-IP': `198.51.100.${name.replace(/\D/g, '') || 200}` },
+    body: JSON.stringify({ email: `${name}@example.com`, password: 'correct horse battery', name: 'Bench' }),
   });
   if (registered.status !== 201) throw new Error(`the app answered ${registered.status} to a registration`);
   const { access_token: token } = (await registered.json()) as { access_token: string };

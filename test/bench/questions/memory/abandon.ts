@@ -39,3 +39,24 @@ export async function abandon(
   };
   await Promise.all(Array.from({ length: connections }, client));
 }
+
+const POLL_MS = 50;
+const MAX_POLLS = 1_000;
+/** For longer than any call to Redis may take. */
+const UNCHANGED_POLLS = 80;
+
+/**
+ * Waits until nothing of the dropped requests is under way any more, or until what is left does not change: the runtime drops some
+ * requests in the middle, and those never report their end.
+ */
+export async function untilIdle(underWay: () => Promise<number>): Promise<void> {
+  let left = NaN;
+  let unchanged = 0;
+  for (let poll = 0; poll < MAX_POLLS && unchanged < UNCHANGED_POLLS; poll += 1) {
+    const now = await underWay();
+    if (now === 0) return;
+    unchanged = now === left ? unchanged + 1 : 0;
+    left = now;
+    await setTimeout(POLL_MS);
+  }
+}

@@ -1,6 +1,6 @@
 import { load } from '../../support/measure.ts';
 import type { BenchRedis } from '../../support/redis.ts';
-import { abandon } from './abandon.ts';
+import { abandon, untilIdle } from './abandon.ts';
 import type { AbandonOptions } from './abandon.ts';
 import { PASSWORD, bearer } from './setUp.ts';
 import type { Isolate, SetUp } from './setUp.ts';
@@ -50,16 +50,17 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
     name,
     isolate: 'gatehouse',
     share,
-    // A request whose client has gone ends with its last call to Redis, at the latest when that times out.
-    settleMs: 5_000,
-    run: (requests) =>
-      abandon(target('gatehouse', path), {
+    run: async (requests) => {
+      await abandon(target('gatehouse', path), {
         connections: CONNECTIONS,
         requests,
         waitMs: (request) => request % 12,
         vary: (request) => ({ headers: bearer(users[request % users.length]) }),
         ...options,
-      }),
+      });
+      // A request whose client has gone ends with its last call to Redis.
+      await untilIdle(async () => Number(await (await fetch(target('gatehouse', '/bench/under-way').url)).text()));
+    },
   });
 
   /** Each request with another path. */
@@ -148,7 +149,6 @@ export function casesOf(setUp: SetUp, redis: BenchRedis): MemoryCase[] {
     abandoned('aborted: miss', '/', { vary: () => ({ path: `/bench/query/aborted-${(n += 1)}` }) }),
     abandoned('aborted: cached() miss', '/', { vary: () => ({ path: `/bench/cached?n=aborted-${(n += 1)}` }) }),
     abandoned('aborted: login', '/v1/auth/login', {
-      share: 0.5,
       connections: 8,
       vary: (request) => ({
         body: JSON.stringify({ email: logins[request % logins.length]?.email, password: PASSWORD }),

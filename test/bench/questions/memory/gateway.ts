@@ -8,8 +8,8 @@ import { freePort } from '../../../support/redisServers.ts';
 import type { CaseResult } from '../../question.ts';
 import { heapOf } from '../../support/inspector.ts';
 import type { Target } from '../../support/load.ts';
-import { loadHttp } from '../gateway/load.ts';
-import { abandon } from './abandon.ts';
+import { loadCalls, loadHttp } from '../gateway/load.ts';
+import { abandon, untilIdle } from './abandon.ts';
 import { lineOf, measureRounds } from './rounds.ts';
 
 const TOKEN = 'token-of-the-benchmark';
@@ -80,20 +80,41 @@ export async function measureGateway(
     url: `${gateway.url}${path}`,
     headers: { Authorization: `Bearer ${TOKEN}` },
   });
-  const dropped = (path: string, body: string, slow: boolean) => (count: number) =>
-    abandon(target(path), {
+  const dropped = (path: string, body: string, slow: boolean) => async (count: number) => {
+    await abandon(target(path), {
       connections: CONNECTIONS,
       requests: count,
       waitMs: (request) => (slow ? 30 : request % 6),
       slow,
       vary: () => ({ body }),
     });
+    // Redis executes the commands of a client that has gone: clients that drop faster than it does leave a backlog.
+    await untilIdle(commandsUnderWay);
+  };
+  const commandsUnderWay = async () => {
+    const { url, headers = {} } = target('/metrics');
+    const text = await (await fetch(url, { headers })).text();
+    return Number(/^gateway_commands_in_flight (\d+)/m.exec(text)?.[1]);
+  };
+  /** Each on a connection of its own: the gateway closes one that has shown a wrong token. */
+  const wrongToken = async (count: number) => {
+    const call = async () => {
+      const headers = { Authorization: 'Bearer wrong' };
+      const response = await fetch(`${gateway.url}/`, { method: 'POST', headers, body: '["PING"]' });
+      await response.text();
+      // Beyond some a second the gateway no longer says what was wrong.
+      if (response.status !== 401 && response.status !== 429) throw new Error(`it answered ${response.status}`);
+    };
+    const { errors } = await loadCalls(call, CONNECTIONS, { requests: count });
+    if (errors > 0) throw new Error(`${errors} of ${count} requests with a wrong token were not refused`);
+  };
   await loadHttp({ port, token: TOKEN, path: '/', body: long }, 1, { requests: 1 });
 
   const kinds: { name: string; share?: number; run: (count: number) => Promise<unknown> }[] = [
     { name: 'pipeline', run: loaded('/pipeline', '[["SET","memory:k","v"],["GET","memory:k"],["INCR","memory:n"]]') },
     { name: 'transaction', run: loaded('/multi-exec', '[["SET","memory:k","v"],["GET","memory:k"]]') },
     { name: '400', run: loaded('/', '["NO-SUCH-COMMAND"]', { refused: true }) },
+    { name: '401', share: 0.3, run: wrongToken },
     { name: 'dropped connection', run: dropped('/pipeline', '[["GET","memory:k"],["INCR","memory:n"]]', false) },
     { name: 'dropped reader of a long value', share: 0.2, run: dropped('/', '["GET","memory:long"]', false) },
     { name: 'slow reader of a long value', share: 0.2, run: dropped('/', '["GET","memory:long"]', true) },

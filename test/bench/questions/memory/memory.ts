@@ -8,7 +8,7 @@ import { ISOLATES, start } from './setUp.ts';
 import type { Isolate } from './setUp.ts';
 
 /** Rounds at most. */
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 /**
  * What does a request leave behind in its isolate? Plain workerd with its inspector; for each kind of request the heap is

@@ -58,6 +58,7 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
           ...settings,
           LIMIT_REFRESH: '100000000/1h',
           LIMIT_REGISTER: '1000/1m',
+          LIMIT_REGISTER_DAY: '1000/1m',
           LIMIT_API: '100000000/1h',
           // The peer waits for Redis as long as it takes.
           REDIS_GUARD_DEADLINE_MS: '10000',

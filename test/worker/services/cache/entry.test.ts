@@ -3,25 +3,25 @@ import { expect, test } from 'vitest';
 import { encodeEntry, readSnapshot, tombstone } from '../../../../src/services/cache/entry';
 import type { RedisValue } from '../../../../src/redis/client';
 
-const key = { entryKey: 'k', canonical: 'c', nonceKeys: ['n1', 'n2'] };
+const key = { entryKey: 'k', canonical: 'c', tagVersionKeys: ['n1', 'n2'] };
 const entry = {
   json: '{"a":1}',
   createdAtMs: 1_000,
   softExpiryMs: 2_000,
   hardExpiryMs: 3_000,
   costMs: 5,
-  nothing: false,
+  negative: false,
 };
 const stored = encodeEntry(key, ['x', 'y'], entry);
 
-test('an entry is what was stored, while its nonces are current and its life is not over', () => {
+test('an entry is what was stored, while its tag versions are current and its life is not over', () => {
   expect(readSnapshot(key, stored, ['x', 'y'], 2_500)).toEqual({
     entry,
     writeId: stored.slice(0, 16),
-    nonces: ['x', 'y'],
+    tagVersions: ['x', 'y'],
   });
   expect(readSnapshot(key, stored, ['x', 'z'], 2_500).entry).toBeUndefined();
-  expect(readSnapshot(key, stored, ['x', null], 2_500)).toMatchObject({ entry: undefined, nonces: ['x', null] });
+  expect(readSnapshot(key, stored, ['x', null], 2_500)).toMatchObject({ entry: undefined, tagVersions: ['x', null] });
   expect(readSnapshot(key, stored, ['x', 'y'], 3_000).entry).toBeUndefined();
   expect(readSnapshot({ ...key, canonical: 'd' }, stored, ['x', 'y'], 2_500).entry).toBeUndefined();
 });
@@ -31,7 +31,7 @@ test('a tombstone is a miss with a write id of its own', () => {
   expect(readSnapshot(key, text, ['x', 'y'], 0)).toEqual({
     entry: undefined,
     writeId: text.slice(0, 16),
-    nonces: ['x', 'y'],
+    tagVersions: ['x', 'y'],
   });
 });
 
@@ -48,7 +48,7 @@ test('every other text and type is a miss, and none throws', () => {
   for (const reply of replies) {
     const { entry: read } = readSnapshot(key, reply, ['x', 'y'], 2_500);
     // A digit less may be a time like any other; the value and what it depends on are the same.
-    if (read !== undefined) expect(read).toMatchObject({ json: '{"a":1}', nothing: false });
+    if (read !== undefined) expect(read).toMatchObject({ json: '{"a":1}', negative: false });
   }
   for (const reply of replies.slice(0, 8)) expect(readSnapshot(key, reply, ['x', 'y'], 2_500).writeId).toBe('');
 });

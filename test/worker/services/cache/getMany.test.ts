@@ -17,13 +17,13 @@ describe('getMany', () => {
   test('reads ten keys in one command, and fills what was missing in one trip after the answer', async () => {
     const scene = cacheScene();
     const requests = manyOf(10);
-    // Mark, clock and nonces are known from then on.
+    // Flush sentinel, clock and tag versions are known from then on.
     await scene.query({ ...requests[0]!, args: 'other' }, async () => 1);
     scene.state.sent = [];
     await scene.run(async () => {
       expect(await CacheService.getMany(requests, double)).toEqual([0, 2, 4, 6, 8, 10, 12, 14, 16, 18]);
       expect(scene.state.sent.map((commands) => commands.length)).toEqual([1]);
-      // Ten entries, and the two nonces that they share.
+      // Ten entries, and the two tag versions that they share.
       expect(scene.state.sent[0]?.[0]).toHaveLength(1 + 10 + 2);
     });
     expect(scene.state.sent.map((commands) => commands.length)).toEqual([1, 10]);
@@ -68,7 +68,7 @@ describe('getMany', () => {
       await opened;
       return 'single';
     });
-    await vi.waitFor(() => expect(scene.isolate.flights.size).toBe(1));
+    await vi.waitFor(() => expect(scene.isolate.singleFlight.size).toBe(1));
     const many = scene.run(async () =>
       CacheService.getMany<string>(requests, async (missing) => {
         open();

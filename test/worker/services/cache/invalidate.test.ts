@@ -151,11 +151,12 @@ describe('a load under way', () => {
       }
       await scene.run(async ({ batch }) => {
         expect(await CacheService.invalidate({ tags: [`tag ${namespace}`] })).toEqual({ pending: untold });
-        if (how === 'a flush has lost it') await batch.send('UNLINK', scene.isolate.keys.tagNonce(`tag ${namespace}`));
+        if (how === 'a flush has lost it')
+          await batch.send('UNLINK', scene.isolate.keys.tagVersion(`tag ${namespace}`));
       });
       if (how === 'thousands of others followed') {
         for (let n = 0; n < 3; n += 1)
-          scene.isolate.flights.separate(Array.from({ length: 1_000 }, (_, i) => `other ${n} ${i}`));
+          scene.isolate.singleFlight.separate(Array.from({ length: 1_000 }, (_, i) => `other ${n} ${i}`));
       }
       const second = load.ask();
       await vi.waitFor(() => expect(load.calls()).toBe(2));
@@ -166,13 +167,13 @@ describe('a load under way', () => {
   );
 });
 
-/** A load that has read its value, and whose first nonces are on their way until its end. */
-async function loadWithNoncesHeld(scene: Scene, given: Parameters<Scene['query']>[0], value: () => string) {
+/** A load that has read its value, and whose first tag versions are on their way until its end. */
+async function loadWithVersionsHeld(scene: Scene, given: Parameters<Scene['query']>[0], value: () => string) {
   scene.state.sent = [];
   const makes = (commands: readonly Command[]) => commands.some(([name, , , nx]) => name === 'SET' && nx === 'NX');
-  const nonces = gate();
+  const tagVersions = gate();
   const loader = gate();
-  scene.state.before = (commands) => (makes(commands) ? nonces.opened : undefined);
+  scene.state.before = (commands) => (makes(commands) ? tagVersions.opened : undefined);
   const answer = scene.query(given, async () => {
     const read = value();
     await loader.opened;
@@ -181,7 +182,7 @@ async function loadWithNoncesHeld(scene: Scene, given: Parameters<Scene['query']
   await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
   return {
     end: () => {
-      nonces.open();
+      tagVersions.open();
       loader.open();
       scene.state.before = undefined;
       return answer;
@@ -220,25 +221,25 @@ describe('deletePattern', () => {
     expect(await scene.query(other, unasked)).toBe('old');
   });
 
-  test('of a glob ends what began to load before it, when its first nonce is still on its way', async () => {
+  test('of a glob ends what began to load before it, when its first tag version is still on its way', async () => {
     const scene = cacheScene();
     const group = freshNamespace();
     await cachedIn(scene, freshNamespace());
     const given = { namespace: `${group}-a`, args: 1, ttlSeconds: 60 };
     let value = 'old';
-    const load = await loadWithNoncesHeld(scene, given, () => value);
+    const load = await loadWithVersionsHeld(scene, given, () => value);
     value = 'new';
     await scene.run(async () => CacheService.deletePattern(`${group}-*`), scene.elsewhere);
     expect(await load.end()).toBe('old');
     expect(await scene.run(async () => CacheService.query(given, async () => value), scene.elsewhere)).toBe('new');
   });
 
-  test('of plain keys that takes the nonces along lets no load fill that began before an invalidation', async () => {
+  test('of plain keys that takes the tag versions along lets no load fill that began before an invalidation', async () => {
     const scene = cacheScene();
     const namespace = freshNamespace();
     await cachedIn(scene, freshNamespace());
     const given = { namespace, args: 1, ttlSeconds: 60 };
-    const load = await loadWithNoncesHeld(scene, given, () => 'old');
+    const load = await loadWithVersionsHeld(scene, given, () => 'old');
     await scene.run(async () => {
       await CacheService.invalidate({ namespaces: [namespace] });
       expect(await RedisService.deletePattern('cache', `${namespace}:*`)).toBe(1);

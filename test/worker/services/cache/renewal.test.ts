@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { CacheService } from '../../../../src/services/cache.service';
-import { NONCE_TTL_MS } from '../../../../src/services/cache/entry';
+import { TAG_VERSION_TTL_MS } from '../../../../src/services/cache/entry';
 import { cacheRenew } from '../../../../src/redis/scripts/cacheRenew';
 import { cacheScene, freshNamespace } from '../../support/cache';
 import type { Scene } from '../../support/cache';
@@ -26,27 +26,27 @@ test('a tag version in use never expires: it is renewed after the response, once
   const namespace = freshNamespace();
   const given = { namespace, args: 1, ttlSeconds: 30 * 86_400 };
   const read = () => scene.query(given, async () => 'value');
-  const nonce = scene.isolate.keys.namespaceNonce(namespace);
+  const version = scene.isolate.keys.namespaceVersion(namespace);
   await read();
   await read();
   expect(renewals(scene)).toEqual([]);
 
   // Six of its seven days have gone.
-  await scene.run(async ({ batch }) => batch.send('PEXPIRE', nonce, DAY_MS), scene.elsewhere);
+  await scene.run(async ({ batch }) => batch.send('PEXPIRE', version, DAY_MS), scene.elsewhere);
   scene.clock.ms += 6 * DAY_MS;
   scene.state.sent = [];
   await read();
-  expect(renewals(scene).sort()).toEqual([scene.isolate.keys.cacheMark, nonce].sort());
+  expect(renewals(scene).sort()).toEqual([scene.isolate.keys.flushSentinel, version].sort());
   // Two trips: the read, and what is sent after the response (a script's first run may take one more).
   expect(scene.state.sent[0]!.map(([name]) => name)).toEqual(['MGET']);
-  expect(await leftOf(scene, nonce)).toBeGreaterThan(NONCE_TTL_MS - 60_000);
+  expect(await leftOf(scene, version)).toBeGreaterThan(TAG_VERSION_TTL_MS - 60_000);
 
   scene.state.sent = [];
   for (let round = 0; round < 5; round += 1) await read();
   expect(renewals(scene)).toEqual([]);
   scene.clock.ms += DAY_MS;
   await read();
-  expect(renewals(scene)).toContain(nonce);
+  expect(renewals(scene)).toContain(version);
 });
 
 test('a version that is not the app’s is replaced, and nothing is served or filled by it', async () => {
@@ -54,8 +54,8 @@ test('a version that is not the app’s is replaced, and nothing is served or fi
     const scene = cacheScene();
     const namespace = freshNamespace();
     const given = { namespace, args: 1, ttlSeconds: 60 };
-    const nonce = scene.isolate.keys.namespaceNonce(namespace);
-    await scene.run(async ({ batch }) => batch.send('SET', nonce, foreign), scene.elsewhere);
+    const version = scene.isolate.keys.namespaceVersion(namespace);
+    await scene.run(async ({ batch }) => batch.send('SET', version, foreign), scene.elsewhere);
     expect(await scene.query(given, async () => 'first')).toBe('first');
     expect(await scene.query(given, async () => 'second')).toBe('second');
     expect(await scene.query(given, async () => 'third')).toBe('second');

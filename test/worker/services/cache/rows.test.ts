@@ -11,6 +11,13 @@ import type { AppEnv } from '../../../../src/middlewares/services.middleware';
 import { RedisUnavailable } from '../../../../src/redis/errors';
 import { CacheService } from '../../../../src/services/cache.service';
 import readme from '../../../../README.md?raw';
+// oxlint-disable-next-line import/default -- Vite gives the file's text
+import page from '../../../../docs/routes.md?raw';
+import { orderRoutes as listRoutes } from '../../examples/list.routes';
+// oxlint-disable-next-line import/default -- Vite gives the file's text
+import list from '../../examples/list.routes.ts?raw';
+// oxlint-disable-next-line import/default -- Vite gives the file's text
+import owned from '../../examples/notes.routes.ts?raw';
 import { orderRoutes } from '../../examples/orders.routes';
 // oxlint-disable-next-line import/default -- Vite gives the file's text
 import example from '../../examples/orders.routes.ts?raw';
@@ -28,26 +35,37 @@ beforeAll(async () => {
   });
   token = body.access_token as string;
   userId = body.user.id as string;
-  await bound.DB.exec('CREATE TABLE orders (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, note TEXT NOT NULL)');
+  await bound.DB.exec(
+    'CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, note TEXT NOT NULL)',
+  );
   const insert = bound.DB.prepare('INSERT INTO orders VALUES (?, ?, ?)');
   await bound.DB.batch([insert.bind('o1', userId, 'first'), insert.bind('o2', 'somebody else', 'theirs')]);
 });
 
-function orderApp() {
+function orderApp(routes: Hono<AppEnv> = orderRoutes) {
   const { client, state } = observedClient();
   const isolate = isolateFor(bound, { client });
-  const app = new Hono<AppEnv>().use(services({ isolate })).route('/orders', orderRoutes);
+  const app = new Hono<AppEnv>().use(services({ isolate })).route('/orders', routes);
   app.onError(onError);
   return { call: callerOf(app, bound), state, isolate };
 }
 
 describe('a route of one’s own', () => {
-  test('is the README’s, word for word', () => {
+  test('is that of docs/routes.md, word for word', () => {
     const shown = example.slice(example.indexOf('const mine ='));
-    expect(readme).toContain(`\`\`\`ts\n${shown}\`\`\``);
+    expect(page).toContain(`\`\`\`ts\n${shown}\`\`\``);
+    expect(page).toContain(`\n\n${owned.slice(owned.indexOf('const rows ='))}\`\`\``);
   });
 
-  test('lists with one trip, and one command for entry and nonces', async () => {
+  test('is that of the README, word for word, but for where it stands', async () => {
+    const shown = list.replaceAll('../../../src/', '../').replace('./orders.routes', '../db/schema');
+    expect(readme).toContain(`${shown}\`\`\``);
+    const { call } = orderApp(listRoutes);
+    const { status, body } = await call('GET', '/orders', { token });
+    expect({ status, body }).toEqual({ status: 200, body: [{ id: 'o1', userId, note: 'first' }] });
+  });
+
+  test('lists with one trip, and one command for entry and tag versions', async () => {
     const { call, state } = orderApp();
     for (let warm = 0; warm < 2; warm += 1) await call('GET', '/orders', { token });
     state.sent = [];

@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 
 import { CacheService } from '../../../../src/services/cache.service';
-import { FreshFlights } from '../../../../src/services/freshFlights';
+import { FreshSingleFlight } from '../../../../src/services/freshSingleFlight';
 import { cacheScene, freshNamespace, gate } from '../../support/cache';
 
 /** A value that loads read at once, and give when they are let. */
@@ -80,20 +80,20 @@ describe('with Redis away', () => {
   });
 });
 
-describe('fresh flights', () => {
+describe('fresh single flight', () => {
   test('of a request that died are not waited for', async () => {
-    const flights = new FreshFlights<string>();
+    const singleFlight = new FreshSingleFlight<string>();
     const kept = { waitUntil: () => undefined, lostAfterMs: 10 };
-    void flights.load('key', () => new Promise(() => {}), kept);
+    void singleFlight.load('key', () => new Promise(() => {}), kept);
     // The leader of the next one dies as well, before it begins.
-    expect(await flights.load('key', async () => 'mine', kept)).toBe('mine');
-    expect(flights.size).toBe(0);
+    expect(await singleFlight.load('key', async () => 'mine', kept)).toBe('mine');
+    expect(singleFlight.size).toBe(0);
   });
 
   test('of many keys that were left behind are swept', async () => {
-    const flights = new FreshFlights<string>();
+    const singleFlight = new FreshSingleFlight<string>();
     const kept = { waitUntil: () => undefined, lostAfterMs: -1 };
-    for (let key = 0; key < 2_000; key += 1) void flights.load(String(key), () => new Promise(() => {}), kept);
-    expect(flights.size).toBeLessThanOrEqual(1_001);
+    for (let key = 0; key < 2_000; key += 1) void singleFlight.load(String(key), () => new Promise(() => {}), kept);
+    expect(singleFlight.size).toBeLessThanOrEqual(1_001);
   });
 });

@@ -6,7 +6,7 @@ const owner = { email: 'grace.hopper@navy.example', name: 'Grace Höpper' };
 const weakness = createWeakness({ issuer: 'https://ledger.example.com', audience: 'acme-books' });
 
 const COMMON = 'is one of the most common passwords';
-const OWN = 'needs 8 characters beside the words of the e-mail address, the name and the service';
+const OWN = 'must have 8 more characters than the words of your name, your e-mail address and this service';
 
 describe('a new password is refused', () => {
   test.each([

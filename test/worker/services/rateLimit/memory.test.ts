@@ -70,6 +70,21 @@ test('what Redis knows as well may be forgotten: the least used first', () => {
   expect(local.size).toBe(10);
 });
 
+test('what Redis has admitted leaves the window here no later than there, however late its reply was', () => {
+  for (const algorithm of ['sliding-window', 'token-bucket'] as const) {
+    const local = new LocalLimiter();
+    const one: LocalDemand = { ...demand('caller'), limits: [{ algorithm, maxRequests: 2, windowMs: 1_000 }] };
+    local.mirror(one, START_MS - 5_000);
+    // Two were asked at once. Each looks at the counter when its reply arrives, and is noted then.
+    for (const arrivedMs of [START_MS + 40, START_MS + 60]) {
+      expect(local.contradiction(one, arrivedMs)).toBeUndefined();
+      local.mirror(one, START_MS, arrivedMs);
+    }
+    expect(local.contradiction(one, START_MS + 400)).toMatchObject([{ admitted: false }]);
+    expect(local.contradiction({ ...one, cost: 2 }, START_MS + 1_000)).toBeUndefined();
+  }
+});
+
 test('what was admitted without Redis is not forgotten for what Redis knows', () => {
   const local = new LocalLimiter({ maxCounters: 10 });
   for (let i = 0; i < 5; i += 1) for (let n = 0; n < 2; n += 1) admits(local, demand(`own-${i}`), START_MS);

@@ -1,5 +1,5 @@
 import { env } from 'cloudflare:workers';
-import { beforeEach, describe, expect, test } from 'vitest';
+import { afterAll, beforeEach, describe, expect, test } from 'vitest';
 
 import { UserService } from '../../../../src/services/user.service';
 import { fold } from '../../../../src/util/fold';
@@ -25,6 +25,8 @@ const searchOf = async (id: string) =>
   (await env.DB.prepare('SELECT search FROM users WHERE id = ?').bind(id).first<{ search: string | null }>())?.search;
 
 beforeEach(() => env.DB.prepare('DELETE FROM users').run());
+// Other files list their own.
+afterAll(() => env.DB.prepare('DELETE FROM users').run());
 
 describe('rows from before the column', () => {
   test('are found by A to Z at once, and by every letter once they are filled', async () => {
@@ -137,8 +139,72 @@ test('a search goes through its index in the order of the list, and sorts nothin
     const { results } = await explain.all<{ detail: string }>();
     plans.push(results.map(({ detail }) => detail).join('; '));
   }
-  const lists = plans.filter((plan) => /^SCAN users USING (?:COVERING )?INDEX users_search$/.test(plan));
+  const lists = plans.filter((plan) =>
+    /^SCAN users USING (?:COVERING )?INDEX users_search(?:;|$)/.test(plan.replace('MATERIALIZE found; ', '')),
+  );
   expect(lists).toHaveLength(2);
   expect(plans.filter((plan) => plan === 'SCAN users USING INDEX users_unfolded').length).toBeGreaterThan(0);
   expect(plans.join('; ')).not.toContain('TEMP B-TREE');
+});
+
+describe('a search looks at each account once', () => {
+  const ACCOUNTS = 450;
+  beforeEach(async () => {
+    await env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ${ACCOUNTS})
+       INSERT INTO users (id, email, name, search, password_hash, created_at_ms, updated_at_ms)
+       SELECT 'p-' || i, 'p-' || i || '@example.com', 'Page ' || i, 'page ' || i || char(10) || 'p-' || i || '@example.com', '',
+         i / 7, 1 FROM n`,
+    ).run();
+  });
+
+  /** Rows that the database reads for the searches: the users that they find are read by their ids. */
+  function counting() {
+    const read = { rows: 0 };
+    const db = tappedD1(async (query) => {
+      const result = await query();
+      if (Array.isArray(result))
+        for (const { meta } of result as Partial<D1Result>[]) read.rows += meta?.rows_read ?? 0;
+      return result;
+    });
+    return { db, read };
+  }
+
+  test('for the ids and the total of several pages, whether few or many are found', async () => {
+    const { db, read } = counting();
+    const isolate = isolateFor();
+    // In one request, which keeps what it has read: another one may come before the cache is filled.
+    const pages = (q: string, ...numbers: number[]) => {
+      const work = () => Promise.all(numbers.map((page) => UserService.getUsers({ page, limit: 20, q })));
+      return inRequest(work, { isolate, db });
+    };
+    for (const list of await pages('nobody here', 1, 2)) expect(list).toMatchObject({ items: [], total: 0 });
+    // To count apart from the list, and for each page anew, would read 1,800.
+    expect(read.rows).toBeGreaterThan(0);
+    expect(read.rows).toBeLessThanOrEqual(ACCOUNTS + 5);
+    read.rows = 0;
+    const numbers = Array.from({ length: 10 }, (_, index) => index + 1);
+    for (const list of await pages('page', ...numbers)) expect(list.total).toBe(ACCOUNTS);
+    // The 200 ids of the block are read three times, but twice from memory.
+    expect(read.rows).toBeLessThanOrEqual(ACCOUNTS + 2 * 200 + 10);
+  });
+
+  test.each([7, 20, 100])('and pages of %i, whatever block they stand in, list each account once', async (limit) => {
+    const isolate = isolateFor();
+    const listed: string[] = [];
+    for (let page = 1; page <= Math.ceil(ACCOUNTS / limit) + 1; page += 1) {
+      const list = await inRequest(() => UserService.getUsers({ page, limit, q: 'PAGE' }), { isolate });
+      expect(list).toMatchObject({ page, limit, total: ACCOUNTS });
+      listed.push(...list.items.map(({ id }) => id));
+    }
+    const { results } = await env.DB.prepare('select id from users order by created_at_ms, id').all();
+    expect(listed).toEqual(results.map(({ id }) => id));
+  });
+
+  test('also a page after the last block knows the total', async () => {
+    expect(await as(() => UserService.getUsers({ page: 50, limit: 20, q: 'page' }))).toMatchObject({
+      items: [],
+      total: ACCOUNTS,
+    });
+  });
 });

@@ -15,11 +15,11 @@ const options = () => ({
   ttlSeconds: 60,
 });
 
-/** The pipeline that makes nonces, and the one that fills. */
+/** The pipeline that makes tag versions, and the one that fills. */
 const makes = (commands: readonly Command[]) => commands.some((command) => command[0] === 'SET' && command[3] === 'NX');
 const fills = (commands: readonly Command[]) => commands.some(([name]) => name === 'EVALSHA' || name === 'EVAL');
 
-/** A scene whose isolate knows the mark: any load but the first after a flush. */
+/** A scene whose isolate knows the flush sentinel: any load but the first after a flush. */
 async function warm(): Promise<Scene> {
   const scene = cacheScene();
   await scene.query(options(), async () => 'warm');
@@ -30,8 +30,8 @@ async function warm(): Promise<Scene> {
 /** What FLUSHALL does to this entry. */
 async function flush(scene: Scene, given: ReturnType<typeof options>): Promise<void> {
   await scene.run(async ({ batch }) => {
-    const { entryKey, nonceKeys } = CacheService.keyOf(given);
-    const names = [entryKey, ...nonceKeys, scene.elsewhere.keys.cacheMark];
+    const { entryKey, tagVersionKeys } = CacheService.keyOf(given);
+    const names = [entryKey, ...tagVersionKeys, scene.elsewhere.keys.flushSentinel];
     await Promise.all(names.map((name) => batch.send('UNLINK', name)));
   }, scene.elsewhere);
 }
@@ -41,7 +41,7 @@ test('the first read of a user, namespace and tag waits for one trip, as every m
   const given = options();
   await scene.run(async () => {
     await CacheService.query(given, async () => {
-      // What makes the nonces is on its way, and nobody waits for it.
+      // What makes the tag versions is on its way, and nobody waits for it.
       expect(scene.state.sent.map(makes)).toEqual([false, true]);
       return 'value';
     });
@@ -50,11 +50,11 @@ test('the first read of a user, namespace and tag waits for one trip, as every m
   expect(await scene.query(given, () => Promise.reject(new Error('asked')))).toBe('value');
 });
 
-test('only the first load after a flush makes its nonces before the loader runs', async () => {
+test('only the first load after a flush makes its tag versions before the loader runs', async () => {
   const scene = await warm();
   const given = options();
   await flush(scene, given);
-  // Two loads that the mark is found missing by, and that therefore fill nothing they might have to regret …
+  // Two loads that the flush sentinel is found missing by, and that therefore fill nothing they might have to regret …
   await scene.query(given, async () => 'value');
   // … and one that makes a new one first.
   await scene.query(given, async () => 'value');
@@ -66,23 +66,23 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
   ['tag', ({ tags }) => ({ tags })],
   ['user', ({ user }) => ({ users: [user] })],
   ['key', (given) => ({ keys: [CacheService.keyOf(given)] })],
-])('an invalidation by %s while a loader runs and its nonces are being made', (_, change) => {
-  /** Holds the nonces up until told, or lets them through first. */
+])('an invalidation by %s while a loader runs and its tag versions are being made', (_, change) => {
+  /** Holds the tag versions up until told, or lets them through first. */
   async function expectNew(
     order:
-      | 'before the nonces'
-      | 'after the nonces'
+      | 'before the tag versions'
+      | 'after the tag versions'
       | 'before them, and a flush'
       | 'before them, and others after a flush',
   ) {
     const scene = await warm();
     const given = options();
-    const nonces = gate();
+    const tagVersions = gate();
     const loader = gate();
     let made = false;
     scene.state.before = async (commands) => {
       if (!makes(commands)) return;
-      if (order !== 'after the nonces') await nonces.opened;
+      if (order !== 'after the tag versions') await tagVersions.opened;
       made = true;
     };
     let value = 'old';
@@ -92,7 +92,7 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
       return read;
     });
     await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
-    if (order === 'after the nonces') {
+    if (order === 'after the tag versions') {
       await vi.waitFor(() => expect(made).toBe(true));
       await scene.run(({ batch }) => batch.send('PING'));
     }
@@ -101,7 +101,7 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     if (order.endsWith('flush')) await flush(scene, given);
     if (order.startsWith('before them, and others'))
       await scene.run(async () => CacheService.query(options(), async () => 1), scene.newcomer());
-    nonces.open();
+    tagVersions.open();
     loader.open();
     expect(await answer).toBe('old');
     scene.state.before = undefined;
@@ -110,8 +110,8 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     }
   }
 
-  test('that comes first is not undone by them', () => expectNew('before the nonces'));
-  test('that comes last outdates them', () => expectNew('after the nonces'));
+  test('that comes first is not undone by them', () => expectNew('before the tag versions'));
+  test('that comes last outdates them', () => expectNew('after the tag versions'));
   test('and that a flush makes Redis forget before they arrive', () => expectNew('before them, and a flush'));
   test('and that a flush makes Redis forget, after which others go on', () =>
     expectNew('before them, and others after a flush'));
@@ -120,7 +120,7 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
 test.each([
   ['one isolate', 'isolate'],
   ['two isolates', 'elsewhere'],
-] as const)('loads side by side that miss the same nonce, in %s, all fill', async (_, other) => {
+] as const)('loads side by side that miss the same tag version, in %s, all fill', async (_, other) => {
   const scene = await warm();
   await scene.run(async () => CacheService.query(options(), async () => 1), scene.elsewhere);
   const namespace = freshNamespace();
@@ -135,7 +135,7 @@ test.each([
   expect(await all(() => Promise.reject(new Error('asked')))).toEqual(given.map(() => 'value'));
 });
 
-test('a load whose nonces are lost on the way fills nothing', async () => {
+test('a load whose tag versions are lost on the way fills nothing', async () => {
   const scene = await warm();
   const given = options();
   scene.state.before = (commands) => (makes(commands) ? Promise.reject(new RedisUnavailable('timeout')) : undefined);
@@ -154,7 +154,7 @@ describe('a fill that comes after its tombstone has ended', () => {
     const user = freshNamespace();
     const given = { namespace: freshNamespace(), args: 1, user, ttlSeconds: 60 };
     const key = await scene.run(async () => (way === 'query' ? CacheService.keyOf(given) : CacheService.userKey(user)));
-    // Its nonces are there; the entry is not.
+    // Its tag versions are there; the entry is not.
     await scene.run(async () => {
       await CacheService.query(given, async () => 1);
       await CacheService.cacheUser(user, 1);

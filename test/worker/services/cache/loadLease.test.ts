@@ -2,7 +2,7 @@ import { describe, expect, test, vi } from 'vitest';
 
 import { CacheService } from '../../../../src/services/cache.service';
 import { hashCanonical } from '../../../../src/services/cache/canonical';
-import { stateOf } from '../../../../src/services/cache/loads';
+import { stateOf } from '../../../../src/services/cache/loaderRunner';
 import { LockService } from '../../../../src/services/lock.service';
 import { inRequest } from '../../support/request';
 import { cacheScene, freshNamespace, gate } from '../../support/cache';
@@ -63,8 +63,8 @@ describe('with a lease', () => {
     const given = options();
     await inRequest(
       async () => {
-        // As whoever finds neither entry nor nonce.
-        const state = stateOf(CacheService.keyOf(given), { writeId: '', nonces: [null] });
+        // As whoever finds neither entry nor tag version.
+        const state = stateOf(CacheService.keyOf(given), { writeId: '', tagVersions: [null] });
         const name = `cache:${hashCanonical(state)}`;
         expect((await LockService.acquire(name, { leaseMs: 60_000 })).acquired).toBe(true);
       },

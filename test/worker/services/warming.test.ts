@@ -9,8 +9,8 @@ import { configOf } from '../../../src/config/env';
 import { CacheService } from '../../../src/services/cache.service';
 import { LockService } from '../../../src/services/lock.service';
 import type { Lock } from '../../../src/services/lock.service';
-import { WarmService, createWarmService } from '../../../src/services/warm.service';
-import type { Slice, SliceOptions, WarmingJob, WarmingProgress } from '../../../src/services/warm.service';
+import { WarmingService, createWarmingService } from '../../../src/services/warming.service';
+import type { Slice, SliceOptions, WarmingJob, WarmingProgress } from '../../../src/services/warming.service';
 import { isDue, parseProgress } from '../../../src/services/warming/progress';
 import { warmingJobs } from '../../../src/warming';
 import { bindings, inRequest, isolateFor } from '../support/request';
@@ -72,8 +72,8 @@ function jobOf(
 
 const isolate = isolateFor();
 const run = (job: WarmingJob, options?: SliceOptions, now?: () => number) =>
-  inRequest(() => WarmService.run(job, options), { isolate, ...(now && { now }) });
-const progressOf = async (job: WarmingJob) => (await inRequest(() => WarmService.progress([job]), { isolate }))[0];
+  inRequest(() => WarmingService.run(job, options), { isolate, ...(now && { now }) });
+const progressOf = async (job: WarmingJob) => (await inRequest(() => WarmingService.progress([job]), { isolate }))[0];
 
 function progress(slice: Slice): WarmingProgress {
   if (!slice.ran) throw new Error(`did not run: ${slice.refusal?.reason ?? 'not due'}`);
@@ -96,7 +96,7 @@ describe('a run', () => {
       release: async () => true,
       [Symbol.asyncDispose]: async () => undefined,
     } as unknown as Lock;
-    const service = createWarmService({
+    const service = createWarmingService({
       lock: { acquire: async () => lock },
       keys: isolate.keys,
       freshBatch: () => ({ send: async () => null, run: async () => 1 }) as unknown as RedisBatch,
@@ -192,7 +192,7 @@ describe('a run', () => {
     expect(await progressOf(job)).toMatchObject({ state: 'running', cursor: '20', done: 20 });
     broken = false;
     job.pages.length = 0;
-    const rest = await inRequest(() => WarmService.run(job), { isolate: isolateFor() });
+    const rest = await inRequest(() => WarmingService.run(job), { isolate: isolateFor() });
     expect(progress(rest)).toMatchObject({ state: 'done', done: 60 });
     expect(job.pages).toEqual(['20', '40']);
     // Those of the page that was not finished are fresh: they are not loaded a second time.
@@ -240,7 +240,7 @@ describe('one at a time', () => {
     let other: Slice | undefined;
     const job = jobOf(1, {
       onLoad: async () => {
-        other ??= await inRequest(() => WarmService.run(job), { isolate: isolateFor() });
+        other ??= await inRequest(() => WarmingService.run(job), { isolate: isolateFor() });
       },
     });
     expect(progress(await run(job))).toMatchObject({ state: 'done' });
@@ -258,7 +258,7 @@ describe('one at a time', () => {
         // Suspended past its lease; meanwhile Redis has given the job to somebody else, who finishes it.
         await inRequest(({ batch }) => batch.send('UNLINK', isolate.keys.lock(`warming:${job.name}`)));
         const elsewhere = isolateFor();
-        successor = progress(await inRequest(() => WarmService.run(job, { restart: true }), { isolate: elsewhere }));
+        successor = progress(await inRequest(() => WarmingService.run(job, { restart: true }), { isolate: elsewhere }));
         nowMs += 20_000;
       },
     });
@@ -319,12 +319,12 @@ describe('without Redis', () => {
     const { state, isolate } = failing();
     const job = jobOf(3, { everySeconds: 60 });
     state.down = true;
-    expect(await inRequest(() => WarmService.run(job), { isolate })).toMatchObject({
+    expect(await inRequest(() => WarmingService.run(job), { isolate })).toMatchObject({
       ran: false,
       refusal: { reason: 'unavailable' },
     });
     const logged = vi.spyOn(console, 'info').mockImplementation(() => undefined);
-    await inRequest(() => WarmService.runDue([job]), { isolate });
+    await inRequest(() => WarmingService.runDue([job]), { isolate });
     expect(logged.mock.calls.flat().join()).toContain('warming.skipped');
     logged.mockRestore();
     expect(job.loads).toEqual([0, 0, 0]);
@@ -337,7 +337,7 @@ describe('without Redis', () => {
         if (item === 24) state.down = true;
       },
     });
-    await expect(inRequest(() => WarmService.run(job), { isolate })).rejects.toMatchObject({
+    await expect(inRequest(() => WarmingService.run(job), { isolate })).rejects.toMatchObject({
       code: 'SERVICE_UNAVAILABLE',
     });
     // The wave in which that shows is the last.
@@ -353,7 +353,7 @@ describe('the scheduled handler', () => {
     const hourly = jobOf(250, { everySeconds: 3_600 });
     const onRequest = jobOf(3);
     const tick = () =>
-      inRequest(() => WarmService.runDue([minutely, hourly, onRequest]), { isolate, now: () => nowMs });
+      inRequest(() => WarmingService.runDue([minutely, hourly, onRequest]), { isolate, now: () => nowMs });
     await tick();
     expect(minutely.pages).toHaveLength(1);
     expect(await progressOf(hourly)).toMatchObject({ state: 'running', done: 100 });
@@ -370,9 +370,26 @@ describe('the scheduled handler', () => {
     expect(onRequest.pages).toEqual([]);
   });
 
+  test('goes on with a run that was begun on request, until it is done or stopped', async () => {
+    const [whole, stopped] = [jobOf(150), jobOf(150)];
+    const tick = () => inRequest(() => WarmingService.runDue([whole, stopped]), { isolate });
+    await tick();
+    expect(whole.pages).toEqual([]);
+    for (const job of [whole, stopped]) await run(job, { maxItems: 20 });
+    await inRequest(() => WarmingService.stop(stopped), { isolate });
+    await tick();
+    await tick();
+    expect(await progressOf(whole)).toMatchObject({ state: 'done', done: 150 });
+    expect(whole.loads.every((loads) => loads === 1)).toBe(true);
+    expect(await progressOf(stopped)).toMatchObject({ state: 'stopped', done: 20 });
+    const { length } = whole.pages;
+    await tick();
+    expect(whole.pages).toHaveLength(length);
+  });
+
   test('warms two hundred items at most, however many jobs are due', async () => {
     const jobs = [1, 2, 3, 4].map(() => jobOf(100, { everySeconds: 60 }));
-    await inRequest(() => WarmService.runDue(jobs), { isolate });
+    await inRequest(() => WarmingService.runDue(jobs), { isolate });
     expect(jobs.map(({ loads }) => loads.filter((count) => count > 0).length)).toEqual([50, 50, 50, 50]);
   });
 
@@ -387,7 +404,7 @@ describe('the scheduled handler', () => {
     const logged = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
     const bad: WarmingJob = { ...jobOf(1, { everySeconds: 60 }), page: () => Promise.reject(new Error('broken')) };
     const good = jobOf(1, { everySeconds: 60 });
-    await inRequest(() => WarmService.runDue([bad, good]), { isolate });
+    await inRequest(() => WarmingService.runDue([bad, good]), { isolate });
     expect(good.loads).toEqual([1]);
     expect(logged.mock.calls.flat().join()).toContain('warming.failed');
     logged.mockRestore();
@@ -401,7 +418,8 @@ describe('the scheduled handler', () => {
     [300, 'done', 269_999, false],
     [300, 'done', 270_000, true],
     [undefined, undefined, 0, false],
-    [undefined, 'running', 9_999_999, false],
+    [undefined, 'running', 9_999_999, true],
+    [undefined, 'stopped', 9_999_999, false],
   ])('every %s s, %s since %i ms: due %s', (everySeconds, state, sinceMs, due) => {
     const times = { startedAtMs: 1_000, updatedAtMs: 1_000 };
     const known = state && { state, cursor: '', done: 0, failed: 0, total: null, ...times };

@@ -1,0 +1,58 @@
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+import { describe, expect, test } from 'vitest';
+
+import { pages, ROOT } from './pages.ts';
+
+const BLOCK = /^```(\w*)[^\n]*\n(.*?)^```$/gms;
+const proseOf = (text: string) =>
+  text.replaceAll(BLOCK, '').replaceAll(/`[^`\n]*`/g, (code) => code.replaceAll(/[[\]()]/g, ''));
+
+/** The anchors of a page's headings, as GitHub makes them. */
+function anchorsOf(text: string): Set<string> {
+  const headings = text.replaceAll(BLOCK, '').matchAll(/^#{1,6} (.+)$/gm);
+  return new Set(
+    Array.from(headings, ([, title = '']) =>
+      title
+        .toLowerCase()
+        .replaceAll(/[^\p{L}\p{N}\p{M} _-]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
+
+const scripts = Object.keys(
+  (JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { scripts: Record<string, string> }).scripts,
+);
+
+test('there are pages', () => {
+  expect(pages.map(({ name }) => name)).toEqual(expect.arrayContaining(['README.md', 'docs/outages.md']));
+});
+
+describe.each(pages)('$name', ({ path, text }) => {
+  test('its links lead to files and headings that exist', () => {
+    const broken = Array.from(proseOf(text).matchAll(/\]\(([^)\s]+)\)/g), ([, link = '']) => link).filter((link) => {
+      if (/^(?:https?|mailto):/.test(link)) return false;
+      const [file = '', anchor] = link.split('#');
+      const target = file === '' ? path : join(dirname(path), decodeURI(file));
+      if (!existsSync(target)) return true;
+      if (anchor === undefined || statSync(target).isDirectory()) return false;
+      return !anchorsOf(readFileSync(target, 'utf8')).has(anchor);
+    });
+    expect(broken).toEqual([]);
+  });
+
+  test('the npm scripts that it names exist', () => {
+    const named = Array.from(text.matchAll(/\bnpm run (?:-s )?([\w:]+)/g), ([, name = '']) => name);
+    expect(named.filter((name) => !scripts.includes(name))).toEqual([]);
+  });
+
+  test('the files that it names exist', () => {
+    const named = Array.from(
+      text.matchAll(/`((?:src|test|docs)\/[\w./-]+\.(?:ts|json|md|sql|toml))`/g),
+      ([, name = '']) => name,
+    );
+    expect(named.filter((name) => !existsSync(join(ROOT, name)))).toEqual([]);
+  });
+});

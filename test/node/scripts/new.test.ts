@@ -1,0 +1,59 @@
+import { execFileSync } from 'node:child_process';
+import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+import { ROOT, copyProject, runScript } from './project.ts';
+import type { Project } from './project.ts';
+
+describe('npm run new', () => {
+  let project: Project;
+  const read = (path: string) => readFileSync(join(project.root, path), 'utf8');
+  const make = (name: string) => runScript(project.root, 'new', [name]);
+
+  beforeAll(() => {
+    project = copyProject();
+    for (const name of ['test/worker/examples', 'test/node/contract/requests.ts', '.oxfmtrc.json'])
+      cpSync(join(ROOT, name), join(project.root, name), { recursive: true });
+  });
+  afterAll(() => project[Symbol.dispose]());
+
+  it('makes tables, migrations, routes, tests and a contract that compile, one after the other', async () => {
+    for (const name of ['shoppingLists', 'tasks']) expect(await make(name)).toMatchObject({ code: 0, stderr: '' });
+
+    const migration = readdirSync(join(project.root, 'src/db/migrations')).find((file) =>
+      file.includes('shopping_lists'),
+    );
+    expect(read(`src/db/migrations/${migration}`)).toContain('CREATE TABLE `shopping_lists`');
+    expect(readdirSync(join(project.root, 'src/db/postgres/migrations')).join()).toContain('shopping_lists.sql');
+    expect(read('src/app.ts')).toContain(".route('/v1/shopping-lists', shoppingListsRoutes)");
+    expect(read('src/personalData.ts')).toContain("ownedBy('shoppingLists', shoppingLists)");
+    const { paths } = JSON.parse(read('docs/openapi.json')) as { paths: Record<string, Record<string, unknown>> };
+    expect(Object.keys(paths['/v1/shopping-lists'] ?? {})).toEqual(['get', 'post']);
+    expect(paths['/v1/tasks/{id}']).toMatchObject({
+      delete: { responses: { 204: {}, 404: {} } },
+      get: { security: [{ accessToken: [] }], responses: { 200: {}, 401: {}, 404: {}, 429: {} } },
+    });
+    // The test is that of the example, for an app that has the routes and the table.
+    const made = read('test/worker/routes/tasks.test.ts');
+    expect(made).toContain('const app = createApp({ isolate: isolateFor(bound) });');
+    expect(made).not.toMatch(/CREATE TABLE|notes/);
+    expect(read('src/routes/tasks.routes.ts')).not.toContain('notes');
+    execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', join(project.root, 'tsconfig.json')], {
+      stdio: 'inherit',
+    });
+  });
+
+  it.each(['Notes', 'my-notes', '../notes', 'users', 'outbox', 'n'])(
+    'refuses the name %s, and changes nothing',
+    async (name) => {
+      const before = read('src/db/schema.ts');
+      const { code, stderr } = await make(name);
+      expect(code).toBe(1);
+      expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+      expect(read('src/db/schema.ts')).toBe(before);
+      expect(existsSync(join(project.root, `src/routes/contract/${name}.ts`))).toBe(false);
+    },
+  );
+});
