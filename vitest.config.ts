@@ -27,14 +27,19 @@ function lowerDecorators(): Plugin {
 /** Tests in Node: real servers, real HTTP. */
 const inNode = {
   environment: 'node' as const,
+  // A process for all of its files: to load Miniflare and the rest anew costs more than a second of CPU a file.
+  isolate: false,
   globalSetup: ['test/support/buildWorker.ts'],
   setupFiles: ['test/support/contract/recordFetch.ts'],
   testTimeout: 60_000,
   hookTimeout: 60_000,
 };
 
-/** What causes outages, and waits for deadlines and leases: one file at a time, so that only what it breaks is slow. */
+/** Tests that cause outages, and wait for the product's own deadlines and leases: mostly they wait. */
 const OUTAGES = ['test/node/{faults,losses,lock,rateLimit}/**/*.test.ts', 'test/contract/*.failover.test.ts'];
+
+/** Tests of the engine for PostgreSQL: one file, so that they share a server. */
+const POSTGRES = ['test/node/db/postgres.test.ts'];
 
 export default defineConfig({
   test: {
@@ -54,6 +59,8 @@ export default defineConfig({
         ],
         test: {
           name: 'worker',
+          // One workerd for all of its files: each keeps to users and keys of its own.
+          isolate: false,
           sequence: { groupOrder: 1 },
           maxWorkers: 2,
           include: ['test/worker/**/*.test.ts'],
@@ -67,12 +74,23 @@ export default defineConfig({
           ...inNode,
           name: 'node',
           sequence: { groupOrder: 2 },
-          maxWorkers: 2,
-          include: ['test/node/**/*.test.ts', 'test/contract/**/*.test.ts'],
-          exclude: OUTAGES,
-          // Two files at a time share the machine with all servers that they start: a second try tells a moment without a
-          // free core from a defect. A retried test is reported as such.
-          retry: 1,
+          // They wait for other processes more often than not: a third keeps two cores busy.
+          maxWorkers: 3,
+          include: ['test/node/**/*.test.ts', 'test/contract/**/*.test.ts', 'test/browser/**/*.test.ts'],
+          exclude: [...OUTAGES, ...POSTGRES],
+        },
+      },
+      {
+        test: {
+          environment: 'node',
+          name: 'postgres',
+          // As the condition `postgres` has it in a build.
+          alias: { '#db': path('./src/db/postgres/engine.ts') },
+          sequence: { groupOrder: 2 },
+          maxWorkers: 3,
+          include: POSTGRES,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
         },
       },
       {
@@ -81,7 +99,7 @@ export default defineConfig({
           environment: 'node',
           name: 'simulation',
           sequence: { groupOrder: 2 },
-          maxWorkers: 2,
+          maxWorkers: 3,
           include: ['test/simulation/**/*.test.ts'],
           testTimeout: 60_000,
           hookTimeout: 60_000,
@@ -92,9 +110,10 @@ export default defineConfig({
           ...inNode,
           name: 'outages',
           sequence: { groupOrder: 3 },
-          maxWorkers: 1,
+          maxWorkers: 2,
           include: OUTAGES,
-          // As above: the servers that a test breaks run beside it.
+          // Deadlines of 200 ms on a machine that runs all servers of two tests: a second try tells a moment without a free
+          // core from a defect. A retried test is reported as such.
           retry: 1,
         },
       },
