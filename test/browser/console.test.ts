@@ -99,7 +99,7 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
           }
           return pixels;
         });
-      await until('the line is drawn', async () => (await coloured()) > 10, { withinMs: 30_000, everyMs: 250 });
+      await until('the line is drawn', async () => (await coloured()) > 10, { everyMs: 250 });
       await expectShown(page.getByRole('region', { name: 'Routes' }).getByText('GET /v1/users/me'));
       await picture(page, 'overview');
     } finally {

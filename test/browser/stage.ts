@@ -55,7 +55,7 @@ export async function startStage(): Promise<Stage> {
   const env = { PORT: String(port), GATEWAY_PORT: String(gatewayPort), REDIS_URL: redis.url };
   const dev = startScript(project.root, 'dev', [], { env, timeoutMs: 300_000 });
   const isUp = () => dev.output.stdout.includes('Ctrl-C') || dev.child.exitCode !== null;
-  await until('npm run dev is up', isUp, { withinMs: 55_000 });
+  await until('npm run dev is up', isUp);
   if (dev.child.exitCode !== null) throw new Error(dev.output.stderr);
   const screen = dev.output.stdout;
 

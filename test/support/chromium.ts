@@ -53,7 +53,7 @@ export async function visitInChromium(url: string, ...flags: string[]): Promise<
   };
   // Until it is loaded, what runs in it may be lost with the empty page before it.
   const state = () => page.evaluate('location.protocol + document.readyState').catch((error: Error) => error.message);
-  for (const untilMs = performance.now() + 20_000; (await state()) !== 'http:complete'; await sleep(20)) {
+  for (const untilMs = performance.now() + 60_000; (await state()) !== 'http:complete'; await sleep(20)) {
     if (performance.now() > untilMs) throw new Error(`the page is not loaded: ${String(await state())}`);
   }
   return page;
@@ -66,7 +66,7 @@ interface Evaluated {
 
 /** The page's address in the protocol, once the browser has it. */
 async function targetOf(profile: string, url: string): Promise<string> {
-  for (const untilMs = performance.now() + 20_000; performance.now() < untilMs; await sleep(50)) {
+  for (const untilMs = performance.now() + 60_000; performance.now() < untilMs; await sleep(50)) {
     // The file is there when the port is open.
     const port = await readFile(join(profile, 'DevToolsActivePort'), 'utf8').catch(() => undefined);
     if (port === undefined) continue;

@@ -152,7 +152,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
     });
 
     async function expectStored(entryKey: string): Promise<void> {
-      await expect.poll(() => redis('EXISTS', entryKey), { timeout: 5_000 }).toBe(1);
+      await expect.poll(() => redis('EXISTS', entryKey)).toBe(1);
     }
 
     test('a fill after an invalidation and a flush is not served', async () => {
@@ -195,7 +195,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       });
       await truth.read(thing.name, 2);
       await expect
-        .poll(async () => (await here.post('/query', thing.request, 2 * MINUTE_MS)).body, { timeout: 5_000 })
+        .poll(async () => (await here.post('/query', thing.request, 2 * MINUTE_MS)).body)
         .toMatchObject({ value: 'new', from: 'hit' });
     });
 
@@ -250,7 +250,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
           expect({ value: body.value, degraded }).toEqual({ value: 'old', degraded: '' });
         }
         await expect
-          .poll(async () => (await here.post('/query', thing.request)).body.from, { timeout: 5_000, interval: 20 })
+          .poll(async () => (await here.post('/query', thing.request)).body.from, { interval: 20 })
           .toBe('hit');
       }
     });

@@ -48,7 +48,7 @@ export async function startTruth(): Promise<Truth> {
       };
     },
     async read(name, times = 1) {
-      const untilMs = performance.now() + 10_000;
+      const untilMs = performance.now() + 60_000;
       while ((reads.get(name) ?? 0) < times) {
         if (performance.now() > untilMs) throw new Error(`${name} was not read ${times} times`);
         await new Promise((resolve) => setTimeout(resolve, 5));

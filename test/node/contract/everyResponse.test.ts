@@ -156,7 +156,7 @@ describe('every documented error', () => {
     }
   });
 
-  it('a limit that is used up', { timeout: 120_000 }, async () => {
+  it('a limit that is used up', async () => {
     const names = [
       'LOGIN',
       'LOGIN_ADDRESS',
@@ -202,7 +202,7 @@ describe('every documented error', () => {
     collect(limited);
   });
 
-  it('Redis and the database away', { timeout: 120_000 }, async () => {
+  it('Redis and the database away', async () => {
     const requests: [Documented, Request][] = [];
     for (const target of operations) requests.push([target, await valid(world, target)]);
     await world.scene.app.database('away');

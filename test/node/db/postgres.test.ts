@@ -214,7 +214,7 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
 
     test('no connection outlives its request', async () => {
       const open = `select count(*)::int as n from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`;
-      await expect.poll(async () => (await execute(url, open))[0]!['n'], { timeout: 10_000 }).toBe(0);
+      await expect.poll(async () => (await execute(url, open))[0]!['n']).toBe(0);
     });
   });
 });

@@ -213,7 +213,7 @@ describe('spans of a traced request', () => {
     await vi.waitUntil(
       () => spansIn(app.logs).some((spans) => spans.some(({ name }) => name === 'scheduled metrics')),
       {
-        timeout: 20_000,
+        timeout: 60_000,
       },
     );
 

@@ -115,14 +115,10 @@ describe('the breaker', () => {
     const { redis } = scene;
     await opened();
     redis.reset();
-    await until(
-      'four probes',
-      async () => {
-        await me();
-        return redis.counts.requests >= 4;
-      },
-      { withinMs: 20_000 },
-    );
+    await until('four probes', async () => {
+      await me();
+      return redis.counts.requests >= 4;
+    });
     const at = redis.requests.map(({ arrivedAtMs }) => arrivedAtMs);
     const gaps = at.slice(1).map((ms, index) => ms - (at[index] ?? 0));
     // The pauses are 250, 500, 1000 and 1000 ms; jitter shortens none by more than a quarter.
@@ -181,7 +177,7 @@ describe('the breaker', () => {
       return redis.requests.some(({ commands }) => commands.some((sent) => sent.includes(first.sessionId)));
     });
     expect((await call('POST', '/v1/auth/logout', { token: second.access })).status).toBe(204);
-    await until('Redis knows of both', async () => (await denialOf(scene, second)) !== null, { withinMs: 20_000 });
+    await until('Redis knows of both', async () => (await denialOf(scene, second)) !== null);
     expect(await denialOf(scene, first)).not.toBeNull();
   });
 

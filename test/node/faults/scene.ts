@@ -104,7 +104,7 @@ export async function timed<T>(work: () => Promise<T>): Promise<{ result: T; ms:
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
-  { withinMs = 10_000, everyMs = 25 }: { withinMs?: number; everyMs?: number } = {},
+  { withinMs = 60_000, everyMs = 25 }: { withinMs?: number; everyMs?: number } = {},
 ): Promise<number> {
   const startMs = performance.now();
   while (!(await holds())) {
@@ -118,7 +118,7 @@ export const isAvailable = async (call: Call): Promise<boolean> =>
   ((await call('GET', '/health')).body as { redisAvailable: boolean }).redisAvailable;
 
 /** Three undegraded reads in a row: the app relies on Redis again. */
-export async function untilRecovered({ call }: Scene, token: string, withinMs = 10_000): Promise<number> {
+export async function untilRecovered({ call }: Scene, token: string, withinMs = 60_000): Promise<number> {
   let inARow = 0;
   return until(
     'the app relies on Redis again',

@@ -87,33 +87,25 @@ async function growsOverFlushes(
 }
 
 describe(`${CONTENDERS} contenders in five isolates: never two at a time, fences strictly grow, over flushes too`, () => {
-  test('on the embedded engine', { timeout: 90_000 }, () => expectOneHolder());
+  test('on the embedded engine', () => expectOneHolder());
 
-  test.skipIf(!hasRedisServer)(
-    `on Redis${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
-    { timeout: 90_000 },
-    async () => {
-      const server = await startRedis();
-      try {
-        await expectOneHolder(server.url);
-      } finally {
-        await server.stop();
-      }
-    },
-  );
+  test.skipIf(!hasRedisServer)(`on Redis${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`, async () => {
+    const server = await startRedis();
+    try {
+      await expectOneHolder(server.url);
+    } finally {
+      await server.stop();
+    }
+  });
 
-  test.skipIf(!hasRedisServer)(
-    `on Redis Cluster${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
-    { timeout: 90_000 },
-    async () => {
-      const cluster = await startCluster();
-      try {
-        await expectOneHolder(cluster.url);
-      } finally {
-        await cluster.stop();
-      }
-    },
-  );
+  test.skipIf(!hasRedisServer)(`on Redis Cluster${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`, async () => {
+    const cluster = await startCluster();
+    try {
+      await expectOneHolder(cluster.url);
+    } finally {
+      await cluster.stop();
+    }
+  });
 });
 
 test('waiters get it when it is released, and when the lease of a dead holder has ended', async () => {

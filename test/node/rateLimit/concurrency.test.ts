@@ -75,7 +75,7 @@ function expectExactly100(answers: readonly Answer[]): void {
 describe.skipIf(!hasRedisServer)(
   `200 concurrent requests to two isolates at a limit of 100${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
   () => {
-    test('admits exactly 100 on Redis', { timeout: 60_000 }, async () => {
+    test('admits exactly 100 on Redis', async () => {
       const server = await startRedis();
       try {
         expectExactly100(await compete(server.url));
@@ -84,7 +84,7 @@ describe.skipIf(!hasRedisServer)(
       }
     });
 
-    test('admits exactly 100 on Redis Cluster with three masters', { timeout: 60_000 }, async () => {
+    test('admits exactly 100 on Redis Cluster with three masters', async () => {
       const cluster = await startCluster();
       try {
         expectExactly100(await compete(cluster.url));

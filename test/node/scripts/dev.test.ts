@@ -119,101 +119,91 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
   });
   afterAll(() => project[Symbol.dispose]());
 
-  it(
-    'generates secrets, serves what its screen says, and leaves no process on SIGTERM',
-    { timeout: 120_000 },
-    async () => {
-      const { child, output, ended, url, gatewayUrl } = await start();
+  it('generates secrets, serves what its screen says, and leaves no process on SIGTERM', async () => {
+    const { child, output, ended, url, gatewayUrl } = await start();
+    expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
+    expect(output.stdout).toContain(url);
+    expect(output.stdout).toContain(`over REST at ${gatewayUrl}`);
+    expect(output.stdout).toContain('.dev.vars, generated now: SIGNING_KEYS');
+
+    // The migrations are applied, and the Worker reaches the gateway on its unusual port. A busy machine may miss
+    // the first deadline.
+    const ready = async (): Promise<unknown> => (await fetch(`${url}/ready`)).json();
+    const up = { dependencies: { redis: { status: 'up' }, database: { status: 'up' } } };
+    await expect.poll(ready, { interval: 500 }).toMatchObject(up);
+    // The terminal is the mailbox.
+    const person = { email: 'ada@example.com', password: 'correct horse battery', name: 'Ada' };
+    const registered = await fetch(`${url}/v1/auth/register`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify(person),
+    });
+    expect(registered.status).toBe(201);
+    await expect.poll(() => output.stdout).toMatch(/mail to ada@example\.com ──\nSubject: .+\n\n(?:.*\n)+?gotv1\./);
+    // Cron triggers can be tried.
+    expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
+
+    // A migration that is made now is applied while the Worker runs.
+    const migration = join(project.root, 'src/db/migrations/9999_new.sql');
+    writeFileSync(migration, `UPDATE users SET name = 'Ada Lovelace';`);
+    await until(() => output.stderr.includes('The local database has the new migrations.'));
+    const login = await fetch(`${url}/v1/auth/login`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ email: person.email, password: person.password }),
+    });
+    expect(await login.json()).toMatchObject({ user: { name: 'Ada Lovelace' } });
+    rmSync(migration);
+
+    const processes = descendants(child.pid!);
+    expect(processes.length).toBeGreaterThanOrEqual(2);
+    child.kill('SIGTERM');
+    expect(await ended).toMatchObject({ code: 0 });
+    await until(() => !processes.some(runs), 5_000);
+    expect([await listens(url), await listens(gatewayUrl)]).toEqual([false, false]);
+  });
+
+  it('shows no secret in the list of processes, in any environment but wrangler’s own, or in its output', async () => {
+    const peppers = JSON.stringify(await createKeySet('pepper'));
+    const present = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
+    // As somebody makes it who writes it by hand.
+    writeFileSync(DEV_VARS(), `${present}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`);
+    chmodSync(DEV_VARS(), 0o644);
+    try {
+      const { child, output, url } = await start({}, present === '' ? '' : OPEN_NO_MORE);
       expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
-      expect(output.stdout).toContain(url);
-      expect(output.stdout).toContain(`over REST at ${gatewayUrl}`);
-      expect(output.stdout).toContain('.dev.vars, generated now: SIGNING_KEYS');
+      const vars = parseVars(readFileSync(DEV_VARS(), 'utf8'));
+      const names = ['PEPPER_KEYS', 'SIGNING_KEYS', 'REFRESH_KEYS', 'UPSTASH_REDIS_REST_TOKEN'] as const;
+      const secrets = names.flatMap((name) =>
+        name === 'UPSTASH_REDIS_REST_TOKEN' ? vars.get(name)! : secretsOf(vars.get(name)!),
+      );
+      expect(secrets.length).toBe(names.length);
 
-      // The migrations are applied, and the Worker reaches the gateway on its unusual port. A busy machine may miss
-      // the first deadline.
-      const ready = async (): Promise<unknown> => (await fetch(`${url}/ready`)).json();
-      const up = { dependencies: { redis: { status: 'up' }, database: { status: 'up' } } };
-      await expect.poll(ready, { timeout: 20_000, interval: 500 }).toMatchObject(up);
-      // The terminal is the mailbox.
-      const person = { email: 'ada@example.com', password: 'correct horse battery', name: 'Ada' };
-      const registered = await fetch(`${url}/v1/auth/register`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify(person),
-      });
+      // The Worker has got what only the file names.
+      const registered = await register(url);
       expect(registered.status).toBe(201);
-      await expect.poll(() => output.stdout).toMatch(/mail to ada@example\.com ──\nSubject: .+\n\n(?:.*\n)+?gotv1\./);
-      // Cron triggers can be tried.
-      expect((await fetch(`${url}/__scheduled?cron=*+*+*+*+*`)).status).toBe(200);
+      const { access_token: token } = (await registered.json()) as { access_token: string };
+      const me = await fetch(`${url}/v1/users/me`, { headers: { authorization: `Bearer ${token}` } });
+      expect(me.headers.get('RateLimit-Policy')).toContain('"api";q=7;w=60');
 
-      // A migration that is made now is applied while the Worker runs.
-      const migration = join(project.root, 'src/db/migrations/9999_new.sql');
-      writeFileSync(migration, `UPDATE users SET name = 'Ada Lovelace';`);
-      await until(() => output.stderr.includes('The local database has the new migrations.'));
-      const login = await fetch(`${url}/v1/auth/login`, {
-        method: 'POST',
-        headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ email: person.email, password: person.password }),
-      });
-      expect(await login.json()).toMatchObject({ user: { name: 'Ada Lovelace' } });
-      rmSync(migration);
-
-      const processes = descendants(child.pid!);
-      expect(processes.length).toBeGreaterThanOrEqual(2);
-      child.kill('SIGTERM');
-      expect(await ended).toMatchObject({ code: 0 });
-      await until(() => !processes.some(runs), 5_000);
-      expect([await listens(url), await listens(gatewayUrl)]).toEqual([false, false]);
-    },
-  );
-
-  it(
-    'shows no secret in the list of processes, in any environment but wrangler’s own, or in its output',
-    { timeout: 120_000 },
-    async () => {
-      const peppers = JSON.stringify(await createKeySet('pepper'));
-      const present = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
-      // As somebody makes it who writes it by hand.
-      writeFileSync(DEV_VARS(), `${present}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`);
-      chmodSync(DEV_VARS(), 0o644);
-      try {
-        const { child, output, url } = await start({}, present === '' ? '' : OPEN_NO_MORE);
-        expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
-        const vars = parseVars(readFileSync(DEV_VARS(), 'utf8'));
-        const names = ['PEPPER_KEYS', 'SIGNING_KEYS', 'REFRESH_KEYS', 'UPSTASH_REDIS_REST_TOKEN'] as const;
-        const secrets = names.flatMap((name) =>
-          name === 'UPSTASH_REDIS_REST_TOKEN' ? vars.get(name)! : secretsOf(vars.get(name)!),
-        );
-        expect(secrets.length).toBe(names.length);
-
-        // The Worker has got what only the file names.
-        const registered = await register(url);
-        expect(registered.status).toBe(201);
-        const { access_token: token } = (await registered.json()) as { access_token: string };
-        const me = await fetch(`${url}/v1/users/me`, { headers: { authorization: `Bearer ${token}` } });
-        expect(me.headers.get('RateLimit-Policy')).toContain('"api";q=7;w=60');
-
-        const processes = [child.pid!, ...descendants(child.pid!)];
-        expect(processes.length).toBeGreaterThanOrEqual(3);
-        for (const pid of processes) {
-          const shown = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
-          for (const secret of secrets) expect(shown, `process ${pid}`).not.toContain(secret);
-        }
-        // What wrangler has started got none of them handed on.
-        for (const pid of processes.filter((one) =>
-          readFileSync(`/proc/${one}/cmdline`, 'latin1').includes('workerd'),
-        )) {
-          const inherited = readFileSync(`/proc/${pid}/environ`, 'latin1');
-          for (const secret of secrets) expect(inherited, `process ${pid}`).not.toContain(secret);
-        }
-        for (const secret of secrets) expect(output.stdout + output.stderr).not.toContain(secret);
-      } finally {
-        writeFileSync(DEV_VARS(), present);
+      const processes = [child.pid!, ...descendants(child.pid!)];
+      expect(processes.length).toBeGreaterThanOrEqual(3);
+      for (const pid of processes) {
+        const shown = readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+        for (const secret of secrets) expect(shown, `process ${pid}`).not.toContain(secret);
       }
-    },
-  );
+      // What wrangler has started got none of them handed on.
+      for (const pid of processes.filter((one) => readFileSync(`/proc/${one}/cmdline`, 'latin1').includes('workerd'))) {
+        const inherited = readFileSync(`/proc/${pid}/environ`, 'latin1');
+        for (const secret of secrets) expect(inherited, `process ${pid}`).not.toContain(secret);
+      }
+      for (const secret of secrets) expect(output.stdout + output.stderr).not.toContain(secret);
+    } finally {
+      writeFileSync(DEV_VARS(), present);
+    }
+  });
 
-  it('answers no SQL and shows no traces to whoever reaches the port', { timeout: 120_000 }, async () => {
+  it('answers no SQL and shows no traces to whoever reaches the port', async () => {
     const { url } = await start({ HOST: '0.0.0.0' });
     expect((await register(url)).status).toBe(201);
     const port = new URL(url).port;
@@ -233,30 +223,26 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     }
   });
 
-  it(
-    'ends with 1, and takes everything along, when wrangler dies; and nothing outlives itself being killed',
-    { timeout: 120_000 },
-    async () => {
-      const first = await start();
-      const secrets = readFileSync(DEV_VARS(), 'utf8');
-      const [wrangler, ...rest] = descendants(first.child.pid!);
-      process.kill(wrangler!, 'SIGKILL');
-      const { code, stderr } = await first.ended;
-      expect(code).toBe(1);
-      expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
-      expect(stderr).not.toContain('    at ');
-      await until(() => !rest.some(runs), 5_000);
+  it('ends with 1, and takes everything along, when wrangler dies; and nothing outlives itself being killed', async () => {
+    const first = await start();
+    const secrets = readFileSync(DEV_VARS(), 'utf8');
+    const [wrangler, ...rest] = descendants(first.child.pid!);
+    process.kill(wrangler!, 'SIGKILL');
+    const { code, stderr } = await first.ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
+    expect(stderr).not.toContain('    at ');
+    await until(() => !rest.some(runs), 5_000);
 
-      const second = await start();
-      expect(second.output.stdout).not.toContain('generated now');
-      expect(readFileSync(DEV_VARS(), 'utf8')).toBe(secrets);
-      const processes = descendants(second.child.pid!);
-      expect(processes.length).toBeGreaterThanOrEqual(2);
-      second.child.kill('SIGKILL');
-      await second.ended;
-      await until(() => !processes.some(runs), 5_000);
-    },
-  );
+    const second = await start();
+    expect(second.output.stdout).not.toContain('generated now');
+    expect(readFileSync(DEV_VARS(), 'utf8')).toBe(secrets);
+    const processes = descendants(second.child.pid!);
+    expect(processes.length).toBeGreaterThanOrEqual(2);
+    second.child.kill('SIGKILL');
+    await second.ended;
+    await until(() => !processes.some(runs), 5_000);
+  });
 });
 
 describe('npm run dev, refused', () => {

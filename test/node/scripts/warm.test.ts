@@ -62,7 +62,7 @@ const cached = async () => {
   return keys.length;
 };
 
-describe('npm run warm', { timeout: 60_000 }, () => {
+describe('npm run warm', () => {
   it('runs every job until it is done, and says how far it is', async () => {
     const { code, stdout, stderr } = await warm([]);
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' });

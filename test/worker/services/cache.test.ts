@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import { CacheService } from '../../../src/services/cache.service';
 import type { RedisClient } from '../../../src/redis/client';
@@ -49,7 +49,7 @@ describe('an invalidation while a loader runs', () => {
         }),
       { isolate },
     );
-    await vi.waitFor(() => expect(isolate.singleFlight.size).toBe(1));
+    await expect.poll(() => isolate.singleFlight.size).toBe(1);
     value = 'new';
     await inRequest(
       async () => {
@@ -80,7 +80,7 @@ describe('an invalidation while a loader runs', () => {
         }),
       { isolate },
     );
-    await vi.waitFor(() => expect(isolate.singleFlight.size).toBe(1));
+    await expect.poll(() => isolate.singleFlight.size).toBe(1);
     value = 'new';
     await inRequest(
       async ({ batch }) => {

@@ -68,7 +68,7 @@ describe('getMany', () => {
       await opened;
       return 'single';
     });
-    await vi.waitFor(() => expect(scene.isolate.singleFlight.size).toBe(1));
+    await expect.poll(() => scene.isolate.singleFlight.size).toBe(1);
     const many = scene.run(async () =>
       CacheService.getMany<string>(requests, async (missing) => {
         open();

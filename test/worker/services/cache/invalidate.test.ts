@@ -95,7 +95,7 @@ test('what a request reads beside its change it does not go on with', async () =
         .from(users)
         .limit(1),
     ]);
-    await vi.waitFor(() => expect(scene.state.sent.some(tells)).toBe(true));
+    await expect.poll(() => scene.state.sent.some(tells)).toBe(true);
     expect(await CacheService.query(given, unasked)).toBe('old');
     told.open();
     await changed;
@@ -121,12 +121,12 @@ describe('a load under way', () => {
     const namespace = freshNamespace();
     const load = startLoad(scene, { namespace, args: 1, tags: [`tag ${namespace}`], ttlSeconds: 60 });
     const answers = [load.ask()];
-    await vi.waitFor(() => expect(load.calls()).toBe(1));
+    await expect.poll(() => load.calls()).toBe(1);
     for (let other = 1; other < 20; other += 1) {
       await scene.run(async () => CacheService.invalidate({ tags: [`other ${other}`] }));
       scene.state.sent = [];
       answers.push(load.ask());
-      await vi.waitFor(() => expect(scene.state.sent.length).toBe(1));
+      await expect.poll(() => scene.state.sent.length).toBe(1);
     }
     load.open();
     expect(new Set(await Promise.all(answers))).toEqual(new Set([1]));
@@ -141,7 +141,7 @@ describe('a load under way', () => {
       const namespace = freshNamespace();
       const load = startLoad(scene, { namespace, args: 1, tags: [`tag ${namespace}`], ttlSeconds: 60 });
       const first = load.ask();
-      await vi.waitFor(() => expect(load.calls()).toBe(1));
+      await expect.poll(() => load.calls()).toBe(1);
       const untold = how === 'Redis could not be told';
       if (untold) {
         scene.state.before = (commands) =>
@@ -159,7 +159,7 @@ describe('a load under way', () => {
           scene.isolate.singleFlight.separate(Array.from({ length: 1_000 }, (_, i) => `other ${n} ${i}`));
       }
       const second = load.ask();
-      await vi.waitFor(() => expect(load.calls()).toBe(2));
+      await expect.poll(() => load.calls()).toBe(2);
       load.open();
       await Promise.all([first, second]);
       log.mockRestore();
@@ -179,7 +179,7 @@ async function loadWithVersionsHeld(scene: Scene, given: Parameters<Scene['query
     await loader.opened;
     return read;
   });
-  await vi.waitFor(() => expect(scene.state.sent.some(makes)).toBe(true));
+  await expect.poll(() => scene.state.sent.some(makes)).toBe(true);
   return {
     end: () => {
       tagVersions.open();
@@ -248,7 +248,7 @@ describe('deletePattern', () => {
     expect(await scene.run(async () => CacheService.query(given, async () => 'new'), scene.elsewhere)).toBe('new');
   });
 
-  test('of plain keys goes on where it stopped', { timeout: 30_000 }, async () => {
+  test('of plain keys goes on where it stopped', async () => {
     const scene = cacheScene();
     await scene.run(async ({ batch }) => {
       batch.setDeadline(20_000);

@@ -1,4 +1,4 @@
-import { describe, expect, test, vi } from 'vitest';
+import { describe, expect, test } from 'vitest';
 
 import { CacheService } from '../../../../src/services/cache.service';
 import { hashCanonical } from '../../../../src/services/cache/canonical';
@@ -50,7 +50,7 @@ describe('with a lease', () => {
       return 'new';
     };
     const first = read(scene.isolate, given, load, 61_000);
-    await vi.waitFor(() => expect(loads).toBe(1));
+    await expect.poll(() => loads).toBe(1);
     for (let reads = 0; reads < 3; reads += 1) expect(await read(scene.elsewhere, given, load, 61_000)).toBe('old');
     open();
     expect(await first).toBe('old');
@@ -99,7 +99,7 @@ describe('with a lease', () => {
       return found;
     };
     const first = read(scene.isolate, given, load);
-    await vi.waitFor(() => expect(loading).toBe(1));
+    await expect.poll(() => loading).toBe(1);
     value = 'new';
     const startMs = Date.now();
     await inRequest(async () => CacheService.invalidate({ namespaces: [given.namespace] }), {

@@ -95,7 +95,7 @@ describe('a stale hit', () => {
       await opened;
       return read;
     });
-    await vi.waitFor(() => expect(scene.isolate.singleFlight.size).toBe(1));
+    await expect.poll(() => scene.isolate.singleFlight.size).toBe(1);
     value = 'new';
     await scene.run(async () => CacheService.invalidate(change(given)), scene.elsewhere);
     open();
