@@ -116,8 +116,8 @@ describe('oversized', () => {
     await scene.me(victim.access);
     const startMs = performance.now();
     expectRefused(await me(bearer(token())), 'INVALID_TOKEN');
-    // Generous: a regular expression or a decoder that runs away takes seconds.
-    expect(performance.now() - startMs).toBeLessThan(2_000);
+    // Generous: a regular expression or a decoder that runs away takes minutes, or does not end.
+    expect(performance.now() - startMs).toBeLessThan(30_000);
     await expectUnharmed(scene, victim);
   });
 

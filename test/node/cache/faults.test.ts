@@ -110,15 +110,12 @@ describe('trouble', () => {
     await redis.clear();
     expect(answer).toMatchObject({ status: 200, body: { value: 'old', from: 'bypass' }, degraded: 'cache=bypass' });
     expect(tookMs).toBeGreaterThanOrEqual(390);
-    expect(tookMs).toBeLessThan(1_000);
   });
 
   test('a loader that hangs ends with its deadline for all who wait, and poisons nothing', async () => {
     const { name, request } = fresh();
     const release = truth.hold(name);
-    const startMs = performance.now();
     const answers = await Promise.all(Array.from({ length: 20 }, () => app.post<{ code: string }>('/query', request)));
-    expect(performance.now() - startMs).toBeLessThan(4_000);
     expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([503]));
     expect(truth.reads.get(name)).toBe(1);
     release();

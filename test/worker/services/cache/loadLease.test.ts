@@ -21,6 +21,17 @@ type Options = ReturnType<typeof options>;
 const read = <T>(isolate: Scene['isolate'], given: Options, loader: () => Promise<T>, ms = 0) =>
   inRequest(async () => CacheService.query<T>(given, loader), { isolate, now: () => Date.now() + ms });
 
+/** Takes what a load takes that has found neither the entry nor its tag version, and keeps it. */
+async function takesLease(scene: Scene, given: ReturnType<typeof options>): Promise<boolean> {
+  return inRequest(
+    async () => {
+      const state = stateOf(CacheService.keyOf(given), { writeId: '', tagVersions: [null] });
+      return (await LockService.acquire(`cache:${hashCanonical(state)}`, { leaseMs: 60_000 })).acquired;
+    },
+    { isolate: scene.elsewhere },
+  );
+}
+
 describe('with a lease', () => {
   test('fifty misses in two isolates load once', async () => {
     const scene = cacheScene();
@@ -61,19 +72,12 @@ describe('with a lease', () => {
   test('a holder that died or hangs costs a bounded wait, and poisons nothing', async () => {
     const scene = cacheScene({ LOADER_DEADLINE_MS: '600' });
     const given = options();
-    await inRequest(
-      async () => {
-        // As whoever finds neither entry nor tag version.
-        const state = stateOf(CacheService.keyOf(given), { writeId: '', tagVersions: [null] });
-        const name = `cache:${hashCanonical(state)}`;
-        expect((await LockService.acquire(name, { leaseMs: 60_000 })).acquired).toBe(true);
-      },
-      { isolate: scene.elsewhere },
-    );
+    expect(await takesLease(scene, given)).toBe(true);
     const startMs = Date.now();
     expect(await read(scene.isolate, given, async () => 'own')).toBe('own');
     expect(Date.now() - startMs).toBeGreaterThanOrEqual(550);
-    expect(Date.now() - startMs).toBeLessThan(2_500);
+    // Less than a wait for the end of the holder's lease.
+    expect(Date.now() - startMs).toBeLessThan(30_000);
     expect(await read(scene.elsewhere, given, () => Promise.reject(new Error('asked')))).toBe('own');
   });
 
@@ -81,9 +85,14 @@ describe('with a lease', () => {
     const scene = cacheScene();
     const given = options();
     await expect(read(scene.isolate, given, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
-    const startMs = Date.now();
+    await expect.poll(() => takesLease(scene, given)).toBe(true);
+  });
+
+  test('after a loader that failed the next one loads', async () => {
+    const scene = cacheScene();
+    const given = options();
+    await expect(read(scene.isolate, given, () => Promise.reject(new Error('no')))).rejects.toThrow('no');
     expect(await read(scene.elsewhere, given, async () => 'value')).toBe('value');
-    expect(Date.now() - startMs).toBeLessThan(2_000);
   });
 
   test('what is invalidated while one loads is not served to those who waited', async () => {
@@ -101,7 +110,6 @@ describe('with a lease', () => {
     const first = read(scene.isolate, given, load);
     await expect.poll(() => loading).toBe(1);
     value = 'new';
-    const startMs = Date.now();
     await inRequest(async () => CacheService.invalidate({ namespaces: [given.namespace] }), {
       isolate: scene.elsewhere,
     });
@@ -109,7 +117,6 @@ describe('with a lease', () => {
     setTimeout(open, 100);
     expect(await first).toBe('old');
     expect(await second).toBe('new');
-    expect(Date.now() - startMs).toBeLessThan(2_000);
   });
 
   test('without Redis everybody loads', async () => {
