@@ -129,11 +129,15 @@ describe('npm run warm', () => {
     expect(stdout).toMatch(new RegExp(`active-users: ${USERS + 1} warmed`));
   });
 
-  it('waits while somebody else is at it, as long as the API says', async () => {
-    await redis.engine('SET', 'app:lock:{warming:user-lists}', 'somebody 1', 'PX', 1_500);
-    const { code, stdout } = await warm(['user-lists']);
+  it('waits while another request holds the lock, as long as the API says', async () => {
+    const lock = 'app:lock:{warming:user-lists}';
+    await redis.engine('SET', lock, 'another 1');
+    const waiting = startScript(ROOT, 'warm', ['user-lists', '--remote', app.url], { env: { GATEHOUSE_TOKEN: token } });
+    await expect.poll(() => waiting.output.stdout).toContain('Waiting');
+    await redis.engine('UNLINK', lock);
+    const { code, stdout } = await waiting.ended;
     expect(code).toBe(0);
-    expect(stdout).toMatch(/^The lock is held by another request\. \(409\) Waiting [12] s …$/m);
+    expect(stdout).toMatch(/^The lock is held by another request\. \(409\) Waiting 1 s …$/m);
     expect(stdout).toMatch(/^user-lists: 3 warmed/m);
   });
 
