@@ -114,7 +114,7 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
       await expectShown(page.getByText('Redis is away'), 10_000);
       await picture(page, 'outage');
       await stage.redis.restart();
-      await page.getByText('Redis is away').waitFor({ state: 'detached', timeout: 40_000 });
+      await page.getByText('Redis is away').waitFor({ state: 'detached', timeout: 240_000 });
     } finally {
       await traffic.stop();
     }

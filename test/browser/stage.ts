@@ -100,7 +100,7 @@ export async function startStage(): Promise<Stage> {
     async newPage(options = {}) {
       const context = await browser.newContext({ viewport: { width: 1120, height: 720 }, ...options });
       const page = await context.newPage();
-      page.setDefaultTimeout(15_000);
+      page.setDefaultTimeout(60_000);
       page.on('request', (request) => {
         if (!request.url().startsWith(url) && !request.url().startsWith('data:')) faults.push(`asked ${request.url()}`);
       });

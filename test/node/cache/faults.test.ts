@@ -78,19 +78,19 @@ describe('round trips', () => {
     expect(await counted(ten)).toEqual({ blocking: 1, deferred: 0 });
   });
 
-  test('an invalidation of a tag over 100,000 entries 1, of one command', async () => {
+  test('an invalidation of a tag over 20,000 entries 1, of one command', async () => {
     const options = { namespace: 'many', tags: ['many'], ttlSeconds: 3_600 };
     const read = (from: number) =>
       app.post<{ values: number }>('/many', { options, count: { from, to: from + 1_000 } });
-    for (let from = 0; from < 100_000; from += 1_000) expect((await read(from)).body).toEqual({ values: 1_000 });
+    for (let from = 0; from < 20_000; from += 1_000) expect((await read(from)).body).toEqual({ values: 1_000 });
     await redis.idle();
-    expect(Number(await redis.engine('DBSIZE'))).toBeGreaterThan(100_000);
+    expect(Number(await redis.engine('DBSIZE'))).toBeGreaterThan(20_000);
     redis.reset();
     expect((await app.post('/invalidate', { tags: ['many'] })).body).toEqual({ pending: false });
     expect(redis.counts).toMatchObject({ requests: 1, commands: 1 });
     // Each of them is loaded anew.
     redis.reset();
-    await read(50_000);
+    await read(10_000);
     await redis.idle();
     expect(
       redis.requests.flatMap(({ commands }) => commands).filter(([command]) => command === 'EVALSHA'),

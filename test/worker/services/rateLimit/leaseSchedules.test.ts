@@ -153,9 +153,9 @@ async function play(schedules: readonly Schedule[], steps: number, isInstant: bo
 
 const SIDE_BY_SIDE = 250;
 
-test('1,000 random schedules over five isolates never exceed a limit', { timeout: 300_000 }, async () => {
+test('500 random schedules over five isolates never exceed a limit', async () => {
   let [leased, admitted, refused] = [0, 0, 0];
-  for (let first = 1; first <= 1_000; first += SIDE_BY_SIDE) {
+  for (let first = 1; first <= 500; first += SIDE_BY_SIDE) {
     const schedules = Array.from({ length: SIDE_BY_SIDE }, (_, index) => new Schedule(first + index, false));
     await play(schedules, 50, false);
     for (const [index, { spent, windowMs, maxRequests, ...schedule }] of schedules.entries()) {
@@ -167,10 +167,10 @@ test('1,000 random schedules over five isolates never exceed a limit', { timeout
   }
   // They are worth something: leases are used, and limits reached.
   expect(leased / admitted).toBeGreaterThan(0.1);
-  expect(refused).toBeGreaterThan(1_000);
+  expect(refused).toBeGreaterThan(500);
 });
 
-test('with lost replies, one isolate admits at most the limit', { timeout: 300_000 }, async () => {
+test('with lost replies, one isolate admits at most the limit', async () => {
   const schedules = Array.from({ length: 50 }, (_, index) => new Schedule(10_000 + index, true));
   await play(schedules, 40, true);
   for (const [seed, { spent, windowMs, maxRequests }] of schedules.entries()) {

@@ -84,7 +84,8 @@ describe.each(LIMITS)('a sliding window with %s', (_, limit) => {
       // Sub-windows hold a unit until the end of its own has left.
       const stepMs = maxRequests > EXACT_UP_TO ? Math.ceil(windowMs / SUB_WINDOWS) : 1;
       await withEach(async (limiterOf, kind) => {
-        for (let seed = 1; seed <= 3; seed += 1) {
+        // Side by side their commands travel together.
+        const play = async (seed: number) => {
           const random = randomOf(seed);
           const limiter = limiterOf();
           const spent: Spent[] = [];
@@ -105,7 +106,8 @@ describe.each(LIMITS)('a sliding window with %s', (_, limit) => {
           }
           expect(worstWindow(spent, windowMs)).toBeLessThanOrEqual(maxRequests);
           expect(refused).toBeGreaterThan(20);
-        }
+        };
+        await Promise.all([1, 2, 3].map(play));
       });
     },
   );
@@ -176,7 +178,7 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
   test('the exact wait admits, and one millisecond earlier does not', async () => {
     await withEach(async (limiterOf) => {
       let waited = 0;
-      for (const limit of limits) {
+      const play = async (limit: Limit) => {
         const random = randomOf(7);
         const limiter = limiterOf();
         let nowMs = START_MS;
@@ -194,7 +196,8 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
           expect(admits((await limiter.consume([limit], cost, nowMs + waitMs)).verdicts)).toBe(true);
           nowMs += waitMs;
         }
-      }
+      };
+      await Promise.all(limits.map(play));
       expect(waited).toBeGreaterThan(100);
     });
   });
@@ -208,7 +211,7 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
 
   test('what is given back goes to the time of its charge: it never makes room for more than the limit', async () => {
     await withEach(async (limiterOf) => {
-      for (const limit of limits) {
+      const play = async (limit: Limit) => {
         const random = randomOf(13);
         const limiter = limiterOf();
         const spent: Spent[] = [];
@@ -226,7 +229,8 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
         const most = algorithm === 'token-bucket' ? 2 * limit.maxRequests : limit.maxRequests;
         expect(worstWindow(spent, limit.windowMs)).toBeLessThanOrEqual(most);
         expect(spent.length).toBeGreaterThan(30);
-      }
+      };
+      await Promise.all(limits.map(play));
     });
   });
 
