@@ -59,40 +59,49 @@ async function executed(target: Documented): Promise<Request> {
   return request;
 }
 
+/** A valid request of this operation, for all that are refused before they change anything. */
+const refusables = new Map<string, Promise<Request>>();
+
+function refusable(target: Documented): Promise<Request> {
+  const known = refusables.get(target.name) ?? valid(world, target);
+  refusables.set(target.name, known);
+  return known;
+}
+
 /** How each code comes about wherever it stands. `undefined`: not in this way here. */
 const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | undefined>>> = {
-  AUTHENTICATION_REQUIRED: async (target) => ({ ...(await valid(world, target)), token: undefined as never }),
-  INVALID_TOKEN: async (target) => ({ ...(await valid(world, target)), token: 'not.a.token' }),
+  AUTHENTICATION_REQUIRED: async (target) => ({ ...(await refusable(target)), token: undefined as never }),
+  INVALID_TOKEN: async (target) => ({ ...(await refusable(target)), token: 'not.a.token' }),
   async TOKEN_EXPIRED(target) {
-    return { ...(await valid(world, target)), token: world.expired(await world.newUser()) };
+    return { ...(await refusable(target)), token: world.expired(await world.newUser()) };
   },
   async TOKEN_REVOKED(target) {
     const { access } = await world.newUser();
     await world.scene.call('POST', '/v1/auth/logout', { token: access });
-    return { ...(await valid(world, target)), token: access };
+    return { ...(await refusable(target)), token: access };
   },
   async TOKEN_SUPERSEDED(target) {
     const { id, access } = await world.newUser();
     const change = { token: world.admin.access, body: { role: 'admin' } };
     await world.scene.call('PATCH', `/v1/users/${id}`, change);
-    return { ...(await valid(world, target)), token: access };
+    return { ...(await refusable(target)), token: access };
   },
   async REAUTHENTICATION_REQUIRED(target) {
     const user = await world.newUser();
     await world.scene.app.sql('UPDATE sessions SET created_at_ms = 1 WHERE id = ?', user.sessionId);
     const { body } = await world.scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
-    return { ...(await valid(world, target)), token: (body as { access_token: string }).access_token };
+    return { ...(await refusable(target)), token: (body as { access_token: string }).access_token };
   },
   async FORBIDDEN(target) {
-    return { ...(await valid(world, target)), token: (await world.newUser()).access };
+    return { ...(await refusable(target)), token: (await world.newUser()).access };
   },
-  NOT_FOUND: async (target) => ({ ...(await valid(world, target)), path: target.path.replace(/\{\w+\}/, 'none') }),
-  MALFORMED_JSON: async (target) => ({ ...(await valid(world, target)), body: '{' }),
-  INVALID_ENCODING: async (target) => ({ ...(await valid(world, target)), body: Buffer.from([0xff]) }),
-  UNSUPPORTED_MEDIA_TYPE: async (target) => ({ ...(await valid(world, target)), body: 'text', type: 'text/plain' }),
-  BODY_TOO_LARGE: async (target) => ({ ...(await valid(world, target)), body: ' '.repeat(70_000) }),
+  NOT_FOUND: async (target) => ({ ...(await refusable(target)), path: target.path.replace(/\{\w+\}/, 'none') }),
+  MALFORMED_JSON: async (target) => ({ ...(await refusable(target)), body: '{' }),
+  INVALID_ENCODING: async (target) => ({ ...(await refusable(target)), body: Buffer.from([0xff]) }),
+  UNSUPPORTED_MEDIA_TYPE: async (target) => ({ ...(await refusable(target)), body: 'text', type: 'text/plain' }),
+  BODY_TOO_LARGE: async (target) => ({ ...(await refusable(target)), body: ' '.repeat(70_000) }),
   IDEMPOTENCY_KEY_INVALID: async (target) => ({
-    ...(await valid(world, target)),
+    ...(await refusable(target)),
     headers: { 'Idempotency-Key': 'bare' },
   }),
   async IDEMPOTENCY_KEY_REUSED(target) {
@@ -112,7 +121,7 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
     return request;
   },
   async VALIDATION_FAILED(target) {
-    const request = await valid(world, target);
+    const request = await refusable(target);
     if (hasBody(target)) return { ...request, body: [] };
     const path = target.path.replace(/\{\w+\}/, 'x'.repeat(200));
     return {
