@@ -7,8 +7,8 @@ import type { Answer } from '../../support/client.ts';
 import { PASSWORD, REVOKED, eachOf, me, refresh, renewed, startStage, wake } from '../../support/stage.ts';
 import type { Held, Person, Stage } from '../../support/stage.ts';
 
-/** 2 users × 20 sessions ended one by one, and 4 × 20 for each of three ways to end them all: 280 races on each engine. */
-const SESSIONS = 20;
+/** 2 users × 12 sessions ended one by one, and 4 × 12 for each of three ways to end them all: 168 races on each engine. */
+const SESSIONS = 12;
 
 describe.each(BACKENDS)('on $name', ({ missing, start }) => {
   describe.skipIf(missing)('a refresh against a revocation, in two isolates', () => {
