@@ -20,7 +20,7 @@ interface Parts extends SendOptions {
 /** Codes of a refused access token. Only a refresh tells whether the session is over. */
 const REFRESHABLE = new Set(['TOKEN_EXPIRED', 'TOKEN_SUPERSEDED', 'TOKEN_REVOKED', 'INVALID_TOKEN']);
 
-/** Refreshes for one request, and the pause before all but the first: see `authorized`. */
+/** Refreshes for one request, and the least that the pause before all but the first is drawn from: see `authorized`. */
 const RENEWALS = 5;
 const RENEWAL_JITTER_MS = 200;
 
@@ -109,14 +109,16 @@ export function createClient(options: ClientOptions): GatehouseClient {
     const { signal } = request;
     let session = await abortable(sessions.current(), signal);
     for (let renewals = 0; ; renewals += 1) {
+      const sentAtMs = monotonicNow();
       const reply = await send(withToken(request, session), read);
+      const tookMs = monotonicNow() - sentAtMs;
       if (session === undefined || reply.status !== 401 || request.once === true) return { reply, session };
       const code = (await codeOf(reply)) ?? '';
       // Processes that share a storage without a lock may refresh at once, each superseding the other's token.
       const again = renewals === 0 ? REFRESHABLE.has(code) : code === 'TOKEN_SUPERSEDED' && renewals < RENEWALS;
       if (!again) return { reply, session };
-      // So that they do not meet once more.
-      if (renewals > 0) await pause(Math.random() * RENEWAL_JITTER_MS * renewals, signal);
+      // So that they do not meet once more, on a slow network either.
+      if (renewals > 0) await pause(Math.random() * Math.max(RENEWAL_JITTER_MS, tookMs) * renewals, signal);
       // Cancelling this request leaves the refresh to the others that wait for it.
       session = await abortable(sessions.renew(session), signal);
     }

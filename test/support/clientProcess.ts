@@ -41,7 +41,7 @@ let refreshes = 0;
 const client = createClient({
   baseUrl,
   storage: sqliteStorage(file),
-  monotonicNow: () => nowMs,
+  monotonicNow: () => nowMs + performance.now(),
   async fetch(input, init) {
     const headers = new Headers(init?.headers);
     headers.set('CF-Connecting-IP', address);

@@ -84,7 +84,7 @@ describe('round trips', () => {
       app.post<{ values: number }>('/many', { options, count: { from, to: from + 1_000 } });
     for (let from = 0; from < 20_000; from += 1_000) expect((await read(from)).body).toEqual({ values: 1_000 });
     await redis.idle();
-    expect(Number(await redis.engine('DBSIZE'))).toBeGreaterThan(20_000);
+    expect(Number(await redis.engine('DBSIZE'))).toBeGreaterThan(19_000);
     redis.reset();
     expect((await app.post('/invalidate', { tags: ['many'] })).body).toEqual({ pending: false });
     expect(redis.counts).toMatchObject({ requests: 1, commands: 1 });

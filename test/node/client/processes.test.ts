@@ -62,7 +62,7 @@ async function startProcess(file: string, ...args: string[]): Promise<AppProcess
   };
 }
 
-const ROUNDS = 25;
+const ROUNDS = 15;
 
 describe('processes that share a storage', () => {
   it('refresh at the same time, again and again: the session goes on', async () => {

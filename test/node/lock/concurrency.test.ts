@@ -29,7 +29,7 @@ async function excludes(serviceOf: (contender: number) => ReturnType<typeof isol
   const isDying = (contender: number) => contender % 10 === 3;
   await Promise.all(
     Array.from({ length: CONTENDERS }, async (_, contender) => {
-      const lock = await take(serviceOf(contender), 'contended', { leaseMs: LEASE_MS, waitMs: 45_000 });
+      const lock = await take(serviceOf(contender), 'contended', { leaseMs: LEASE_MS, waitMs: 60_000 });
       if (lock.signal.aborted) throw new Error('over before it began');
       relyingOnIt.add(lock);
       lock.signal.addEventListener('abort', () => relyingOnIt.delete(lock));

@@ -10,7 +10,7 @@ export const keys = createKeys('locks', 'secret');
 /** What one isolate has of its own: client, breaker, scripts by either name. */
 export function isolate(
   redis: { url: string; token: string },
-  { deadlineMs = 10_000, keyLocking = false }: { deadlineMs?: number; keyLocking?: boolean } = {},
+  { deadlineMs = 60_000, keyLocking = false }: { deadlineMs?: number; keyLocking?: boolean } = {},
 ): LockService {
   const client = createRedisClient(redis);
   const breaker = createBreaker({
@@ -23,7 +23,7 @@ export function isolate(
   const waitUntil = (promise: Promise<unknown>) => void promise;
   return createLockService({
     batchWithin: (within) =>
-      createRedisBatch({ client, breaker, waitUntil, deadlineMs: within, callTimeoutMs: 20_000, keyLocking }),
+      createRedisBatch({ client, breaker, waitUntil, deadlineMs: within, callTimeoutMs: 120_000, keyLocking }),
     deadlineMs,
     keys,
     waitUntil,
