@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram, UserError } from './cli.ts';
@@ -7,13 +7,20 @@ import { parseVars, readText } from './devVars.ts';
 import { KeySetError, parseKeySet, SET_NAMES } from './keySets.ts';
 import type { SetKind } from './keySets.ts';
 import { POSTGRES_BUILD, assertUncached, hyperdriveId } from './hyperdrive.ts';
+import { placeholders } from './placeholders.ts';
 import { PROGRAM } from './wrangler.ts';
+import { environmentsOf } from './wranglerToml.ts';
 
-const HELP = `npm run deploy [-- [--secrets-file FILE] [options of wrangler deploy]]
+const HELP = `npm run deploy [-- [--env NAME] [--secrets-file FILE] [--dry-run] [options of wrangler deploy]]
 
-Deploys the Worker, and with --secrets-file its secrets too, in one version. The key sets of FILE, or without it those of
-keys.env where there is one, are tried first: with a key that does not work nothing is deployed. Where wrangler.toml binds
-HYPERDRIVE, the Worker is built for PostgreSQL, and a configuration that caches queries is refused.
+Deploys the Worker, and with --secrets-file its secrets too, in one version. Nothing is deployed when
+
+- wrangler.toml still has an example in the place of a value, such as an id of zeros;
+- a key does not work: those of FILE, or without it of keys.env (of keys.NAME.env with --env NAME) where there is one;
+- HYPERDRIVE is bound, and its configuration caches queries. (With HYPERDRIVE the Worker is built for PostgreSQL.)
+
+--env NAME    an environment of wrangler.toml, such as staging; without it production
+--dry-run     checks all of this but Hyperdrive, and builds the Worker; uploads nothing, and needs no login
 `;
 
 await runProgram(async () => {
@@ -22,21 +29,44 @@ await runProgram(async () => {
     process.stdout.write(HELP);
     return;
   }
-  const given = optionOf(args, '--secrets-file');
-  const file = given ?? join(ROOT, 'keys.env');
-  const text = readText(file);
-  if (text === undefined && given !== undefined) throw new UserError(`There is no ${given}.`);
-  const problems = text === undefined ? [] : keyProblems(varsOf(text));
-  if (problems.length > 0) throw new UserError(`Nothing was deployed. ${file} is wrong: ${problems.join('; ')}.`);
-  const hyperdrive = hyperdriveId(readText(join(ROOT, 'wrangler.toml')) ?? '');
+  const file = optionOf(args, '--config', '-c') ?? 'wrangler.toml';
+  const toml = readText(resolve(ROOT, file)) ?? '';
+  const environments = environmentsOf(toml);
+  const given = optionOf(args, '--env', '-e');
+  const environment = given ?? process.env['CLOUDFLARE_ENV'] ?? '';
+  // wrangler only warns, and deploys a new Worker of that name.
+  if (environment !== '' && !environments.includes(environment)) {
+    throw new UserError(`Nothing was deployed. ${file} has no [env.${environment}].`);
+  }
+  assertComplete(file, toml, environment);
+  assertKeysWork(optionOf(args, '--secrets-file'), environment);
+  const hyperdrive = hyperdriveId(toml, environment);
   if (hyperdrive !== undefined && !args.includes('--dry-run')) await assertUncached(hyperdrive);
-  process.exitCode = await wranglerDeploy(args, hyperdrive === undefined ? {} : POSTGRES_BUILD);
+  // Where there are several environments wrangler asks that production be named, by an empty name.
+  const named = environments.length > 0 && given === undefined ? [`--env=${environment}`] : [];
+  process.exitCode = await wranglerDeploy([...args, ...named], hyperdrive === undefined ? {} : POSTGRES_BUILD);
 });
 
-function optionOf(args: readonly string[], name: string): string | undefined {
-  const index = args.findIndex((arg) => arg === name || arg.startsWith(`${name}=`));
-  if (index === -1) return undefined;
-  return args[index]!.includes('=') ? args[index]!.slice(name.length + 1) : args[index + 1];
+function assertComplete(file: string, toml: string, environment: string): void {
+  const found = placeholders(toml, environment);
+  if (found.length === 0) return;
+  throw new UserError([`Nothing was deployed. ${file} has examples in the place of values:`, ...found].join('\n  '));
+}
+
+function assertKeysWork(given: string | undefined, environment: string): void {
+  const file = given ?? join(ROOT, environment === '' ? 'keys.env' : `keys.${environment}.env`);
+  const text = readText(file);
+  if (text === undefined && given !== undefined) throw new UserError(`There is no ${given}.`);
+  const problems = text === undefined ? [] : secretProblems(varsOf(text));
+  if (problems.length > 0) throw new UserError(`Nothing was deployed. ${file} is wrong: ${problems.join('; ')}.`);
+}
+
+function optionOf(args: readonly string[], ...names: string[]): string | undefined {
+  for (const [index, arg] of args.entries()) {
+    const name = names.find((one) => arg === one || arg.startsWith(`${one}=`));
+    if (name !== undefined) return arg === name ? args[index + 1] : arg.slice(name.length + 1);
+  }
+  return undefined;
 }
 
 /** Secrets files are NAME='value' lines, or one JSON object. */
@@ -49,6 +79,14 @@ function varsOf(text: string): ReadonlyMap<string, string> {
     // Without the parser's own message, which quotes the text.
     throw new UserError('The secrets file is neither NAME=value lines nor JSON.');
   }
+}
+
+function secretProblems(vars: ReadonlyMap<string, string>): string[] {
+  // As the documentation shows them, with an ellipsis for the value.
+  const empty = ['UPSTASH_REDIS_REST_URL', 'UPSTASH_REDIS_REST_TOKEN']
+    .filter((name) => /^…?$/.test(vars.get(name) ?? 'set elsewhere'))
+    .map((name) => `${name} has no value`);
+  return [...empty, ...keyProblems(vars)];
 }
 
 function keyProblems(vars: ReadonlyMap<string, string>): string[] {

@@ -3,6 +3,7 @@ import { promisify } from 'node:util';
 
 import { ROOT, UserError } from './cli.ts';
 import { PROGRAM } from './wrangler.ts';
+import { linesOf } from './wranglerToml.ts';
 
 /** What wrangler needs for a build with the engine for PostgreSQL: its own conditions, and the one of package.json. */
 export const POSTGRES_BUILD = { WRANGLER_BUILD_CONDITIONS: 'postgres,workerd,worker,browser' };
@@ -10,15 +11,13 @@ export const POSTGRES_BUILD = { WRANGLER_BUILD_CONDITIONS: 'postgres,workerd,wor
 /**
  * The Hyperdrive configuration that wrangler.toml binds as `HYPERDRIVE`.
  *
+ * @param environment `''` for production; environments do not inherit its bindings
  * @returns its id; `undefined` where the app runs on D1
  */
-export function hyperdriveId(toml: string): string | undefined {
-  const lines = toml.split('\n').filter((line) => !line.trimStart().startsWith('#'));
-  const tables = lines.join('\n').split(/^\s*\[/m);
-  const table = tables.find(
-    (text) => /^\[?(?:env\.[\w-]+\.)?hyperdrive\]/.test(text) && /binding\s*=\s*"HYPERDRIVE"/.test(text),
-  );
-  return table === undefined ? undefined : /\bid\s*=\s*"([^"]+)"/.exec(table)?.[1];
+export function hyperdriveId(toml: string, environment: string): string | undefined {
+  const lines = linesOf(toml, environment).filter(({ table }) => table === 'hyperdrive');
+  const binding = lines.find(({ name, texts }) => name === 'binding' && texts[0] === 'HYPERDRIVE');
+  return lines.find(({ name, tableNumber }) => name === 'id' && tableNumber === binding?.tableNumber)?.texts[0];
 }
 
 /**

@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -9,8 +9,32 @@ import type { Project } from './project.ts';
 
 let project: Project;
 let path = '';
+let toml = '';
+/** With values of their own in production; those of staging are examples. */
+let complete = '';
+/** As delivered, with examples in the place of values. */
+let delivered = '';
+
+const STAGING = `
+[env.staging.vars]
+ISSUER = "https://api.staging.gatehouse.dev"
+AUDIENCE = "gatehouse-staging"
+MAIL_FROM = "hello@your.domain"
+
+[[env.staging.d1_databases]]
+binding = "DB"
+database_name = "gatehouse-staging"
+database_id = "the id that wrangler d1 create gatehouse-staging prints"
+`;
+
 beforeAll(async () => {
   project = copyProject();
+  toml = join(project.root, 'wrangler.toml');
+  delivered = readFileSync(toml, 'utf8');
+  complete = delivered
+    .replace('https://gatehouse.example', 'https://api.gatehouse.dev')
+    .replace(/database_id = ".*"/, `database_id = "${crypto.randomUUID()}"`);
+  writeFileSync(toml, complete + STAGING);
   path = join(project.root, 'keys.env');
   await runScript(project.root, 'keys', ['--to', path]);
 });
@@ -20,10 +44,63 @@ afterAll(() => project[Symbol.dispose]());
 const deploy = (...args: string[]) => runScript(project.root, 'deploy', ['--dry-run', ...args]);
 
 describe('npm run deploy', () => {
-  it('hands everything on to wrangler once the keys have been tried', async () => {
-    const { code, stdout } = await deploy('--secrets-file', path);
+  it('hands everything on to wrangler once the keys have been tried; without --env, production', async () => {
+    const { code, stdout, stderr } = await deploy('--secrets-file', path);
     expect(code).toBe(0);
     expect(stdout).toContain('--dry-run: exiting now.');
+    expect(stdout).toContain('https://api.gatehouse.dev');
+    // wrangler warns when several environments exist and none is named.
+    expect(stdout + stderr).not.toContain('environment');
+  });
+
+  it('refuses the examples of wrangler.toml, each with its line and what to put there', async () => {
+    const lineOf = (text: string, of: string) => text.slice(0, text.indexOf(of)).split('\n').length;
+    writeFileSync(toml, delivered + STAGING);
+    try {
+      const production = await deploy('--secrets-file', path);
+      expect(production).toMatchObject({ code: 1, stdout: '' });
+      expect(production.stderr.trimEnd().split('\n')).toEqual([
+        'Nothing was deployed. wrangler.toml has examples in the place of values:',
+        expect.stringMatching(
+          new RegExp(`^  line ${lineOf(delivered, 'ISSUER =')}: ISSUER = "https://gatehouse.example" .* the URL`),
+        ),
+        expect.stringMatching(
+          new RegExp(`^  line ${lineOf(delivered, 'database_id =')}: .*-0000-.*npx wrangler d1 create gatehouse`),
+        ),
+      ]);
+    } finally {
+      writeFileSync(toml, complete + STAGING);
+    }
+    for (const env of [['--env', 'staging'], ['--env=staging'], ['-e', 'staging']]) {
+      const { code, stderr } = await deploy(...env);
+      expect(code).toBe(1);
+      expect(stderr).toContain('MAIL_FROM = "hello@your.domain"');
+      expect(stderr).toContain('`npx wrangler d1 create gatehouse-staging`');
+      expect(stderr.trimEnd().split('\n')).toHaveLength(3);
+    }
+  });
+
+  it('tries the key sets of the environment that it deploys', async () => {
+    const staging = STAGING.replace('your.domain', 'gatehouse.dev').replace(/the id that[^"]*/, crypto.randomUUID());
+    writeFileSync(toml, complete + staging);
+    const file = join(project.root, 'keys.staging.env');
+    writeFileSync(file, `REFRESH_KEYS='{}'\nUPSTASH_REDIS_REST_URL='…'\n`);
+    try {
+      const { code, stderr } = await deploy('--env', 'staging');
+      expect(code).toBe(1);
+      expect(stderr).toContain('keys.staging.env is wrong: UPSTASH_REDIS_REST_URL has no value; REFRESH_KEYS: ');
+    } finally {
+      rmSync(file);
+      writeFileSync(toml, complete + STAGING);
+    }
+  });
+
+  it('refuses an environment that wrangler.toml does not have', async () => {
+    const { code, stderr } = await deploy('--env', 'stagign');
+    expect({ code, stderr }).toEqual({
+      code: 1,
+      stderr: 'Nothing was deployed. wrangler.toml has no [env.stagign].\n',
+    });
   });
 
   const bad = [

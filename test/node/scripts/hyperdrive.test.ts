@@ -6,15 +6,15 @@ import { cachingProblem, hyperdriveId } from '../../../src/scripts/hyperdrive.ts
 const TOML = readFileSync(new URL('../../../wrangler.toml', import.meta.url), 'utf8');
 
 test('a build is for PostgreSQL where wrangler.toml binds HYPERDRIVE, and for D1 as it is delivered', () => {
-  expect(hyperdriveId(TOML)).toBeUndefined();
+  expect(hyperdriveId(TOML, '')).toBeUndefined();
   const uncommented = TOML.replace('# [[hyperdrive]]', '[[hyperdrive]]')
     .replace('# binding = "HYPERDRIVE"', 'binding = "HYPERDRIVE"')
     .replace(/# id = "the id that[^"]*"/, 'id = "57b7076f"');
-  expect(hyperdriveId(uncommented)).toBe('57b7076f');
-  expect(hyperdriveId('[[hyperdrive]]\nbinding = "OTHER"\nid = "1"')).toBeUndefined();
-  expect(hyperdriveId('[[env.staging.hyperdrive]]\nid = "2"\nbinding = "HYPERDRIVE"\n[[d1_databases]]\nid = "3"')).toBe(
-    '2',
-  );
+  expect(hyperdriveId(uncommented, '')).toBe('57b7076f');
+  expect(hyperdriveId('[[hyperdrive]]\nbinding = "OTHER"\nid = "1"', '')).toBeUndefined();
+  const staging = '[[env.staging.hyperdrive]]\nid = "2"\nbinding = "HYPERDRIVE"\n[[d1_databases]]\nid = "3"';
+  expect([hyperdriveId(staging, 'staging'), hyperdriveId(staging, '')]).toEqual(['2', undefined]);
+  expect(hyperdriveId(uncommented, 'staging')).toBeUndefined();
 });
 
 test.each([

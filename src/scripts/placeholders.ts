@@ -1,0 +1,33 @@
+import { linesOf } from './wranglerToml.ts';
+import type { TomlLine } from './wranglerToml.ts';
+
+/** Zeros with or without hyphens, or words where Cloudflare's ids have none. */
+const NO_ID = /^[0-]*$|[\s<>…]/;
+/** Names that are reserved for examples (RFC 2606), and those of our own comments. */
+const EXAMPLE_NAME = /(?:^|[\s/@.])(?:[\w-]+\.example|example\.(?:com|net|org)|your\.(?:domain|app))(?:[\s/:#?,]|$)/i;
+
+/**
+ * Settings of an environment that still are what wrangler.toml or its documentation shows as an example.
+ *
+ * @returns a sentence for each, with the number of its line
+ */
+export function placeholders(toml: string, environment: string): string[] {
+  const lines = linesOf(toml, environment);
+  return lines.flatMap((line) => {
+    const { number, name, texts, source } = line;
+    const isId = /^(?:[\w]+_)?id$/.test(name);
+    const found = texts.some((text) => (isId && NO_ID.test(text)) || EXAMPLE_NAME.test(text));
+    return found ? [`line ${number}: ${source}  <- ${remedy(line, lines)}`] : [];
+  });
+}
+
+function remedy({ table, tableNumber, name }: TomlLine, lines: readonly TomlLine[]): string {
+  if (table === 'd1_databases') {
+    const database = lines.find((line) => line.tableNumber === tableNumber && line.name === 'database_name');
+    return `the id that \`npx wrangler d1 create ${database?.texts[0] ?? 'NAME'}\` prints`;
+  }
+  if (table === 'hyperdrive') return 'the id that `npx wrangler hyperdrive create` prints';
+  if (name === 'ISSUER')
+    return 'the URL that you will serve at, such as https://gatehouse.<your-subdomain>.workers.dev';
+  return 'a value of your own';
+}
