@@ -21,6 +21,15 @@ export function seriesOf(
   );
 }
 
+/** What asks for these figures, each few seconds, and is no traffic of the app: the console, and Prometheus. */
+const OWN_ROUTES = new Set(['/v1/admin/metrics', '/metrics']);
+
+/** Requests, without those that ask for the metrics themselves. */
+export function requestsOf(metrics: Metrics, labels?: Readonly<Record<string, string | RegExp>>): MetricSeries[] {
+  const requests = seriesOf(metrics, 'http.server.request.duration', labels);
+  return requests.filter(({ labels: { 'http.route': route = '' } }) => !OWN_ROUTES.has(route));
+}
+
 /** How many steps the range has. */
 export const stepsOf = ({ from, to, stepSeconds }: Metrics): number =>
   Math.round((Date.parse(to) - Date.parse(from)) / 1_000 / stepSeconds);

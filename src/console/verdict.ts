@@ -1,4 +1,4 @@
-import { countsByStep, quantileOf, seriesOf, stepsOf, sum, totalOf } from './series.ts';
+import { countsByStep, quantileOf, requestsOf, seriesOf, stepsOf, sum, totalOf } from './series.ts';
 import type { Metrics } from './series.ts';
 import { count, duration, number, percent } from './format.ts';
 
@@ -62,8 +62,8 @@ function ofTraffic(metrics: Metrics): Finding[] {
   if (localShare > 0.01) {
     findings.push({ level: 'warning', text: `Limits are decided locally on ${percent(localShare)} of requests.` });
   }
-  const requests = seriesOf(metrics, 'http.server.request.duration');
-  const failed = seriesOf(metrics, 'http.server.request.duration', { 'http.response.status_code': /^5/ });
+  const requests = requestsOf(metrics);
+  const failed = requestsOf(metrics, { 'http.response.status_code': /^5/ });
   const errorShare = totalOf(failed, from) / totalOf(requests, from);
   if (errorShare > 0.001) {
     const text = `${percent(errorShare)} of requests fail (5xx).`;
@@ -85,7 +85,7 @@ export const recentStep = (metrics: Metrics): number =>
   Math.max(0, stepsOf(metrics) - Math.max(1, Math.round(RECENT_SECONDS / metrics.stepSeconds)) - 1);
 
 function trafficText(metrics: Metrics): string {
-  const requests = seriesOf(metrics, 'http.server.request.duration');
+  const requests = requestsOf(metrics);
   const from = recentStep(metrics);
   const recent = countsByStep(metrics, requests).slice(from);
   const total = sum(recent);

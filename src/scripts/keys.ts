@@ -28,6 +28,7 @@ A rotation takes three steps, each deployed at once and before the next:
   1. rotate                   publishes a next key, which signs nothing yet
   2. rotate                   ten minutes later: the next key becomes active, the active one retired: it still verifies
   3. rotate --drop-retired    drops the retired keys: tokens signed by them are refused from then on
+A third rotate without --drop-retired is refused: it would begin another rotation.
 A step that would break tokens in use is refused, with the time from which on it is safe: that is the step before, plus
 ten minutes, plus in step 3 the life of an access token or of a session (wrangler.toml, else the default).
 
@@ -50,7 +51,8 @@ Options:
   --write                        write the sets to .dev.vars, or to the FILE of --from, in place of stdout
   --drop-retired                 the third step
   --kid KID                      the one to drop; a pepper is dropped by its name only
-  --force                        take the step before its safe time, as after a leak of the key
+  --force                        take the step before its safe time, as after a leak of the key, or in .dev.vars; or begin
+                                 another rotation while a key is retired
 `;
 
 await runProgram(async () => {

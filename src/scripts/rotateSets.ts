@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 
 import { ROOT, UserError } from './cli.ts';
 import { readText } from './devVars.ts';
@@ -21,8 +21,10 @@ export interface RotateOptions {
   force: boolean;
 }
 
+const KEEP_PEPPER = 'Keep the retired key: --help says when no password needs it any more.';
+
 /** When a step may follow: once every isolate knows the new key, or what an older key signed has run out. */
-const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
+const AFTER: Record<Exclude<Step['kind'], 'none'>, Record<SetKind, string>> = {
   published: {
     signing: 'Deploy it now; rotate again after ten minutes: that long others may cache /.well-known/jwks.json.',
     refresh: 'Deploy it now; rotate again once the deployment is everywhere (ten minutes).',
@@ -31,7 +33,7 @@ const AFTER: Record<Step['kind'], Record<SetKind, string>> = {
   promoted: {
     signing: 'Deploy it now; --drop-retired once the access tokens that it signed have expired.',
     refresh: 'Deploy it now; --drop-retired once the sessions that it signed for have ended.',
-    pepper: 'Deploy it, and keep the retired key: --help says when no password needs it any more.',
+    pepper: `Deploy it. ${KEEP_PEPPER}`,
   },
   dropped: { signing: 'Deploy it.', refresh: 'Deploy it.', pepper: 'Deploy it.' },
 };
@@ -53,21 +55,66 @@ export async function rotateSets(options: RotateOptions): Promise<void> {
   const lifetimes = lifetimesOf(source.vars, readText(join(ROOT, 'wrangler.toml')) ?? '');
   const nowMs = Date.now();
   const present = kinds.map((kind) => [kind, setOf(source, kind)] as const);
-  if (!force) assertDue(present, { ...options, lifetimes, nowMs });
+  if (!force) {
+    assertDue(present, { ...options, lifetimes, nowMs });
+    if (!options.dropRetired) assertDropped(present, lifetimes);
+  }
 
+  const local = source.path !== undefined && resolve(source.path) === join(ROOT, '.dev.vars');
   const sets: Sets = {};
+  let changed = false;
   for (const [kind, before] of present) {
     const { set, step } = await stepOf(kind, before, options, nowMs);
     sets[kind] = set;
-    console.error(`# ${SET_NAMES[kind]}: ${describe(step)} ${AFTER[step.kind][kind]}`);
+    changed ||= step.kind !== 'none';
+    console.error(`# ${SET_NAMES[kind]}: ${describe(step)}${local ? afterLocally(step, kind) : after(step, kind)}`);
   }
+  if (!changed) console.error('# Nothing was changed, so there is nothing to deploy.');
   // What is written need not be shown: a terminal's history is no place for private keys.
-  if (write) saveTo(source, sets);
-  else print(sets);
+  if (!write) print(sets);
+  else if (changed) {
+    saveTo(source, sets);
+    if (local)
+      console.error(
+        '# A running `npm run dev` keeps the former keys: restart it. --force takes the next step at once.',
+      );
+  }
+}
+
+const after = (step: Step, kind: SetKind) => (step.kind === 'none' ? '' : ` ${AFTER[step.kind][kind]}`);
+
+/** Nothing is deployed from .dev.vars. */
+const afterLocally = (step: Step, kind: SetKind) =>
+  step.kind === 'promoted' && kind === 'pepper' ? ` ${KEEP_PEPPER}` : '';
+
+/**
+ * The third call of `rotate` for a set would begin another rotation: most likely `--drop-retired` was meant.
+ *
+ * @throws {UserError} with the third step's command
+ */
+function assertDropped(sets: readonly (readonly [SetKind, KeySet])[], lifetimes: Lifetimes): void {
+  const open = sets.flatMap(([kind, { keys }]) => {
+    // Retired peppers stay until no password needs them, over several rotations.
+    if (lifetimes[kind] === undefined || keys.some(({ state }) => state === 'next')) return [];
+    return keys
+      .filter(({ state }) => state === 'retired')
+      .map(({ kid }) => `${SET_NAMES[kind]}: key ${kid} is retired and was not dropped.`);
+  });
+  if (open.length === 0) return;
+  throw new UserError(
+    `This would begin another rotation, so nothing was changed. ${open.join(' ')} ` +
+      'The third step is rotate --drop-retired. (--set NAME takes the step for one set alone, --force begins another rotation.)',
+  );
 }
 
 async function stepOf(kind: SetKind, set: KeySet, { dropRetired: dropping, kid, alg }: RotateOptions, nowMs: number) {
-  if (dropping) return dropRetired(set, kid);
+  if (dropping) {
+    const dropped = dropRetired(set, kid);
+    if (dropped.step.kind === 'none' && kid !== undefined) {
+      throw new UserError(`${SET_NAMES[kind]} has no retired key ${kid}, so nothing was changed.`);
+    }
+    return dropped;
+  }
   const active = set.keys.find((key) => key.state === 'active')!;
   const algorithm = alg ?? (active.kty === 'EC' ? 'ES256' : 'Ed25519');
   const next = set.keys.find((key) => key.state === 'next');
@@ -108,5 +155,5 @@ function refusal(kind: SetKind, { kid, atMs }: TooEarly, dropping: boolean): str
 function describe(step: Step): string {
   if (step.kind === 'published') return `${step.next} is published as the next key.`;
   if (step.kind === 'promoted') return `${step.active} is active now, ${step.retired} retired.`;
-  return step.kids.length === 0 ? 'there was no such retired key.' : `dropped ${step.kids.join(', ')}.`;
+  return step.kind === 'none' ? 'has no retired key.' : `dropped ${step.kids.join(', ')}.`;
 }

@@ -15,7 +15,9 @@ interface Keys<Key> {
 export type Step =
   | { kind: 'published'; next: string }
   | { kind: 'promoted'; active: string; retired: string }
-  | { kind: 'dropped'; kids: string[] };
+  | { kind: 'dropped'; kids: string[] }
+  /** There was no retired key to drop. */
+  | { kind: 'none' };
 
 /** How long the tokens of each set live, in seconds; `undefined` for peppers, whose hashes have no end. */
 export type Lifetimes = Readonly<Record<SetKind, number | undefined>>;
@@ -64,6 +66,7 @@ const nextOf = <Key extends RotatedKey>(keys: readonly Key[]) => keys.find((key)
 export function dropRetired<Key extends RotatedKey>({ keys }: Keys<Key>, kid?: string): { set: Keys<Key>; step: Step } {
   const dropped = droppable(keys, kid);
   const kids = dropped.map((key) => key.kid);
+  if (kids.length === 0) return { set: { keys }, step: { kind: 'none' } };
   return { set: { keys: keys.filter((key) => !dropped.includes(key)) }, step: { kind: 'dropped', kids } };
 }
 

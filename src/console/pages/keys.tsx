@@ -1,5 +1,6 @@
 import { ago, at } from '../format.ts';
 import { useLoad } from '../load.ts';
+import { rotationOf } from '../rotation.ts';
 import { client } from '../session.ts';
 import type { KeySet } from '../session.ts';
 import { Content, Page, Table, Tag } from '../ui.tsx';
@@ -46,9 +47,8 @@ export function Keys() {
   );
 }
 
-function nextStep({ name, next: { step, safeAt } }: KeySet) {
-  const set = { SIGNING_KEYS: 'signing', REFRESH_KEYS: 'refresh', PEPPER_KEYS: 'pepper' }[name] ?? name;
-  const command = `npm run -s keys -- rotate --set ${set}${step === 'drop' ? ' --drop-retired' : ''} --from keys.env --write`;
+function nextStep(set: KeySet) {
+  const { step, safeAt } = set.next;
   const what = {
     publish: 'publish a next key, at any time',
     promote: 'make the next key the active one',
@@ -56,10 +56,11 @@ function nextStep({ name, next: { step, safeAt } }: KeySet) {
   }[step];
   const isSafe = safeAt !== null && Date.parse(safeAt) <= Date.now();
   const when = safeAt === null ? '' : isSafe ? ', safe now' : `, not before ${at(safeAt)}`;
+  const { command, afterwards } = rotationOf(set, location.hostname);
   return (
     <>
       Next step: {what}
-      {when}. <code>{command}</code>
+      {when}. <code>{command}</code> {afterwards}
     </>
   );
 }

@@ -2,7 +2,7 @@ import { useState } from 'hono/jsx/dom';
 
 import { count, duration, number, percent } from '../format.ts';
 import { useLoad } from '../load.ts';
-import { byLabel, countsByStep, quantileOf, seriesOf, stepsOf, totalOf, valueSumOf } from '../series.ts';
+import { byLabel, countsByStep, quantileOf, requestsOf, seriesOf, stepsOf, totalOf, valueSumOf } from '../series.ts';
 import type { Metrics } from '../series.ts';
 import { client } from '../session.ts';
 import { Plot } from '../plot.tsx';
@@ -108,11 +108,11 @@ function Others({ state: { outbox, mailer, isolates } }: { state: Metrics['state
 function Plots({ metrics }: { metrics: Metrics }) {
   const times = timesOf(metrics);
   const perSecond = (values: readonly number[]) => values.map((value) => value / metrics.stepSeconds);
-  const requests = seriesOf(metrics, REQUESTS);
+  const requests = requestsOf(metrics);
   const ofClass = (name: string, digit: string, colour: string): Line => ({
     name,
     colour,
-    values: perSecond(countsByStep(metrics, seriesOf(metrics, REQUESTS, { [STATUS]: new RegExp(`^${digit}`) }))),
+    values: perSecond(countsByStep(metrics, requestsOf(metrics, { [STATUS]: new RegExp(`^${digit}`) }))),
   });
   const steps = Array.from({ length: stepsOf(metrics) }, (_, step) => step);
   const atQuantile = (name: string, share: number, colour: string): Line => ({

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { quantile } from '../../../src/console/series.ts';
+import { quantile, requestsOf, totalOf } from '../../../src/console/series.ts';
 import type { Metrics, MetricSeries } from '../../../src/console/series.ts';
 import { verdictOf } from '../../../src/console/verdict.ts';
 
@@ -94,6 +94,14 @@ describe('the verdict', () => {
     expect(verdict.level).toBe(level);
     expect(verdict.title).toContain(title);
     expect(verdict.details.join('\n')).toContain(detail);
+  });
+
+  it('counts no request that asks for the metrics themselves', () => {
+    const polled = (route: string) =>
+      durations('http.server.request.duration', { 'http.route': route, 'http.response.status_code': '503' }, [30]);
+    const metrics = metricsWith([requests('200', 70), polled('/v1/admin/metrics'), polled('/metrics')]);
+    expect(verdictOf(metrics)).toMatchObject({ level: 'good', details: ['1 requests/s, p95 9.5\u00a0ms.'] });
+    expect(totalOf(requestsOf(metrics))).toBe(70);
   });
 
   it('says the worst first, and what is over no more', () => {

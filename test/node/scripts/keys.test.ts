@@ -91,6 +91,8 @@ describe('npm run keys', () => {
       const before = secretsOf(readFileSync(path, 'utf8'));
       const { code, stdout, stderr } = await keys([...args, '--set', 'refresh', '--write', '--force']);
       expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+      expect(stderr).toContain('restart it');
+      expect(stderr).not.toContain('eploy');
       for (const secret of [...before, ...secretsOf(readFileSync(path, 'utf8'))]) expect(stderr).not.toContain(secret);
       after.push(states('refresh', parseVars(readFileSync(path, 'utf8')).get('REFRESH_KEYS')));
     }
@@ -127,7 +129,7 @@ describe('npm run keys', () => {
 
     await keys(['rotate', '--set', 'pepper', '--write']);
     const promoted = await keys(['rotate', '--set', 'pepper', '--write', '--force']);
-    expect(promoted.stderr).toContain('keep the retired key');
+    expect(promoted.stderr).toContain('Keep the retired key');
     expect(states('pepper', vars().get('PEPPER_KEYS'))).toEqual(['HS256 retired', 'HS256 active']);
   });
 
@@ -147,7 +149,10 @@ describe('npm run keys', () => {
     }
     const [retired, active] = parseKeySet('pepper', parseVars(before).get('PEPPER_KEYS')!).keys;
     const drop = ['rotate', '--set', 'pepper', '--drop-retired', '--write', '--kid'];
-    expect((await keys([...drop, active!.kid])).stderr).toContain('there was no such retired key');
+    expect(await keys([...drop, active!.kid])).toMatchObject({
+      code: 1,
+      stderr: `PEPPER_KEYS has no retired key ${active!.kid}, so nothing was changed.\n`,
+    });
     expect(readFileSync(path, 'utf8')).toBe(before);
     expect((await keys([...drop, retired!.kid])).stderr).toContain(`dropped ${retired!.kid}`);
     expect(states('pepper', parseVars(readFileSync(path, 'utf8')).get('PEPPER_KEYS'))).toEqual(['HS256 active']);

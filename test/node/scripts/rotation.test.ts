@@ -134,6 +134,40 @@ describe('npm run keys -- rotate', () => {
     expect((await rotateFile('--drop-retired', '--set', 'refresh')).stderr).toContain('REFRESH_KEYS: dropped');
   });
 
+  it('says that there is nothing to drop, or to deploy, and leaves the file as it is', async () => {
+    const before = text();
+    const { code, stdout, stderr } = await rotateFile('--drop-retired');
+    expect({ code, stdout }).toEqual({ code: 0, stdout: '' });
+    expect(stderr.trimEnd().split('\n')).toEqual([
+      '# SIGNING_KEYS: has no retired key.',
+      '# REFRESH_KEYS: has no retired key.',
+      '# Nothing was changed, so there is nothing to deploy.',
+    ]);
+    expect(text()).toBe(before);
+    // In a pipe the set goes on as it is: an empty one would be set as the secret.
+    const piped = await runScript(project.root, 'keys', ['rotate', '--drop-retired', '--from', path]);
+    expect(piped.stdout).toBe(before);
+  });
+
+  it('refuses a third step that would begin another rotation, until the retired key is dropped', async () => {
+    for (const force of [[], ['--force']]) await rotateFile(...force);
+    const before = text();
+    const third = await rotateFile();
+    expect(third).toMatchObject({ code: 1, stdout: '' });
+    expect(third.stderr).toContain('This would begin another rotation, so nothing was changed.');
+    expect(third.stderr).toMatch(
+      /SIGNING_KEYS: key \S+ is retired .* REFRESH_KEYS: key \S+ is retired .* --drop-retired/,
+    );
+    expect(text()).toBe(before);
+
+    letPass(900 + PROPAGATION_SECONDS);
+    await rotateFile('--drop-retired', '--set', 'signing');
+    // The refresh keys' third step has to wait for a month; the signing keys need not.
+    expect((await rotateFile()).stderr).not.toContain('SIGNING_KEYS');
+    expect((await rotateFile('--set', 'signing')).stderr).toMatch(/SIGNING_KEYS: \S+ is published as the next key/);
+    expect((await rotateFile('--set', 'refresh', '--force')).stderr).toMatch(/REFRESH_KEYS: \S+ is published/);
+  });
+
   it('counts the lifetimes that the deployment has', async () => {
     const toml = join(project.root, 'wrangler.toml');
     writeFileSync(toml, readFileSync(toml, 'utf8').replace('[vars]', '[vars]\nACCESS_TOKEN_TTL_SECONDS = "86400"'));
