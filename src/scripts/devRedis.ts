@@ -57,11 +57,15 @@ async function answersPing(url: string, token: string): Promise<boolean> {
   }
 }
 
-/** The gateway's own log, without what every start and stop says. */
-function logGateway(stop: AbortSignal): Log {
+/** What the Redis user of a developer's own server may do is of no concern here. */
+const ABOUT_PERMISSIONS = new Set(['redis_user_too_powerful', 'redis_user_unknown']);
+
+/** The gateway's own log, without what every start and stop says, and without warnings that are for production. */
+export function logGateway(stop: AbortSignal, write = (line: string): void => console.error(line)): Log {
   let lost = false;
   return (entry) => {
+    if (entry.level !== 'error' && ABOUT_PERMISSIONS.has(entry.event)) return;
     lost ||= entry.level !== 'info';
-    if (lost && !stop.aborted) console.error(JSON.stringify(entry));
+    if (lost && !stop.aborted) write(JSON.stringify(entry));
   };
 }

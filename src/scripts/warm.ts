@@ -49,23 +49,34 @@ await runProgram(async () => {
   const progress = progressOn(process.stdout);
   const notice = (line: string) => progress.note(line);
   let session: ApiSession | undefined;
+  let started: string | undefined;
   try {
     const credentials = await findCredentials(stopping.signal);
     session = await openSession({ url, credentials, signal: stopping.signal, notice });
     const jobs = await jobsNamed(positionals, session, url);
     for (const job of jobs) {
+      started = job.name;
       const query = `concurrency=${values.concurrency}`;
       const failed = await runJob(job, session, { query, restart: values.restart, progress, signal: stopping.signal });
       if (failed > 0) process.exitCode = 2;
     }
   } catch (error) {
     if (!stopping.signal.aborted) throw error;
-    progress.note('Stopped. The same command goes on where it was.');
+    for (const line of stoppedIn(started)) progress.note(line);
     process.exitCode = 130;
   } finally {
     await session?.close();
   }
 });
+
+/** @param job the one that Ctrl-C has stopped; `undefined` before the first */
+function stoppedIn(job: string | undefined): string[] {
+  if (job === undefined) return ['Stopped before the first job.'];
+  return [
+    `Stopped. The run of ${job} is unfinished: the cron trigger goes on with it each minute, and the same command at once.`,
+    `"Stop" in the console (Warming), or DELETE /v1/admin/warming/${job}, ends it.`,
+  ];
+}
 
 /** @throws {UserError} for what would send a token in the clear */
 function baseUrl(text: string): string {

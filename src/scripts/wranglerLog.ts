@@ -15,6 +15,8 @@ const CHATTER = [
 /** wrangler's frame around what the Worker logs with console.warn and console.error. */
 const FRAME = /^\s*(?:▲ \[WARNING\]|✘ \[ERROR\]) (?=\{)/;
 
+const BUILT_AGAIN = 'The Worker builds again, and runs with the change.';
+
 /**
  * Picks from wrangler's output the lines that a developer wants: the Worker's own log, warnings and errors.
  *
@@ -27,6 +29,7 @@ export class WranglerLog {
   /** Below a warning or an error stand lines that explain it. */
   #explaining = false;
   #shownAny = false;
+  #failed = false;
   readonly #hidden: string[] = [];
 
   /** Whether anything was shown. */
@@ -43,6 +46,11 @@ export class WranglerLog {
   stdout(line: string): string | undefined {
     const plain = stripVTControlCharacters(line).trimEnd();
     if (plain.startsWith('[wrangler:info] Ready on ')) this.#ready = true;
+    // wrangler says so after a reload that worked, and after no other.
+    if (plain === '⎔ Local server updated and ready' && this.#failed) {
+      this.#failed = false;
+      return BUILT_AGAIN;
+    }
     if (/^\[wrangler:(warn|error)\]/.test(plain)) this.#explaining = true;
     else if (!/^\s+at /.test(plain) && !/^\w*Error: /.test(plain)) this.#explaining = false;
 
@@ -54,6 +62,7 @@ export class WranglerLog {
   /** As {@link stdout}, for wrangler's standard error: all of it but the place of wrangler's log file. */
   stderr(line: string): string | undefined {
     const plain = stripVTControlCharacters(line).trimEnd();
+    if (plain.startsWith('✘ [ERROR] Build failed')) this.#failed = true;
     return this.#show(
       FRAME.test(plain) ? plain.replace(FRAME, '') : line,
       plain,

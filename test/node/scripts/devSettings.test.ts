@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
 
+import type { LogEntry } from '../../../src/gateway/log.ts';
 import { UserError } from '../../../src/scripts/cli.ts';
+import { logGateway } from '../../../src/scripts/devRedis.ts';
 import { readDevSettings } from '../../../src/scripts/devSettings.ts';
 import { parseVars } from '../../../src/scripts/devVars.ts';
 import { createKeySet, parseKeySet } from '../../../src/scripts/keySets.ts';
@@ -106,5 +108,31 @@ describe('gateway', () => {
     expect((await readDevSettings({}, text)).gateway).toBeUndefined();
     expect((await readDevSettings({ GATEWAY_PORT: '' }, text)).gateway).toBeUndefined();
     expect((await readDevSettings({ REDIS_URL: 'redis://db' }, text)).gateway).toMatchObject({ port: 8079 });
+  });
+});
+
+describe('the gateway’s log in npm run dev', () => {
+  const shownOf = (entries: readonly LogEntry[]) => {
+    const lines: string[] = [];
+    const log = logGateway(new AbortController().signal, (line) => lines.push(line));
+    for (const entry of entries) log(entry);
+    return lines.map((line) => (JSON.parse(line) as LogEntry).event);
+  };
+  const connected: LogEntry = { level: 'info', event: 'redis_connected' };
+  const powerful: LogEntry = { level: 'warn', event: 'redis_user_too_powerful', token: 'full' };
+
+  it('has no word on a start, or on the rights of a developer’s own Redis user', () => {
+    expect(shownOf([connected, powerful, connected])).toEqual([]);
+  });
+
+  it('has the loss of Redis, and its return', () => {
+    expect(shownOf([powerful, { level: 'warn', event: 'redis_lost' }, connected])).toEqual([
+      'redis_lost',
+      'redis_connected',
+    ]);
+  });
+
+  it('has a user of the read-only token that may write, because its scripts are refused', () => {
+    expect(shownOf([{ ...powerful, level: 'error', token: 'read-only' }])).toEqual(['redis_user_too_powerful']);
   });
 });

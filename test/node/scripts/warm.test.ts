@@ -89,7 +89,10 @@ describe('npm run warm', () => {
     first.child.kill('SIGINT');
     const stopped = await first.ended;
     expect(stopped.code).toBe(130);
-    expect(stopped.stdout).toContain('The same command goes on where it was.');
+    expect(stopped.stdout.trimEnd().split('\n').slice(-2)).toEqual([
+      'Stopped. The run of active-users is unfinished: the cron trigger goes on with it each minute, and the same command at once.',
+      '"Stop" in the console (Warming), or DELETE /v1/admin/warming/active-users, ends it.',
+    ]);
 
     const second = await warm(['active-users', '--concurrency', '20']);
     expect(second.code).toBe(0);
