@@ -159,9 +159,12 @@ export interface FreshToken {
 
 export interface Health {
   status: 'ok';
-  /** `unknown` (no response yet), `up` or `down` */
+  /** What the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`. */
   redis: string;
+  /** Whether the isolate calls Redis: its circuit breaker is closed. */
   redisAvailable: boolean;
+  /** Shards of a cluster that the isolate does not call, because they failed. */
+  redisShardsOut: number;
 }
 
 export interface Index {

@@ -206,6 +206,14 @@ export const DEFINITIONS = define({
     labels: [],
     maxSeries: 1,
   },
+  complete: {
+    name: 'gatehouse.metrics.complete',
+    kind: 'gauge',
+    unit: '1',
+    help: '1: counts of all isolates. 0: Redis is away, and the counts are of the responding isolate since its last report.',
+    labels: [],
+    maxSeries: 1,
+  },
 });
 
 export type InstrumentName = keyof typeof DEFINITIONS;

@@ -28,7 +28,7 @@ function scrapers(): MiddlewareHandler<AppEnv> {
   return stating(handler, factsOf(administrators));
 }
 
-/** Counters and histograms of all isolates, for Prometheus. */
+/** Counters and histograms of all isolates, for Prometheus; while Redis is away, of this isolate alone. */
 export const metricsRoutes = new Hono<AppEnv>().get('/metrics', scrapers(), async (c) => {
   const { text, contentType } = await MetricsService.prometheus();
   return c.body(text, 200, { 'Content-Type': contentType });

@@ -1,5 +1,6 @@
 import { sql } from 'drizzle-orm';
 
+import { isRedisAvailable, redisAvailability } from '../config/redis';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
@@ -21,7 +22,19 @@ export interface Readiness {
   degradedRequests: Record<string, number>;
 }
 
+/** What an isolate knows of Redis from its own calls. */
+export interface RedisHealth {
+  /** `unknown`: it has had no response yet. `degraded`: Redis responds, and some of its shards cannot serve. */
+  redis: 'unknown' | 'up' | 'degraded' | 'down';
+  /** Whether the breaker is closed: requests call Redis. */
+  redisAvailable: boolean;
+  /** Shards of a cluster that this isolate does not call, because they failed. */
+  redisShardsOut: number;
+}
+
 export interface HealthService {
+  /** From memory, without a call to Redis. */
+  redis(): RedisHealth;
   /**
    * Asks each dependency, once a second at most, and when the breaker has changed. Without Redis the app still serves; without
    * the database it serves existing sessions.
@@ -103,6 +116,16 @@ export function createHealthService(deps: HealthDeps): HealthService {
   }
 
   return {
+    redis() {
+      const known = redisAvailability();
+      const redisShardsOut = shards.outCount;
+      return {
+        redis: known === 'up' && redisShardsOut > 0 ? 'degraded' : known,
+        redisAvailable: isRedisAvailable(),
+        redisShardsOut,
+      };
+    },
+
     async readiness() {
       const { last } = memo;
       const unchanged = last?.readiness.dependencies.redis.breaker === breaker.state;

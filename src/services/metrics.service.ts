@@ -10,6 +10,8 @@ import type { Sample } from '../metrics/prometheus';
 import type { Instruments } from '../metrics/instruments';
 import type { Meters } from '../metrics/meters';
 import type { Lot, Outbound } from '../metrics/outbound';
+import { addCounts } from '../metrics/registry';
+import type { Counts } from '../metrics/registry';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
 import type { Argument, Command, RedisValue } from '../redis/client';
@@ -21,7 +23,7 @@ import { historyOf, historyOfLots, windowOf } from './metrics/history';
 import type { History } from './metrics/history';
 import { COARSE, FINE, placeOf, ttlMsOf } from './metrics/steps';
 import type { Range } from './metrics/steps';
-import { readTotals } from './metrics/totals';
+import { describeSeries, readTotals } from './metrics/totals';
 import type { Totals } from './metrics/totals';
 import { facade } from './scope';
 
@@ -65,7 +67,10 @@ export interface MetricsService {
   report(): void;
   /** Counts of all isolates, this one's included. One trip. @throws {RedisError} */
   totals(): Promise<Totals>;
-  /** {@link totals} in Prometheus's text format. @throws {RedisError} */
+  /**
+   * {@link totals} in Prometheus's text format. Without Redis, what this isolate has not reported yet: under a label that
+   * names the isolate, so that Prometheus does not take these counts for the totals, started anew.
+   */
   prometheus(): Promise<{ text: string; contentType: string }>;
   /** A time series and the current state. @param sinceMs steps that end before this are left out */
   overview(range: Range, sinceMs?: number): Promise<Overview>;
@@ -195,6 +200,31 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
     }
   }
 
+  async function samplesOfAll(): Promise<Sample[]> {
+    const { series, isolates, gauges, leftOut } = await service.totals();
+    const nowMs = now();
+    const recent = isolates.filter((reportedMs) => nowMs - reportedMs < RECENT_MS).length;
+    const samples = [...series, ...gaugeSamples(gauges), gauge('isolates', recent), gauge('complete', 1)];
+    if (leftOut > 0) {
+      samples.push({ definition: DEFINITIONS.dropped, labels: { 'gatehouse.reason': 'series' }, values: [leftOut] });
+    }
+    return samples;
+  }
+
+  async function samplesOfIsolate(): Promise<Sample[]> {
+    const counts: Counts = {};
+    for (const lot of outbound.pending) addCounts(counts, lot.counts);
+    const samples = Object.entries(counts).flatMap(([id, values]): Sample[] => {
+      const { definition, labels } = describeSeries(id) ?? {};
+      if (definition === undefined) return [];
+      return [{ definition, labels: { ...labels, 'gatehouse.isolate': outbound.id }, values }];
+    });
+    // The outbox is in the database, which may well be there.
+    const messages = await outboxState();
+    if (messages !== undefined) samples.push(...gaugeSamples(gaugesOf(messages)));
+    return [...samples, gauge('complete', 0)];
+  }
+
   const service: MetricsService = {
     guarded: (code) => instruments.guardOutcomes.count(code),
 
@@ -208,18 +238,10 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
     },
 
     async prometheus() {
-      const { series, isolates, gauges, leftOut } = await service.totals();
-      const nowMs = now();
-      const samples: Sample[] = [...series];
-      for (const definition of Object.values(DEFINITIONS)) {
-        const value = gauges.get(definition.name);
-        if (value !== undefined) samples.push({ definition, labels: {}, values: [value] });
-      }
-      const recent = isolates.filter((reportedMs) => nowMs - reportedMs < RECENT_MS).length;
-      samples.push({ definition: DEFINITIONS.isolates, labels: {}, values: [recent] });
-      if (leftOut > 0) {
-        samples.push({ definition: DEFINITIONS.dropped, labels: { 'gatehouse.reason': 'series' }, values: [leftOut] });
-      }
+      const samples = await samplesOfAll().catch(async (error: unknown) => {
+        if (!(error instanceof RedisError)) throw error;
+        return await samplesOfIsolate();
+      });
       return { text: writeText(samples), contentType: CONTENT_TYPE };
     },
 
@@ -245,9 +267,28 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
       memo.outbox = undefined;
       const state = await outboxState();
       if (state === undefined) return;
-      memo.gauges.set('gatehouse.outbox.pending', state.pending);
-      memo.gauges.set('gatehouse.outbox.oldest_age', state.oldestAgeSeconds);
+      for (const [name, value] of gaugesOf(state)) memo.gauges.set(name, value);
     },
   };
   return service;
 }
+
+const gauge = (name: keyof typeof DEFINITIONS, value: number): Sample => ({
+  definition: DEFINITIONS[name],
+  labels: {},
+  values: [value],
+});
+
+/** Gauges by the name of their instrument, in the order of the definitions. */
+function gaugeSamples(gauges: ReadonlyMap<string, number>): Sample[] {
+  return Object.values(DEFINITIONS).flatMap((definition): Sample[] => {
+    const value = gauges.get(definition.name);
+    return value === undefined ? [] : [{ definition, labels: {}, values: [value] }];
+  });
+}
+
+const gaugesOf = ({ pending, oldestAgeSeconds }: OutboxState): Map<string, number> =>
+  new Map([
+    ['gatehouse.outbox.pending', pending],
+    ['gatehouse.outbox.oldest_age', oldestAgeSeconds],
+  ]);

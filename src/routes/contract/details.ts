@@ -251,7 +251,9 @@ describe('GET /ready', {
 describe('GET /metrics', {
   id: 'getPrometheusMetrics',
   summary: 'Counters and histograms for Prometheus',
-  description: 'With the token `METRICS_TOKEN` as bearer, or an administrator’s.',
+  description:
+    'With the token `METRICS_TOKEN` as bearer, or an administrator’s. While Redis is away `gatehouse_metrics_complete` is 0, ' +
+    'and each series is of the isolate that its label `gatehouse_isolate` names.',
   tag: 'Service',
   responses: {
     200: { description: 'The text format 0.0.4.', body: bodies.prometheusText, mediaType: 'text/plain' },

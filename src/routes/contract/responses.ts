@@ -308,10 +308,18 @@ export const index = z
 export const health = z
   .object({
     status: z.literal('ok'),
-    redis: z.string().meta({ description: '`unknown` (no response yet), `up` or `down`' }),
-    redisAvailable: z.boolean(),
+    redis: z.string().meta({
+      description:
+        'What the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`.',
+    }),
+    redisAvailable: z
+      .boolean()
+      .meta({ description: 'Whether the isolate calls Redis: its circuit breaker is closed.' }),
+    redisShardsOut: z
+      .int()
+      .meta({ description: 'Shards of a cluster that the isolate does not call, because they failed.' }),
   })
-  .meta({ examples: [{ status: 'ok', redis: 'up', redisAvailable: true }] });
+  .meta({ examples: [{ status: 'ok', redis: 'up', redisAvailable: true, redisShardsOut: 0 }] });
 
 const dependency = {
   status: z.string().meta({ description: '`up`, `down` or `degraded`' }),

@@ -10,9 +10,9 @@ beforeAll(async () => {
 afterAll(() => scene[Symbol.asyncDispose]());
 
 const health = async () => (await scene.call('GET', '/health')).body as object;
-const UNKNOWN = { status: 'ok', redis: 'unknown', redisAvailable: false };
-const DOWN = { status: 'ok', redis: 'down', redisAvailable: false };
-const UP = { status: 'ok', redis: 'up', redisAvailable: true };
+const UNKNOWN = { status: 'ok', redis: 'unknown', redisAvailable: false, redisShardsOut: 0 };
+const DOWN = { status: 'ok', redis: 'down', redisAvailable: false, redisShardsOut: 0 };
+const UP = { status: 'ok', redis: 'up', redisAvailable: true, redisShardsOut: 0 };
 const signIn = () =>
   scene.call('POST', '/v1/auth/login', { body: { email: 'nobody@example.com', password: 'wrong horse battery' } });
 

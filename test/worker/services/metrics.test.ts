@@ -329,6 +329,38 @@ describe('GET /metrics', () => {
     expect(body).toContain('gatehouse_isolates 2\n');
   });
 
+  test('without Redis: what this isolate has not reported, under its name, and what waits in the outbox', async () => {
+    const { isolates, clock } = scene(1, { METRICS_TOKEN: TOKEN });
+    const { call, state, isolate } = isolates[0]!;
+    await call('GET', '/health');
+    const labels = 'http_request_method="GET",http_route="/health",http_response_status_code="200"';
+    const series = `http_server_request_duration_seconds_count{${labels}`;
+    const before = String((await call('GET', '/metrics', { token: TOKEN })).body);
+    expect(before).toContain(`${series}} 1\n`);
+    expect(before).toContain('gatehouse_metrics_complete 1\n');
+
+    state.down = true;
+    clock.ms += 20_000;
+    for (let request = 0; request < 3; request += 1) await call('GET', '/health');
+    for (let scrape = 0; scrape < 2; scrape += 1) {
+      const { status, body } = await call('GET', '/metrics', { token: TOKEN });
+      expect(status).toBe(200);
+      expect(body).toContain(`${series},gatehouse_isolate="${isolate.metrics.outbound.id}"} 3\n`);
+      // Prometheus would take it for the totals, started anew, and their return for as many requests.
+      expect(body).not.toContain(`${series}}`);
+      expect(body).toContain('gatehouse_metrics_complete 0\n');
+      expect(body).toMatch(/^gatehouse_outbox_oldest_age_seconds \d+$/m);
+      expect(body).not.toContain('gatehouse_isolates ');
+    }
+
+    state.down = false;
+    clock.ms += 31_000;
+    await call('GET', '/health');
+    await expect
+      .poll(async () => String((await call('GET', '/metrics', { token: TOKEN })).body), { timeout: 30_000 })
+      .toContain(`${series}} 5\n`);
+  });
+
   test('for administrators, and for no other', async () => {
     const { call } = scene(1, { METRICS_TOKEN: TOKEN }).isolates[0]!;
     const { token } = await admin(call);
