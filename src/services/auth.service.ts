@@ -7,6 +7,7 @@ import { flag, greatest, jsonObject } from '../db/portable';
 import { revokedTokens, sessions, users } from '../db/schema';
 import type { UserRow } from '../db/schema';
 import { AppError, unavailable } from '../errors';
+import { versionStep } from './blacklist/versionStep';
 import type { LoginAttempts } from './login/attempts';
 import { createReauthentication } from './login/reauthentication';
 import type { FreshToken } from './login/reauthentication';
@@ -269,7 +270,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         db
           .update(users)
           // Larger than that of the caller's token, too: D1 may have been restored from a backup since.
-          .set({ epoch: sql`${greatest(users.epoch, epoch)} + 1` })
+          .set({ epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}` })
           .where(eq(users.id, userId))
           .returning(),
         endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
@@ -326,7 +327,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         (db) => [
           db
             .update(users)
-            .set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + 1`, updatedAtMs: now() })
+            .set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}`, updatedAtMs: now() })
             .where(and(eq(users.id, userId), eq(users.passwordHash, user.passwordHash)))
             .returning(),
           renewal.statement(db, made),
@@ -341,16 +342,18 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const [owner] = changed;
       if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
       const goesOn = (continued as unknown[]).length > 0;
-      const [tokens, , published] = await Promise.all([
+      const [tokens, { overtaken }, first] = await Promise.all([
         token.issue(subjectOf(owner, now()), renewal.grant(owner)),
         versions.deliver(owner),
         goesOn ? renewal.publish(owner) : ('ended' as const),
       ]);
+      const published = goesOn && overtaken !== undefined ? await renewal.publish(overtaken) : first;
       happened.report();
       if (published === 'ended')
         throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });
-      if (published === 'current') return tokens;
-      return token.issue(subjectOf(published, now()), renewal.grant(published));
+      const latest = published === 'current' ? overtaken : published;
+      if (latest === undefined) return tokens;
+      return token.issue(subjectOf(latest, now()), renewal.grant(latest));
     },
 
     async isRenewed(claims) {

@@ -9,6 +9,7 @@ import type { Database } from '../db/client';
 import { flag } from '../db/portable';
 import { oneTimeTokens, users } from '../db/schema';
 import type { OneTimeTokenRow, UserRow } from '../db/schema';
+import { versionStep } from './blacklist/versionStep';
 import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
 import type { IdempotencyService } from './idempotency.service';
@@ -170,7 +171,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
                 search: searchWithEmail(email),
                 emailVerifiedAtMs: atMs,
                 // Redis's copies of the sessions hold the address: with a newer version they are written anew.
-                accessVersion: sql`${users.accessVersion} + 1`,
+                accessVersion: sql`${users.accessVersion} + ${versionStep()}`,
                 updatedAtMs: atMs,
               })
               .where(and(eq(users.id, userId), stands))
@@ -219,7 +220,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
               search: searchWithEmail(email),
               emailVerifiedAtMs: atMs,
               passwordHash,
-              epoch: sql`${users.epoch} + 1`,
+              epoch: sql`${users.epoch} + ${versionStep()}`,
               updatedAtMs: atMs,
             })
             .where(and(eq(users.id, userId), eq(users.status, 'active'), granted))

@@ -1,12 +1,12 @@
-import { and, eq, sql } from 'drizzle-orm';
+import { and, between, eq, inArray, isNull, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database, Drizzle, Statement } from '../db/client';
 import { asNumber, asText, nextNumber } from '../db/portable';
-import { outbox, users } from '../db/schema';
-import type { OutboxRow } from '../db/schema';
+import { outbox, sessions, users } from '../db/schema';
+import type { OutboxRow, UserRow } from '../db/schema';
 import type { Instruments } from '../metrics/instruments';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
@@ -15,6 +15,7 @@ import type { Keys } from '../redis/keys';
 import type { Shards } from '../redis/shards';
 import type { LocalDenials, UserVersions } from './blacklist/denials';
 import { blacklistTtlMs } from './blacklist/ttl';
+import { versionStep } from './blacklist/versionStep';
 import { createDelivery } from './outbox/delivery';
 import { createHistory } from './outbox/history';
 import { tell } from './outbox/message';
@@ -26,6 +27,7 @@ import { isVersion } from './replies';
 import { chunks } from '../util/chunks';
 import { sleep } from '../util/retry';
 import { facade } from './scope';
+import { whileOwner } from './session/statements';
 
 export type { OutboxMessage } from './outbox/message';
 
@@ -47,7 +49,16 @@ export interface VersionsEntry {
   /** To go into the batch after the statement that raises a version, and before one that deletes the user. */
   statements(db: Drizzle): Statement[];
   /** @param raised the versions that the change has raised @default ['epoch'] */
-  deliver(versions: UserVersions, raised?: readonly (keyof UserVersions)[]): Promise<{ pending: boolean }>;
+  deliver(versions: UserVersions, raised?: readonly (keyof UserVersions)[]): Promise<VersionsDelivery>;
+}
+
+export interface VersionsDelivery {
+  pending: boolean;
+  /**
+   * The user under larger versions, where D1 was restored from a backup and Redis had larger ones. Sessions that the change left
+   * alive have gone on under them; their tokens must carry them.
+   */
+  overtaken?: UserRow;
 }
 
 /**
@@ -270,25 +281,46 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   }
 
   /**
-   * D1 has raised a user's versions to what Redis had already, or to less: it was restored from a backup, and tokens under
-   * Redis's versions would outlive what has just ended them. It goes on after those, unless it has gone on meanwhile.
+   * Redis has larger versions of a user than those to which a change has just raised D1's: D1 was restored from a backup, and
+   * tokens under Redis's versions would outlive what has just ended them. D1 goes on after those, and with it the sessions that
+   * the change left alive or that have begun since, unless another change has raised the versions meanwhile.
    */
   async function overtake(
     userId: string,
-    { epoch, accessVersion }: UserVersions,
-    needed: UserVersions,
-  ): Promise<{ pending: boolean } | undefined> {
+    mine: UserVersions,
+    known: UserVersions,
+    raised: readonly (keyof UserVersions)[],
+  ) {
+    const needed = neededVersions(mine, known, raised);
+    if (needed === undefined) return undefined;
     const next = service.prepareVersions(userId);
+    // A request that found Redis's versions larger may have raised D1's to the same ones.
+    const either = (field: keyof UserVersions) => inArray(users[field], [mine[field], known[field]]);
+    const made = and(eq(users.epoch, needed.epoch), eq(users.accessVersion, needed.accessVersion))!;
+    const goOn = (db: Drizzle) =>
+      db
+        .update(sessions)
+        .set({ epoch: needed.epoch })
+        .where(
+          and(
+            eq(sessions.userId, userId),
+            isNull(sessions.endedAtMs),
+            between(sessions.epoch, mine.epoch, known.epoch),
+            whileOwner(userId, made),
+          ),
+        );
     const [rows] = await database.batch((db) => [
       db
         .update(users)
         .set(needed)
-        .where(and(eq(users.id, userId), eq(users.epoch, epoch), eq(users.accessVersion, accessVersion)))
-        .returning({ epoch: users.epoch, accessVersion: users.accessVersion }),
+        .where(and(eq(users.id, userId), either('epoch'), either('accessVersion')))
+        .returning(),
+      // Without a new epoch the change has ended no session, and those that D1 has may be ones that the lost changes ended.
+      ...(raised.includes('epoch') ? [goOn(db)] : []),
       ...next.statements(db),
     ]);
-    const [made] = rows;
-    return made && next.deliver(made, []);
+    const [overtaken] = rows;
+    return overtaken && { overtaken, ...(await next.deliver(overtaken, [])) };
   }
 
   const service: OutboxService = {
@@ -332,8 +364,8 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
           // What Redis had before: asked first, in the same pipeline.
           const known = knownVersions(userId);
           const outcome = await deliver([row.id], [{ kind: 'epoch', userId, ...versions }]);
-          const needed = neededVersions(versions, await known, raised);
-          return (needed && (await overtake(userId, versions, needed))) ?? outcome;
+          const before = await known;
+          return (before && (await overtake(userId, versions, before, raised))) ?? outcome;
         },
       };
     },
@@ -391,15 +423,20 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   return service;
 }
 
-/** The versions that D1 must have after a change; `undefined` when those that it has are larger than Redis's. */
+/**
+ * The versions that D1 must have after a change; `undefined` when Redis's are not larger than those that it has. Equal ones are
+ * this change's own: a probe may deliver its message before the request itself does, and {@link versionStep} makes two changes
+ * differ.
+ */
 function neededVersions(
   mine: UserVersions,
-  known: UserVersions | undefined,
+  known: UserVersions,
   raised: readonly (keyof UserVersions)[],
 ): UserVersions | undefined {
-  if (known === undefined) return undefined;
-  const needed = (field: keyof UserVersions) =>
-    Math.max(mine[field], raised.includes(field) ? known[field] + 1 : known[field]);
+  const needed = (field: keyof UserVersions) => {
+    if (known[field] <= mine[field]) return mine[field];
+    return raised.includes(field) ? known[field] + versionStep() : known[field];
+  };
   const versions = { epoch: needed('epoch'), accessVersion: needed('accessVersion') };
   return versions.epoch > mine.epoch || versions.accessVersion > mine.accessVersion ? versions : undefined;
 }

@@ -5,6 +5,7 @@ import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
+import { versionStep } from './blacklist/versionStep';
 import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
 import type { IdempotencyService } from './idempotency.service';
@@ -128,7 +129,7 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
             .update(users)
             .set({
               passwordHash,
-              epoch: sql`${users.epoch} + 1`,
+              epoch: sql`${users.epoch} + ${versionStep()}`,
               // The token proves that its holder reads this mailbox.
               emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`,
               updatedAtMs: atMs,

@@ -12,6 +12,7 @@ import type { PersonalTable } from '../personalData';
 import { fold } from '../util/fold';
 import { timestamp } from '../util/timestamp';
 import type { AuditService, NewAudit } from './audit.service';
+import { versionStep } from './blacklist/versionStep';
 import type { EventService } from './event.service';
 import type { IdempotencyService } from './idempotency.service';
 import type { CacheKey, CacheService } from './cache.service';
@@ -320,11 +321,13 @@ export function createUserService(deps: UserDeps): UserService {
               // the row itself, whatever another change does at the same time.
               ...(role !== undefined && {
                 role,
-                accessVersion: sql`${users.accessVersion} + ${flag(ne(users.role, role))}`,
+                accessVersion: sql`${users.accessVersion} + ${versionStep()} * ${flag(ne(users.role, role))}`,
               }),
               ...(status !== undefined && {
                 status,
-                ...(status === 'disabled' && { epoch: sql`${users.epoch} + ${flag(ne(users.status, status))}` }),
+                ...(status === 'disabled' && {
+                  epoch: sql`${users.epoch} + ${versionStep()} * ${flag(ne(users.status, status))}`,
+                }),
               }),
               updatedAtMs,
             })

@@ -78,8 +78,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a failed probe closes the breaker',
     file: 'src/services/probe.ts',
-    before: 'breaker.probed(number, false);',
-    after: 'breaker.probed(number, true);',
+    before: "breaker.probed(number, databaseGone.sinceMs === undefined ? 'away' : 'unchecked');",
+    after: "breaker.probed(number, 'back');",
   },
   {
     name: 'any reply counts as a delivery',
@@ -206,7 +206,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a changed password ends no session',
     file: 'src/services/auth.service.ts',
-    before: '.set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + 1`,',
+    before: '.set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}`,',
     after: '.set({ passwordHash,',
   },
 ];

@@ -10,6 +10,7 @@ import { AppError } from '../../errors';
 import { RedisError } from '../../redis/errors';
 import type { AuditService } from '../audit.service';
 import { blacklistTtlMs } from '../blacklist/ttl';
+import { versionStep } from '../blacklist/versionStep';
 import type { Config } from '../../config/env';
 import type { EventService } from '../event.service';
 import type { IdempotencyService } from '../idempotency.service';
@@ -105,7 +106,7 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
       const [rows] = await idempotency.batch((db) => [
         db
           .update(users)
-          .set({ epoch: sql`${users.epoch} + 1` })
+          .set({ epoch: sql`${users.epoch} + ${versionStep()}` })
           .where(eq(users.id, userId))
           .returning(),
         endOthers(db, { userId, reason: 'administrator', atMs: now() }),
@@ -146,7 +147,7 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
         (db) => [
           db
             .update(users)
-            .set({ epoch: sql`${users.epoch} + 1` })
+            .set({ epoch: sql`${users.epoch} + ${versionStep()}` })
             .where(sql`${users.id} in ${those}`),
           db.insert(outboxTable).select(
             sql`select ${nextNumber(outboxTable.seq)}, ${`${crypto.randomUUID()}:`} || ${users.id}, ${versionsMessage}, 'pending', 0, ${atMs}, ${expiresAtMs}

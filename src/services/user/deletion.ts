@@ -7,6 +7,7 @@ import { events, idempotencyKeys, knownOrigins, loginFailures, oneTimeTokens, se
 import type { SessionEndReason } from '../../db/schema';
 import type { PersonalTable } from '../../personalData';
 import { anyOf, flag } from '../../db/portable';
+import { versionStep } from '../blacklist/versionStep';
 import type { IdempotencyService } from '../idempotency.service';
 import type { OutboxMessage, OutboxService } from '../outbox.service';
 import type { AuditService } from '../audit.service';
@@ -88,7 +89,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
         // Raised before the user goes, so that the message outdates every token.
         db
           .update(users)
-          .set({ epoch: sql`${users.epoch} + 1` })
+          .set({ epoch: sql`${users.epoch} + ${versionStep()}` })
           .where(and(ofUser, allKnown))
           .returning(),
         ...versions.statements(db),

@@ -580,7 +580,7 @@ describe('another e-mail address', () => {
     expect((await undo(token)).status).toBe(204);
     expect(await addressOf(owner.id)).toBe(owner.email);
     // Twice over: the sessions are marked as ended, and the epoch outdates their tokens.
-    expect(await epoch()).toBe(before + 1);
+    expect(await epoch()).toBeGreaterThan(before);
     const ended = await scene.app.sql('SELECT DISTINCT ended_reason FROM sessions WHERE user_id = ?', owner.id);
     expect(ended).toEqual([{ ended_reason: 'email' }]);
     expectRefused(await scene.me(thief.access), 'TOKEN_REVOKED');

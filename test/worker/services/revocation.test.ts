@@ -90,6 +90,85 @@ describe('a login that is overtaken by a new password', () => {
   });
 });
 
+describe('a change whose message a probe of another isolate delivers first', () => {
+  /** D1 whose batches return only when what they have left in the outbox is delivered. */
+  const overtaken = () =>
+    tappedD1(async (query, kind) => {
+      const result = await query();
+      if (kind === 'batch')
+        await inRequest(({ services }) => services.outbox.deliverPending(), { isolate: isolateFor(bound) });
+      return result;
+    });
+  const versionMessages = async () => {
+    const { results } = await env.DB.prepare(
+      `select message from outbox where instr(message, '"kind":"epoch"') and instr(message, ?)`,
+    )
+      .bind(owner.userId)
+      .all();
+    return results.length;
+  };
+  const claimsOf = (token: string) => inRequest(({ services }) => services.token.verifyAccess(token), { isolate });
+
+  test('does not take the database for restored: the session that changed the password goes on', async () => {
+    const claims = await claimsOf(owner.access);
+    const changed = await inRequest(
+      ({ services }) => services.auth.changePassword(claims, password, 'another horse battery'),
+      { isolate, db: overtaken() },
+    );
+    expect(await versionMessages()).toBe(1);
+    expect(await me(changed.access_token, elsewhere())).toMatchObject({ status: 200 });
+    expect(await refresh(changed.refresh_token, elsewhere())).toMatchObject({ status: 200 });
+    expect(await refresh(owner.refresh, elsewhere())).toMatchObject(refused);
+  });
+
+  test('nor for the role of an account', async () => {
+    await inRequest(({ services }) => services.user.updateUser(owner.userId, { role: 'admin' }), {
+      isolate,
+      db: overtaken(),
+    });
+    expect(await versionMessages()).toBe(1);
+    const { access } = tokensOf(await refresh(owner.refresh));
+    expect(await me(access, elsewhere())).toMatchObject({ status: 200, body: { role: 'admin' } });
+  });
+});
+
+describe('a database that was restored to before Redis’s versions of a user', () => {
+  /** Further than a change can get by itself. */
+  const AHEAD = 5_000;
+  const restore = (field: 'ep' | 'av') =>
+    inRequest(
+      ({ batch }) => batch.run(blacklistMerge, [isolate.keys.blacklist(owner.userId)], [60_000, field, AHEAD]),
+      {
+        isolate,
+      },
+    );
+  const versions = () =>
+    env.DB.prepare('select epoch, access_version from users where id = ?')
+      .bind(owner.userId)
+      .first<{ epoch: number; access_version: number }>();
+
+  test('goes on after them with a new password, and the session that changed it as well', async () => {
+    const claims = await inRequest(({ services }) => services.token.verifyAccess(owner.access), { isolate });
+    const other = await login();
+    await restore('ep');
+    const changed = await inRequest(
+      ({ services }) => services.auth.changePassword(claims, password, 'another horse battery'),
+      { isolate },
+    );
+    expect((await versions())?.epoch).toBeGreaterThan(AHEAD);
+    expect(await me(changed.access_token, elsewhere())).toMatchObject({ status: 200 });
+    expect(await refresh(changed.refresh_token, elsewhere())).toMatchObject({ status: 200 });
+    expect(await refresh(other.refresh, elsewhere())).toMatchObject(refused);
+    expect(await refresh(owner.refresh, elsewhere())).toMatchObject(refused);
+  });
+
+  test('and with a new role', async () => {
+    await restore('av');
+    await inRequest(({ services }) => services.user.updateUser(owner.userId, { role: 'admin' }), { isolate });
+    expect((await versions())?.access_version).toBeGreaterThan(AHEAD);
+  });
+});
+
 describe('a Redis that has lost its data', () => {
   test('is not given an epoch without what is denied, by a change that changes nothing', async () => {
     const admin = tokensOf(
