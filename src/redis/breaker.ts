@@ -23,6 +23,7 @@ export interface BreakerOptions {
 }
 
 export type BreakerState = 'closed' | 'open' | 'half-open';
+export type ProbeOutcome = 'back' | 'away' | 'unchecked';
 
 /**
  * A circuit breaker for one isolate (Nygard, Release It!, 2nd ed., ch. 5). While it is not closed no request spends
@@ -43,8 +44,13 @@ export interface Breaker {
   record(ok: boolean, ticket: number): void;
   /** A number for exactly one caller when a probe is due: that caller reports with it. */
   takeProbe(): number | undefined;
-  /** A probe that was taken for lost reports in vain. */
-  probed(probe: number, ok: boolean): void;
+  /**
+   * A probe that was taken for lost reports in vain.
+   *
+   * @param outcome `unchecked`: Redis has replied, but the database could not say what it has missed. The wait before the next
+   *   probe does not grow, and stays short
+   */
+  probed(probe: number, outcome: ProbeOutcome): void;
   /**
    * `true` for one caller, after a call has succeeded that followed a failed one: Redis may have missed messages
    * meanwhile, or have lost its last writes, although the breaker did not open.
@@ -64,8 +70,11 @@ export interface Breaker {
 const BUCKETS = 10;
 /** Looks are at least this far apart, in milliseconds. */
 const LOOK_MS = 2_000;
-/** The longest wait between probes while something is owed, in milliseconds, before jitter. */
-const OWED_PROBE_MS = 4_000;
+/**
+ * The longest wait between probes while something is owed, or after one to which Redis has replied, in milliseconds, before
+ * jitter.
+ */
+const SHORT_PROBE_MS = 4_000;
 /** How long one request waits for the next probe: longer than the wait between two. */
 export const WATCH_MS = 8_000;
 
@@ -109,7 +118,8 @@ export function createBreaker({
 
   let owed = false;
   let watchedUntilMs = 0;
-  const waitMs = () => (owed ? Math.min(backoffMs, OWED_PROBE_MS) : backoffMs);
+  let replied = false;
+  const waitMs = () => (owed || replied ? Math.min(backoffMs, SHORT_PROBE_MS) : backoffMs);
 
   const schedule = () => {
     // Jitter of a quarter either way keeps the isolates of a colo from probing in step.
@@ -180,9 +190,10 @@ export function createBreaker({
       probes += 1;
       return probes;
     },
-    probed(probe, ok) {
+    probed(probe, outcome) {
       if (state !== 'half-open' || probe !== probes) return;
-      if (ok) {
+      replied = outcome === 'unchecked';
+      if (outcome === 'back') {
         enter('closed');
         closings += 1;
         unproven = provenAfter;
@@ -193,7 +204,7 @@ export function createBreaker({
         setAvailable(true);
         return;
       }
-      backOff();
+      if (outcome === 'away') backOff();
       open();
     },
     takeLook() {

@@ -1,6 +1,6 @@
 import { within } from '../util/within';
 import { createBreaker } from './breaker';
-import type { Breaker, BreakerOptions } from './breaker';
+import type { Breaker, BreakerOptions, ProbeOutcome } from './breaker';
 import type { Command, RedisClient, Reply } from './client';
 import { RedisUnavailable } from './errors';
 import { isShardDown } from './replyError';
@@ -17,7 +17,7 @@ export interface ShardsOptions extends Pick<BreakerOptions, 'probeMs' | 'probeMa
 export interface ShardProbe {
   /** A key in the shard, of a command that failed. */
   key: string;
-  report: (ok: boolean) => void;
+  report: (outcome: ProbeOutcome) => void;
 }
 
 /** Whether a call speaks for Redis as a whole, or against it; `undefined`: it says only that one shard is out. */
@@ -189,7 +189,7 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
     takeProbe() {
       for (const { breaker, key } of failed.values()) {
         const probe = breaker.takeProbe();
-        if (probe !== undefined) return { key, report: (ok) => breaker.probed(probe, ok) };
+        if (probe !== undefined) return { key, report: (outcome) => breaker.probed(probe, outcome) };
       }
       return undefined;
     },

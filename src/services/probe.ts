@@ -51,13 +51,13 @@ export async function probe(number: number, { breaker, batch, outbox, databaseGo
     if (error instanceof DatabaseUnavailable) databaseGone.sinceMs ??= now();
     else databaseGone.sinceMs = undefined;
     if (databaseGone.sinceMs === undefined || now() - databaseGone.sinceMs < DATABASE_GONE_MS) {
-      breaker.probed(number, false);
+      breaker.probed(number, databaseGone.sinceMs === undefined ? 'away' : 'unchecked');
       log('warn', 'redis.probe_failed', describeError(error));
       return;
     }
     log('warn', 'redis.available_undelivered', describeError(error));
   }
-  breaker.probed(number, true);
+  breaker.probed(number, 'back');
   log('info', 'redis.available');
 }
 

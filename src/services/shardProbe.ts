@@ -1,4 +1,5 @@
 import { describeError, log } from '../config/log';
+import { DatabaseUnavailable } from '../db/client';
 import type { RedisBatch } from '../redis/batch';
 import type { Keys } from '../redis/keys';
 import type { ShardProbe } from '../redis/shards';
@@ -22,10 +23,10 @@ export async function probeShard({ key, report }: ShardProbe, { batch, keys, out
     await batch.send('SET', keys.probe(key), 1, 'PX', PROBE_TTL_MS);
     await outbox.deliverPending();
   } catch (error) {
-    report(false);
+    report(error instanceof DatabaseUnavailable ? 'unchecked' : 'away');
     log('warn', 'redis.shard_probe_failed', describeError(error));
     return;
   }
-  report(true);
+  report('back');
   log('info', 'redis.shard_available');
 }

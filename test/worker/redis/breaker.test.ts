@@ -75,16 +75,16 @@ test('probes one at a time, backs off to the maximum, and closes', () => {
     }
     expect(breaker.takeProbe()).toBeUndefined();
     waits.push(clock.ms - startMs);
-    breaker.probed(number, false);
+    breaker.probed(number, 'away');
   }
   expect(waits).toEqual([1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]);
   clock.ms += 30_000;
   const last = breaker.takeProbe();
   expect(last).toBeTypeOf('number');
   // One that was taken for lost reports in vain.
-  breaker.probed(1, true);
+  breaker.probed(1, 'back');
   expect(breaker.state).toBe('half-open');
-  breaker.probed(last ?? 0, true);
+  breaker.probed(last ?? 0, 'back');
   expect(breaker.state).toBe('closed');
   expect(isRedisAvailable()).toBe(true);
 });
@@ -94,7 +94,7 @@ test('a call that began before it closed says nothing any more', () => {
   const old = breaker.ticket();
   record(false, 10);
   clock.ms += 1_000;
-  breaker.probed(breaker.takeProbe() ?? 0, true);
+  breaker.probed(breaker.takeProbe() ?? 0, 'back');
   for (let i = 0; i < 20; i += 1) breaker.record(false, old);
   expect(breaker.state).toBe('closed');
 });
@@ -119,7 +119,7 @@ function openings(forMs: number, call: (breaker: ReturnType<typeof createBreaker
   const opened: number[] = [];
   for (; clock.ms < startMs + forMs; clock.ms += 50) {
     const probe = breaker.takeProbe();
-    if (probe !== undefined) breaker.probed(probe, true);
+    if (probe !== undefined) breaker.probed(probe, 'back');
     if (breaker.state !== 'closed') continue;
     call(breaker);
     if (isOpen(breaker)) opened.push(clock.ms - startMs);
@@ -147,7 +147,7 @@ test('ten successes after a probe make the next wait short again', () => {
     const startMs = clock.ms;
     for (let probe = breaker.takeProbe(); ; probe = breaker.takeProbe()) {
       if (probe !== undefined) {
-        breaker.probed(probe, true);
+        breaker.probed(probe, 'back');
         return clock.ms - startMs;
       }
       clock.ms += 100;
@@ -172,7 +172,7 @@ function backedOff() {
   record(false, 10);
   for (let probe = 0; probe < 6; probe += 1) {
     clock.ms += 30_000;
-    breaker.probed(breaker.takeProbe()!, false);
+    breaker.probed(breaker.takeProbe()!, 'away');
   }
   expect(breaker.takeProbe()).toBeUndefined();
   return made;
@@ -187,12 +187,26 @@ test('while Redis has not been told a change of this isolate, probes are 4 s apa
     clock.ms += 3_999;
     expect(breaker.takeProbe()).toBeUndefined();
     clock.ms += 1;
-    breaker.probed(breaker.takeProbe()!, false);
+    breaker.probed(breaker.takeProbe()!, 'away');
   }
   clock.ms += 4_000;
-  breaker.probed(breaker.takeProbe()!, true);
+  breaker.probed(breaker.takeProbe()!, 'back');
   expect(breaker.state).toBe('closed');
   expect(breaker.takeWatch()).toBe(false);
+});
+
+test('a probe that Redis answered, but whose database did not, leaves the wait before the next one short', () => {
+  const { clock, breaker } = backedOff();
+  clock.ms += 37_500;
+  for (let probe = 0; probe < 3; probe += 1) {
+    breaker.probed(breaker.takeProbe()!, 'unchecked');
+    clock.ms += 3_999;
+    expect(breaker.takeProbe()).toBeUndefined();
+    clock.ms += 1;
+  }
+  breaker.probed(breaker.takeProbe()!, 'away');
+  clock.ms += 4_000;
+  expect(breaker.takeProbe()).toBeUndefined();
 });
 
 test('one request at a time waits for the next probe, and only while something is owed', () => {

@@ -206,15 +206,15 @@ describe('a cluster', () => {
     };
     let { probe, ms } = due();
     expect([probe.key, ms]).toEqual([A[0], 1_000]);
-    probe.report(false);
+    probe.report('away');
     ({ probe, ms } = due());
     expect(ms).toBe(2_000);
     // The probe succeeds, and the next call fails again.
-    probe.report(true);
+    probe.report('back');
     expect(await ask(get(A[2]))).toEqual(['shard']);
     ({ probe, ms } = due());
     expect(ms).toBe(4_000);
-    probe.report(true);
+    probe.report('back');
     world.errorOf = () => undefined;
     for (const key of A.slice(0, 10)) expect(await ask(get(key))).toEqual(['OK']);
     world.errorOf = dead;

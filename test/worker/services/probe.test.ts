@@ -15,7 +15,7 @@ function scene() {
     minCalls: 1,
     failureRatio: 0.5,
     probeMs: 1_000,
-    probeMaxMs: 1_000,
+    probeMaxMs: 30_000,
     now,
     random: () => 0.5,
   });
@@ -65,6 +65,11 @@ describe('a probe', () => {
     const probes = DATABASE_GONE_MS / 2_000;
     expect(await run(...tries(away, probes))).toBe('open');
     expect(await run(away)).toBe('closed');
+  });
+
+  test('is due again as soon after any number that the database has failed', async () => {
+    const { run } = scene();
+    expect(await run(...tries(away, 5), 'delivered')).toBe('closed');
   });
 
   test('counts the database’s absence anew after each response of it', async () => {
