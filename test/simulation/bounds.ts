@@ -20,8 +20,8 @@ export const BOUNDS = {
   afterCronMs: 1_000,
   /** How long the first requests after a pause may be served without Redis, while a probe asks whether it is back. */
   wakeMs: 1_000,
-  /** The same while D1, which the probe asks as well, is slow or fails. */
-  wakeSlowMs: 5_000,
+  /** How long it may be until the next probe, after one that D1 has not answered: 4 s and a quarter of jitter, and its tail. */
+  uncheckedMs: 5_000 + 2_100,
   /**
    * How long a breaker may stay open after Redis has come back: 30 s and a quarter of jitter, and one probe, which has
    * little to deliver here.

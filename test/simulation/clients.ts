@@ -57,11 +57,16 @@ export class Clients {
     const label = device.label;
     let lose = call.lose;
     let refreshed = 0;
+    let lostWith: Token | undefined;
     for (let attempt = 0; attempt < ATTEMPTS && !device.signedOut; attempt += 1) {
       const used = device.access;
+      const role = roleOf(device.account);
       const outcome = await this.#call({ ...call, lose, label, token: used.text }, device.account);
       lose = undefined;
-      if (outcome.lost) continue;
+      if (outcome.lost) {
+        lostWith = used;
+        continue;
+      }
       const { exchange, retryAfterMs } = outcome;
       const { status, code } = exchange;
       if (status === 401 && (code === 'TOKEN_EXPIRED' || code === 'TOKEN_SUPERSEDED')) {
@@ -79,7 +84,10 @@ export class Clients {
         await scheduler.sleep(Math.min(retryAfterMs, PATIENCE_MS));
         continue;
       }
-      if (status < 300) model.accepted(exchange, device, used, 'access');
+      const isRenewal = call.path === '/v1/auth/password' && lostWith === used;
+      if (status < 300) model.accepted(exchange, device, used, isRenewal ? 'renewal' : 'access');
+      if (status < 300 && isRenewal && role !== undefined && roleOf(device.account) === role)
+        model.renewed(exchange, claimsOf(String(outcome.body['access_token'])).role, role);
       return { ...outcome, used };
     }
     return undefined;
@@ -269,8 +277,7 @@ export class Clients {
     device.access = { text: String(body['access_token']), issuedMs };
     device.refresh = { text: String(body['refresh_token']), issuedMs };
     device.copies.push(device.access);
-    const [, claims = ''] = device.access.text.split('.');
-    device.sessionId = (JSON.parse(Buffer.from(claims, 'base64url').toString()) as { sid: string }).sid;
+    device.sessionId = claimsOf(device.access.text).sid;
   }
 
   /** After a change that answers with new tokens. */
@@ -286,3 +293,9 @@ export class Clients {
     return this.#world.scheduler.nowMs;
   }
 }
+
+const claimsOf = (token: string) =>
+  JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as { sid: string; role: string };
+
+/** `undefined` while a change of it is under way. */
+const roleOf = ({ role, roleSure }: Account) => (roleSure ? role : undefined);

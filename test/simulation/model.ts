@@ -273,29 +273,51 @@ export class Model {
    * Whether an isolate has served of late: one that has not finds out with its first request that Redis is back (probes of single
    * shards run beside it), sends a command to it again with the next one, and looks with the one after that whether Redis has missed
    * something.
+   *
+   * A probe asks D1 as well. While D1 is slow or fails, a probe may find out nothing, whatever Redis replies (docs/outages.md: the
+   * breaker stays open), so requests count only where D1 was in order from the probe before to the end of their own.
    */
   #isAwake({ servedAtMs }: Isolate, atMs: number, requests = 1): boolean {
-    const slow = this.#timeline.between(atMs - BOUNDS.breakerMs, atMs).some(({ kind }) => kind === 'database');
-    const untilMs = atMs - (slow ? BOUNDS.wakeSlowMs : BOUNDS.wakeMs);
-    const served = servedAtMs.filter((ms) => ms >= atMs - BOUNDS.breakerMs && ms <= untilMs).sort((a, b) => a - b);
+    const databaseFaults = this.#timeline
+      .between(atMs - 2 * BOUNDS.breakerMs, atMs)
+      .filter(({ kind }) => kind === 'database');
+    const couldAsk = (ms: number) =>
+      databaseFaults.every(({ fromMs, toMs }) => fromMs > ms + BOUNDS.wakeMs || toMs + BOUNDS.uncheckedMs < ms);
+    const untilMs = atMs - BOUNDS.wakeMs;
+    const served = servedAtMs
+      .filter((ms) => ms >= atMs - BOUNDS.breakerMs && ms <= untilMs && couldAsk(ms))
+      .sort((a, b) => a - b);
     // Requests of one moment are served before any of them has found out.
     const moments: number[] = [];
     for (const ms of served) if (ms - (moments.at(-1) ?? -Infinity) > BOUNDS.wakeMs) moments.push(ms);
     return moments.length >= requests;
   }
 
-  /** An access or refresh token was accepted. @param token with which the request was made */
-  accepted(exchange: Exchange, device: Device, token: Token, kind: 'access' | 'refresh'): void {
+  /**
+   * An access or refresh token was accepted. `renewal`: an access token, by a change of the password whose first response was
+   * lost.
+   *
+   * @param token with which the request was made
+   */
+  accepted(exchange: Exchange, device: Device, token: Token, kind: 'access' | 'refresh' | 'renewal'): void {
     const { account } = device;
     for (const ending of device.ends()) this.#judge(exchange, ending, account, token);
     const retired = device.retired.find((one) => kind === 'refresh' && one.token.text === token.text);
     if (retired !== undefined) this.#judge(exchange, retired.ending, account, token);
     if (kind === 'refresh') return;
-    for (const ending of account.supersedings) {
+    // Such a request brings new tokens and changes nothing, as a refresh does, so a new role does not stop it: the change has
+    // outdated the device's refresh token, and only this keeps it signed in. {@link renewed} looks at the new tokens.
+    for (const ending of kind === 'renewal' ? [] : account.supersedings) {
       if (token.issuedMs <= ending.sinceMs) this.#judge(exchange, ending, account, token);
     }
     const revoked = device.revoked.get(token.text);
     if (revoked !== undefined) this.#judge(exchange, revoked, account, token);
+  }
+
+  /** A change of the password was repeated. @param role that its tokens have @param known that of the account all the while */
+  renewed({ isolate, label, arrivedMs }: Exchange, role: string, known: string): void {
+    if (role === known) return;
+    this.violate('revocation', arrivedMs, `${label} at ${isolate.name} gave tokens of the role ${role}, not ${known}`);
   }
 
   #judge(exchange: Exchange, ending: Ending, account: Account, token: Token): void {

@@ -141,7 +141,9 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     // After a recovery D1 does not know the sessions that were begun since the moment it went back to.
     const known = all.filter(({ forgotten }) => !forgotten);
     const isForgotten = (key: string) =>
-      restoredMs !== undefined && key.includes(`${id}.`) && !known.some(({ sessionId }) => key.includes(sessionId));
+      restoredMs !== undefined &&
+      key.includes(`{${id}}.`) &&
+      !known.some(({ sessionId }) => isOfSession(key, sessionId));
     // What is about the account alone must be gone; a list of users has its e-mail until it expires, but is not served.
     const found = world.redis
       .texts()
@@ -154,6 +156,9 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     model.violate('outbox', scheduler.nowMs, `${left.length} messages are left, the first ${JSON.stringify(left[0])}`);
   }
 }
+
+/** Whether a key of Redis is of this session: its user, the first part of its id, stands in a hash tag. */
+const isOfSession = (key: string, sessionId: string) => key.replaceAll(/[{}]/g, '').includes(sessionId);
 
 async function probe(clients: Clients, device: Device, isolate: number): Promise<void> {
   const ended = [...device.ends()].some(({ ackedMs }) => Number.isFinite(ackedMs));
