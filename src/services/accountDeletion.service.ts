@@ -1,17 +1,15 @@
 import { and, eq, sql } from 'drizzle-orm';
 
-import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
+import { issueToOwner, mailLink } from './oneTime/links';
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
 import { unavailable } from '../errors';
-import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
 import { deletionMail } from './mail/messages';
 import type { MailService } from './mail.service';
-import { findOneTimeToken, invalidOneTimeToken, issueOneTimeToken, takeOneTimeToken } from './oneTime/store';
-import { retry } from '../util/retry';
+import { findOneTimeToken, invalidOneTimeToken, takeOneTimeToken } from './oneTime/store';
 import { facade } from './scope';
 import { normalizeEmail } from './user.service';
 import type { UserService } from './user.service';
@@ -43,8 +41,6 @@ declare module './scope' {
 
 export const AccountDeletionService: AccountDeletionService = facade('accountDeletion');
 
-/** After the response no client is there to retry. */
-const DATABASE_WAITS_MS = [500, 2_000];
 /** An attempt is overtaken only by a login of the same user in the same moment. */
 const ATTEMPTS = 3;
 
@@ -59,42 +55,19 @@ export interface AccountDeletionDeps {
 }
 
 export function createAccountDeletionService(deps: AccountDeletionDeps): AccountDeletionService {
-  const { database, mail, event, user, config, waitUntil, now } = deps;
+  const { database, user, config, now } = deps;
   const purpose = 'deletion' as const;
   const ttlSeconds = config.mail.deletionTtlSeconds;
 
-  /** @returns `undefined` where there is no active account */
-  async function issue(email: string): Promise<string | undefined> {
-    const [owner] = await database.run((db) =>
-      db
-        .select({ id: users.id, email: users.email })
-        .from(users)
-        .where(and(eq(users.email, email), eq(users.status, 'active'))),
-    );
-    if (owner === undefined) return undefined;
-    const requested = event.prepare({ kind: 'deletion-requested', userId: owner.id });
-    const token = await issueOneTimeToken(database, owner, { purpose, ttlSeconds, atMs: now() }, (db) =>
-      requested.statements(db),
-    );
-    requested.report();
-    return token;
-  }
-
-  async function sendLink(email: string): Promise<void> {
-    await timingPause();
-    const token = await retry(() => issue(email), { waitsMs: DATABASE_WAITS_MS });
-    if (token !== undefined) await mail.send(purpose, deletionMail(email, token, config.mail));
-  }
-
   return {
     async request(given) {
-      mail.assertEnabled();
-      await assertDatabaseAnswers(database);
-      waitUntil(
-        sendLink(normalizeEmail(given)).catch((error: unknown) =>
-          log('error', 'auth.deletion_failed', describeError(error)),
-        ),
-      );
+      const email = normalizeEmail(given);
+      await mailLink(deps, {
+        purpose,
+        issue: () => issueToOwner(deps, email, { purpose, ttlSeconds, kind: 'deletion-requested' }),
+        mailOf: (token) => deletionMail(email, token, config.mail),
+        failed: (error) => log('error', 'auth.deletion_failed', describeError(error)),
+      });
     },
 
     async confirm(token) {

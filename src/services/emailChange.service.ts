@@ -1,5 +1,4 @@
 import { and, eq, sql } from 'drizzle-orm';
-import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
 import { randomBytes } from 'node:crypto';
 
 import type { Config } from '../config/env';
@@ -10,12 +9,12 @@ import { flag } from '../db/portable';
 import { oneTimeTokens, users } from '../db/schema';
 import type { OneTimeTokenRow, UserRow } from '../db/schema';
 import { versionStep } from './blacklist/versionStep';
-import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
 import type { IdempotencyService } from './idempotency.service';
 import type { LoginAttempts } from './login/attempts';
 import { emailChangedMail, emailChangeMail, recoveryMail } from './mail/messages';
 import type { MailService } from './mail.service';
+import { mailLink } from './oneTime/links';
 import {
   dropOneTimeTokens,
   findOneTimeToken,
@@ -29,7 +28,6 @@ import { newOneTimeToken, oneTimeHash } from './oneTime/token';
 import type { OneTimePurpose } from './oneTime/token';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { retry } from '../util/retry';
 import { facade } from './scope';
 import { endOthers, whileOwner } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
@@ -68,9 +66,6 @@ declare module './scope' {
 }
 
 export const EmailChangeService: EmailChangeService = facade('emailChange');
-
-/** After the response the client cannot retry, so the service does. */
-const DATABASE_WAITS_MS = [500, 2_000];
 
 export interface EmailChangeDeps {
   database: Database;
@@ -128,21 +123,15 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
     return token;
   }
 
-  async function sendLink(userId: string, email: string): Promise<void> {
-    await timingPause();
-    const token = await retry(() => issue(userId, email), { waitsMs: DATABASE_WAITS_MS });
-    if (token !== undefined) await mail.send('email-change', emailChangeMail(email, token, config.mail));
-  }
-
   return {
     async request(userId, given) {
-      mail.assertEnabled();
-      await assertDatabaseAnswers(database);
-      waitUntil(
-        sendLink(userId, normalizeEmail(given)).catch((error: unknown) =>
-          log('error', 'auth.email_change_failed', describeError(error)),
-        ),
-      );
+      const email = normalizeEmail(given);
+      await mailLink(deps, {
+        purpose: 'email-change',
+        issue: () => issue(userId, email),
+        mailOf: (token) => emailChangeMail(email, token, config.mail),
+        failed: (error) => log('error', 'auth.email_change_failed', describeError(error)),
+      });
     },
 
     async confirm(token) {

@@ -1,12 +1,11 @@
 import { and, eq, sql } from 'drizzle-orm';
 
-import { assertDatabaseAnswers } from './oneTime/databaseAnswers';
+import { issueToOwner, mailLink } from './oneTime/links';
 import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import type { Database } from '../db/client';
 import { users } from '../db/schema';
 import { versionStep } from './blacklist/versionStep';
-import { timingPause } from './timingPause';
 import type { EventService } from './event.service';
 import type { IdempotencyService } from './idempotency.service';
 import { recoveryMail } from './mail/messages';
@@ -16,13 +15,11 @@ import {
   dropOneTimeTokens,
   findOneTimeToken,
   invalidOneTimeToken,
-  issueOneTimeToken,
   purgeOneTimeTokens,
   takeOneTimeToken,
 } from './oneTime/store';
 import type { OutboxService } from './outbox.service';
 import type { PasswordService } from './password.service';
-import { retry } from '../util/retry';
 import { facade } from './scope';
 import { endOthers, whileOwner } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
@@ -56,9 +53,6 @@ declare module './scope' {
 
 export const RecoveryService: RecoveryService = facade('recovery');
 
-/** After the response the client cannot retry, so the service does. */
-const DATABASE_WAITS_MS = [500, 2_000];
-
 export interface RecoveryDeps {
   database: Database;
   mail: MailService;
@@ -73,40 +67,18 @@ export interface RecoveryDeps {
 }
 
 export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
-  const { database, mail, outbox, passwords, event, idempotency, attempts, config, waitUntil, now } = deps;
+  const { database, outbox, passwords, event, idempotency, attempts, config, now } = deps;
   const ttlSeconds = config.mail.recoveryTtlSeconds;
-
-  /** A token for the active account of this address, `undefined` when there is none. */
-  async function issue(email: string, by: string | undefined) {
-    const [user] = await database.run((db) =>
-      db
-        .select({ id: users.id, email: users.email })
-        .from(users)
-        .where(and(eq(users.email, email), eq(users.status, 'active'))),
-    );
-    if (user === undefined) return undefined;
-    const requested = event.prepare({ kind: 'recovery-requested', userId: user.id, ...(by && { by }) });
-    const options = { purpose: 'recovery', ttlSeconds, atMs: now() } as const;
-    const token = await issueOneTimeToken(database, user, options, (db) => requested.statements(db));
-    requested.report();
-    return token;
-  }
-
-  async function sendLink(email: string, by: string | undefined): Promise<void> {
-    await timingPause();
-    const token = await retry(() => issue(email, by), { waitsMs: DATABASE_WAITS_MS });
-    if (token !== undefined) await mail.send('recovery', recoveryMail(email, token, config.mail));
-  }
 
   return {
     async request(given, by) {
-      mail.assertEnabled();
-      await assertDatabaseAnswers(database);
-      waitUntil(
-        sendLink(normalizeEmail(given), by).catch((error: unknown) =>
-          log('error', 'auth.recovery_failed', describeError(error)),
-        ),
-      );
+      const email = normalizeEmail(given);
+      await mailLink(deps, {
+        purpose: 'recovery',
+        issue: () => issueToOwner(deps, email, { purpose: 'recovery', ttlSeconds, kind: 'recovery-requested', by }),
+        mailOf: (token) => recoveryMail(email, token, config.mail),
+        failed: (error) => log('error', 'auth.recovery_failed', describeError(error)),
+      });
     },
 
     async reset(token, newPassword) {
