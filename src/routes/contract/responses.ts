@@ -302,7 +302,7 @@ export const warmingJobs = z.object({ jobs: z.array(warmingJob) });
 export const index = z
   .object({ name: z.string(), version: z.string(), documentation: z.string(), contract: z.string() })
   .meta({
-    examples: [{ name: 'Gatehouse', version: '0.1.0', documentation: '/docs', contract: '/openapi.json' }],
+    examples: [{ name: 'Gatehouse', version: '1.0.0', documentation: '/docs', contract: '/openapi.json' }],
   });
 
 export const health = z
