@@ -1,6 +1,6 @@
 import { GatewayError } from './errors.ts';
 
-/** Counts the commands that are accepted and not yet answered, over all clients, and refuses more than the limit. */
+/** Counts the commands in flight, over all clients, and refuses more than the limit. */
 export class Admission {
   readonly #limit: number;
   #inFlight = 0;

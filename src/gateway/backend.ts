@@ -12,7 +12,7 @@ export interface Backend {
   readonly firstAttempt: Promise<void>;
   /**
    * Runs commands in their order, without atomicity; each has its own outcome, {@link BackendUnavailable} included.
-   * A command is sent at most once, except where Redis itself answered that it did not run it (MOVED, ASK).
+   * A command is sent at most once, except where Redis itself replied that it did not run it (MOVED, ASK).
    * Never rejects.
    */
   run(commands: readonly Command[], shape: Shape): Promise<Outcome[]>;

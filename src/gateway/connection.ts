@@ -9,7 +9,7 @@ import type { ScriptWatch } from './scriptWatch.ts';
 export interface ConnectionOptions {
   /** Asked before every attempt, so that an address may change (Sentinel). Rejects when there is none at present. */
   resolve: () => Promise<Endpoint>;
-  /** Sees a fresh client before it serves anybody; rejects to have it thrown away (wrong role, still loading). */
+  /** Checks a fresh client before it serves commands; rejects to have it thrown away (wrong role, still loading). */
   verify?: (client: RedisClient) => Promise<void>;
   /** The longest that Redis may leave a command unanswered before the connection counts as dead. @default 5000 */
   replyTimeoutMs?: number;

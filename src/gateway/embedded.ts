@@ -70,7 +70,7 @@ export async function startEmbeddedEngine({
       await start();
       if (!stopped) onRestart?.(reason);
     })().finally(() => (replacing = undefined));
-    // What cannot be started again is as good as a Redis that is away: commands are answered so.
+    // What cannot be started again is as good as a Redis that is away: commands get 503.
     replacing.catch((error: Error) => onRestart?.(`${reason}; it could not be started again: ${error.message}`));
   };
   await start();

@@ -1,5 +1,5 @@
 /**
- * An error that the gateway itself answers: the request was wrong, refused, or too much.
+ * An error of the gateway itself: the request was wrong, refused, or too much.
  * Its message goes to the client, so it must never hold a secret.
  */
 export class GatewayError extends Error {
@@ -13,7 +13,7 @@ export class GatewayError extends Error {
 }
 
 /**
- * Redis cannot be asked, or did not answer. Answered as 503.
+ * Redis cannot be asked, or did not reply. The client gets 503.
  * `sent` tells whether the command may have run: the gateway never sends it again by itself.
  */
 export class BackendUnavailable extends Error {

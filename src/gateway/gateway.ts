@@ -30,14 +30,14 @@ export interface Gateway {
   readonly backend: string;
   /** Takes other tokens from now on. Requests in progress go on; streams of tokens that are gone are ended. */
   setTokens(tokens: Tokens): void;
-  /** Takes no further connections, answers what is in flight, and closes everything. */
+  /** Takes no further connections, finishes what is in flight, and closes everything. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 /**
  * Starts the gateway: Upstash's REST protocol over HTTP in front of a Redis server, or of an embedded engine.
- * It starts whether or not Redis is there; until it is, commands are answered 503 at once.
+ * It starts whether or not Redis is there; until it is, commands get 503 at once.
  *
  * ```ts
  * await using gateway = await startGateway({ token: 'secret', port: 0 });
@@ -78,7 +78,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     doors,
     authenticator,
     wrongTokens: new WrongTokens(maxWrongTokensPerSecond, (wrong, refused) =>
-      log({ level: 'warn', event: 'wrong_tokens', inOneSecond: wrong, answeredWith429: refused }),
+      log({ level: 'warn', event: 'wrong_tokens', inOneSecond: wrong, refusedWith429: refused }),
     ),
     tokenInUrl,
     maxRequestBytes,

@@ -33,7 +33,7 @@ Settings come from environment variables:
 
 ${rows.map(([name, fallback, what]) => `  ${name.padEnd(width(0))}  ${fallback.padEnd(width(1))}  ${what}`).join('\n')}
 
-Signals: SIGTERM and SIGINT answer what is in progress and end; SIGHUP reads the token files again.
+Signals: SIGTERM and SIGINT finish the requests in progress and end; SIGHUP reads the token files again.
 
 Redis users to make for it, in redis-cli (Redis 7 or later):
 

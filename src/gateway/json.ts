@@ -7,7 +7,7 @@ export type Encoding = 'text' | 'base64';
 
 const OK = Buffer.from('OK');
 
-/** One command's answer: `{"result":…}` or `{"error":"…"}`. */
+/** One command's result: `{"result":…}` or `{"error":"…"}`. */
 export function writeOutcome(outcome: Outcome, encoding: Encoding): string {
   if (outcome instanceof Error) return writeError(wireText(outcome));
   // Clients take a bare OK as it stands, and decode everything else.
@@ -15,7 +15,7 @@ export function writeOutcome(outcome: Outcome, encoding: Encoding): string {
   return `{"result":${writeReply(outcome, encoding)}}`;
 }
 
-/** A pipeline's answer. Written as one string: joining hundreds of small ones costs more than the replies do. */
+/** A pipeline's results. Written as one string: joining hundreds of small ones costs more than the replies do. */
 export function writeOutcomes(outcomes: readonly Outcome[], encoding: Encoding): string {
   let json = '[';
   for (let i = 0; i < outcomes.length; i++) {

@@ -6,7 +6,7 @@ import { writeError } from './json.ts';
 export interface Listener {
   /** Where it listens. */
   readonly address: AddressInfo;
-  /** Whether it is closing: answers then tell their clients to come back on another connection. */
+  /** Whether it is closing: responses then tell their clients to come back on another connection. */
   readonly draining: boolean;
   /** Connections now, those among them that have not shown a valid token yet, and how many were cut off so far. */
   readonly connections: { open: number; unproven: number; cutOff: number };
@@ -45,9 +45,9 @@ export function createListener(handler: RequestListener, limits: ListenerLimits)
     },
     handler,
   );
-  // A client that neither reads its answer nor goes away is cut off.
+  // A client that neither reads its response nor goes away is cut off.
   server.timeout = 120_000;
-  // What is not HTTP, too large in its head, or too slow never becomes a request; its answer is JSON all the same.
+  // What is not HTTP, too large in its head, or too slow never becomes a request; its response is JSON all the same.
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
     const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request';
@@ -110,7 +110,7 @@ export function createListener(handler: RequestListener, limits: ListenerLimits)
         for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
       };
       closeIdle();
-      // Connections become idle when their answer is through; streams could not be told to close theirs.
+      // Connections become idle when their response is sent; streams could not be told to close theirs.
       const idle = setInterval(closeIdle, 20);
       await closed;
       clearInterval(idle);

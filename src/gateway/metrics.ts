@@ -64,7 +64,7 @@ export class Metrics {
   #commands = 0;
   #failed = 0;
 
-  /** Counts one answered request. */
+  /** Counts one request that got its response. */
   request(status: number, durationMs: number): void {
     this.#requests.set(status, (this.#requests.get(status) ?? 0) + 1);
     this.#durations.add(durationMs / 1000);
@@ -100,11 +100,11 @@ export class Metrics {
     add(
       'gateway_http_requests_total',
       'counter',
-      'Requests answered, by HTTP status.',
+      'Requests by HTTP status.',
       statuses.map(([status, count]) => [`{status="${status}"}`, count]),
     );
-    add('gateway_commands_total', 'counter', 'Redis commands answered.', [['', this.#commands]]);
-    add('gateway_command_errors_total', 'counter', 'Redis commands answered with an error.', [['', this.#failed]]);
+    add('gateway_commands_total', 'counter', 'Redis commands that got a reply.', [['', this.#commands]]);
+    add('gateway_command_errors_total', 'counter', 'Redis commands whose reply is an error.', [['', this.#failed]]);
     const used = FAMILIES.flatMap((family, i) => {
       const { durations, errors } = this.#families[i]!;
       return durations.count === 0 ? [] : [{ label: `family="${family}"`, durations, errors }];
@@ -112,13 +112,13 @@ export class Metrics {
     add(
       'gateway_family_errors_total',
       'counter',
-      'Redis commands answered with an error, by family.',
+      'Redis commands whose reply is an error, by family.',
       used.map(({ label, errors }) => [`{${label}}`, errors]),
     );
     const latency = 'gateway_command_duration_seconds';
     add(latency, 'histogram', 'Time from sending a request’s commands to Redis to the last reply, by family.', []);
     for (const { label, durations } of used) lines.push(...durations.lines(latency, label));
-    gauge('gateway_commands_in_flight', 'Commands accepted and not yet answered.', inFlight);
+    gauge('gateway_commands_in_flight', 'Commands in flight.', inFlight);
     gauge('gateway_streams', 'Open subscriptions and monitors.', streams);
     gauge('gateway_redis_connected', '1 while every Redis server is connected.', Number(connected));
     gauge('gateway_http_connections', 'Open connections of clients.', connections.open);
@@ -136,7 +136,7 @@ export class Metrics {
     const { user, system } = process.cpuUsage();
     add('process_cpu_seconds_total', 'counter', 'User and system CPU time in seconds.', [['', (user + system) / 1e6]]);
     const duration = 'gateway_request_duration_seconds';
-    add(duration, 'histogram', 'Time from a request’s arrival to its answer.', []);
+    add(duration, 'histogram', 'Time from a request’s arrival to its response.', []);
     lines.push(...this.#durations.lines(duration, ''));
     return `${lines.join('\n')}\n`;
   }

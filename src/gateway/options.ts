@@ -29,15 +29,15 @@ export interface GatewayOptions {
   maxConnections?: number;
   /** Connections that have not shown a valid token; the oldest makes way for the newest. @default 500 */
   maxUnprovenConnections?: number;
-  /** Requests a second from one address without a valid token that are answered 401; more are 429. @default 20 */
+  /** Requests a second from one address without a valid token that get 401; more get 429. @default 20 */
   maxWrongTokensPerSecond?: number;
   /** Largest request body, in bytes. @default 33_554_432 (32 MiB) */
   maxRequestBytes?: number;
-  /** Bytes of request bodies held at a time, over all clients; more is answered 503. @default 268_435_456 (256 MiB) */
+  /** Bytes of request bodies held at a time, over all clients; beyond it 503. @default 268_435_456 (256 MiB) */
   maxBufferedBytes?: number;
-  /** Commands in flight over all clients; more are answered 503. @default 100_000 */
+  /** Commands in flight over all clients; beyond it 503. @default 100_000 */
   maxInFlight?: number;
-  /** Open subscriptions and monitors; more are answered 503. @default 1000 */
+  /** Open subscriptions and monitors; beyond it 503. @default 1000 */
   maxStreams?: number;
   /** The longest that Redis may leave a command unanswered, in milliseconds. @default 5000 */
   replyTimeoutMs?: number;

@@ -1,6 +1,6 @@
 /**
  * Once a server has said nothing for so long and so many commands wait for it, further ones are refused at once: what
- * waits for one silent shard must not use up the room of those that answer.
+ * waits for one silent shard must not use up the room of those that reply.
  */
 const SILENT = { afterMs: 500, commands: 1000 } as const;
 

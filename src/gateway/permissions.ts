@@ -19,7 +19,7 @@ const BATCH = 200;
 
 /**
  * Redis's own word on what the user that runs this script may do. Nothing of it is run: `redis.acl_check_cmd` only
- * answers (Redis 7 and later, https://redis.io/docs/latest/develop/programmability/lua-api/#redis.acl_check_cmd).
+ * tells (Redis 7 and later, https://redis.io/docs/latest/develop/programmability/lua-api/#redis.acl_check_cmd).
  * ARGV: commands, their arguments separated by spaces. Returns 1 (may), 0 (may not) for each.
  */
 const ASK = `
@@ -54,9 +54,9 @@ export async function readPermissions(backend: Backend): Promise<Permissions | u
   const allowed: Candidate[] = [];
   for (let start = 0; start < candidates.length; start += BATCH) {
     const batch = candidates.slice(start, start + BATCH);
-    const answers = await ask(['EVAL_RO', ASK, '0', ...batch.map(({ line }) => line)]);
-    if (!Array.isArray(answers)) return undefined;
-    allowed.push(...batch.filter((_, i) => answers[i] === '1'));
+    const replies = await ask(['EVAL_RO', ASK, '0', ...batch.map(({ line }) => line)]);
+    if (!Array.isArray(replies)) return undefined;
+    allowed.push(...batch.filter((_, i) => replies[i] === '1'));
   }
   const who = await ask(['ACL', 'WHOAMI']);
   const namesOf = (keep: (candidate: Candidate) => boolean) =>

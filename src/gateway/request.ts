@@ -3,7 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { GatewayError } from './errors.ts';
 import type { Arg, Command } from './reply.ts';
 
-/** Bytes of requests, and of large answers that are not read yet, that are held at a time, over all clients. */
+/** Bytes held at a time, over all clients: of requests, and of large responses that are not read yet. */
 export class BodyBudget {
   readonly #limit: number;
   #used = 0;
@@ -15,7 +15,7 @@ export class BodyBudget {
   /** @throws {GatewayError} 503 when there is no room; nothing has been taken then */
   take(bytes: number): void {
     if (this.#used + bytes > this.#limit) {
-      throw new GatewayError(503, `ERR the gateway is busy: it holds ${this.#used} bytes of requests and answers`);
+      throw new GatewayError(503, `ERR the gateway is busy: it holds ${this.#used} bytes of requests and responses`);
     }
     this.#used += bytes;
   }
@@ -50,7 +50,7 @@ export function readBody(
     const fail = (error: Error) => {
       release();
       chunks.length = 0;
-      // The rest is thrown away as it comes, so that the client gets to read the answer.
+      // The rest is thrown away as it comes, so that the client gets to read the response.
       request.removeAllListeners('data').resume();
       reject(error);
     };

@@ -1,6 +1,6 @@
 import type { Log } from './log.ts';
 
-/** Which requests are logged, one line each. `failures`: those answered with 5xx. */
+/** Which requests are logged, one line each. `failures`: those that got 5xx. */
 export type LogRequests = 'none' | 'failures' | 'all';
 
 /** What is told of a request. Never its path or its arguments: they hold keys and values. */

@@ -11,8 +11,8 @@ const AGAIN_MS = 1000;
 const MAX_ATTEMPTS = 30;
 
 /**
- * Ends scripts that hold a server up. While a script runs, Redis serves nobody else, and one without an end is ended by
- * SCRIPT KILL alone: Redis itself only begins to answer BUSY.
+ * Ends scripts that hold a server up. While a script runs, Redis serves no other client, and one without an end is ended by
+ * SCRIPT KILL alone: Redis itself only begins to reply BUSY.
  *
  * Redis does not read SCRIPT KILL either before its `busy-reply-threshold` (5 seconds by default): lower that setting of
  * Redis as well to have scripts killed sooner.

@@ -9,7 +9,7 @@ const REMEMBERED = 1000;
  * it off, and since a script's SHA is then another one, translates between the SHA that the client knows and the
  * server's.
  *
- * The map lives in this process. A gateway that has never seen the script passes the client's SHA on, Redis answers
+ * The map lives in this process. A gateway that has never seen the script passes the client's SHA on, Redis replies
  * NOSCRIPT, the client sends the script itself, and the gateway learns it.
  */
 export class ScriptTranslator {
@@ -39,7 +39,7 @@ export class ScriptTranslator {
     }
   }
 
-  /** The answer as the client is to get it: SCRIPT LOAD names the SHA of the script that the client sent. */
+  /** The reply as the client is to get it: SCRIPT LOAD names the SHA of the script that the client sent. */
   incoming(command: Command, outcome: Outcome): Outcome {
     if (this.#scripts.size === 0 || command.length !== 3 || outcome === null || outcome instanceof Error)
       return outcome;

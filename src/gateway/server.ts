@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Admission } from './admission.ts';
-import { type Answer, answerCommands, commandsOf, JSON_TYPE, statusOf } from './answers.ts';
 import { type Authenticator, bearerToken, type Identity } from './auth.ts';
 import { isRefusedByName, KEYS } from './commands.ts';
 import type { Doors } from './door.ts';
@@ -14,6 +13,7 @@ import type { Metrics } from './metrics.ts';
 import type { Arg, Command } from './reply.ts';
 import { type BodyBudget, readBody } from './request.ts';
 import type { RequestLog } from './requestLog.ts';
+import { type GatewayResponse, commandsOf, JSON_TYPE, respondTo, statusOf } from './responses.ts';
 import { routeOf } from './route.ts';
 import type { StreamLimit } from './streams.ts';
 import type { WrongTokens } from './wrongTokens.ts';
@@ -46,12 +46,12 @@ interface Job {
 
 const SYNC_TOKEN = 'upstash-sync-token';
 const REQUEST_ID = 'x-request-id';
-/** Answers above it count as buffered until they are read. */
+/** Larger responses count as buffered until they are read. */
 const LARGE_BODY_BYTES = 64 * 1024;
 /** Of a pipeline's commands, how many a log line names. */
 const LOGGED_COMMANDS = 10;
 
-/** The HTTP side: routes, authentication, limits, and an answer in JSON for everything that goes wrong. */
+/** The HTTP side: routes, authentication, limits, and a response in JSON for everything that goes wrong. */
 export function createGatewayServer(options: ServerOptions): GatewayServer {
   const { doors, authenticator, wrongTokens, tokenInUrl, maxRequestBytes, budget, metrics, requestLog, log } = options;
   const instance = randomBytes(6).toString('base64url');
@@ -60,8 +60,8 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   /** The header with which a connection was recognised last: clients repeat it with every request. */
   const recognised = new WeakMap<Socket, { header: string; identity: Identity }>();
 
-  /** Answers one request; `undefined`: the answer is a stream, and has begun. */
-  async function answer(job: Job): Promise<Answer | undefined> {
+  /** Serves one request; `undefined`: the response is a stream, and has begun. */
+  async function serve(job: Job): Promise<GatewayResponse | undefined> {
     const { request, response } = job;
     const isSdk = request.method === 'POST' && request.headers['content-type']?.startsWith(JSON_TYPE) === true;
     const { route, token } = routeOf(request.method ?? 'GET', request.url ?? '/', isSdk);
@@ -75,7 +75,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     if (!identity) throw refuse(request);
     const { access } = identity;
     const { executor, streams } = doors[access];
-    if (route.kind === 'metrics') return metricsAnswer();
+    if (route.kind === 'metrics') return metricsResponse();
     if (route.kind === 'subscribe') {
       request.resume();
       const form = isSdk ? 'sdk' : 'lines';
@@ -92,7 +92,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     const { body, release } = await readBody(request, maxRequestBytes, budget);
     try {
       const commands = (job.commands = commandsOf(route, body));
-      return await answerCommands(executor, metrics, route, commands, request.headers);
+      return await respondTo(executor, metrics, route, commands, request.headers);
     } finally {
       release();
     }
@@ -119,7 +119,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   }
 
   /** Whether this process is alive, and for those with a token, what it talks to. */
-  function health(identity: Identity | undefined): Answer {
+  function health(identity: Identity | undefined): GatewayResponse {
     const { description, connected } = full;
     const status = connected ? 'ok' : 'degraded';
     const body = identity ? { status, backend: description, connected } : { status, connected };
@@ -127,12 +127,12 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
   }
 
   /** Whether a balancer should send requests here. */
-  function ready(): Answer {
+  function ready(): GatewayResponse {
     const isReady = full.connected && doors['read-only'].backend.connected && !listener.draining;
     return { status: isReady ? 200 : 503, type: JSON_TYPE, body: JSON.stringify({ ready: isReady }) };
   }
 
-  function metricsAnswer(): Answer {
+  function metricsResponse(): GatewayResponse {
     const { connections } = listener;
     const { admission, streamLimit } = options;
     const { connected } = full;
@@ -140,7 +140,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     return { status: 200, type: 'text/plain; version=0.0.4; charset=utf-8', body: metrics.write(gauges) };
   }
 
-  function failure(error: unknown, requestId: string): Answer {
+  function failure(error: unknown, requestId: string): GatewayResponse {
     const status = statusOf(error);
     if (status === 500) {
       const text = error instanceof Error ? error.stack : String(error);
@@ -150,9 +150,9 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     return { status, type: JSON_TYPE, body: writeError(message) };
   }
 
-  function send(response: ServerResponse, serial: string, requestId: string, answer: Answer): void {
-    const { status, type, body } = answer;
-    // The client is gone, or its stream had begun; there is nobody to tell.
+  function send(response: ServerResponse, serial: string, requestId: string, made: GatewayResponse): void {
+    const { status, type, body } = made;
+    // The client is gone, or its stream had begun: nothing can be sent.
     if (response.headersSent || response.destroyed) return void response.end();
     if (body.length > LARGE_BODY_BYTES && !hold(response, body.length)) {
       const busy = writeError('ERR the gateway is busy: too many bytes wait for clients that do not read them');
@@ -164,13 +164,13 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     const headers = ['content-type', type, 'content-length', `${length}`, SYNC_TOKEN, serial, REQUEST_ID, requestId];
     if (status === 401) headers.push('www-authenticate', 'Bearer');
     if (status === 503 || status === 429) headers.push('retry-after', '1');
-    // A stranger is not read any further: neither the rest of a body nor a next request.
+    // Nothing more is read of a client without a valid token: neither the rest of a body nor a next request.
     if (listener.draining || wrongToken) headers.push('connection', 'close');
     response.writeHead(status, headers);
     response.end(body);
   }
 
-  /** Keeps a large answer on the budget until its client has read it, or is gone; whether there is room for it. */
+  /** Keeps a large response on the budget until its client has read it, or is gone; whether there is room for it. */
   function hold(response: ServerResponse, bytes: number): boolean {
     try {
       budget.take(bytes);
@@ -194,7 +194,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     const job: Job = { request, response, startedAt: performance.now(), kind: 'unknown' };
     const serial = `${instance}-${(++requests).toString(36)}`;
     const id = requestIdOf(request) ?? serial;
-    answer(job)
+    serve(job)
       .catch((error: unknown) => failure(error, id))
       .then((result) => {
         if (!result) return;

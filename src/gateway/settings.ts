@@ -44,7 +44,7 @@ export const NUMBERS = [
     2 ** 28,
     'request bodies held at a time; more is 503',
   ],
-  ['GATEWAY_MAX_IN_FLIGHT', 'maxInFlight', 1, 1_000_000, 100_000, 'commands not yet answered; more is 503'],
+  ['GATEWAY_MAX_IN_FLIGHT', 'maxInFlight', 1, 1_000_000, 100_000, 'commands in flight; more get 503'],
   ['GATEWAY_MAX_STREAMS', 'maxStreams', 0, 100_000, 1000, 'open subscriptions and monitors; more is 503'],
   ['GATEWAY_REPLY_TIMEOUT_MS', 'replyTimeoutMs', 50, 600_000, 5000, 'how long Redis may leave a command unanswered'],
   [

@@ -44,9 +44,9 @@ export class Streams {
   }
 
   /**
-   * Answers with `subscribe,<channel>,1`, then `message,<channel>,<payload>` for each message
+   * Responds with `subscribe,<channel>,1`, then `message,<channel>,<payload>` for each message
    * (`psubscribe,…` and `pmessage,<pattern>,<channel>,<payload>` for patterns).
-   * @throws {BackendUnavailable} before anything is answered, when Redis cannot be asked
+   * @throws {BackendUnavailable} before anything is sent, when Redis cannot be asked
    */
   async subscribe(
     response: ServerResponse,
@@ -82,7 +82,7 @@ export class Streams {
     }
   }
 
-  /** Answers with `"OK"`, then with a line for every command that any of the servers runs. */
+  /** Responds with `"OK"`, then with a line for every command that any of the servers runs. */
   async monitor(response: ServerResponse, identity: Identity): Promise<void> {
     const stream = this.#admit(response, identity);
     try {
@@ -149,7 +149,7 @@ export class Streams {
   }
 }
 
-/** One response that is written event by event. Before {@link start} nothing has been answered. */
+/** One response that is written event by event. Before {@link start} nothing has been sent. */
 class EventStream {
   readonly #response: ServerResponse;
   readonly #cleanups: (() => void)[] = [];

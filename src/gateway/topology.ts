@@ -11,13 +11,13 @@ export interface Shard {
 }
 
 /** How long one node may take to tell the topology, in milliseconds. */
-const ANSWER_MS = 1000;
+const REPLY_MS = 1000;
 
 /**
- * Asks the nodes, in turn, for the cluster's topology (`CLUSTER SLOTS`), until one answers.
+ * Asks the nodes, in turn, for the cluster's topology (`CLUSTER SLOTS`), until one replies.
  * @param login how to sign in to every node
  * @returns the shards that have slots, by their lowest slot
- * @throws {BackendUnavailable} when no node answers
+ * @throws {BackendUnavailable} when no node replies
  */
 export async function readTopology(
   nodes: readonly Endpoint[],
@@ -39,7 +39,7 @@ export async function readTopology(
 /**
  * Every node that one of these nodes knows, as `host:port` (`CLUSTER NODES`). `CLUSTER SLOTS` leaves out those without
  * slots, and the first slot that moves to a new node is redirected to one of them.
- * @throws {BackendUnavailable} when no node answers
+ * @throws {BackendUnavailable} when no node replies
  */
 export async function readMembers(nodes: readonly Endpoint[]): Promise<Set<string>> {
   const reasons: string[] = [];
@@ -73,9 +73,9 @@ type Node = [host: string | null, port: number, ...rest: unknown[]];
 type SlotRange = [first: number, last: number, ...nodes: Node[]];
 
 async function askNode<T>(node: Endpoint, command: string[]): Promise<T> {
-  const client = newClient(node, { connectTimeoutMs: ANSWER_MS });
+  const client = newClient(node, { connectTimeoutMs: REPLY_MS });
   client.on('error', () => {}); // connect() and sendCommand() reject with the same error
-  const timer = setTimeout(() => client.destroy(), ANSWER_MS);
+  const timer = setTimeout(() => client.destroy(), REPLY_MS);
   try {
     await client.connect();
     return await client.sendCommand<T>(command);

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { UserError } from './cli.ts';
 
-export interface ApiAnswer {
+export interface ApiResponse {
   status: number;
   body: Readonly<Record<string, unknown>>;
 }
@@ -16,7 +16,7 @@ export interface ApiOptions {
   notice: (line: string) => void;
 }
 
-/** An access token that somebody else has, or an account to log in to for as long as this lasts. */
+/** An access token from another session, or an account to log in to for as long as this lasts. */
 export type Credentials = { token: string } | { email: string; password: string };
 
 /** Calls of the API with a token. */
@@ -24,10 +24,10 @@ export interface ApiSession {
   /**
    * Waits as `Retry-After` says on 409, 429 and 503.
    *
-   * @returns `undefined` when no answer came: whether it was carried out is not known
+   * @returns `undefined` when no response came: whether it was executed is not known
    * @throws {UserError} for any other refusal
    */
-  call(method: 'GET' | 'POST', path: string): Promise<ApiAnswer | undefined>;
+  call(method: 'GET' | 'POST', path: string): Promise<ApiResponse | undefined>;
   /** Logs out, if it has logged in. */
   close(): Promise<void>;
 }
@@ -36,7 +36,7 @@ export interface ApiSession {
 const PATIENCE = 20;
 const EXPIRED = new Set(['TOKEN_EXPIRED', 'TOKEN_SUPERSEDED']);
 
-/** @throws {UserError} when the login is refused, or nobody answers */
+/** @throws {UserError} when the login is refused, or the API does not respond */
 export async function openSession({ url, credentials, signal, notice }: ApiOptions): Promise<ApiSession> {
   let access = '';
   let refresh: string | undefined;
@@ -45,7 +45,7 @@ export async function openSession({ url, credentials, signal, notice }: ApiOptio
     return await fetch(`${url}${path}`, {
       method,
       signal: until,
-      // A token does not follow to somebody else.
+      // A redirect must not carry the token to another server.
       redirect: 'error',
       headers: {
         ...(access !== '' && { Authorization: `Bearer ${access}` }),
@@ -55,17 +55,17 @@ export async function openSession({ url, credentials, signal, notice }: ApiOptio
     });
   }
 
-  /** Answers with tokens in it are for this session. */
+  /** Takes the tokens of the response for this session. */
   async function authenticate(path: string, body: object): Promise<void> {
     access = '';
-    const answer = await patiently(() => send('POST', path, body));
-    if (answer === undefined) throw new UserError(`${url} does not answer.`);
-    if (answer.status !== 200) throw refused(answer);
-    access = String(answer.body['access_token']);
-    refresh = String(answer.body['refresh_token']);
+    const response = await patiently(() => send('POST', path, body));
+    if (response === undefined) throw new UserError(`${url} does not respond.`);
+    if (response.status !== 200) throw refused(response);
+    access = String(response.body['access_token']);
+    refresh = String(response.body['refresh_token']);
   }
 
-  async function patiently(attempt: () => Promise<Response>): Promise<ApiAnswer | undefined> {
+  async function patiently(attempt: () => Promise<Response>): Promise<ApiResponse | undefined> {
     for (let tries = 1; ; tries += 1) {
       let response: Response;
       try {
@@ -74,10 +74,10 @@ export async function openSession({ url, credentials, signal, notice }: ApiOptio
         signal.throwIfAborted();
         return undefined;
       }
-      const answer = { status: response.status, body: await readJson(response) };
-      if (![409, 429, 503].includes(answer.status) || tries === PATIENCE) return answer;
+      const read = { status: response.status, body: await readJson(response) };
+      if (![409, 429, 503].includes(read.status) || tries === PATIENCE) return read;
       const seconds = Math.min(900, Math.max(1, Number(response.headers.get('Retry-After')) || 5));
-      notice(`${titleOf(answer)} (${answer.status}) Waiting ${seconds} s …`);
+      notice(`${titleOf(read)} (${read.status}) Waiting ${seconds} s …`);
       await delay(seconds * 1_000, undefined, { signal });
     }
   }
@@ -87,13 +87,13 @@ export async function openSession({ url, credentials, signal, notice }: ApiOptio
 
   return {
     async call(method, path) {
-      let answer = await patiently(() => send(method, path));
-      if (answer?.status === 401 && EXPIRED.has(String(answer.body['code'])) && refresh !== undefined) {
+      let response = await patiently(() => send(method, path));
+      if (response?.status === 401 && EXPIRED.has(String(response.body['code'])) && refresh !== undefined) {
         await authenticate('/v1/auth/refresh', { refresh_token: refresh });
-        answer = await patiently(() => send(method, path));
+        response = await patiently(() => send(method, path));
       }
-      if (answer !== undefined && answer.status >= 400) throw refused(answer);
-      return answer;
+      if (response !== undefined && response.status >= 400) throw refused(response);
+      return response;
     },
 
     async close() {
@@ -104,20 +104,20 @@ export async function openSession({ url, credentials, signal, notice }: ApiOptio
   };
 }
 
-async function readJson(response: Response): Promise<ApiAnswer['body']> {
+async function readJson(response: Response): Promise<ApiResponse['body']> {
   try {
-    return ((await response.json()) as ApiAnswer['body'] | null) ?? {};
+    return ((await response.json()) as ApiResponse['body'] | null) ?? {};
   } catch {
     return {};
   }
 }
 
-function titleOf({ body: { detail, title } }: ApiAnswer): string {
+function titleOf({ body: { detail, title } }: ApiResponse): string {
   return [detail, title].find((text) => typeof text === 'string') ?? 'The API refuses';
 }
 
-function refused(answer: ApiAnswer): UserError {
-  const { code } = answer.body;
+function refused(response: ApiResponse): UserError {
+  const { code } = response.body;
   const hint = EXPIRED.has(String(code)) ? ' Get a new one; the same command then goes on where it was.' : '';
-  return new UserError(`${titleOf(answer).replace(/\p{Cc}/gu, ' ')} (${answer.status})${hint}`);
+  return new UserError(`${titleOf(response).replace(/\p{Cc}/gu, ' ')} (${response.status})${hint}`);
 }

@@ -3,7 +3,7 @@ import { fileURLToPath } from 'node:url';
 /** The repository, wherever npm was called from. */
 export const ROOT = fileURLToPath(new URL('../..', import.meta.url));
 
-/** A fault that the caller can mend: told in one line, without a stack, and the exit code is 1. */
+/** A mistake that the caller can correct: it is reported without a stack, and the exit code is 1. */
 export class UserError extends Error {
   override readonly name = 'UserError';
 }

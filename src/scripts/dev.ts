@@ -106,7 +106,7 @@ async function runCron(url: string): Promise<void> {
   }
 }
 
-/** npm hands SIGTERM to its shell, and that dies of it without a word to us: all that we see is another parent. */
+/** npm sends SIGTERM to its shell, which ends without passing it on: this process only sees that its parent has changed. */
 function stopWithParent(stop: AbortController): void {
   const parent = process.ppid;
   setInterval(() => process.ppid !== parent && stop.abort(), 250).unref();

@@ -12,24 +12,25 @@ export interface WaitOptions {
 }
 
 /**
- * Resolves once the Worker answers `/health`. It may take for ever: a Worker that does not build, or that fails, is
- * mended by its developer while wrangler watches the files.
+ * Resolves once `/health` responds with 200. It may take for ever: a Worker that does not build, or that fails, is
+ * repaired by its developer while wrangler watches the files.
  *
  * @throws {UserError} when the Worker says that its settings are wrong
  */
 export async function untilHealthy(url: string, { notice, signal, everyMs = 50, slowMs = 20_000 }: WaitOptions) {
-  const slow = setTimeout(() => notice('The Worker does not answer yet. Any error is above; still waiting …'), slowMs);
+  const slow = setTimeout(() => notice('The Worker does not respond yet. Any error is above; still waiting …'), slowMs);
   let failed = false;
   try {
     for (;;) {
       signal.throwIfAborted();
-      const answer = await ask(url, signal);
-      if (answer?.ok) return;
-      if (answer !== undefined) {
-        const problem = await problemOf(answer);
+      const response = await ask(url, signal);
+      if (response?.ok) return;
+      if (response !== undefined) {
+        const problem = await problemOf(response);
         if (problem.code === 'CONFIG_INVALID')
           throw new UserError(`The Worker's settings are wrong: ${String(problem.detail)}`);
-        if (!failed) notice(`The Worker answers ${answer.status} to /health. Its log is above; waiting for a change …`);
+        if (!failed)
+          notice(`/health responds with ${response.status}. The Worker's log is above; waiting for a change …`);
         failed = true;
       }
       // A failing Worker logs each attempt.
@@ -40,7 +41,7 @@ export async function untilHealthy(url: string, { notice, signal, everyMs = 50, 
   }
 }
 
-/** `undefined` while nobody listens, or while wrangler holds the request because the Worker does not build. */
+/** `undefined` while nothing listens on the port, or while wrangler holds the request because the Worker does not build. */
 async function ask(url: string, signal: AbortSignal): Promise<Response | undefined> {
   try {
     return await fetch(`${url}/health`, { signal: AbortSignal.any([signal, AbortSignal.timeout(5_000)]) });
@@ -50,9 +51,9 @@ async function ask(url: string, signal: AbortSignal): Promise<Response | undefin
   }
 }
 
-async function problemOf(answer: Response): Promise<{ code?: unknown; detail?: unknown }> {
+async function problemOf(response: Response): Promise<{ code?: unknown; detail?: unknown }> {
   try {
-    return ((await answer.json()) as object | null) ?? {};
+    return ((await response.json()) as object | null) ?? {};
   } catch {
     return {};
   }

@@ -11,7 +11,7 @@ export interface DevRedis {
   url: string;
   /** Whether its data is in the memory of this process. */
   embedded: boolean;
-  /** For the screen. Asks it whether it answers. */
+  /** For the screen. Asks it whether it responds. */
   describe(): Promise<string>;
   close(): Promise<void>;
 }
@@ -37,7 +37,7 @@ export async function startRedis({ vars, gateway: options }: DevSettings, stop: 
     url,
     embedded,
     async describe() {
-      const state = (await answersPing(url, vars.get('UPSTASH_REDIS_REST_TOKEN')!)) ? '' : `\n            ${SILENT}`;
+      const state = (await respondsToPing(url, vars.get('UPSTASH_REDIS_REST_TOKEN')!)) ? '' : `\n            ${SILENT}`;
       return `${gateway.backend}${hint}, over REST at ${url}${state}`;
     },
     // A client that never ends its request must not keep the terminal.
@@ -45,14 +45,14 @@ export async function startRedis({ vars, gateway: options }: DevSettings, stop: 
   };
 }
 
-const SILENT = 'It does not answer yet. The app works without it, and uses it once it is there.';
+const SILENT = 'It does not respond yet. The app works without it, and uses it once it is there.';
 
-async function answersPing(url: string, token: string): Promise<boolean> {
+async function respondsToPing(url: string, token: string): Promise<boolean> {
   const init = { method: 'POST', headers: { authorization: `Bearer ${token}` }, body: '["PING"]' };
   try {
     return (await fetch(url, { ...init, signal: AbortSignal.timeout(2_000) })).ok;
   } catch {
-    // Refused or too late: that is the answer.
+    // Refused or too late: it does not respond.
     return false;
   }
 }

@@ -25,7 +25,7 @@ export function screen({ url, redis, generated, startMs, hasAdmin }: Running): s
   Database  D1, local, in .wrangler/state
   Secrets   ${secrets}
 
-  Register, log in, and read your account (a second time the registration answers 409, the rest still works):
+  Register, log in, and read your account (a second time the registration responds with 409, the rest still works):
 
 ${tryOut(url).join('\n')}
 ${hasAdmin ? '' : FIRST_ADMIN}

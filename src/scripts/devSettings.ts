@@ -52,7 +52,7 @@ export async function readDevSettings(env: Env, text: string | undefined): Promi
   const vars = new Map([...present, ...Object.entries(added)]);
   const problems = devVarsProblems(vars);
   if (problems.length > 0) {
-    const hint = 'Mend the line, or delete it: a new value is then generated.';
+    const hint = 'Correct the line, or delete it: a new value is then generated.';
     throw new UserError(`.dev.vars is wrong: ${problems.join('; ')}. ${hint}`);
   }
 
@@ -75,7 +75,7 @@ function devVarsProblems(vars: ReadonlyMap<string, string>): string[] {
 
   for (const [kind, name] of Object.entries(SET_NAMES)) {
     const text = vars.get(name);
-    // Peppers are for whoever wants them; the others have been generated.
+    // Peppers are optional; the others have been generated.
     if (text === undefined) continue;
     try {
       parseKeySet(kind as SetKind, text);

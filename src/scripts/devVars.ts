@@ -53,11 +53,11 @@ export function readText(path: string): string | undefined {
 export function isPrivate(path: string): boolean {
   if (process.platform === 'win32') return true;
   const present = statSync(path, { throwIfNoEntry: false });
-  // A pipe, such as <(…), is nobody else's.
+  // No other user can read a pipe, such as <(…).
   return present === undefined || !present.isFile() || (present.mode & 0o077) === 0;
 }
 
-/** Takes a file of secrets from everybody but its owner. @returns whether others could read it until now */
+/** Makes a file of secrets readable by its owner alone. @returns whether others could read it until now */
 export function makePrivate(path: string): boolean {
   if (isPrivate(path)) return false;
   try {

@@ -43,7 +43,7 @@ export function startWorker(settings: DevSettings, redisUrl: string, stop: Abort
       reject(new UserError(`${how}${log.shownAny ? ', see above.' : last}`));
     });
   });
-  // When it is stopped on purpose nobody waits for this.
+  // Not awaited when it is stopped on purpose.
   died.catch(() => {});
   return { died, stop: () => stopWrangler(child) };
 }
@@ -54,7 +54,7 @@ function overrides({ vars }: DevSettings, redisUrl: string): [name: string, valu
   const config = readText(join(ROOT, 'wrangler.toml'))?.replaceAll(/^\s*#.*$/gm, '');
   const declared = new Set(config?.match(/\w+/g));
   const merged = new Map([...vars].filter(([name]) => !declared.has(name)));
-  // Mails are shown with the Worker's log, unless somebody chose otherwise or the Worker would refuse to.
+  // Mails are shown with the Worker's log, unless .dev.vars chooses otherwise, or the Worker would refuse it.
   const local = /^(127\.[\d.]+|localhost|\[::1\])$/.test(new URL(vars.get('ISSUER')!).hostname);
   if (local && !vars.has('MAILER')) merged.set('MAILER', 'console');
   if (redisUrl !== vars.get('UPSTASH_REDIS_REST_URL')) merged.set('UPSTASH_REDIS_REST_URL', redisUrl);

@@ -6,7 +6,7 @@ const GRACE_MS = 4_000;
 
 /**
  * Preloaded into wrangler. Descriptor 3 is a pipe from the process that started it: it ends when that one is gone,
- * however it died, and nobody is left then to stop wrangler, or what wrangler leaves behind: a workerd without its parent
+ * however it died. Nothing else would then stop wrangler, or what wrangler leaves behind: a workerd without its parent
  * goes on for ever. (An IPC channel would not do: wrangler closes it itself.)
  */
 if (isMainThread && process.env['EXIT_WITH_PARENT'] === String(process.ppid)) {

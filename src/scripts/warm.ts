@@ -4,7 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 
 import { openSession } from './apiSession.ts';
-import type { ApiAnswer, ApiSession, Credentials } from './apiSession.ts';
+import type { ApiResponse, ApiSession, Credentials } from './apiSession.ts';
 import { runProgram, UserError } from './cli.ts';
 import { progressOn } from './warmBar.ts';
 import type { Job, Progress } from './warmBar.ts';
@@ -118,13 +118,13 @@ async function ask(question: string, signal: AbortSignal, hidden = false): Promi
 }
 
 async function listJobs(session: ApiSession): Promise<Job[] | undefined> {
-  const answer = await session.call('GET', '/v1/admin/warming');
-  return answer?.body['jobs'] as Job[] | undefined;
+  const response = await session.call('GET', '/v1/admin/warming');
+  return response?.body['jobs'] as Job[] | undefined;
 }
 
 async function jobsNamed(names: readonly string[], session: ApiSession, url: string): Promise<Job[]> {
   const jobs = await listJobs(session);
-  if (jobs === undefined) throw new UserError(`${url} does not answer. Is it running (npm run dev)?`);
+  if (jobs === undefined) throw new UserError(`${url} does not respond. Is it running (npm run dev)?`);
   if (names.length === 0) return jobs;
   return names.map((name) => {
     const job = jobs.find((candidate) => candidate.name === name);
@@ -147,13 +147,13 @@ async function runJob(before: Job, session: ApiSession, { query, restart, progre
   let begins = restart;
   for (let losses = 0; ;) {
     signal.throwIfAborted();
-    const answer = await session.call('POST', begins ? `${path}&restart=true` : path);
-    if (answer === undefined) losses += 1;
+    const response = await session.call('POST', begins ? `${path}&restart=true` : path);
+    if (response === undefined) losses += 1;
     else {
       losses = 0;
       begins = false;
     }
-    const job = answer === undefined ? await afterLoss(session, before, losses, signal) : jobOf(answer);
+    const job = response === undefined ? await afterLoss(session, before, losses, signal) : jobOf(response);
     if (job === undefined) continue;
     const elapsedMs = performance.now() - startMs;
     progress.show(job, elapsedMs);
@@ -165,14 +165,14 @@ async function runJob(before: Job, session: ApiSession, { query, restart, progre
   }
 }
 
-function jobOf({ body }: ApiAnswer): Job {
+function jobOf({ body }: ApiResponse): Job {
   // Of its shape the contract's tests make sure.
   return body as unknown as Job;
 }
 
-/** The slice whose answer was lost may have been the last: asked again, the job would begin anew. */
+/** The slice whose response was lost may have been the last: asked again, the job would begin anew. */
 async function afterLoss(session: ApiSession, before: Job, losses: number, signal: AbortSignal) {
-  if (losses > 5) throw new UserError('The API does not answer any more. The same command goes on where it was.');
+  if (losses > 5) throw new UserError('The API does not respond any more. The same command goes on where it was.');
   await delay(Math.min(8_000, 500 * 2 ** losses), undefined, { signal });
   const job = (await listJobs(session))?.find(({ name }) => name === before.name);
   return job?.state === 'done' && (before.state === 'running' || job.startedAt !== before.startedAt) ? job : undefined;

@@ -40,7 +40,7 @@ export function startWrangler(
       WRANGLER_HIDE_BANNER: 'true',
       // It only fills Request.cf, and asks the internet for it at every start.
       CLOUDFLARE_CF_FETCH_ENABLED: process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ?? 'false',
-      // wrangler's own pages run any SQL over the database, and keep traces of requests, for whoever reaches the port: a
+      // wrangler's own pages run any SQL over the database, and keep traces of requests, for anyone who reaches the port: a
       // Host header of localhost is all they ask for.
       X_LOCAL_EXPLORER: 'false',
       X_LOCAL_OBSERVABILITY: 'false',
@@ -66,7 +66,7 @@ export function killGroup({ pid }: ChildProcess): void {
   try {
     process.kill(process.platform === 'win32' ? pid : -pid, 'SIGKILL');
   } catch (error) {
-    // Nobody is left, as it should be. macOS answers EPERM when only zombies are.
+    // No process is left, as it should be. macOS says EPERM when only zombies are.
     const { code } = error as NodeJS.ErrnoException;
     if (code !== 'ESRCH' && code !== 'EPERM') throw error;
   }

@@ -37,7 +37,7 @@ export class WranglerLog {
     return this.#shownAny;
   }
 
-  /** The last lines of unknown kind that were not shown, for when wrangler dies without a word. */
+  /** The last lines of unknown kind that were not shown, for when wrangler ends without an error. */
   get hidden(): readonly string[] {
     return this.#hidden;
   }

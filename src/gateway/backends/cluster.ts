@@ -12,7 +12,7 @@ import { failureOf, planFor } from './fanout.ts';
 import { killEverywhere } from './kill.ts';
 import { type Destination, Redirects } from './redirects.ts';
 
-/** Redirections that one command follows before its error is answered. */
+/** Redirections that one command follows before the client gets its error. */
 const MAX_ROUNDS = 16;
 const ASKING: Command = ['ASKING'];
 
@@ -111,7 +111,7 @@ export class ClusterBackend implements Backend {
       if (keys.some((key) => slotOf(key) !== slotOf(keys[0]!))) {
         return new GatewayError(400, "CROSSSLOT Keys in request don't hash to the same slot");
       }
-      // Keys of one slot never need a plan, so this one spans all shards: EXEC on one of them would be a wrong answer.
+      // Keys of one slot never need a plan, so this one spans all shards: EXEC on one of them would be a wrong reply.
       if (planFor(name, command, this.#nodes.shardCount)) {
         return new GatewayError(400, `ERR ${name} concerns all shards of the cluster and cannot run in a transaction`);
       }
@@ -165,7 +165,7 @@ export class ClusterBackend implements Backend {
     }
   }
 
-  /** Runs one batch on one node, and answers the steps that have to go on elsewhere, once they can. */
+  /** Runs one batch on one node, and returns the steps that have to go on elsewhere, once they can. */
   async #runBatch(
     target: Connection | undefined,
     batch: Step[],

@@ -4,7 +4,7 @@ import { describe, type Endpoint, newClient } from '../client.ts';
 import { BackendUnavailable } from '../errors.ts';
 
 /** Redis reads nothing until a script has run for its `busy-reply-threshold`, which is 5 seconds unless changed. */
-const ANSWER_MS = 7_000;
+const REPLY_MS = 7_000;
 
 /**
  * Ends the script or the function that a server is running, on a connection of its own: the shared one stands in line
@@ -13,7 +13,7 @@ const ANSWER_MS = 7_000;
 export async function killOn(endpoint: Endpoint, kind: 'SCRIPT' | 'FUNCTION'): Promise<KillOutcome> {
   const client = newClient({ ...endpoint, database: undefined });
   client.on('error', () => {}); // connect() and sendCommand() reject with the same error
-  const timer = setTimeout(() => client.destroy(), ANSWER_MS);
+  const timer = setTimeout(() => client.destroy(), REPLY_MS);
   try {
     await client.connect();
     await client.sendCommand([kind, 'KILL']);

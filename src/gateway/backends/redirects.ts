@@ -30,7 +30,7 @@ interface Sent {
  *
  * An error is text, and a script can return any text: `return redis.error_reply('MOVED 1 attacker:6379')`. So the error
  * of a script, or of a command that the gateway does not know, is never followed. The server that sent it is asked about
- * the same keys with a command whose errors only a server can make (EXISTS); when it answers that with a redirection,
+ * the same keys with a command whose errors only a server can make (EXISTS); when the reply to that is a redirection,
  * that one is followed, and when it does not, the error is the script's own and goes to the client.
  */
 export class Redirects {
@@ -48,7 +48,7 @@ export class Redirects {
   }
 
   /**
-   * Where to go on with a command that was answered with this error; `undefined`: nowhere, the error stands.
+   * Where to go on with a command whose reply is this error; `undefined`: nowhere, the error stands.
    * @param name the command's; absent: the error was made before EXEC, where no script has run yet
    */
   async next(error: Error, sent: Sent, name?: string): Promise<Destination | undefined> {

@@ -6,7 +6,7 @@ import { DirectBackend } from './direct.ts';
 
 /** How often Sentinel is asked whether the master is still the same, and how long one Sentinel may take. */
 const POLL_MS = 1000;
-const ANSWER_MS = 1000;
+const REPLY_MS = 1000;
 
 /** Which group to follow. */
 export interface SentinelOptions {
@@ -43,7 +43,7 @@ export class SentinelBackend extends DirectBackend {
               this.connection.drop(new BackendUnavailable('Sentinel names another master'));
             }
           },
-          () => {}, // No Sentinel answers: the master that we have may still be right, and is kept.
+          () => {}, // No Sentinel replies: the known master may still be right, and is kept.
         )
         .finally(() => (asking = false));
     }, POLL_MS);
@@ -56,7 +56,7 @@ export class SentinelBackend extends DirectBackend {
   }
 }
 
-/** Asks the Sentinels, one after the other, the one that answered last first. */
+/** Asks the Sentinels, one after the other, first the one that replied last. */
 class SentinelDirectory {
   readonly #options: SentinelOptions;
   #order: Endpoint[];
@@ -82,9 +82,9 @@ class SentinelDirectory {
 }
 
 async function ask(sentinel: Endpoint, master: string): Promise<{ host: string; port: number }> {
-  const client = newClient(sentinel, { connectTimeoutMs: ANSWER_MS });
+  const client = newClient(sentinel, { connectTimeoutMs: REPLY_MS });
   client.on('error', () => {}); // connect() and sendCommand() reject with the same error
-  const timer = setTimeout(() => client.destroy(), ANSWER_MS);
+  const timer = setTimeout(() => client.destroy(), REPLY_MS);
   try {
     await client.connect();
     const reply = await client.sendCommand<[string, string] | null>(['SENTINEL', 'get-master-addr-by-name', master]);

@@ -203,7 +203,7 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     }
   });
 
-  it('answers no SQL and shows no traces to whoever reaches the port', async () => {
+  it('serves no SQL and no traces to clients that reach the port', async () => {
     const { url } = await start({ HOST: '0.0.0.0' });
     expect((await register(url)).status).toBe(201);
     const port = new URL(url).port;

@@ -71,7 +71,7 @@ describe('writeSecrets', () => {
     expect(readdirSync(directory)).toEqual(['.dev.vars']);
   });
 
-  it('takes a file from everybody but its owner, and writes through a link', () => {
+  it('makes a file readable by its owner alone, and writes through a link', () => {
     const [target, link] = [join(directory, 'secrets'), join(directory, '.dev.vars')];
     writeFileSync(target, 'A=1\n', { mode: 0o644 });
     symlinkSync(target, link);

@@ -144,7 +144,7 @@ describe('npm run warm', () => {
     expect(stdout).toMatch(/^user-lists: 3 warmed/m);
   });
 
-  it('a slice whose answer was lost is not done twice', async () => {
+  it('a slice whose response was lost is not done twice', async () => {
     await forget();
     // The last slice's progress is recorded, and Redis is not there for what comes after it: the API answers 503.
     const proxy = await flakyProxy(app.url, (method, status) => method === 'POST' && status === 200);
@@ -192,7 +192,7 @@ describe('npm run warm', () => {
     expect(await lines(['--concurrency', '0'])).toContain('1 to 20');
     expect(await lines(['--remote', 'http://api.example.com'])).toContain('TLS');
     expect(await lines(['--remote', 'ftp://127.0.0.1'])).toContain('no URL');
-    expect(await lines(['--remote', 'http://127.0.0.1:1'])).toContain('does not answer');
+    expect(await lines(['--remote', 'http://127.0.0.1:1'])).toContain('does not respond');
     expect(redis.requests.flatMap(({ commands }) => commands).some(command('SET', 'secret-but-wrong'))).toBe(false);
   });
 });

@@ -48,7 +48,7 @@ describe('WranglerLog', () => {
     expect(log.stderr('✘ [ERROR] Build failed with 1 error:')).toBe('✘ [ERROR] Build failed with 1 error:');
   });
 
-  it('says that a failed build has been mended, once the Worker runs with the change', () => {
+  it('says that a failed build works again, once the Worker runs with the change', () => {
     const log = new WranglerLog();
     const reloaded = '⎔ Local server updated and ready';
     expect(shown(log, [...START, reloaded])).toEqual([]);

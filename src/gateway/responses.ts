@@ -9,8 +9,8 @@ import { parseCommand, parseCommands } from './request.ts';
 import { writeResp } from './resp.ts';
 import type { Route } from './route.ts';
 
-/** The answer to one request. */
-export interface Answer {
+/** The response to one request. */
+export interface GatewayResponse {
   status: number;
   type: string;
   body: string | Buffer;
@@ -20,7 +20,7 @@ export interface Answer {
 export type CommandRoute = Extract<Route, { kind: 'command' | 'path-command' | 'pipeline' | 'transaction' }>;
 
 export const JSON_TYPE = 'application/json';
-/** Redis's own ways of saying that it cannot serve at present. Answered as 503, with Redis's words. */
+/** Redis's own ways of saying that it cannot serve at present. They become 503, with Redis's words. */
 const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 
 /** The commands of a request. @throws {GatewayError} 400 when its body holds none */
@@ -31,16 +31,16 @@ export function commandsOf(route: CommandRoute, body: Buffer): Command[] {
 }
 
 /**
- * Runs the commands of a request and writes their answer in the form that its headers ask for.
+ * Runs the commands of a request and writes the response in the form that its headers ask for.
  * @throws the error of a single command, of a whole transaction, or of a pipeline that Redis could not be asked for
  */
-export async function answerCommands(
+export async function respondTo(
   executor: Executor,
   metrics: Metrics,
   { kind }: CommandRoute,
   commands: readonly Command[],
   headers: IncomingHttpHeaders,
-): Promise<Answer> {
+): Promise<GatewayResponse> {
   const raw = headers['upstash-response-format'] === 'resp2';
   const shape = raw ? RESP_SHAPE : JSON_SHAPE;
   const encoding: Encoding = headers['upstash-encoding'] === 'base64' ? 'base64' : 'text';
@@ -51,13 +51,13 @@ export async function answerCommands(
   if (outcomes instanceof Error) throw outcomes;
   if (kind === 'command' || kind === 'path-command') {
     const [outcome] = outcomes as [Outcome];
-    // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx answer.
+    // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx response.
     if (outcome instanceof Error) throw outcome;
-    return raw ? rawAnswer(outcomes) : jsonAnswer(writeOutcome(outcome, encoding));
+    return raw ? rawResponse(outcomes) : jsonResponse(writeOutcome(outcome, encoding));
   }
-  // Nothing of it was answered: that is not a pipeline with errors in it, but Redis being away.
+  // Every command failed in this way: Redis is away, which is more than a pipeline with errors in it.
   if (outcomes.length > 0 && outcomes.every(isUnavailable)) throw outcomes[0] as Error;
-  return raw ? rawAnswer(outcomes) : jsonAnswer(writeOutcomes(outcomes, encoding));
+  return raw ? rawResponse(outcomes) : jsonResponse(writeOutcomes(outcomes, encoding));
 }
 
 /** The status of an error; 500 for one of the gateway's own making. */
@@ -72,10 +72,10 @@ function isUnavailable(outcome: Outcome): boolean {
   return outcome instanceof BackendUnavailable;
 }
 
-function jsonAnswer(body: string): Answer {
+function jsonResponse(body: string): GatewayResponse {
   return { status: 200, type: JSON_TYPE, body };
 }
 
-function rawAnswer(outcomes: readonly Outcome[]): Answer {
+function rawResponse(outcomes: readonly Outcome[]): GatewayResponse {
   return { status: 200, type: 'application/octet-stream', body: writeResp(outcomes) };
 }
