@@ -1,22 +1,24 @@
 import { linesOf } from './wranglerToml.ts';
 import type { TomlLine } from './wranglerToml.ts';
 
-/** Zeros with or without hyphens, or words where Cloudflare's ids have none. */
-const NO_ID = /^[0-]*$|[\s<>…]/;
+/** An id of zeros, with or without hyphens. */
+const ZEROS = /^(?=.*0{8})[0-]+$/;
+/** Cloudflare's ids are not empty, and have no words. */
+const NO_ID = /^$|[\s<>…]/;
 /** Names that are reserved for examples (RFC 2606), and those of our own comments. */
 const EXAMPLE_NAME = /(?:^|[\s/@.])(?:[\w-]+\.example|example\.(?:com|net|org)|your\.(?:domain|app))(?:[\s/:#?,]|$)/i;
 
 /**
  * Settings of an environment that still are what wrangler.toml or its documentation shows as an example.
  *
- * @returns a sentence for each, with the number of its line
+ * @returns for each its line, with its number and what to put there
  */
 export function placeholders(toml: string, environment: string): string[] {
   const lines = linesOf(toml, environment);
   return lines.flatMap((line) => {
     const { number, name, texts, source } = line;
-    const isId = /^(?:[\w]+_)?id$/.test(name);
-    const found = texts.some((text) => (isId && NO_ID.test(text)) || EXAMPLE_NAME.test(text));
+    const isId = /^(?:\w+_)?id$/.test(name);
+    const found = texts.some((text) => ZEROS.test(text) || (isId && NO_ID.test(text)) || EXAMPLE_NAME.test(text));
     return found ? [`line ${number}: ${source}  <- ${remedy(line, lines)}`] : [];
   });
 }
