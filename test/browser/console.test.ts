@@ -69,6 +69,19 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
     expect(bytes).toBeLessThanOrEqual(60 * 1_024);
   });
 
+  it('hides the password that is typed, and takes one that is pasted or filled in by a password manager', async () => {
+    await page.goto(`${stage.url}/console`);
+    const field = page.getByLabel('Password');
+    await expectShown(field);
+    expect(await field.getAttribute('type')).toBe('password');
+    expect(await field.getAttribute('autocomplete')).toBe('current-password');
+    // Runs in the page. @returns whether the page has stopped the paste
+    const isStopped = await field.evaluate(
+      (element) => !element.dispatchEvent(new ClipboardEvent('paste', { bubbles: true, cancelable: true })),
+    );
+    expect(isStopped).toBe(false);
+  });
+
   it('lets administrators in, and nobody else', async () => {
     await signIn(page, { ...stage.admin, password: 'not this one' });
     await expectShown(page.getByText('The e-mail address or the password is wrong'));
@@ -327,6 +340,14 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
     await stage.call('DELETE', `/v1/admin/users/${stage.admin.id}/sessions`, { token: other });
     await page.getByRole('link', { name: 'Users', exact: true }).click();
     await expectShown(page.getByText('Your session was ended. Sign in again.'));
+  });
+
+  it('signs out, and the session ends', async () => {
+    await signIn(page);
+    const ended = page.waitForResponse((response) => /\/v1\/auth\/(logout|revoke)$/.test(response.url()));
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    expect((await ended).ok()).toBe(true);
+    await expectShown(page.getByLabel('Password'));
   });
 
   it('has asked nobody else for anything, and no script has failed', () => {
