@@ -7,7 +7,7 @@ import { parseVars, readText } from './devVars.ts';
 import { KeySetError, parseKeySet, SET_NAMES } from './keySets.ts';
 import type { SetKind } from './keySets.ts';
 import { POSTGRES_BUILD, assertUncached, hyperdriveId } from './hyperdrive.ts';
-import { placeholders } from './placeholders.ts';
+import { missing, placeholders } from './placeholders.ts';
 import { PROGRAM } from './wrangler.ts';
 import { environmentsOf } from './wranglerToml.ts';
 
@@ -15,7 +15,8 @@ const HELP = `npm run deploy [-- [--env NAME] [--secrets-file FILE] [--dry-run] 
 
 Deploys the Worker, and with --secrets-file its secrets too, in one version. Nothing is deployed when
 
-- wrangler.toml still has an example in the place of a value, such as an id of zeros;
+- wrangler.toml still has an example in the place of a value, such as an id of zeros, or an environment has no ISSUER,
+  AUDIENCE or database of its own;
 - a key does not work: those of FILE, or without it of keys.env (of keys.NAME.env with --env NAME) where there is one;
 - HYPERDRIVE is bound, and its configuration caches queries. (With HYPERDRIVE the Worker is built for PostgreSQL.)
 
@@ -48,6 +49,11 @@ await runProgram(async () => {
 });
 
 function assertComplete(file: string, toml: string, environment: string): void {
+  const lacks = missing(toml, environment);
+  if (lacks.length > 0) {
+    const hint = environment === '' ? '' : ' An environment inherits neither variables nor databases.';
+    throw new UserError(`Nothing was deployed. ${file} is not complete: ${lacks.join('; ')}.${hint}`);
+  }
   const found = placeholders(toml, environment);
   if (found.length === 0) return;
   throw new UserError([`Nothing was deployed. ${file} has examples in the place of values:`, ...found].join('\n  '));

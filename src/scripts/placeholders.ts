@@ -23,6 +23,22 @@ export function placeholders(toml: string, environment: string): string[] {
   });
 }
 
+/**
+ * What the Worker cannot do without, and an environment does not inherit from production.
+ *
+ * @returns a sentence for each
+ */
+export function missing(toml: string, environment: string): string[] {
+  const lines = linesOf(toml, environment);
+  const vars = environment === '' ? '[vars]' : `[env.${environment}.vars]`;
+  const named = ['ISSUER', 'AUDIENCE']
+    .filter((name) => !lines.some(({ source }) => new RegExp(`\\b${name}\\b`).test(source)))
+    .map((name) => `${vars} has no ${name}`);
+  const hasDatabase = lines.some(({ texts }) => texts.includes('DB') || texts.includes('HYPERDRIVE'));
+  const table = environment === '' ? '[[d1_databases]]' : `[[env.${environment}.d1_databases]]`;
+  return hasDatabase ? named : [...named, `no ${table} with the binding DB`];
+}
+
 function remedy({ table, tableNumber, name }: TomlLine, lines: readonly TomlLine[]): string {
   if (table === 'd1_databases') {
     const database = lines.find((line) => line.tableNumber === tableNumber && line.name === 'database_name');

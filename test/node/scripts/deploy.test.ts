@@ -95,6 +95,21 @@ describe('npm run deploy', () => {
     }
   });
 
+  it('refuses an environment without what it does not inherit', async () => {
+    writeFileSync(toml, `${complete}\n[env.staging.vars]\nAUDIENCE = "gatehouse-staging"\n`);
+    try {
+      expect(await deploy('--env', 'staging')).toEqual({
+        code: 1,
+        stdout: '',
+        stderr:
+          'Nothing was deployed. wrangler.toml is not complete: [env.staging.vars] has no ISSUER; no ' +
+          '[[env.staging.d1_databases]] with the binding DB. An environment inherits neither variables nor databases.\n',
+      });
+    } finally {
+      writeFileSync(toml, complete + STAGING);
+    }
+  });
+
   it('refuses an environment that wrangler.toml does not have', async () => {
     const { code, stderr } = await deploy('--env', 'stagign');
     expect({ code, stderr }).toEqual({
