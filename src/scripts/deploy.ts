@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 
 import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram, UserError } from './cli.ts';
 import { parseVars, readText } from './devVars.ts';
+import { keysFileOf } from './keyFiles.ts';
 import { KeySetError, parseKeySet, SET_NAMES } from './keySets.ts';
 import type { SetKind } from './keySets.ts';
 import { POSTGRES_BUILD, assertUncached, hyperdriveId } from './hyperdrive.ts';
@@ -40,7 +41,12 @@ await runProgram(async () => {
     throw new UserError(`Nothing was deployed. ${file} has no [env.${environment}].`);
   }
   assertComplete(file, toml, environment);
-  assertKeysWork(optionOf(args, '--secrets-file'), environment);
+  const secretsFile = optionOf(args, '--secrets-file');
+  const owner = environments.find((name) => basename(secretsFile ?? '') === keysFileOf(name));
+  if (owner !== undefined && owner !== environment) {
+    throw new UserError(`Nothing was deployed. ${secretsFile} has the secrets of ${owner}: give --env ${owner}.`);
+  }
+  assertKeysWork(secretsFile, environment);
   const hyperdrive = hyperdriveId(toml, environment);
   if (hyperdrive !== undefined && !args.includes('--dry-run')) await assertUncached(hyperdrive);
   // Where there are several environments wrangler asks that production be named, by an empty name.
@@ -60,7 +66,7 @@ function assertComplete(file: string, toml: string, environment: string): void {
 }
 
 function assertKeysWork(given: string | undefined, environment: string): void {
-  const file = given ?? join(ROOT, environment === '' ? 'keys.env' : `keys.${environment}.env`);
+  const file = given ?? join(ROOT, keysFileOf(environment));
   const text = readText(file);
   if (text === undefined && given !== undefined) throw new UserError(`There is no ${given}.`);
   const problems = text === undefined ? [] : secretProblems(varsOf(text));

@@ -21,6 +21,10 @@ export interface Source {
   vars: ReadonlyMap<string, string>;
 }
 
+/** The file that holds the secrets of an environment; `''` is production. */
+export const keysFileOf = (environment: string): string =>
+  environment === '' ? 'keys.env' : `keys.${environment}.env`;
+
 export async function readSource(from: string | undefined): Promise<Source> {
   if (from === '-') return sourceOf('stdin', await readAll(process.stdin));
   const [name, path] = from === undefined ? ['.dev.vars', join(ROOT, '.dev.vars')] : [from, from];

@@ -1,13 +1,14 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { ROOT, runProgram, UserError } from './cli.ts';
 import { parseVars, readText, setVars, writeSecrets } from './devVars.ts';
-import { namedValues, print, readSource, setOf } from './keyFiles.ts';
+import { keysFileOf, namedValues, print, readSource, setOf } from './keyFiles.ts';
 import type { Sets } from './keyFiles.ts';
 import { createKeySet, SET_NAMES } from './keySets.ts';
 import type { SetKind, SigningAlg } from './keySets.ts';
 import { rotateSets } from './rotateSets.ts';
+import { environmentsOf } from './wranglerToml.ts';
 
 /** The sets that every Worker needs. */
 const TOKEN_SETS = ['signing', 'refresh'] as const satisfies SetKind[];
@@ -114,10 +115,13 @@ async function create(
   if (path === join(ROOT, '.dev.vars')) return;
   const names = kinds.map((kind) => SET_NAMES[kind]);
   const file = path ?? 'FILE';
+  const environments = environmentsOf(readText(join(ROOT, 'wrangler.toml')) ?? '');
+  const owner = environments.find((name) => basename(file) === keysFileOf(name));
+  const env = owner === undefined ? '' : ` --env ${owner}`;
   console.error(
     path === undefined && kinds.length === 1
       ? `# New ${names[0]}. Set it with: npx wrangler secret put ${names[0]}`
-      : `# New ${names.join(' and ')}. Check and set with: npm run deploy -- --secrets-file ${file}, or npx wrangler secret bulk ${file}`,
+      : `# New ${names.join(' and ')}. Check and set with: npm run deploy --${env} --secrets-file ${file}, or npx wrangler secret bulk ${file}${env}`,
   );
   console.error('# Keep a copy where secrets are kept: Cloudflare does not give them back, and a rotation needs them.');
 }

@@ -95,6 +95,21 @@ describe('npm run deploy', () => {
     }
   });
 
+  it('refuses to deploy production with the secrets of an environment', async () => {
+    const file = join(project.root, 'keys.staging.env');
+    const made = await runScript(project.root, 'keys', ['--to', file]);
+    expect(made.stderr).toContain(`npm run deploy -- --env staging --secrets-file ${file}`);
+    try {
+      const { code, stderr } = await deploy('--secrets-file', 'keys.staging.env');
+      expect({ code, stderr }).toEqual({
+        code: 1,
+        stderr: 'Nothing was deployed. keys.staging.env has the secrets of staging: give --env staging.\n',
+      });
+    } finally {
+      rmSync(file);
+    }
+  });
+
   it('refuses an environment without what it does not inherit', async () => {
     writeFileSync(toml, `${complete}\n[env.staging.vars]\nAUDIENCE = "gatehouse-staging"\n`);
     try {
