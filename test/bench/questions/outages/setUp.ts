@@ -18,7 +18,7 @@ export interface SetUp extends AsyncDisposable {
  * @param app the bundled Worker
  */
 export async function start(app: string, redis: { url: string; token: string }): Promise<SetUp> {
-  const limits = ['API', 'REGISTER', 'REFRESH'].map((name) => [`LIMIT_${name}`, UNLIMITED]);
+  const limits = ['API', 'REGISTER', 'REGISTER_DAY', 'REFRESH'].map((name) => [`LIMIT_${name}`, UNLIMITED]);
   const bindings = {
     ...testBindings(redis),
     ...Object.fromEntries(limits),
