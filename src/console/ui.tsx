@@ -7,7 +7,7 @@ import type { Loaded } from './load.ts';
 
 type Tone = 'neutral' | 'good' | 'warning' | 'bad' | 'accent';
 
-/** A word on a state. The tone is never the only sign: the word says it, too. */
+/** A state in a word. Colour alone never carries it. */
 export function Tag({ tone = 'neutral', children }: { tone?: Tone; children?: Child }) {
   return <span class={`tag ${tone}`}>{children}</span>;
 }
@@ -179,7 +179,7 @@ export function Sayings() {
   );
 }
 
-/** Does it, and says how it went. @returns whether it was done */
+/** Runs an action and reports its outcome. @returns whether it succeeded */
 export async function act(work: () => Promise<unknown>, done: string): Promise<boolean> {
   try {
     await work();

@@ -164,7 +164,7 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
     await page.getByLabel('E-mail address, user id or IP address').fill(grace.email);
     await page.getByRole('button', { name: 'Look' }).click();
     await page.getByRole('button', { name: 'Reset' }).click();
-    await expectShown(page.getByText('Nothing is counted.'));
+    await expectShown(page.getByText('The counter is reset.'));
 
     await page.getByRole('button', { name: 'Override api', exact: true }).click();
     await page.getByLabel('Requests').fill('2');

@@ -140,8 +140,8 @@ function Override({ limiter, close, reload }: { limiter: Limiter; close: () => v
     try {
       const { pending } = await client.call('POST /v1/admin/limits/override', { body: { policy, windows: [window] } });
       const soon = pending
-        ? 'Redis could not be told yet: it counts within 90 s.'
-        : 'It counts everywhere within 20 s.';
+        ? 'The change is stored, but Redis does not have it yet: it applies within 90 s.'
+        : 'It applies everywhere within 20 s.';
       await act(() => Promise.resolve(), `${policy}: ${windowText(window)}. ${soon}`);
       close();
       reload();
@@ -210,7 +210,10 @@ function Look({ limits }: { limits: readonly Limiter[] }) {
     void look(fieldOf(event.currentTarget as HTMLFormElement, 'identity'));
   };
   const reset = async (identity: string) => {
-    await act(() => client.call('POST /v1/admin/limits/reset', { body: { policy, identity } }), 'Nothing is counted.');
+    await act(
+      () => client.call('POST /v1/admin/limits/reset', { body: { policy, identity } }),
+      'The counter is reset.',
+    );
     await look(identity);
   };
 

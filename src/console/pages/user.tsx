@@ -146,7 +146,7 @@ function Actions({ user, isMe, reload }: { user: User; isMe: boolean; reload: ()
   const params = { id: user.id };
   const isActive = user.status === 'active';
 
-  /** Asks where it is worth a question, does it, and shows what it has changed. */
+  /** Confirms where a question is given, does it, and shows the outcome. */
   const run = (work: () => Promise<unknown>, done: string, question?: Parameters<typeof confirmed>[0]) => async () => {
     if (question !== undefined && !(await confirmed(question))) return;
     if (await act(work, done)) reload();
@@ -187,7 +187,7 @@ function Actions({ user, isMe, reload }: { user: User; isMe: boolean; reload: ()
   const isAdmin = user.role === 'admin';
   const setRole = run(change({ role: isAdmin ? 'user' : 'admin' }), 'The role has changed.', {
     title: isAdmin ? 'Take the administrator’s role away?' : `Make ${user.name} an administrator?`,
-    text: 'Devices have the new role with their next refresh, at once.',
+    text: 'Access tokens with the former role are refused at once; devices refresh and have the new one.',
     action: isAdmin ? 'Take the role away' : 'Make administrator',
   });
 

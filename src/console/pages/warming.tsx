@@ -11,7 +11,7 @@ const TONES: Readonly<Record<string, 'good' | 'accent' | 'neutral'>> = { done: '
 export function Warming() {
   const loaded = useLoad('warming', () => client.call('GET /v1/admin/warming'), { everyMs: 2_000 });
   const [driven, setDriven] = useState<readonly string[]>([]);
-  /** Jobs that this page is to drive no further. */
+  /** Jobs that this page must not continue. */
   const stopped = useRef(new Set<string>());
 
   /** Slice by slice until the run is over. Without this page the cron trigger goes on, a slice a minute. */
