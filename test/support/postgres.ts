@@ -58,9 +58,20 @@ export async function startPostgres(): Promise<PostgresProcess> {
   const ended = new Promise<void>((resolve) => server.once('exit', () => resolve()));
   const urlOf = (database: string) => `postgres://postgres:postgres@127.0.0.1:${port}/${database}`;
 
-  await untilReady(urlOf('postgres'));
-  await execute(urlOf('postgres'), 'create database template_app');
-  await migrated(urlOf('template_app'));
+  const stop = async () => {
+    // Fast shutdown: clients that are still there are sent away.
+    server.kill('SIGINT');
+    await ended;
+    await rm(folder, { recursive: true, force: true });
+  };
+  try {
+    await untilReady(urlOf('postgres'));
+    await execute(urlOf('postgres'), 'create database template_app');
+    await migrated(urlOf('template_app'));
+  } catch (error) {
+    await stop();
+    throw error;
+  }
   let made = 0;
   return {
     async database() {
@@ -68,12 +79,7 @@ export async function startPostgres(): Promise<PostgresProcess> {
       await execute(urlOf('postgres'), `create database ${name} template template_app`);
       return urlOf(name);
     },
-    async stop() {
-      // Fast shutdown: clients that are still there are sent away.
-      server.kill('SIGINT');
-      await ended;
-      await rm(folder, { recursive: true, force: true });
-    },
+    stop,
   };
 }
 
@@ -104,7 +110,7 @@ async function untilReady(url: string): Promise<void> {
       await execute(url, 'select 1');
       return;
     } catch (error) {
-      if (tried === 200) throw error;
+      if (tried === 2_400) throw error;
       await new Promise((resolve) => setTimeout(resolve, 25));
     }
   }
