@@ -10,6 +10,7 @@ import { check } from './check';
 import type { Check } from './check';
 import { parseIdempotencyKey } from './idempotencyKey';
 import { isFinal, storedFrom } from './idempotentResponse';
+import { PerRequest } from './perRequest';
 import { callerIdentity } from './rateLimiter.middleware';
 import { decideRepeat, expectRepeat, refusalOf } from './repeats';
 import type { AppEnv } from './services.middleware';
@@ -100,7 +101,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
   const { keep = true, again } = options;
   if (!(ttlSeconds > 0 && ttlSeconds <= DAY_SECONDS))
     throw new RangeError('idempotent(): ttlSeconds must be 1 to 86400');
-  const states = new WeakMap<Context, State>();
+  const states = new PerRequest<State>();
 
   async function name(c: Ctx, state: State): Promise<void> {
     const [caller, body] = await Promise.all([identity(c), c.req.arrayBuffer()]);

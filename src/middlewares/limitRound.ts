@@ -6,6 +6,7 @@ import { LimitOverrideService } from '../services/limitOverride.service';
 import { RedisError } from '../redis/errors';
 import { RateLimitService } from '../services/rateLimit.service';
 import type { RateLimitDecision, RateLimitRequest } from '../services/rateLimit.service';
+import { PerRequest } from './perRequest';
 import type { AppEnv } from './services.middleware';
 
 /** One limiter's part in a round. */
@@ -129,7 +130,7 @@ async function giveBack(
   }
 }
 
-const rounds = new WeakMap<Context, LimitRound>();
+const rounds = new PerRequest<LimitRound>();
 
 function isRefusal(decision: RateLimitDecision): boolean {
   return !decision.allowed && decision.reason !== 'together';

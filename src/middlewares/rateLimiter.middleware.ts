@@ -23,6 +23,7 @@ import { clientAddress } from './clientAddress';
 import { LimitRound, placeOf } from './limitRound';
 import type { RoundMember } from './limitRound';
 import type { Counted } from './contract';
+import { PerRequest } from './perRequest';
 import { setLimitHeaders, limitRefusal } from './rateLimitHeaders';
 import { assertLimit, assertWindows, listOf, unitsOf } from './limiterOptions';
 import type { AppEnv } from './services.middleware';
@@ -136,7 +137,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   if (name !== undefined) assertPolicyName(name);
   if (typeof cost === 'number') unitsOf(cost, 'cost');
 
-  const states = new WeakMap<Context, LimiterState>();
+  const states = new PerRequest<LimiterState>();
 
   function begin(c: Ctx, who: string): void {
     const round = LimitRound.of(c);
@@ -284,7 +285,7 @@ function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx) => 
   return () => limits;
 }
 
-function stateOf(states: WeakMap<Context, LimiterState>, c: Ctx): LimiterState {
+function stateOf(states: PerRequest<LimiterState>, c: Ctx): LimiterState {
   const state = states.get(c);
   if (state === undefined) throw new Error('a limiter was asked before it knew whom it limits');
   return state;

@@ -1,10 +1,9 @@
-import type { Context } from 'hono';
-
 import { AuthService } from '../services/auth.service';
 import type { TokenPair } from '../services/token.service';
 import { contextWith } from './appEnv';
 import { check } from './check';
 import type { Check } from './check';
+import { PerRequest } from './perRequest';
 
 /** What {@link refreshed} adds to the context. */
 export interface RefreshVariables {
@@ -16,7 +15,7 @@ export interface RefreshVariables {
  * refuses the request, the token has rotated all the same. That is harmless: until the successor is used, a retry gets it again.
  */
 export function refreshed(): Check<RefreshVariables> {
-  const shown = new WeakMap<Context, string>();
+  const shown = new PerRequest<string>();
   return check<RefreshVariables>({
     name: 'refreshed()',
     async identify(c) {

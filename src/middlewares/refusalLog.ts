@@ -4,6 +4,7 @@ import { log } from '../config/log';
 import type { Meters, RefusalBudget } from '../services/isolate';
 import { maskAddress } from '../util/ipAddress';
 import { routeOf } from './measured';
+import { PerRequest } from './perRequest';
 import type { AppEnv } from './appEnv';
 
 /** Lines of each event that an isolate writes in a window; what is left out is counted, and said once the window is over. */
@@ -18,7 +19,7 @@ export interface ProblemNote {
   policy?: string | undefined;
 }
 
-const notes = new WeakMap<Context, ProblemNote>();
+const notes = new PerRequest<ProblemNote>();
 
 export function noteProblem(c: Context, note: ProblemNote): void {
   notes.set(c, note);

@@ -1,6 +1,7 @@
 import type { Context } from 'hono';
 
 import type { AppError } from '../errors';
+import { PerRequest } from './perRequest';
 
 /**
  * A revoked token whose request may be the repeat of the one that revoked it (a logout, a deleted account): `authenticate()`
@@ -12,7 +13,7 @@ interface Repeat {
   isDecided: boolean;
 }
 
-const repeats = new WeakMap<Context, Repeat>();
+const repeats = new PerRequest<Repeat>();
 
 /** Says that this request will be looked up by its key. */
 export function expectRepeat(c: Context): void {

@@ -57,5 +57,5 @@ function runtimeWaitUntil({ executionCtx }: Context<AppEnv>) {
 
 /** The scope outlives promises that a handler gives to `c.executionCtx.waitUntil` by itself. */
 function trackWaitUntil({ executionCtx }: Context<AppEnv>, scope: RequestScope): void {
-  executionCtx.waitUntil = (promise) => scope.waitUntil(promise);
+  executionCtx.waitUntil = scope.looseWaitUntil();
 }

@@ -117,6 +117,19 @@ export class RequestScope {
     this.#runtimeWaitUntil(promise);
   }
 
+  /**
+   * {@link waitUntil} for an object of the runtime to hold. It does not keep the scope: such an object, and all that it
+   * refers to, is only collected by a full garbage collection.
+   */
+  looseWaitUntil(): ScopeParts['waitUntil'] {
+    const [handle, runtimeWaitUntil] = [this.#handle, this.#runtimeWaitUntil];
+    return (promise) => {
+      const scope = handle?.scope;
+      if (scope === undefined) runtimeWaitUntil(promise);
+      else scope.waitUntil(promise);
+    };
+  }
+
   /** Keeps this scope until the promise has settled: for one that the runtime has been given already. */
   track(promise: Promise<unknown>): void {
     this.#pending += 1;

@@ -54,6 +54,35 @@ describe('a static call', () => {
     await done();
   });
 
+  test('works in work of the loose waitUntil, which passes on to the runtime what comes after the end', async () => {
+    const { open, opened } = gate();
+    let loose: RequestScope['waitUntil'] | undefined;
+    let read: Promise<string | null> | undefined;
+    const given: Promise<unknown>[] = [];
+    const context = createExecutionContext();
+    const waitUntil = (promise: Promise<unknown>) => {
+      given.push(promise);
+      context.waitUntil(promise);
+    };
+    const { response } = request(
+      async (scope) => {
+        loose = scope.looseWaitUntil();
+        read = opened.then(() => RedisService.get('scope', 'nothing'));
+        loose(read);
+      },
+      { waitUntil },
+    );
+    await response;
+    open();
+    expect(await read).toBe(null);
+    await waitOnExecutionContext(context);
+    await scheduler.wait(0);
+    const late = Promise.resolve('late');
+    loose?.(late);
+    expect(given).toContain(read);
+    expect(given.at(-1)).toBe(late);
+  });
+
   test('works in work that was handed to waitUntil by work of waitUntil', async () => {
     const first = gate();
     const second = gate();
