@@ -82,6 +82,12 @@ export const MUTATIONS: readonly Mutation[] = [
     after: "breaker.probed(number, 'back');",
   },
   {
+    name: 'a breaker stays open for a minute and more',
+    file: 'src/redis/breaker.ts',
+    before: 'probeAtMs = now() + waitMs() *',
+    after: 'probeAtMs = now() + 60 * waitMs() *',
+  },
+  {
     name: 'any reply counts as a delivery',
     file: 'src/services/outbox/message.ts',
     before: 'if (reply !== expected) throw',

@@ -198,8 +198,15 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
         const { status, body } = response;
         if (status >= 400) refused.push(`${target.name}: ${status} ${JSON.stringify(body)}`);
       };
+      // A warming run holds a lock, so its operations would refuse each other.
+      const isWarming = ({ name }: Documented) => name.includes('/warming/');
       // Mostly they wait for mails.
-      for (const some of chunks(operations, 8)) await Promise.all(some.map(serve));
+      for (const some of chunks(
+        operations.filter((one) => !isWarming(one)),
+        8,
+      ))
+        await Promise.all(some.map(serve));
+      for (const one of operations.filter(isWarming)) await serve(one);
       expect(refused).toEqual([]);
       expect(faults).toEqual([]);
     });
