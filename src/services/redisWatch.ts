@@ -20,13 +20,17 @@ export function watchRedis(isolate: Isolate, scope: RequestScope): void {
   probeShardsIfDue(isolate, scope);
 }
 
-/** Asks whether Redis is back: one request of the isolate at a time. */
+/**
+ * Asks whether Redis is back: one request of the isolate at a time. Its shards are asked right afterwards: until that, their users
+ * would be served by D1, and another request might not come for long.
+ */
 export async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> {
   const { breaker, databaseGone } = isolate;
   const due = breaker.takeProbe();
   if (due === undefined) return;
   const batch = probeBatch(isolate, scope);
   await probe(due, { breaker, batch, outbox: scope.services.outbox, databaseGone, now: scope.now });
+  if (breaker.state === 'closed') probeShardsIfDue(isolate, scope);
 }
 
 function probeShardsIfDue(isolate: Isolate, scope: RequestScope): void {
