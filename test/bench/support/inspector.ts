@@ -51,6 +51,33 @@ async function serveUntil(isDone: () => boolean, url: string): Promise<void> {
   }
 }
 
+/** A node of a sampling heap profile: what a function allocated, called by the node above it. */
+interface AllocationNode {
+  callFrame: { functionName: string };
+  selfSize: number;
+  children: AllocationNode[];
+}
+
+/**
+ * Bytes, by samples, that functions of this name allocate in an isolate while `work` is done, and that no collection of young
+ * objects frees before its end. What has been allocated since the last one is among them.
+ */
+export async function survivingBytes(
+  inspector: string,
+  worker: string,
+  { allocatedBy, work }: { allocatedBy: string; work: () => Promise<unknown> },
+): Promise<number> {
+  await using session = await connect(await targetOf(inspector, worker));
+  await session.send('HeapProfiler.startSampling', { includeObjectsCollectedByMajorGC: true });
+  await work();
+  const { profile } = await session.send<{ profile: { head: AllocationNode } }>('HeapProfiler.stopSampling');
+  const sum = (node: AllocationNode, isWithin: boolean): number => {
+    const counts = isWithin || node.callFrame.functionName === allocatedBy;
+    return node.children.reduce((bytes, child) => bytes + sum(child, counts), counts ? node.selfSize : 0);
+  };
+  return sum(profile.head, false);
+}
+
 async function targetOf(inspector: string, name: string | undefined): Promise<string> {
   const response = await fetch(`http://${inspector}/json`);
   const targets = (await response.json()) as { id: string; webSocketDebuggerUrl: string }[];

@@ -109,7 +109,8 @@ export async function startWorkers(
     await writeFile(join(folder, 'config.capnp'), configOf(workers, [...(await migrations()), ...schema]));
     return await serve(folder, workers.length + 1, inspector);
   } catch (error) {
-    await rm(folder, { recursive: true });
+    // Gone already where workerd did not start: that error is the one to show.
+    await rm(folder, { recursive: true, force: true });
     throw error;
   }
 }

@@ -21,6 +21,16 @@ const app = createApp();
 
 app.get('/bench/limited', guard(rateLimiter({ windowMs: HOUR * 1_000, maxRequests: 1 })), (c) => c.json(value('')));
 
+/** 64 KB, found by this function's name in a heap profile. */
+function ballast(): number[] {
+  return Array.from({ length: 8_000 }, () => 0.5);
+}
+app.get('/bench/ballast', guard(rateLimiter({ windowMs: HOUR * 1_000, maxRequests: 1_000_000 })), (c) => {
+  const held = ballast();
+  c.get('request').onResponse.push(() => void held.length);
+  return c.json({});
+});
+
 const response = { ttlSeconds: HOUR, shared: true };
 app.get('/bench/cached', guard(cached(response)), (c) => c.json(value(c.req.query('n') ?? '')));
 app.get('/bench/cached-stale', guard(cached({ ...response, ttlSeconds: AT_ONCE, staleSeconds: HOUR })), (c) =>
