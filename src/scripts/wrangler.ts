@@ -29,7 +29,7 @@ export function startWrangler(
   { env = {}, hidden = [] }: { env?: Readonly<Record<string, string>>; hidden?: readonly string[] } = {},
 ): ChildProcess {
   const preload = PRELOADED.flatMap((module) => ['--import', module]);
-  return spawn(process.execPath, ['--no-warnings', ...preload, PROGRAM, ...args], {
+  const child = spawn(process.execPath, ['--no-warnings', ...preload, PROGRAM, ...args], {
     cwd: ROOT,
     detached: process.platform !== 'win32',
     stdio: ['ignore', 'pipe', 'pipe', 'pipe'],
@@ -48,6 +48,10 @@ export function startWrangler(
       ...env,
     },
   });
+  // When wrangler is killed during a build, its esbuild waits for it for ever, and holds the pipe of its standard error: 'close'
+  // would never come.
+  child.once('exit', () => killGroup(child));
+  return child;
 }
 
 /** Ends wrangler and all that it started. */
