@@ -206,8 +206,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'disabling an account does not end its sessions',
     file: 'src/services/user.service.ts',
-    before: "...(status === 'disabled' && { epoch:",
-    after: "...(status === 'active' && { epoch:",
+    before: "...(status === 'disabled' && {",
+    after: "...(status === 'active' && {",
   },
   {
     name: 'a changed password ends no session',
