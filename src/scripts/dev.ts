@@ -6,6 +6,7 @@ import { stop as stopEsbuild } from 'esbuild';
 import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram } from './cli.ts';
 import { untilHealthy } from './devHealth.ts';
+import { devDatabase } from './devDatabase.ts';
 import { startRedis } from './devRedis.ts';
 import { screen } from './devScreen.ts';
 import { readDevSettings } from './devSettings.ts';
@@ -13,13 +14,13 @@ import type { DevSettings } from './devSettings.ts';
 import { makePrivate, readText, writeSecrets } from './devVars.ts';
 import { startWorker } from './devWorker.ts';
 import { announce } from './devTwins.ts';
-import { hasAdmin } from './localAdmins.ts';
-import { applyMigrations, watchMigrations } from './migrations.ts';
+import { watchMigrations } from './migrations.ts';
 import { assertPortFree, authority, callable } from './ports.ts';
 
 const HELP = `npm run dev
 
-Runs everything on this machine: Redis over REST (the gateway), a local D1 database and the Worker in workerd.
+Runs everything on this machine: Redis over REST (the gateway), a local D1 database (or a PostgreSQL one of yours) and the
+Worker in workerd.
 Generates .dev.vars when it is missing, applies the migrations, runs the cron trigger each minute, and reloads the
 Worker when a file changes. Ctrl-C stops all of it. Another program stops it with SIGTERM to npm: the shell that npm starts
 does not pass on a SIGINT that only npm receives.
@@ -27,6 +28,8 @@ does not pass on a SIGINT that only npm receives.
 Environment:
   PORT, HOST        where the Worker listens (8787, 127.0.0.1)
   GATEWAY_PORT      where the gateway listens (8079)
+  DATABASE_URL      a PostgreSQL database (15 or later) of the app's own, postgres://USER:PASSWORD@HOST:PORT/DATABASE;
+                    without it a local D1 database. wrangler.toml is then read at the start only
   REDIS_URL         a Redis server for the gateway, such as redis://127.0.0.1:6379, or
   REDIS_HOST, REDIS_PORT, REDIS_PASSWORD; without them an embedded engine, in memory
 `;
@@ -57,7 +60,10 @@ async function dev(stop: AbortSignal): Promise<void> {
   const startedAtMs = Date.now();
   const devVarsPath = join(ROOT, '.dev.vars');
   const settings = await readDevSettings(process.env, readText(devVarsPath));
+  const database = devDatabase(process.env);
   await assertPortsFree(settings);
+  // Before anything is written: its server may not be there. A local D1 needs no such question.
+  if (database.isPostgres) await database.migrate(stop);
   const { text, added } = settings.devVars;
   if (added.length > 0) writeSecrets(devVarsPath, text);
   else if (makePrivate(devVarsPath))
@@ -68,22 +74,28 @@ async function dev(stop: AbortSignal): Promise<void> {
   await stopEsbuild();
 
   await using stack = new AsyncDisposableStack();
-  const [redis] = await Promise.all([startRedis(settings, stop), applyMigrations(stop)]);
+  const [redis] = await Promise.all([
+    startRedis(settings, stop),
+    database.isPostgres ? undefined : database.migrate(stop),
+  ]);
   stack.defer(() => redis.close());
   stop.throwIfAborted();
   const notice = (line: string) => console.error(line);
   notice('Redis and the database are ready. Building the Worker …');
 
-  const worker = startWorker(settings, redis.url, stop);
+  const worker = startWorker(settings, { redisUrl: redis.url, database }, stop);
   stack.defer(() => worker.stop());
   const url = `http://${authority(callable(settings.host), settings.port)}`;
   await Promise.race([untilHealthy(url, { notice, signal: stop }), worker.died]);
 
-  stack.defer(watchMigrations({ notice, signal: stop }));
-  stack.defer(announce({ url, embeddedRedis: redis.embedded }, notice));
+  stack.defer(watchMigrations({ folder: database.migrations, migrate: database.migrate, notice, signal: stop }));
+  stack.defer(announce({ url, embeddedRedis: redis.embedded, database: database.description }, notice));
   const description = await redis.describe();
   const startMs = Date.now() - startedAtMs;
-  process.stdout.write(screen({ url, redis: description, generated: added, startMs, hasAdmin: hasAdmin() }));
+  const { description: named, isPostgres } = database;
+  const hasAdmin = await database.hasAdmin();
+  const shown = { url, redis: description, database: named, isPostgres, generated: added, startMs, hasAdmin };
+  process.stdout.write(screen(shown));
   const cron = setInterval(() => void runCron(url), CRON_EVERY_MS);
   stack.defer(() => clearInterval(cron));
   await Promise.race([aborted(stop), worker.died]);

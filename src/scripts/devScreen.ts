@@ -4,6 +4,9 @@ export interface Running {
   url: string;
   /** Which Redis, and where it is reached. */
   redis: string;
+  /** Which database, without its password. */
+  database: string;
+  isPostgres: boolean;
   /** Names that were added to .dev.vars at this start. */
   generated: readonly string[];
   startMs: number;
@@ -14,7 +17,7 @@ export interface Running {
 const JSON_TYPE = `-H 'content-type: application/json'`;
 
 /** The one screen of `npm run dev`. Its three commands work as pasted, one after the other or all at once. */
-export function screen({ url, redis, generated, startMs, hasAdmin }: Running): string {
+export function screen({ url, redis, database, isPostgres, generated, startMs, hasAdmin }: Running): string {
   const secrets = generated.length > 0 ? `.dev.vars, generated now: ${generated.join(', ')}` : '.dev.vars';
   return `
   Gatehouse runs at ${url}  (started in ${(startMs / 1000).toFixed(1)} s)
@@ -22,19 +25,19 @@ export function screen({ url, redis, generated, startMs, hasAdmin }: Running): s
   API       ${url}/docs
   Console   ${url}/console
   Redis     ${redis}
-  Database  D1, local, in .wrangler/state
+  Database  ${database}
   Secrets   ${secrets}
 
   Register, log in, and read your account (a second time the registration responds with 409, the rest still works):
 
 ${tryOut(url).join('\n')}
-${hasAdmin ? '' : FIRST_ADMIN}
+${hasAdmin ? '' : firstAdmin(isPostgres)}
   Ctrl-C stops all of it.
 `;
 }
 
-const FIRST_ADMIN = `
-  No account can sign in to the console yet. This makes Ada, registered above, an administrator:
+const firstAdmin = (isPostgres: boolean) => `
+  No account can sign in to the console yet. This makes Ada, registered above, an administrator${isPostgres ? ' (it needs the same DATABASE_URL)' : ''}:
 
 npm run admin -- grant ada@example.com
 `;

@@ -10,21 +10,23 @@ export interface DevInstance {
   url: string;
   /** Whether its Redis is in its own memory, so that no other one can use it. */
   embeddedRedis: boolean;
+  /** Which database it has, without a password. */
+  database: string;
 }
 
 const FILE = join(ROOT, '.wrangler/gatehouse-dev.json');
 
 /**
- * Writes down that this one runs, and says so when another one does: both have the D1 database of `.wrangler`, and with Redis in
+ * Writes down that this one runs, and says so when another one does: both have the same database, and with Redis in
  * memory each has a Redis of its own. A logout on one is then not seen on the other before its access token expires.
  *
  * @returns what to do at the end
  */
 export function announce(own: DevInstance, notice: (line: string) => void, file = FILE): () => void {
   const other = running(file);
-  if (other !== undefined && (own.embeddedRedis || other.embeddedRedis)) {
+  if (other?.database === own.database && (own.embeddedRedis || other.embeddedRedis)) {
     notice(
-      `Another npm run dev of this folder runs at ${other.url}. Both use the same D1 database, but each has a Redis of its own:`,
+      `Another npm run dev of this folder runs at ${other.url}. Both use the same database, but each has a Redis of its own:`,
     );
     notice(
       'a logout or an invalidation on one is not seen on the other. Give both the same REDIS_URL, or use another copy of the folder.',

@@ -3,6 +3,7 @@ import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
 
 import { ROOT, UserError } from './cli.ts';
+import type { DevDatabase } from './devDatabase.ts';
 import type { DevSettings } from './devSettings.ts';
 import { readText } from './devVars.ts';
 import { startWrangler, stopWrangler } from './wrangler.ts';
@@ -20,11 +21,16 @@ export interface DevWorker {
  *
  * @param redisUrl what the Worker is to reach Redis by
  */
-export function startWorker(settings: DevSettings, redisUrl: string, stop: AbortSignal): DevWorker {
+export function startWorker(
+  settings: DevSettings,
+  { redisUrl, database }: { redisUrl: string; database: DevDatabase },
+  stop: AbortSignal,
+): DevWorker {
   const { host, port } = settings;
+  const { args, env, remove } = database.wrangler(port);
   const child = startWrangler(
-    ['dev', `--ip=${host}`, `--port=${port}`, '--test-scheduled', '--show-interactive-dev-session=false'],
-    { hidden: overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]) },
+    ['dev', `--ip=${host}`, `--port=${port}`, '--test-scheduled', '--show-interactive-dev-session=false', ...args],
+    { env, hidden: overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]) },
   );
   const log = new WranglerLog();
   for (const name of ['stdout', 'stderr'] as const) {
@@ -45,7 +51,7 @@ export function startWorker(settings: DevSettings, redisUrl: string, stop: Abort
   });
   // Not awaited when it is stopped on purpose.
   died.catch(() => {});
-  return { died, stop: () => stopWrangler(child) };
+  return { died, stop: () => stopWrangler(child).finally(remove) };
 }
 
 /** Settings that the Worker would not see, or would see wrongly, if wrangler read .dev.vars alone. */

@@ -4,6 +4,9 @@ import { DatabaseSync } from 'node:sqlite';
 
 import { LOCAL_STATE } from './migrations.ts';
 
+/** Yields a row when there is an administrator who can sign in. */
+export const HAS_ADMIN_SQL = `SELECT 1 FROM users WHERE role = 'admin' AND status = 'active' LIMIT 1`;
+
 /**
  * Whether the local database has an administrator who can sign in. Read past wrangler, which takes seconds; a database that
  * cannot be read is as good as one without.
@@ -14,8 +17,7 @@ export function hasAdmin(): boolean {
   return names.some((name) => {
     try {
       using database = new DatabaseSync(join(directory, name), { readOnly: true });
-      const sql = `SELECT 1 FROM users WHERE role = 'admin' AND status = 'active' LIMIT 1`;
-      return database.prepare(sql).get() !== undefined;
+      return database.prepare(HAS_ADMIN_SQL).get() !== undefined;
     } catch {
       // Locked by a write at this moment, or of another Worker.
       return false;

@@ -1,9 +1,5 @@
-import { drizzle } from 'drizzle-orm/node-postgres';
-import { migrate } from 'drizzle-orm/node-postgres/migrator';
-import { join } from 'node:path';
-import { Client } from 'pg';
-
-import { ROOT, runProgram, UserError } from './cli.ts';
+import { runProgram, UserError } from './cli.ts';
+import { databaseUrl, migratePostgres } from './postgres.ts';
 
 const HELP = `DATABASE_URL=postgres://… npm run db:migrate
 
@@ -15,14 +11,8 @@ await runProgram(async () => {
     process.stdout.write(HELP);
     return;
   }
-  const url = process.env['DATABASE_URL'];
-  if (url === undefined || !/^postgres(?:ql)?:\/\//.test(url)) throw new UserError(HELP);
-  const client = new Client({ connectionString: url });
-  await client.connect();
-  try {
-    await migrate(drizzle({ client }), { migrationsFolder: join(ROOT, 'src/db/postgres/migrations') });
-  } finally {
-    await client.end();
-  }
+  const url = databaseUrl(process.env);
+  if (url === undefined) throw new UserError(HELP);
+  await migratePostgres(url);
   process.stdout.write('The migrations have been applied.\n');
 });

@@ -13,7 +13,7 @@ export const DATABASE = 'DB';
 
 /** Where wrangler keeps local D1 databases. */
 export const LOCAL_STATE = join(ROOT, '.wrangler/state/v3/d1');
-const MIGRATIONS = 'src/db/migrations';
+export const D1_MIGRATIONS = join(ROOT, 'src/db/migrations');
 
 /** A generated migration is several files: they are applied once none has changed for so long, in milliseconds. */
 const QUIET_MS = 300;
@@ -43,29 +43,33 @@ export async function applyMigrations(signal: AbortSignal): Promise<void> {
  * @returns what ends it
  */
 export function watchMigrations({
+  folder,
+  migrate,
   notice,
   signal,
 }: {
+  folder: string;
+  migrate: (signal: AbortSignal) => Promise<void>;
   notice: (line: string) => void;
   signal: AbortSignal;
 }): () => void {
-  let applied = fingerprint(ROOT);
+  let applied = fingerprint(ROOT, folder);
   let applying = Promise.resolve();
   let timer: NodeJS.Timeout | undefined;
 
   async function apply(): Promise<void> {
-    const wanted = fingerprint(ROOT);
+    const wanted = fingerprint(ROOT, folder);
     if (wanted === applied || signal.aborted) return;
     applied = wanted;
     try {
-      await applyMigrations(signal);
-      notice('The local database has the new migrations.');
+      await migrate(signal);
+      notice('The database has the new migrations.');
     } catch (error) {
       if (!signal.aborted) notice(error instanceof Error ? error.message : String(error));
     }
   }
 
-  const watcher = watch(join(ROOT, MIGRATIONS), () => {
+  const watcher = watch(folder, () => {
     clearTimeout(timer);
     timer = setTimeout(() => {
       applying = applying.then(apply);
@@ -78,9 +82,8 @@ export function watchMigrations({
 }
 
 /** Changes with the migrations, and with wrangler.toml: another database id is another, empty database. */
-export function fingerprint(root: string): string {
+export function fingerprint(root: string, directory = join(root, 'src/db/migrations')): string {
   const hash = createHash('sha256').update(readFileSync(join(root, 'wrangler.toml')));
-  const directory = join(root, MIGRATIONS);
   const names = readdirSync(directory).filter((name) => name.endsWith('.sql'));
   for (const name of names.sort()) hash.update(`\n${name}\n`).update(readFileSync(join(directory, name)));
   return hash.digest('hex');

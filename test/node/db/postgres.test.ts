@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { readdirSync, readFileSync } from 'node:fs';
 import { getTableColumns, getTableName, gte, is } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { Client } from 'pg';
@@ -8,6 +9,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { DatabaseUnavailable, createDatabase } from '../../../src/db/client';
 import type { Binding } from '../../../src/db/client';
 import * as schema from '../../../src/db/schema';
+import { accountChangeSql, endEveryoneSql, POSTGRES_DIALECT } from '../../../src/scripts/adminSql.ts';
+import { UserError } from '../../../src/scripts/cli.ts';
+import { migratePostgres, transact, withPostgres } from '../../../src/scripts/postgres.ts';
 import { startGateway } from '../../../src/gateway/gateway.ts';
 import { chunks } from '../../../src/util/chunks';
 import { UNLIMITED, startApp } from '../../support/app.ts';
@@ -28,6 +32,7 @@ import { VALID } from '../contract/requests.ts';
 import { senderTo } from '../contract/world.ts';
 import type { World } from '../contract/world.ts';
 import type { Account, SignedIn } from '../faults/scene.ts';
+import { copyProject, ROOT, runScript, startScript } from '../scripts/project.ts';
 
 const { outbox, users } = schema;
 const TOKEN = 'postgres-token';
@@ -224,4 +229,156 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       await expect.poll(async () => (await execute(url, open))[0]!['n']).toBe(0);
     });
   });
+
+  describe('on the command line', () => {
+    const PASSWORD = 's3cret-of-ada';
+    /** An address with a password: the server trusts every client, and the output must not have it all the same. */
+    const addressOf = async (name: string) => {
+      await execute(url, `create database ${name}`);
+      const address = new URL(url);
+      address.password = PASSWORD;
+      address.pathname = `/${name}`;
+      return address;
+    };
+
+    test('npm run dev migrates an empty database, serves from it, and npm run admin makes the first administrator', async () => {
+      using project = copyProject();
+      const address = await addressOf('dev');
+      const [port, gatewayPort] = [await freePort(), await freePort()];
+      const env = { DATABASE_URL: address.href, PORT: String(port), GATEWAY_PORT: String(gatewayPort) };
+      const { child, output, ended } = startScript(project.root, 'dev', [], { env });
+      const outcomes: { stdout: string; stderr: string }[] = [];
+      try {
+        const isUp = () => output.stdout.includes('Ctrl-C stops all of it') || child.exitCode !== null;
+        await expect.poll(isUp, { timeout: 240_000 }).toBe(true);
+        expect(output.stdout + output.stderr).toContain(`Database  PostgreSQL, at ${address.host}/dev\n`);
+        expect(output.stdout).toContain('it needs the same DATABASE_URL');
+
+        const call = clientOf(`http://127.0.0.1:${port}`);
+        const person = newcomer();
+        expect((await call('POST', '/v1/auth/register', { body: person })).status).toBe(201);
+        expect(await execute(address.href, 'select email, role from users')).toEqual([
+          { email: person.email, role: 'user' },
+        ]);
+
+        const admin = async (...args: string[]) => {
+          const outcome = await runScript(project.root, 'admin', args, { env });
+          outcomes.push(outcome);
+          return outcome;
+        };
+        expect(await admin('grant', person.email)).toMatchObject({
+          code: 0,
+          stderr: '',
+          stdout: expect.stringContaining(`${person.email} is an admin now (PostgreSQL database).`) as string,
+        });
+        expect((await admin('list')).stdout).toBe(`${person.email}\t${person.name}\tactive\n`);
+        const { access } = expectTokens(await login(call, person), 200);
+        expect((await call('GET', '/v1/users', { token: access })).status).toBe(200);
+
+        // The message for Redis, the history and the audit are those of D1.
+        const messages = await execute(address.href, `select id, message from outbox order by seq desc limit 2`);
+        const [{ id: userId } = {}] = await execute(address.href, 'select id from users');
+        expect(messages.map(({ message }) => JSON.parse(String(message)) as unknown)).toEqual([
+          { kind: 'invalidate', users: [userId], namespaces: ['users'] },
+          { kind: 'epoch', userId, epoch: 1, accessVersion: 2 },
+        ]);
+        for (const { id } of messages) expect(id).toMatch(/^[\da-f]{8}-([\da-f]{4}-){3}[\da-f]{12}$/);
+
+        // Past the command, which is started anew each time.
+        const change = { email: person.email, nowMs: Date.now() };
+        const begun = { startedMs: change.nowMs, nowMs: change.nowMs };
+        const [all, again, disabled, signedOut, enabled, revoked, noMore] = await withPostgres(
+          address.href,
+          async (client) => {
+            const found: unknown[] = [];
+            for (const sql of [
+              endEveryoneSql(begun, POSTGRES_DIALECT),
+              endEveryoneSql(begun, POSTGRES_DIALECT),
+              ...(['disable', 'end-sessions', 'enable', 'revoke', 'revoke'] as const).map((name, index) =>
+                accountChangeSql(name, { ...change, nowMs: change.nowMs + index }, POSTGRES_DIALECT),
+              ),
+            ])
+              found.push((await transact(client, sql)).map((rows) => rows[0]).filter((row) => row !== undefined));
+            return found;
+          },
+        );
+        const state = (role: string, status: string, admins: number) => ({ email: person.email, role, status, admins });
+        const own = { id: userId };
+        expect([all, again]).toEqual([[own], []]);
+        expect(disabled).toEqual([own, state('admin', 'disabled', 0)]);
+        expect(signedOut).toEqual([own, state('admin', 'disabled', 0)]);
+        expect(enabled).toEqual([own, state('admin', 'active', 1)]);
+        expect([revoked, noMore]).toEqual([[own, state('user', 'active', 0)], [state('user', 'active', 0)]]);
+        const audit = await execute(address.href, `select by, action, user_id, detail from audit order by seq`);
+        expect(
+          audit.map(({ by, action, user_id, detail }) => [by, action, user_id, JSON.parse(String(detail)) as unknown]),
+        ).toEqual(
+          [
+            ['role-changed', userId, { role: 'admin' }],
+            ['everyone-signed-out', null, { users: 1 }],
+            ['disabled', userId, {}],
+            ['sessions-ended', userId, {}],
+            ['enabled', userId, {}],
+            ['role-changed', userId, { role: 'user' }],
+          ].map((entry) => ['command-line', ...entry]),
+        );
+        const ends = await execute(
+          address.href,
+          `select ended_reason, address from sessions where ended_at_ms is null`,
+        );
+        expect(ends).toEqual([]);
+
+        // Neither in a list of processes nor on the disk.
+        const shown = readdirSync('/proc')
+          .filter((name) => /^\d+$/.test(name))
+          .map((pid) => commandOf(pid));
+        expect(shown.filter((command) => command.includes(PASSWORD))).toEqual([]);
+        expect(readFileSync(`${project.root}/.wrangler.dev.${port}.toml`, 'utf8')).not.toContain(PASSWORD);
+      } finally {
+        child.kill('SIGTERM');
+        await ended;
+      }
+      outcomes.push(output);
+      expect(outcomes.map(({ stdout, stderr }) => stdout + stderr).join('\n')).not.toContain(PASSWORD);
+      expect(readdirSync(project.root).filter((name) => name.startsWith('.wrangler.dev'))).toEqual([]);
+    });
+
+    test('a database that the app cannot use is refused in one line', async () => {
+      const taken = await addressOf('taken');
+      await execute(taken.href, 'create table users (id int)');
+      const missing = new URL(taken);
+      missing.pathname = '/missing';
+      const stranger = new URL(taken);
+      stranger.username = 'stranger';
+      const bare = await addressOf('bare');
+      for (const [address, problem] of [
+        [taken, 'has tables that the migrations did not make: give the app a database of its own.'],
+        [missing, 'has no such database: create it first (createdb).'],
+        [stranger, 'refuses the user or the password.'],
+      ] as const) {
+        const error: unknown = await migratePostgres(address.href).catch((reason: unknown) => reason);
+        expect(error).toBeInstanceOf(UserError);
+        expect(String(error)).toContain(problem);
+        expect(String(error)).not.toMatch(new RegExp(`\\n|${PASSWORD}`));
+      }
+      for (const [args, problem] of [
+        [['list'], 'The PostgreSQL database has no tables yet: run `npm run db:migrate`.'],
+        [['list', '--remote'], '--local, --remote, --env and --persist-to are about D1'],
+      ] as const) {
+        const { code, stdout, stderr } = await runScript(ROOT, 'admin', args, { env: { DATABASE_URL: bare.href } });
+        expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+        expect(stderr).toContain(problem);
+        expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+      }
+    });
+  });
 });
+
+/** `''` for a process that has gone. */
+function commandOf(pid: string): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'latin1');
+  } catch {
+    return '';
+  }
+}

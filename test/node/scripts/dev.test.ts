@@ -1,4 +1,13 @@
-import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  chmodSync,
+  existsSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { request } from 'node:http';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
@@ -150,7 +159,7 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     // A migration that is made now is applied while the Worker runs.
     const migration = join(project.root, 'src/db/migrations/9999_new.sql');
     writeFileSync(migration, `UPDATE users SET name = 'Ada Lovelace';`);
-    await until(() => output.stderr.includes('The local database has the new migrations.'));
+    await until(() => output.stderr.includes('The database has the new migrations.'));
     const login = await fetch(`${url}/v1/auth/login`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
@@ -287,6 +296,17 @@ describe('npm run dev, refused', () => {
     writeFileSync(DEV_VARS(), `SIGNING_KEYS='{"keys":'\n`);
     expect(await refused({})).toContain('SIGNING_KEYS: is not JSON');
     expect(readFileSync(DEV_VARS(), 'utf8')).toBe(`SIGNING_KEYS='{"keys":'\n`);
+  });
+
+  it('says what is wrong with DATABASE_URL, and never its password, before it writes anything', async () => {
+    const nowhere = await freePort();
+    const env = { PORT: String(await freePort()), GATEWAY_PORT: String(await freePort()) };
+    const stderr = await refused({ ...env, DATABASE_URL: `postgres://ada:s3cret@127.0.0.1:${nowhere}/app` });
+    expect(stderr).toContain(`(127.0.0.1:${nowhere}/app) cannot be reached (ECONNREFUSED)`);
+    expect(stderr).not.toContain('s3cret');
+    expect(existsSync(DEV_VARS())).toBe(false);
+    appendFileSync(join(project.root, 'wrangler.toml'), '\n[[hyperdrive]]\nbinding = "HYPERDRIVE"\nid = "1"\n');
+    expect(await refused(env)).toContain('wrangler.toml binds HYPERDRIVE, so the app is on PostgreSQL: DATABASE_URL=');
   });
 
   it('says what is wrong when wrangler cannot read its configuration', async () => {

@@ -13,15 +13,15 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(folder, { recursive: true }));
 
-function started(embeddedRedis = true) {
+function started(embeddedRedis = true, database = 'D1') {
   const lines: string[] = [];
-  const end = announce({ url: 'http://127.0.0.1:1', embeddedRedis }, (line) => lines.push(line), file);
+  const end = announce({ url: 'http://127.0.0.1:1', embeddedRedis, database }, (line) => lines.push(line), file);
   return { lines, end };
 }
 
 /** @param pid of a process that runs, or does not */
 const anotherRuns = (pid: number, embeddedRedis = true) =>
-  writeFileSync(file, JSON.stringify({ pid, url: 'http://127.0.0.1:8787', embeddedRedis }));
+  writeFileSync(file, JSON.stringify({ pid, url: 'http://127.0.0.1:8787', embeddedRedis, database: 'D1' }));
 
 test('the first one says nothing, and leaves nothing behind', () => {
   const { lines, end } = started();
@@ -29,9 +29,9 @@ test('the first one says nothing, and leaves nothing behind', () => {
   expect([lines, readdirSync(folder)]).toEqual([[], []]);
 });
 
-test('the second one says where the first is, and that they share D1 but not Redis', () => {
+test('the second one says where the first is, and that they share the database but not Redis', () => {
   anotherRuns(process.ppid);
-  expect(started().lines.join('\n')).toMatch(/http:\/\/127\.0\.0\.1:8787.*D1.*REDIS_URL/s);
+  expect(started().lines.join('\n')).toMatch(/http:\/\/127\.0\.0\.1:8787.*same database.*REDIS_URL/s);
 });
 
 test('two on one Redis server get along', () => {
@@ -39,10 +39,15 @@ test('two on one Redis server get along', () => {
   expect(started(false).lines).toEqual([]);
 });
 
+test('two with databases of their own get along', () => {
+  anotherRuns(process.ppid);
+  expect(started(true, 'PostgreSQL, at 127.0.0.1:5432/app').lines).toEqual([]);
+});
+
 test.each([
   [
     'of a process that has gone',
-    JSON.stringify({ pid: 2 ** 22 + 1, url: 'http://127.0.0.1:8787', embeddedRedis: true }),
+    JSON.stringify({ pid: 2 ** 22 + 1, url: 'http://127.0.0.1:8787', embeddedRedis: true, database: 'D1' }),
   ],
   ['cut off in the middle', '{"pid":'],
 ])('a file %s means nothing', (_, text) => {

@@ -50,7 +50,9 @@ export function startScript(
   args: readonly string[],
   { env, input, timeoutMs = 300_000 }: RunOptions = {},
 ): Running {
-  const inherited = Object.entries(process.env).filter(([key]) => !/^(npm_|PORT$|HOST$|GATEWAY_|REDIS_)/.test(key));
+  const inherited = Object.entries(process.env).filter(
+    ([key]) => !/^(npm_|PORT$|HOST$|GATEWAY_|REDIS_|DATABASE_URL$)/.test(key),
+  );
   const child = spawn(process.execPath, [join(root, 'src/scripts', `${name}.ts`), ...args], {
     cwd: root,
     env: { ...Object.fromEntries(inherited), ...env },
