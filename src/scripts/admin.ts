@@ -1,9 +1,20 @@
 import { parseArgs } from 'node:util';
 
-import { accountChangeSql, endEveryoneSql, LIST_ADMINS_SQL, normalizeEmail } from './adminSql.ts';
-import type { AccountChange } from './adminSql.ts';
+import type { Client } from 'pg';
+
+import {
+  accountChangeSql,
+  D1_DIALECT,
+  endEveryoneSql,
+  LIST_ADMINS_SQL,
+  normalizeEmail,
+  POSTGRES_DIALECT,
+} from './adminSql.ts';
+import type { AccountChange, AdminDialect } from './adminSql.ts';
 import { runProgram, UserError } from './cli.ts';
 import { DATABASE } from './migrations.ts';
+import { codeOf, databaseUrl, transact, withPostgres } from './postgres.ts';
+import type { Row } from './postgres.ts';
 import { runWrangler, wranglerError } from './wrangler.ts';
 
 const HELP = `npm run admin -- COMMAND [--remote]
@@ -16,7 +27,7 @@ const HELP = `npm run admin -- COMMAND [--remote]
   end-sessions --everyone   ends the sessions of all accounts
   list                   prints the admins, tab-separated: address, name, status
 
-The account must be registered already. The change is made in the D1 database, with an entry in the audit, and Redis is
+The account must be registered already. The change is made in the database, with an entry in the audit, and Redis is
 told by the Worker's cron trigger within a minute (\`npm run dev\` runs it each minute too). Devices refresh their access
 token by themselves and have a new role then; ended sessions are refused.
 
@@ -25,9 +36,9 @@ Options:
   --remote          the deployed one (needs \`npx wrangler login\` or CLOUDFLARE_API_TOKEN)
   --env NAME        environment of wrangler.toml
   --persist-to DIR  state directory of a local database
-`;
 
-type Row = Readonly<Record<string, string | number | null>>;
+These are about D1. With DATABASE_URL=postgres://… the change is made in that PostgreSQL database, and they are left out.
+`;
 
 /** What the account is after the change. */
 const OUTCOMES: Readonly<Record<AccountChange, string>> = {
@@ -61,33 +72,63 @@ await runProgram(async () => {
   }
   if (values.local && values.remote) throw new UserError('Either --local or --remote, not both.');
 
+  const url = databaseUrl(process.env);
+  const hasD1Options = values.local || values.remote || values.env !== undefined || values['persist-to'] !== undefined;
+  // A deployment is on one of them: the change must not be made in the other one by mistake.
+  if (url !== undefined && hasD1Options) {
+    throw new UserError(
+      'DATABASE_URL names a PostgreSQL database; --local, --remote, --env and --persist-to are about D1. Give one of both.',
+    );
+  }
+  if (url !== undefined) {
+    const database = { place: 'PostgreSQL', dialect: POSTGRES_DIALECT };
+    await withPostgres(url, (client) =>
+      obey(positionals, values.everyone, { ...database, query: (sql) => executeOn(client, sql) }),
+    );
+    return;
+  }
   const place = values.remote ? 'remote' : 'local';
   const query = (sql: string) => execute(sql, { place, env: values.env, persistTo: values['persist-to'] });
+  await obey(positionals, values.everyone, { place, dialect: D1_DIALECT, query });
+});
+
+/** The database that is changed. */
+interface AdminDatabase {
+  /** What messages call it. */
+  place: string;
+  dialect: AdminDialect;
+  /** Runs statements as one transaction. @returns the rows of each */
+  query: (sql: string) => Promise<Row[][]>;
+}
+
+async function obey(positionals: readonly string[], everyone: boolean, database: AdminDatabase): Promise<void> {
   const [command, email, ...more] = positionals;
   const complete = email !== undefined && more.length === 0;
-  if (command === 'list' && email === undefined) return list((await query(LIST_ADMINS_SQL))[0] ?? [], place);
-  if (command === 'end-sessions' && values.everyone && email === undefined) return await endEveryone(place, query);
-  if (isChange(command) && complete && !values.everyone) return await change(command, email, place, query);
+  if (command === 'list' && email === undefined) {
+    return list((await database.query(LIST_ADMINS_SQL))[0] ?? [], database.place);
+  }
+  if (command === 'end-sessions' && everyone && email === undefined) return await endEveryone(database);
+  if (isChange(command) && complete && !everyone) return await change(command, email, database);
   throw new UserError(
     'Usage: npm run admin -- grant|revoke|disable|enable|end-sessions EMAIL | end-sessions --everyone | list [--remote]   (--help explains)',
   );
-});
+}
 
-async function endEveryone(place: string, query: (sql: string) => Promise<Row[][]>) {
+async function endEveryone({ place, dialect, query }: AdminDatabase): Promise<void> {
   const startedMs = Date.now();
   let users = 0;
   for (;;) {
-    const [ended = []] = await query(endEveryoneSql({ startedMs, nowMs: Date.now() }));
+    const [ended = []] = await query(endEveryoneSql({ startedMs, nowMs: Date.now() }, dialect));
     if (ended.length === 0) break;
     users += ended.length;
   }
   console.log(`${users} accounts are signed out everywhere (${place} database). ${SOON}`);
 }
 
-async function change(command: AccountChange, given: string, place: string, query: (sql: string) => Promise<Row[][]>) {
+async function change(command: AccountChange, given: string, { place, dialect, query }: AdminDatabase) {
   const email = normalizeEmail(given);
   if (!/^\S+@\S+$/.test(email)) throw new UserError(`"${given}" is not an e-mail address.`);
-  const results = await query(accountChangeSql(command, { email, nowMs: Date.now() }));
+  const results = await query(accountChangeSql(command, { email, nowMs: Date.now() }, dialect));
 
   const account = results.at(-1)?.[0];
   const outcome = OUTCOMES[command];
@@ -106,7 +147,18 @@ function list(rows: readonly Row[], place: string): void {
   if (rows.length === 0) console.error(`The ${place} database has no admin yet: npm run admin -- grant EMAIL`);
 }
 
-/** Which database is asked. */
+/** @throws {UserError} when the tables are not there */
+async function executeOn(client: Client, sql: string): Promise<Row[][]> {
+  try {
+    return await transact(client, sql);
+  } catch (error) {
+    const code = codeOf(error);
+    if (code === '42P01') throw new UserError('The PostgreSQL database has no tables yet: run `npm run db:migrate`.');
+    throw new UserError(`The PostgreSQL database could not be asked (${code || 'the connection broke'}).`);
+  }
+}
+
+/** Which D1 database is asked. */
 interface Target {
   place: 'local' | 'remote';
   env?: string | undefined;

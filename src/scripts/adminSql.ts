@@ -1,4 +1,4 @@
-import { NETWORK_OF_ADDRESS } from '../util/networkSql.ts';
+import { NETWORK_OF_ADDRESS, networkOfAddress } from '../util/networkSql.ts';
 
 /** Outlives every token that a message is about. */
 const OUTBOX_LIFE_MS = 31 * 86_400_000;
@@ -10,8 +10,43 @@ export function normalizeEmail(email: string): string {
 
 /** A text literal of hexadecimal digits only: whatever the text holds, no shell or SQL parser can misread it. */
 export function sqlText(value: string): string {
-  return `CAST(X'${Buffer.from(value, 'utf8').toString('hex')}' AS TEXT)`;
+  return `CAST(X'${hex(value)}' AS TEXT)`;
 }
+
+const hex = (value: string) => Buffer.from(value, 'utf8').toString('hex');
+
+/** Where the databases differ. */
+export interface AdminDialect {
+  text: (value: string) => string;
+  /** A UUID (version 4) for each row of a SELECT. */
+  id: string;
+  /** JSON as text, of expressions. */
+  object: (members: Readonly<Record<string, string>>) => string;
+  list: (item: string) => string;
+  networkOfAddress: string;
+}
+
+const membersOf = (members: Readonly<Record<string, string>>) =>
+  Object.entries(members)
+    .map(([name, value]) => `'${name}', ${value}`)
+    .join(', ');
+
+export const D1_DIALECT: AdminDialect = {
+  text: sqlText,
+  id: `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-a' ||
+     substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`,
+  object: (members) => `json_object(${membersOf(members)})`,
+  list: (item) => `json_array(${item})`,
+  networkOfAddress: NETWORK_OF_ADDRESS,
+};
+
+export const POSTGRES_DIALECT: AdminDialect = {
+  text: (value) => `convert_from(decode('${hex(value)}', 'hex'), 'UTF8')`,
+  id: 'gen_random_uuid()::text',
+  object: (members) => `json_build_object(${membersOf(members)})::text`,
+  list: (item) => `json_build_array(${item})`,
+  networkOfAddress: networkOfAddress('strpos'),
+};
 
 /** What the command line does to one account. */
 export type AccountChange = 'grant' | 'revoke' | 'disable' | 'enable' | 'end-sessions';
@@ -39,38 +74,40 @@ const PLANS: Readonly<Record<AccountChange, ChangePlan>> = {
   'end-sessions': { raises: 'epoch', endsSessionsAs: 'administrator', kind: 'sessions-ended' },
 };
 
-/** A UUID (version 4) for each row of a SELECT. */
-const ID = `lower(hex(randomblob(4)) || '-' || hex(randomblob(2)) || '-4' || substr(hex(randomblob(2)), 2) || '-a' ||
-     substr(hex(randomblob(2)), 2) || '-' || hex(randomblob(6)))`;
-
 /** Inserts into `outbox` a message for each user that `where` selects. */
-const tell = (message: string, where: string, nowMs: number) =>
+const tell = (dialect: AdminDialect, message: string, where: string, nowMs: number) =>
   `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
-   SELECT ${ID}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS}
+   SELECT ${dialect.id}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS}
    FROM users WHERE ${where}`;
 
-const VERSIONS = `json_object('kind', 'epoch', 'userId', id, 'epoch', epoch, 'accessVersion', access_version)`;
-const COPIES = `json_object('kind', 'invalidate', 'users', json_array(id), 'namespaces', json_array('users'))`;
+const versions = ({ object }: AdminDialect) =>
+  object({ kind: `'epoch'`, userId: 'id', epoch: 'epoch', accessVersion: 'access_version' });
+const copies = ({ object, list }: AdminDialect) =>
+  object({ kind: `'invalidate'`, users: list('id'), namespaces: list(`'users'`) });
 
-const history = (kind: string, where: string, nowMs: number) =>
+const history = ({ id }: AdminDialect, kind: string, where: string, nowMs: number) =>
   `INSERT INTO events (id, user_id, kind, session_id, address, device, at_ms)
-   SELECT ${ID}, id, '${kind}', NULL, '', '', ${nowMs} FROM users WHERE ${where}`;
+   SELECT ${id}, id, '${kind}', NULL, '', '', ${nowMs} FROM users WHERE ${where}`;
 
-const endSessions = (reason: string, users: string, nowMs: number) =>
-  `UPDATE sessions SET ended_at_ms = ${nowMs}, ended_reason = '${reason}', address = ${NETWORK_OF_ADDRESS}
+const endSessions = (dialect: AdminDialect, reason: string, users: string, nowMs: number) =>
+  `UPDATE sessions SET ended_at_ms = ${nowMs}, ended_reason = '${reason}', address = ${dialect.networkOfAddress}
    WHERE user_id IN (${users}) AND ended_at_ms IS NULL`;
 
 /**
- * Changes an account, and in the same D1 batch writes what Redis is to be told, the account's history and the audit.
+ * Changes an account, and in the same transaction writes what Redis is to be told, the account's history and the audit.
  * Nothing changes when the account is so already.
  *
  * Results: the changed account, then nothing for each further statement, and last the account as it is now with the number
  * of active administrators.
  */
-export function accountChangeSql(change: AccountChange, given: { email: string; nowMs: number }): string {
+export function accountChangeSql(
+  change: AccountChange,
+  given: { email: string; nowMs: number },
+  dialect = D1_DIALECT,
+): string {
   const { set, raises, endsSessionsAs, kind } = PLANS[change];
   const { nowMs } = given;
-  const account = `email = ${sqlText(normalizeEmail(given.email))}`;
+  const account = `email = ${dialect.text(normalizeEmail(given.email))}`;
   const assigned = [
     ...(set === undefined ? [] : [`${set.column} = '${set.value}'`, `updated_at_ms = ${nowMs}`]),
     ...(raises === undefined ? [] : [`${raises} = ${raises} + 1`]),
@@ -79,21 +116,21 @@ export function accountChangeSql(change: AccountChange, given: { email: string; 
   // What the update has just written marks the account: in a batch nothing comes in between.
   const changed =
     set === undefined ? account : `${account} AND ${set.column} = '${set.value}' AND updated_at_ms = ${nowMs}`;
-  const detail = set?.column === 'role' ? `json_object('role', role)` : `'{}'`;
+  const detail = set?.column === 'role' ? dialect.object({ role: 'role' }) : `'{}'`;
   return [
     `UPDATE users SET ${assigned.join(', ')} WHERE ${account}${differs} RETURNING id`,
-    ...(raises === undefined ? [] : [tell(VERSIONS, changed, nowMs)]),
-    ...(set === undefined ? [] : [tell(COPIES, changed, nowMs)]),
+    ...(raises === undefined ? [] : [tell(dialect, versions(dialect), changed, nowMs)]),
+    ...(set === undefined ? [] : [tell(dialect, copies(dialect), changed, nowMs)]),
     ...(endsSessionsAs === undefined
       ? []
-      : [endSessions(endsSessionsAs, `SELECT id FROM users WHERE ${changed}`, nowMs)]),
+      : [endSessions(dialect, endsSessionsAs, `SELECT id FROM users WHERE ${changed}`, nowMs)]),
     ...(endsSessionsAs === 'disabled'
       ? [
           `DELETE FROM one_time_tokens WHERE purpose IN ('recovery', 'email-change', 'deletion')
            AND user_id IN (SELECT id FROM users WHERE ${changed})`,
         ]
       : []),
-    history(kind, changed, nowMs),
+    history(dialect, kind, changed, nowMs),
     `INSERT INTO audit (at_ms, by, action, user_id, detail)
      SELECT ${nowMs}, 'command-line', '${kind}', id, ${detail} FROM users WHERE ${changed}`,
     `SELECT email, role, status,
@@ -105,24 +142,27 @@ export function accountChangeSql(change: AccountChange, given: { email: string; 
 const LOT = 5_000;
 
 /**
- * Ends the sessions of the next users that have some, as one D1 batch.
+ * Ends the sessions of the next users that have some, as one transaction.
  *
  * @param startedMs when the command began: sessions that begin later are left alone, so it comes to an end
  * Results: the users, then nothing for each further statement.
  */
-export function endEveryoneSql({ startedMs, nowMs }: { startedMs: number; nowMs: number }): string {
+export function endEveryoneSql(
+  { startedMs, nowMs }: { startedMs: number; nowMs: number },
+  dialect = D1_DIALECT,
+): string {
   const open = `ended_at_ms IS NULL AND expires_at_ms > ${nowMs} AND created_at_ms <= ${startedMs}`;
   const lot = `SELECT DISTINCT user_id FROM sessions WHERE ${open} ORDER BY user_id LIMIT ${LOT}`;
   const those = `id IN (${lot})`;
   return [
     `UPDATE users SET epoch = epoch + 1 WHERE ${those} RETURNING id`,
-    tell(VERSIONS, those, nowMs),
-    history('sessions-ended', those, nowMs),
+    tell(dialect, versions(dialect), those, nowMs),
+    history(dialect, 'sessions-ended', those, nowMs),
     `INSERT INTO audit (at_ms, by, action, detail)
-     SELECT ${nowMs}, 'command-line', 'everyone-signed-out', json_object('users', count(*)) FROM users WHERE ${those}
+     SELECT ${nowMs}, 'command-line', 'everyone-signed-out', ${dialect.object({ users: 'count(*)' })} FROM users WHERE ${those}
      HAVING count(*) > 0`,
     // Last: the statements before it find their users by these sessions.
-    endSessions('administrator', lot, nowMs),
+    endSessions(dialect, 'administrator', lot, nowMs),
   ].join(';\n');
 }
 
