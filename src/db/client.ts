@@ -4,7 +4,7 @@ import { AppError } from '../errors';
 import { maybeInSpan } from '../util/spans';
 import type { InSpan } from '../util/spans';
 import { within } from '../util/within';
-import { BINDING, BINDING_KIND, open } from '#db';
+import { BINDING, BINDING_KIND, open, SYSTEM_NAME } from '#db';
 import type { BatchResults, Binding, Drizzle, Statement } from '#db';
 import type { BatchOptions } from './connection';
 import { DatabaseUnavailable, StatementMistake, findDatabaseError } from './errors';
@@ -112,7 +112,7 @@ export function createDatabase(
   };
 }
 
-const DATABASE_SPAN = { 'db.system.name': 'sqlite', 'db.operation.name': 'query' };
+const DATABASE_SPAN = { 'db.system.name': SYSTEM_NAME, 'db.operation.name': 'query' };
 
 /** Drizzle refuses some statements itself, mostly with a bare `Error`. */
 const DRIZZLE_TEXTS =

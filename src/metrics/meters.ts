@@ -1,4 +1,5 @@
 import type { TripObserver } from '../redis/trip';
+import { SYSTEM_NAME } from '#db';
 import { createInstruments, observerOf } from './instruments';
 import type { CallObserver, Instruments } from './instruments';
 import { Outbound } from './outbound';
@@ -37,7 +38,7 @@ export function createMeters({ intervalMs, nowMs }: { intervalMs: number; nowMs:
       observePipeline(durationMs, error);
       redisCommands.add(commandsSent, commands);
     },
-    observeDatabase: observerOf(instruments, 'sqlite', 'query'),
+    observeDatabase: observerOf(instruments, SYSTEM_NAME, 'query'),
     refusals: new Map(),
     memo: { gauges: new Map(), outbox: undefined },
   };

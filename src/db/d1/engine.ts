@@ -29,6 +29,8 @@ export const autoNumber = (name: string) => integer(name).primaryKey({ autoIncre
 export type Binding = D1Database;
 export const BINDING = 'DB';
 export const BINDING_KIND = 'a D1 database';
+/** What metrics and traces call it (https://opentelemetry.io/docs/specs/semconv/database/). */
+export const SYSTEM_NAME = 'sqlite';
 
 export function open(binding: Binding): Connection<Drizzle, Statement> {
   const db = drizzle(primaryOf(binding));

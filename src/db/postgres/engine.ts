@@ -36,6 +36,8 @@ export interface Binding {
 }
 export const BINDING = 'HYPERDRIVE';
 export const BINDING_KIND = 'a Hyperdrive configuration';
+/** What metrics and traces call it (https://opentelemetry.io/docs/specs/semconv/database/). */
+export const SYSTEM_NAME = 'postgresql';
 
 const CACHED =
   'Hyperdrive caches queries, and would serve what was revoked: npx wrangler hyperdrive update ID --caching-disabled';

@@ -36,6 +36,7 @@ import { copyProject, ROOT, runScript, startScript } from '../scripts/project.ts
 
 const { outbox, users } = schema;
 const TOKEN = 'postgres-token';
+const METRICS_TOKEN = 'a-token-of-a-scraper';
 
 /** This file's types are those of D1, its engine is the other one. */
 const databaseAt = (connectionString: string) =>
@@ -62,7 +63,13 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
     app = await startApp({
       bundle: bundle.path,
       redis: { url: gateway.url, token: TOKEN },
-      settings: { ...UNLIMITED, KEY_PREFIX: 'app', SESSIONS_PER_USER: String(MOST_SESSIONS) },
+      settings: {
+        ...UNLIMITED,
+        KEY_PREFIX: 'app',
+        METRICS_TOKEN,
+        METRICS_INTERVAL_MS: '10000',
+        SESSIONS_PER_USER: String(MOST_SESSIONS),
+      },
       isolates: 2,
       email: mailbox,
       postgres: url,
@@ -149,6 +156,20 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       expect(await database.check()).toContain('--caching-disabled');
     });
 
+    test('its spans name PostgreSQL', async () => {
+      const spans: unknown[] = [];
+      const database = createDatabase({ connectionString: own } as unknown as Binding, {
+        deadlineMs: 20_000,
+        inSpan: (name, attributes, work) => {
+          spans.push({ name, ...attributes });
+          return work();
+        },
+      });
+      opened.push(database);
+      await database.run((db) => db.select({ id: users.id }).from(users));
+      expect(spans).toEqual([{ name: 'database query', 'db.system.name': 'postgresql', 'db.operation.name': 'query' }]);
+    });
+
     test('a server that is not there is an outage', async () => {
       const nowhere = `postgres://postgres:postgres@127.0.0.1:${await freePort()}/app`;
       const database = databaseAt(nowhere);
@@ -220,6 +241,12 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       const { status, body } = await clientOf(app.url)('GET', '/ready');
       expect(status).toBe(200);
       expect(body).toMatchObject({ status: 'ready', dependencies: { database: { status: 'up' } } });
+    });
+
+    test('its metrics name PostgreSQL', async () => {
+      const metrics = await fetch(`${app.url}/metrics`, { headers: { Authorization: `Bearer ${METRICS_TOKEN}` } });
+      const systems = Array.from((await metrics.text()).matchAll(/db_system_name="(\w+)"/g), ([, name]) => name);
+      expect(new Set(systems)).toEqual(new Set(['redis', 'postgresql']));
     });
 
     contention(() => ({ app, mailbox }));
