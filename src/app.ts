@@ -6,6 +6,7 @@ import { jsonBody } from './middlewares/body.middleware';
 import { browserOrigins } from './middlewares/cors.middleware';
 import { onError, problem } from './middlewares/error.middleware';
 import type { ServedRoute } from './middlewares/mountedLimiters';
+import { readOnly } from './middlewares/readOnly.middleware';
 import { responseHeaders } from './middlewares/responseHeaders.middleware';
 import { services } from './middlewares/services.middleware';
 import type { AppEnv, ServicesOptions } from './middlewares/services.middleware';
@@ -31,6 +32,7 @@ export function createApp(options: ServicesOptions = {}) {
     .use(responseHeaders())
     .use(browserOrigins())
     .use(services(options))
+    .use(readOnly())
     .use(jsonBody({ forms: ['/v1/auth/revoke'] }))
     .route('/', healthRoutes)
     .route('/', metricsRoutes)

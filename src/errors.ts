@@ -35,6 +35,7 @@ export const ERRORS = {
   IDEMPOTENCY_RESPONSE_LOST: { status: 409, title: 'The request was executed before; its response was not kept' },
   RATE_LIMITED: { status: 429, title: 'Too many requests' },
   SERVICE_UNAVAILABLE: { status: 503, title: 'Temporarily unavailable' },
+  READ_ONLY: { status: 503, title: 'Changes are not accepted for the moment' },
   CONFIG_INVALID: { status: 503, title: 'The service is not configured correctly' },
   INTERNAL: { status: 500, title: 'Something went wrong' },
 } as const satisfies Record<string, { status: ContentfulStatusCode; title: string }>;

@@ -1,3 +1,4 @@
+import { configOf } from './config/env';
 import { describeError, log } from './config/log';
 import { bindingOf, runInScope } from './services/runInScope';
 import { isolateOf } from './services/isolate';
@@ -7,7 +8,7 @@ import { warmingJobs } from './warming';
 /** What one run may wait for Redis in all. */
 const MAX_REDIS_MS = 20_000;
 
-/** Each minute: delivers the outbox to Redis, deletes expired rows, and runs warming jobs. */
+/** Each minute: delivers the outbox to Redis, deletes expired rows (not while READ_ONLY), and runs warming jobs. */
 export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controller, env, ctx) => {
   const context = {
     isolate: isolateOf(env),
@@ -20,15 +21,18 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
       attemptOne(job, () => maybeInSpan(inSpan, `scheduled ${job}`, {}, work));
     batch.setDeadline(MAX_REDIS_MS);
     await attempt('outbox', () => services.outbox.deliverDue());
-    await attempt('outbox-purge', () => services.outbox.purge());
-    await attempt('sessions', () => services.session.purge());
-    await attempt('blacklist', () => services.blacklist.purge());
-    await attempt('one-time-tokens', () => services.recovery.purge());
+    // What is deleted while the database is copied would come back with the copy.
+    if (!configOf(env).readOnly) {
+      await attempt('outbox-purge', () => services.outbox.purge());
+      await attempt('sessions', () => services.session.purge());
+      await attempt('blacklist', () => services.blacklist.purge());
+      await attempt('one-time-tokens', () => services.recovery.purge());
+      await attempt('audit', () => services.audit.purge());
+      await attempt('idempotency-keys', () => services.idempotency.purge());
+      await attempt('unverified', () => services.user.purgeUnverified());
+      await attempt('search', () => services.user.fillSearch());
+    }
     await attempt('limit-overrides', () => services.limitOverride.publish());
-    await attempt('audit', () => services.audit.purge());
-    await attempt('idempotency-keys', () => services.idempotency.purge());
-    await attempt('unverified', () => services.user.purgeUnverified());
-    await attempt('search', () => services.user.fillSearch());
     await attempt('warming', () => services.warming.runDue(warmingJobs));
     await attempt('metrics', () => services.metrics.observeOutbox());
     services.metrics.report();

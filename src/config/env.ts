@@ -23,6 +23,7 @@ export const schema = z
       .regex(/^[A-Za-z0-9_-]{1,32}$/)
       .default('app'),
     REDIS_KEY_LOCKING: z.enum(['true', 'false']).optional(),
+    READ_ONLY: z.enum(['true', 'false']).default('false'),
     CORS_ORIGINS: list,
     IPV6_PREFIX_BITS: integer(64, 16, 128),
     BODY_LIMIT_BYTES: integer(65_536, 1_024, 10_485_760),
@@ -194,6 +195,8 @@ function shape(env: z.infer<typeof schema>) {
         probeMaxMs: env.BREAKER_PROBE_MAX_MS,
       },
     },
+    /** Requests that change something are refused, and the cron trigger changes nothing but the outbox. */
+    readOnly: env.READ_ONLY === 'true',
     databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
     /** How many reads of D1 an isolate may have in flight because Redis is away or has lost its data. */
     databaseLookupsMax: env.DATABASE_LOOKUPS_MAX,

@@ -232,6 +232,15 @@ describe('every documented error', () => {
     collect(sender);
   });
 
+  it('changes that are not accepted', async () => {
+    await using closed = await startScene({ READ_ONLY: 'true' });
+    const sender = senderTo(closed.app.url);
+    for (const target of operations.filter(({ method }) => method !== 'GET')) {
+      expect(await sender.send(target)).toMatchObject({ status: 503, body: { code: 'READ_ONLY' } });
+    }
+    collect(sender);
+  });
+
   it('a bug', async () => {
     const { id, access } = await world.newUser();
     // No code of ours writes such a time.
