@@ -49,7 +49,9 @@ export interface RunningApp extends AsyncDisposable {
    * insert into it are committed, and their results are lost.
    */
   database(state: 'here' | 'away' | `lossy=${string}`): Promise<void>;
-  /** Runs the cron trigger. */
+  /** The file of its D1. */
+  file(): Promise<string>;
+  /** Runs the cron trigger of the first isolate. */
   scheduled(): Promise<void>;
   /** Kills workerd in the middle of whatever it does (SIGKILL); new isolates come up on the same database and addresses. */
   kill(): Promise<void>;
@@ -77,6 +79,8 @@ export async function startApp(options: {
   traced?: boolean;
   /** How many isolates of the same Worker run on the one database. @default 1 */
   isolates?: number;
+  /** Further settings of each isolate, the first one's first. */
+  settingsOf?: readonly Record<string, string>[];
   /** Address of the PostgreSQL database that it runs on, through a Hyperdrive binding; the bundle must be made for it. */
   postgres?: string | undefined;
 }): Promise<RunningApp> {
@@ -94,7 +98,7 @@ export async function startApp(options: {
     resourcePersistencePath: folder,
     handleStructuredLogs: ({ message }) => logs.push(message),
     workers: [
-      ...names.map((name) => ({
+      ...names.map((name, index) => ({
         config: {
           ...(postgres === undefined ? workerOf(name, BREAKABLE, contents) : workerOf(name, contents)).config,
           ...(options.traced === true && { tailConsumers: [{ worker: 'spans', streaming: true }] }),
@@ -107,7 +111,10 @@ export async function startApp(options: {
               EMAIL: { type: 'worker' as const, worker: 'mailbox', exportName: 'Mailbox' },
             }),
             ...Object.fromEntries(
-              Object.entries(bindings).map(([key, value]) => [key, { type: 'text' as const, value }]),
+              Object.entries({ ...bindings, ...options.settingsOf?.[index] }).map(([key, value]) => [
+                key,
+                { type: 'text' as const, value },
+              ]),
             ),
           },
         },
@@ -133,6 +140,12 @@ export async function startApp(options: {
     sql: (sql, ...values) => (postgres === undefined ? query([{ sql, values }]) : execute(postgres, sql, ...values)),
     async database(state) {
       await Promise.all(urls.map((base) => fetch(`${base}/__database?${state}`)));
+    },
+    async file() {
+      const databases = join(folder, 'd1/miniflare-D1DatabaseObject');
+      const found = (await readdir(databases)).filter((name) => name.endsWith('.sqlite') && name !== 'metadata.sqlite');
+      if (found.length !== 1) throw new Error(`which database? ${found.join(', ')}`);
+      return join(databases, found[0]!);
     },
     async scheduled() {
       const worker = (await miniflare.getWorker()) as unknown as {
