@@ -10,7 +10,7 @@ import { CacheService } from '../services/cache.service';
 import type { CachedRows } from '../services/cache.service';
 import { currentScope } from '../services/scope';
 import { timestamp } from '../util/timestamp';
-import { pageSchema } from './schemas';
+import { NOTHING_TO_CHANGE, namesSomething, pageSchema } from './schemas';
 
 /** A table whose rows belong to users. */
 export type OwnedTable = Table & { id: TableColumn; userId: TableColumn; createdAtMs: TableColumn };
@@ -113,9 +113,12 @@ export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { t
       return firstOf(rows);
     },
 
-    /** Fields that are left out stay as they are. @throws {AppError} `NOT_FOUND` */
+    /** Fields that are left out stay as they are. @throws {AppError} `NOT_FOUND`; `VALIDATION_FAILED` if all are left out */
     async change(userId: string, id: string, fields: { [Name in keyof Fields]?: Fields[Name] | undefined }) {
-      if (Object.values(fields).every((value) => value === undefined)) return firstOf(await one(userId, id));
+      // Drizzle refuses to update nothing, which would be a 500.
+      if (!namesSomething(fields)) {
+        throw new AppError('VALIDATION_FAILED', { errors: [{ pointer: '', detail: NOTHING_TO_CHANGE }] });
+      }
       const [rows] = await CacheService.change({ tags: [tag(userId)] }, (db) => [
         db.update(source).set(fields).where(ofOwner(userId, id)).returning(),
       ]);

@@ -73,7 +73,9 @@ export const identity = line(400).refine((text) => identityFault(text) === undef
 /** A member that may be left out, or `null`: many generated clients write what is absent so. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 
-const namesSomething = (change: object) => Object.values(change).some((value) => value !== undefined);
+/** Complaint about a change without a member. */
+export const NOTHING_TO_CHANGE = 'names nothing to change';
+export const namesSomething = (change: object) => Object.values(change).some((value) => value !== undefined);
 
 export const registerSchema = z.strictObject({
   email,
@@ -100,7 +102,7 @@ export const deletionSchema = z.strictObject({ email });
 export const emailTokenSchema = z.strictObject({ token: oneTimeToken });
 export const verificationSchema = z.strictObject({ token: oneTimeToken });
 
-export const profileSchema = z.strictObject({ name: optional(name) }).refine(namesSomething, 'names nothing to change');
+export const profileSchema = z.strictObject({ name: optional(name) }).refine(namesSomething, NOTHING_TO_CHANGE);
 
 export const userChangeSchema = z
   .strictObject({
@@ -108,7 +110,7 @@ export const userChangeSchema = z
     role: optional(z.enum(['user', 'admin'])),
     status: optional(z.enum(['active', 'disabled'])),
   })
-  .refine(namesSomething, 'names nothing to change');
+  .refine(namesSomething, NOTHING_TO_CHANGE);
 
 /** A whole number from 1, as text. */
 const count = (fallback: number, max: number) =>

@@ -33,7 +33,10 @@ test('notes are made, listed, shown, changed and removed by their owner', async 
   expect((await call('GET', '/v1/notes', { token })).body).toMatchObject({ items: [{ text: 'second' }] });
 
   // A change of nothing.
-  expect(await call('PATCH', path, { token, body: {} })).toMatchObject({ status: 200, body: { text: 'second' } });
+  expect(await call('PATCH', path, { token, body: {} })).toMatchObject({
+    status: 422,
+    body: { code: 'VALIDATION_FAILED' },
+  });
 
   expect((await call('DELETE', path, { token })).status).toBe(204);
   expect((await call('GET', path, { token })).status).toBe(404);

@@ -9,6 +9,7 @@ import { onError } from '../../../../src/middlewares/error.middleware';
 import { services } from '../../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../../src/middlewares/services.middleware';
 import { RedisUnavailable } from '../../../../src/redis/errors';
+import { ownedRows } from '../../../../src/routes/ownedRows';
 import { CacheService } from '../../../../src/services/cache.service';
 import readme from '../../../../README.md?raw';
 // oxlint-disable-next-line import/default -- Vite gives the file's text
@@ -18,6 +19,7 @@ import { orderRoutes as listRoutes } from '../../examples/list.routes';
 import list from '../../examples/list.routes.ts?raw';
 // oxlint-disable-next-line import/default -- Vite gives the file's text
 import owned from '../../examples/notes.routes.ts?raw';
+import { notes } from '../../examples/notes.table';
 import { orderRoutes } from '../../examples/orders.routes';
 // oxlint-disable-next-line import/default -- Vite gives the file's text
 import example from '../../examples/orders.routes.ts?raw';
@@ -81,6 +83,21 @@ describe('a route of one’s own', () => {
     expect((await call('PATCH', '/orders/o2', { token, body: { note: 'mine' } })).status).toBe(404);
   });
 
+  test('creates and deletes, and lists show it at once', async () => {
+    const { call } = orderApp();
+    const before = (await call('GET', '/orders', { token })).body;
+    const made = await call('POST', '/orders', { token, body: { note: 'new' } });
+    expect(made).toMatchObject({ status: 201, body: { userId, note: 'new' } });
+    const path = `/orders/${String(made.body['id'])}`;
+    expect((await call('GET', path, { token })).body).toEqual(made.body);
+    expect((await call('GET', '/orders', { token })).body).toContainEqual(made.body);
+    expect((await call('DELETE', path, { token })).status).toBe(204);
+    expect((await call('GET', path, { token })).status).toBe(404);
+    expect((await call('DELETE', path, { token })).status).toBe(404);
+    expect((await call('DELETE', '/orders/o2', { token })).status).toBe(404);
+    expect((await call('GET', '/orders', { token })).body).toEqual(before);
+  });
+
   test('changes, and what was cached is over before that is answered', async () => {
     const { call, state } = orderApp();
     await call('GET', '/orders/o1', { token });
@@ -103,6 +120,16 @@ describe('a route of one’s own', () => {
       users: [userId],
     });
   });
+});
+
+test('an empty change of owned rows is a 422, also where the schema lets it pass', async () => {
+  const rows = ownedRows('notes', notes, { ttlSeconds: 60 });
+  for (const fields of [{}, { text: undefined }]) {
+    await expect(inRequest(async () => rows.change(userId, 'any', fields))).rejects.toMatchObject({
+      code: 'VALIDATION_FAILED',
+      status: 422,
+    });
+  }
 });
 
 describe('rows', () => {
