@@ -29,8 +29,13 @@ type Loose<T> = T extends readonly (infer Item)[]
     : T;
 
 /** `true` where what is served fits the contract and has no member that the contract lacks. */
-type Fits<A, B> = [A] extends [B] ? (Equal<Members<A>, Members<B>> extends true ? true : Bad<A, B>) : Bad<A, B>;
-interface Bad<A, B> {
+type Fits<Name, A, B> = [A] extends [B]
+  ? Equal<Members<A>, Members<B>> extends true
+    ? true
+    : Bad<Name, A, B>
+  : Bad<Name, A, B>;
+interface Bad<Name, A, B> {
+  operation: Name;
   served: A;
   contract: B;
 }
@@ -41,7 +46,11 @@ type Foreign = '/.well-known/jwks.json';
 type Compared = {
   [Path in Exclude<keyof Served & keyof Routes, Foreign>]: {
     [Method in keyof Served[Path] & keyof Routes[Path]]: {
-      [S in Success]: Fits<OutputOf<Served[Path][Method], S>, Loose<OutputOf<Routes[Path][Method], S>>>;
+      [S in Success]: Fits<
+        `${Method & string} ${Path} ${S}`,
+        OutputOf<Served[Path][Method], S>,
+        Loose<OutputOf<Routes[Path][Method], S>>
+      >;
     };
   };
 };
@@ -52,7 +61,18 @@ type Differences = {
   }[keyof Compared[Path]];
 }[keyof Compared];
 
-/** The differences are named in the error. */
+/**
+ * The operations that differ are named in the error. Most often a handler lacks its status (`c.json(body, 200)`), or the
+ * operation lacks its entry in `src/routes/contract` (docs/routes.md, "The contract").
+ */
 export const none: [Exclude<Differences, true>] extends [never] ? true : Exclude<Differences, true> = true;
-/** Neither side has a path that the other lacks. */
-export const paths: Equal<keyof Served, keyof Routes> = true;
+type Lacking<A, B> = Exclude<keyof A, keyof B>;
+interface Paths<OnlyServed, OnlyInContract> {
+  onlyServed: OnlyServed;
+  onlyInContract: OnlyInContract;
+}
+
+/** Neither side has a path that the other lacks. The error names such paths; `npm run openapi` adds what is only served. */
+export const paths: [Lacking<Served, Routes> | Lacking<Routes, Served>] extends [never]
+  ? true
+  : Paths<Lacking<Served, Routes>, Lacking<Routes, Served>> = true;
