@@ -120,6 +120,21 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
     }
     return request;
   },
+  async IDEMPOTENCY_RESPONSE_LOST(target) {
+    const { redis, app } = world.scene;
+    const keys = async () => (await redis.engine('KEYS', 'app:idempotency:*')) as string[];
+    // Those of IDEMPOTENCY_KEY_IN_USE run on.
+    for (const key of await keys()) await redis.engine('DEL', key);
+    const request = await executed(target);
+    // The response is stored in the database before Redis has `done`.
+    const unfinished = async () => {
+      const values = await Promise.all((await keys()).map((key) => redis.engine('GET', key)));
+      return values.filter((value) => String(value).includes('running'));
+    };
+    await expect.poll(unfinished, { timeout: 30_000 }).toEqual([]);
+    await app.sql('UPDATE idempotency_keys SET response = NULL');
+    return request;
+  },
   async VALIDATION_FAILED(target) {
     const request = await refusable(target);
     if (hasBody(target)) return { ...request, body: [] };
