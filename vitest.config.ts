@@ -25,7 +25,7 @@ function lowerDecorators(): Plugin {
 }
 
 /** Only what hangs meets these limits, on a machine however slow: no test is about time. */
-const PATIENCE = { testTimeout: 300_000, hookTimeout: 300_000, expect: { poll: { timeout: 60_000 } } };
+const PATIENCE = { testTimeout: 600_000, hookTimeout: 600_000, expect: { poll: { timeout: 60_000 } } };
 
 /** Tests in Node: real servers, real HTTP. */
 const inNode = {

@@ -24,6 +24,8 @@ export interface AdminDialect {
   object: (members: Readonly<Record<string, string>>) => string;
   list: (item: string) => string;
   networkOfAddress: string;
+  /** By how much a version goes up: a random number from 1 to 1,000, as `versionStep` of the Worker. */
+  versionStep: string;
 }
 
 const membersOf = (members: Readonly<Record<string, string>>) =>
@@ -38,6 +40,7 @@ export const D1_DIALECT: AdminDialect = {
   object: (members) => `json_object(${membersOf(members)})`,
   list: (item) => `json_array(${item})`,
   networkOfAddress: NETWORK_OF_ADDRESS,
+  versionStep: '(1 + abs(random() % 1000))',
 };
 
 export const POSTGRES_DIALECT: AdminDialect = {
@@ -46,6 +49,7 @@ export const POSTGRES_DIALECT: AdminDialect = {
   object: (members) => `json_build_object(${membersOf(members)})::text`,
   list: (item) => `json_build_array(${item})`,
   networkOfAddress: networkOfAddress('strpos'),
+  versionStep: '(1 + floor(random() * 1000))::bigint',
 };
 
 /** What the command line does to one account. */
@@ -110,7 +114,7 @@ export function accountChangeSql(
   const account = `email = ${dialect.text(normalizeEmail(given.email))}`;
   const assigned = [
     ...(set === undefined ? [] : [`${set.column} = '${set.value}'`, `updated_at_ms = ${nowMs}`]),
-    ...(raises === undefined ? [] : [`${raises} = ${raises} + 1`]),
+    ...(raises === undefined ? [] : [`${raises} = ${raises} + ${dialect.versionStep}`]),
   ];
   const differs = set === undefined ? '' : ` AND ${set.column} <> '${set.value}'`;
   // What the update has just written marks the account: in a batch nothing comes in between.
@@ -155,7 +159,7 @@ export function endEveryoneSql(
   const lot = `SELECT DISTINCT user_id FROM sessions WHERE ${open} ORDER BY user_id LIMIT ${LOT}`;
   const those = `id IN (${lot})`;
   return [
-    `UPDATE users SET epoch = epoch + 1 WHERE ${those} RETURNING id`,
+    `UPDATE users SET epoch = epoch + ${dialect.versionStep} WHERE ${those} RETURNING id`,
     tell(dialect, versions(dialect), those, nowMs),
     history(dialect, 'sessions-ended', those, nowMs),
     `INSERT INTO audit (at_ms, by, action, detail)

@@ -53,7 +53,7 @@ export async function startStage(): Promise<Stage> {
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;
   const env = { PORT: String(port), GATEWAY_PORT: String(gatewayPort), REDIS_URL: redis.url };
-  const dev = startScript(project.root, 'dev', [], { env, timeoutMs: 300_000 });
+  const dev = startScript(project.root, 'dev', [], { env, timeoutMs: 900_000 });
   const isUp = () => dev.output.stdout.includes('Ctrl-C') || dev.child.exitCode !== null;
   await until('npm run dev is up', isUp);
   if (dev.child.exitCode !== null) throw new Error(dev.output.stderr);

@@ -112,7 +112,7 @@ describe('dropRetired', () => {
     expect(dropped.set.keys).toEqual(set.keys.filter((key) => key.kid !== second));
     expect(dropped.step).toEqual({ kind: 'dropped', kids: [second] });
     for (const kid of [active, next, 'unknown']) {
-      expect(dropRetired(set, kid)).toEqual({ set, step: { kind: 'dropped', kids: [] } });
+      expect(dropRetired(set, kid)).toEqual({ set, step: { kind: 'none' } });
     }
   });
 });

@@ -32,7 +32,7 @@ export interface Outcome {
 export interface RunOptions {
   env?: Readonly<Record<string, string>>;
   input?: string;
-  /** When it is killed. @default 300_000 */
+  /** When it is killed. @default 600_000 */
   timeoutMs?: number;
 }
 
@@ -43,12 +43,12 @@ export interface Running {
   ended: Promise<Outcome>;
 }
 
-/** Starts `node src/scripts/NAME.ts` in a project. It is killed when it is still there after five minutes, or `timeoutMs`. */
+/** Starts `node src/scripts/NAME.ts` in a project. It is killed when it is still there after ten minutes, or `timeoutMs`. */
 export function startScript(
   root: string,
   name: string,
   args: readonly string[],
-  { env, input, timeoutMs = 300_000 }: RunOptions = {},
+  { env, input, timeoutMs = 600_000 }: RunOptions = {},
 ): Running {
   const inherited = Object.entries(process.env).filter(
     ([key]) => !/^(npm_|PORT$|HOST$|GATEWAY_|REDIS_|DATABASE_URL$)/.test(key),
