@@ -49,7 +49,7 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
   );
   const settings = testBindings({ url: redis.delayedUrl, token: redis.token });
   const limits = Object.fromEntries(
-    ['API', 'LOGIN', 'LOGIN_ADDRESS', 'REGISTER', 'REFRESH', 'RECOVERY_ACCOUNT'].map((name) => [
+    ['API', 'ACCOUNT', 'LOGIN', 'LOGIN_ADDRESS', 'REGISTER', 'REFRESH', 'RECOVERY_ACCOUNT'].map((name) => [
       `LIMIT_${name}`,
       UNLIMITED,
     ]),
