@@ -66,6 +66,7 @@ type Differences = {
  * operation lacks its entry in `src/routes/contract` (docs/routes.md, "The contract").
  */
 export const none: [Exclude<Differences, true>] extends [never] ? true : Exclude<Differences, true> = true;
+
 type Lacking<A, B> = Exclude<keyof A, keyof B>;
 interface Paths<OnlyServed, OnlyInContract> {
   onlyServed: OnlyServed;
@@ -73,6 +74,6 @@ interface Paths<OnlyServed, OnlyInContract> {
 }
 
 /** Neither side has a path that the other lacks. The error names such paths; `npm run openapi` adds what is only served. */
-export const paths: [Lacking<Served, Routes> | Lacking<Routes, Served>] extends [never]
+export const paths: Paths<Lacking<Served, Routes>, Lacking<Routes, Served>> extends Paths<never, never>
   ? true
   : Paths<Lacking<Served, Routes>, Lacking<Routes, Served>> = true;
