@@ -29,14 +29,14 @@ export function noteProblem(c: Context, note: ProblemNote): void {
 export function logRefusal(c: Context<AppEnv>, { instruments, refusals }: Meters): void {
   const { status } = c.res;
   const { degraded, now } = c.get('request');
-  const event = eventOf(status, degraded.size > 0);
+  const { code, policy } = notes.get(c) ?? {};
+  const event = eventOf(status, code, degraded.size > 0);
   if (event === undefined) return;
   if (!mayWrite(refusals, event, now())) {
     instruments.logsLeftOut.count(event);
     return;
   }
-  const { code, policy } = notes.get(c) ?? {};
-  log(status >= 500 ? 'error' : status >= 400 ? 'warn' : 'info', event, {
+  log(event === 'request.error' ? 'error' : status >= 400 ? 'warn' : 'info', event, {
     status,
     code,
     policy,
@@ -49,8 +49,11 @@ export function logRefusal(c: Context<AppEnv>, { instruments, refusals }: Meters
 
 function eventOf(
   status: number,
+  code: string | undefined,
   isDegraded: boolean,
 ): 'request.refused' | 'request.error' | 'request.degraded' | undefined {
+  // The operator has asked for it.
+  if (code === 'READ_ONLY') return 'request.refused';
   if (status >= 500) return 'request.error';
   if (REFUSALS.has(status)) return 'request.refused';
   return isDegraded ? 'request.degraded' : undefined;

@@ -66,6 +66,13 @@ describe('refusals in the log', () => {
     ]);
   });
 
+  test('READ_ONLY is no error', async () => {
+    const { call, of } = scene({ READ_ONLY: 'true' });
+    await call('POST', '/v1/auth/logout', ID);
+    expect(of('request.refused')).toMatchObject([{ level: 'warn', status: 503, code: 'READ_ONLY' }]);
+    expect(of('request.error')).toEqual([]);
+  });
+
   test('5xx as errors: a bug, and a database that is away', async () => {
     const { call, of, lines } = scene();
     await call('GET', '/test/bug', ID);
