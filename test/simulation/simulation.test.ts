@@ -11,7 +11,7 @@ import { run } from './run.ts';
 import { buildStage } from './world.ts';
 import type { Stage } from './world.ts';
 
-const SEEDS = 300;
+const SEEDS = 200;
 /** Of so many failing seeds the trace's end is shown: it replays with `npm run simulate -- --seed N`. */
 const SHOWN = 10;
 
