@@ -37,6 +37,7 @@ describe('static calls after the response, in the real runtime', () => {
 
   it('work in a streamed body whose end was given to waitUntil, and fail in another with that error', async () => {
     expect(await get('/bench/streamed?keep')).toBe('read');
-    expect(await get('/bench/streamed')).toMatch(ENDED);
+    // A report of metrics may keep the request's scope for longer than the body takes: another request then has none.
+    await until(async () => ENDED.test(await get('/bench/streamed')), 'the scope ends before the body');
   });
 });
