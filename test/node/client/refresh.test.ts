@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 
 import { createClient } from '../../../src/client/index.ts';
 import { newcomer } from '../../support/client.ts';
@@ -64,6 +64,39 @@ describe('a refresh on demand', () => {
     await other.client.call('PATCH /v1/users/{id}', { params: { id }, body: { role: 'admin' } });
     expect(await client.call('GET /v1/users', { query: { limit: 1 } })).toMatchObject({ limit: 1 });
     expect(network.count(REFRESH)).toBe(1);
+  });
+
+  it.each([
+    ['fast', 10, [100, 200]],
+    ['slow', 3_000, [1_500, 3_000]],
+  ])('of other processes each time: the pauses are as long as a %s network needs', async (_, tripMs, pauses) => {
+    const { network, storage, register } = scene.device();
+    const { id } = await register();
+    const problem = JSON.stringify({ code: 'TOKEN_SUPERSEDED', title: 'Out of date', status: 401 });
+    const headers = { 'Content-Type': 'application/problem+json' };
+    const waits: number[] = [];
+    let nowMs = 0;
+    let refused = 0;
+    const random = vi.spyOn(Math, 'random').mockReturnValue(0.5);
+    const client = createClient({
+      baseUrl: scene.server.app.url,
+      storage,
+      monotonicNow: () => nowMs,
+      wait: async (ms) => void waits.push(ms),
+      async fetch(input, init) {
+        if (!String(input instanceof Request ? input.url : input).endsWith('/me')) return network.fetch(input, init);
+        nowMs += tripMs;
+        refused += 1;
+        return refused <= 3 ? new Response(problem, { status: 401, headers }) : network.fetch(input, init);
+      },
+    });
+    try {
+      expect(await client.call('GET /v1/users/me')).toMatchObject({ id });
+    } finally {
+      random.mockRestore();
+    }
+    // None before the first refresh, which may be the only one.
+    expect(waits).toEqual(pauses);
   });
 
   it('comes after an access token alone was revoked: the session goes on', async () => {
