@@ -223,11 +223,11 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
   /**
    * Delivers undelivered messages until none is due.
    *
-   * @returns how many were, and how many could not be
+   * @returns how many were, how many could not be, and the `seq` of those that were tried for the first time
    * @throws {DeliveryUnderWay} when the time is over
    */
   async function drain(dueUntilMs: number, untilMs: number, batchOf?: () => RedisBatch) {
-    const total = { delivered: 0, unreachable: 0 };
+    const total = { delivered: 0, unreachable: 0, inOrder: new Set<number>() };
     for (;;) {
       const rows = await pendingLot(database, dueUntilMs);
       if (rows.length === 0) return total;
@@ -235,6 +235,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       const { delivered, unreachable } = await delivery.deliverLot(rows, batchOf);
       total.delivered += delivered;
       total.unreachable += unreachable;
+      for (const { seq, dueAtMs } of rows) if (dueAtMs === 0) total.inOrder.add(seq);
       // Rows that cannot be delivered come back at once where due times do not count.
       if (rows.length < LOT || (delivered === 0 && dueUntilMs === ANY_TIME)) return total;
       // A backlog is the work of one isolate.
@@ -265,6 +266,18 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
     if (repeatedSeq >= untilSeq) return;
     await history.replay(repeatedSeq, untilSeq, { done: lease, batchOf: directBatch });
     await store.write({ repeatedSeq: untilSeq });
+  }
+
+  /**
+   * What requests delivered behind a message that was still undelivered when the run began: the heartbeat does not promise
+   * it, so a Redis that went back may have lost it unseen. Once more now, and again with all others in the next run.
+   *
+   * @param own what this run has delivered just now
+   */
+  async function repeatBehind(fromSeq: number, beforeSeq: number, own: ReadonlySet<number>): Promise<void> {
+    // In a mere backlog there is nothing else.
+    if (own.size >= beforeSeq - fromSeq) return;
+    await history.replay(fromSeq, beforeSeq, { except: own, done: lease, batchOf: directBatch });
   }
 
   /** A user's versions in Redis; `undefined` when it does not tell. */
@@ -376,11 +389,13 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
           const state = await store.read();
           // Before anything else is written: a heartbeat promises what was delivered before.
           const beat = state.oldestPendingSeq ?? state.nextSeq;
-          const { lost, partial } = await history.examine(directBatch(), state, beat);
-          // A shard that could not be asked has not got the new one.
-          if (!lost && !partial && beat > state.beat) await store.write({ beat });
-          const { delivered } = await drain(now(), now() + RUN_MS, directBatch);
+          const { lost } = await history.examine(directBatch(), state, beat);
+          // Also while a shard is away: the others have the new heartbeat and must be held to it. That shard comes back with
+          // an old one, and is told again what was delivered since.
+          if (!lost && beat > state.beat) await store.write({ beat });
+          const { delivered, inOrder } = await drain(now(), now() + RUN_MS, directBatch);
           if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });
+          if (!lost) await repeatBehind(beat, state.nextSeq, inOrder);
           const known = await store.read();
           await history.recover(known, directBatch);
           await repeat(known);

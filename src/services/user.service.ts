@@ -301,7 +301,7 @@ export function createUserService(deps: UserDeps): UserService {
         ...(status === undefined ? [] : noted(kind, ne(users.status, status))),
         ...(name === undefined ? [] : noted('renamed', ne(users.name, name))),
       ];
-      const committed = allowed && whileOwner(userId, allowed);
+      const committed = whileOwner(userId, allowed ?? always);
       const invalidation = outbox.prepare(
         [userInvalidation(userId, name === undefined ? 'details' : 'name')],
         committed,
@@ -344,7 +344,7 @@ export function createUserService(deps: UserDeps): UserService {
           ...(versions?.statements(db) ?? []),
           db.select({ id: users.id }).from(users).where(eq(users.id, userId)),
         ],
-        { when: committed ?? whileOwner(userId, always) },
+        { when: committed },
       );
       const [after] = results[happened.length + audits.length] as UserRow[];
       if (after === undefined) {

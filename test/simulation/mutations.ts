@@ -215,4 +215,17 @@ export const MUTATIONS: readonly Mutation[] = [
     before: '.set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}`,',
     after: '.set({ passwordHash,',
   },
+  {
+    name: 'what was delivered behind an undelivered message waits for the run after the next',
+    file: 'src/services/outbox.service.ts',
+    before: 'if (!lost) await repeatBehind(beat, state.nextSeq, inOrder);',
+    after: '',
+  },
+  {
+    name: 'no heartbeat is raised while a shard is away',
+    file: 'src/services/outbox.service.ts',
+    before: 'const { lost } = await history.examine(directBatch(), state, beat);',
+    after:
+      'const { lost: behind, partial } = await history.examine(directBatch(), state, beat); const lost = behind || partial;',
+  },
 ];

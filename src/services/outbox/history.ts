@@ -20,6 +20,8 @@ const HEARTBEAT_TTL_MS = 370 * 86_400_000;
 const SESSIONS = 500;
 
 interface ReplayOptions {
+  /** `seq` of messages that are left out. */
+  except?: ReadonlySet<number>;
   /** Called after each lot. */
   done?: (seq: number) => Promise<unknown>;
   batchOf?: () => RedisBatch;
@@ -119,12 +121,13 @@ export function createHistory(
   async function replay(
     fromSeq: number,
     beforeSeq: number,
-    { done = async () => undefined, batchOf = freshBatch }: ReplayOptions = {},
+    { except = new Set(), done = async () => undefined, batchOf = freshBatch }: ReplayOptions = {},
   ): Promise<void> {
     let before = beforeSeq;
     while (before > fromSeq) {
       const rows: OutboxRow[] = await deliveredLot(database, fromSeq, before);
-      if (rows.length > 0) await deliverLot(rows, batchOf);
+      const told = rows.filter(({ seq }) => !except.has(seq));
+      if (told.length > 0) await deliverLot(told, batchOf);
       before = rows.at(-1)?.seq ?? fromSeq;
       await done(before);
     }

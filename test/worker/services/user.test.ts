@@ -141,3 +141,15 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
   // Who asks again finds it done.
   expect(await deletion.attempt(id)).toBe('missing');
 });
+
+test('a change to a user who is gone leaves no message behind', async () => {
+  const scene = cacheScene();
+  const messages = async () => env.DB.prepare('select coalesce(max(seq), 0) as newest from outbox').first('newest');
+  const before = await messages();
+  for (const change of [{ name: 'Nora' }, { role: 'admin' }, { status: 'active' }, { status: 'disabled' }] as const) {
+    await expect(scene.run(async () => UserService.updateUser('gone', change))).rejects.toMatchObject({
+      code: 'NOT_FOUND',
+    });
+  }
+  expect(await messages()).toBe(before);
+});
