@@ -1,4 +1,4 @@
-import { count, desc, eq, lt, sql } from 'drizzle-orm';
+import { and, count, desc, eq, lt, sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
 import { log } from '../config/log';
@@ -6,6 +6,7 @@ import type { Database, Drizzle, Statement } from '../db/client';
 import { always, nextNumber } from '../db/portable';
 import { audit } from '../db/schema';
 import type { AuditRow } from '../db/schema';
+import { totalOf } from './pages';
 import { facade } from './scope';
 
 export type AuditAction = AuditRow['action'];
@@ -76,16 +77,24 @@ export function createAuditService({ database, now }: AuditDeps): AuditService {
 
     async list({ page, limit, userId }) {
       const where = userId === undefined ? undefined : eq(audit.userId, userId);
-      const [rows, [found]] = await database.batch((db) => [
-        db
-          .select()
-          .from(audit)
-          .where(where)
-          .orderBy(desc(audit.seq))
-          .limit(limit)
-          .offset((page - 1) * limit),
-        db.select({ total: count() }).from(audit).where(where),
-      ]);
+      const offset = (page - 1) * limit;
+      // One statement, which looks at each entry once: at those up to the page's end, and then at the others.
+      const [rows] = await database.batch((db) => {
+        const found = db
+          .$with('found')
+          .as(db.select().from(audit).where(where).orderBy(desc(audit.seq)).limit(limit).offset(offset));
+        const older = and(sql`${audit.seq} < (select min(seq) from ${found})`, where);
+        const { seq, atMs, by, action, userId: of, detail } = found;
+        const others = sql<number>`case when (select count(*) from ${found}) < ${limit} then 0
+          else (select count(*) from ${audit} where ${older}) end`.as('others');
+        return [
+          db
+            .with(found)
+            .select({ seq, atMs, by, action, userId: of, detail, others })
+            .from(found)
+            .orderBy(desc(found.seq)),
+        ];
+      });
       const items = rows.map(({ seq, atMs, by, action, userId, detail }): AuditEntry => ({
         seq,
         atMs,
@@ -94,7 +103,8 @@ export function createAuditService({ database, now }: AuditDeps): AuditService {
         userId,
         detail: JSON.parse(detail) as AuditEntry['detail'],
       }));
-      return { items, total: found?.total ?? 0 };
+      const countAll = () => database.run((db) => db.select({ total: count() }).from(audit).where(where));
+      return { items, total: await totalOf(rows, offset, countAll) };
     },
 
     async purge() {

@@ -16,6 +16,7 @@ import type { EventService } from '../event.service';
 import type { IdempotencyService } from '../idempotency.service';
 import { versionsMessage } from '../outbox/rows';
 import type { OutboxService } from '../outbox.service';
+import { totalOf } from '../pages';
 import { endedWith, endOthers } from './statements';
 
 /** A device session as an administrator sees it, also after its end. Times in milliseconds since the epoch. */
@@ -73,16 +74,41 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
     async history(userId, { page, limit }) {
       // Those that name no device are the app's own.
       const where = and(eq(sessions.userId, userId), ne(sessions.device, ''));
-      const [rows, [found]] = await database.batch((db) => [
-        db
-          .select()
-          .from(sessions)
-          .where(where)
-          .orderBy(desc(sessions.createdAtMs), asc(sessions.id))
-          .limit(limit)
-          .offset((page - 1) * limit),
-        db.select({ total: count() }).from(sessions).where(where),
-      ]);
+      const offset = (page - 1) * limit;
+      // No index has this order, so the page looks at all of them. A page that is not full needs no second look for the total.
+      const [rows] = await database.batch((db) => {
+        const found = db
+          .$with('found')
+          .as(
+            db
+              .select()
+              .from(sessions)
+              .where(where)
+              .orderBy(desc(sessions.createdAtMs), asc(sessions.id))
+              .limit(limit)
+              .offset(offset),
+          );
+        const others = sql<number>`case when (select count(*) from ${found}) < ${limit} then 0
+          else (select count(*) from ${sessions} where ${where}) - ${offset + limit} end`.as('others');
+        const { id, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, endedAtMs, endedReason } = found;
+        return [
+          db
+            .with(found)
+            .select({
+              id,
+              device,
+              address,
+              createdAtMs,
+              lastSeenAtMs,
+              expiresAtMs,
+              endedAtMs,
+              endedReason,
+              others,
+            })
+            .from(found)
+            .orderBy(desc(found.createdAtMs), asc(found.id)),
+        ];
+      });
       const open = rows.filter(({ endedAtMs }) => endedAtMs === null);
       const seen = open.length === 0 ? new Map<string, number>() : await lastSeen(open.map(({ id }) => id));
       const atMs = now();
@@ -93,7 +119,8 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
         const state = endedAtMs !== null ? 'ended' : isOver ? 'expired' : 'live';
         return { id, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, state, endedAtMs, endedReason };
       });
-      return { items, total: found?.total ?? 0 };
+      const countAll = () => database.run((db) => db.select({ total: count() }).from(sessions).where(where));
+      return { items, total: await totalOf(rows, offset, countAll) };
     },
 
     async endAll(userId, by) {

@@ -5,6 +5,7 @@ import type { Database, Drizzle } from '../../db/client';
 import { positionOf, rowsOf } from '../../db/portable';
 import { users } from '../../db/schema';
 import { fold } from '../../util/fold';
+import { totalOf } from '../pages';
 
 /** What `users.search` holds of a row: no search text has a line break in it. */
 export function searchText({ name, email }: { name: string; email: string }): string {
@@ -86,13 +87,8 @@ export async function findIds(
       .orderBy(asc(found.createdAtMs), asc(found.id));
     return [rowsAndOthers] as const;
   });
-  const [first] = rows;
-  if (first !== undefined || offset === 0) {
-    return { ids: rows.map(({ id }) => id), total: offset + rows.length + (first?.others ?? 0) };
-  }
-  // A page after the last one.
-  const [all] = await database.run((db) => db.select({ total: count() }).from(users).where(isFound(folded)));
-  return { ids: [], total: all?.total ?? 0 };
+  const countAll = () => database.run((db) => db.select({ total: count() }).from(users).where(isFound(folded)));
+  return { ids: rows.map(({ id }) => id), total: await totalOf(rows, offset, countAll) };
 }
 
 /** Rows that one round reads and writes. */

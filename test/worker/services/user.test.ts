@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 
 import { createDatabase } from '../../../src/db/client';
 import { createAuditService } from '../../../src/services/audit.service';
+import { createAdministration } from '../../../src/services/session/administration';
 import { createDeletion } from '../../../src/services/user/deletion';
 import { UserService } from '../../../src/services/user.service';
 import { cacheScene } from '../support/cache';
@@ -39,6 +40,80 @@ test('the total of a list is exact, and is not counted', async () => {
   expect(rowsRead).toBeGreaterThan(0);
   // Five of the index, at most with their rows, and the counter's.
   expect(rowsRead).toBeLessThanOrEqual(2 * 5 + 2);
+});
+
+/** The tests' database, and the rows that its batches read. */
+function readingD1() {
+  const read = { rows: 0 };
+  const db = tappedD1(async (query) => {
+    const result = await query();
+    for (const { meta } of [result].flat() as Partial<D1Result>[]) read.rows += meta?.rows_read ?? 0;
+    return result;
+  });
+  return { read, database: createDatabase(db, { deadlineMs: 5_000 }) };
+}
+
+test.each([
+  ['of one account', 'audited'],
+  ['of all', undefined],
+])('the audit %s has an exact total on each page, and looks at each entry once', async (_, userId) => {
+  await env.DB.prepare('delete from audit').run();
+  await env.DB.prepare(
+    `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 400)
+     INSERT INTO audit (at_ms, by, action, user_id) SELECT i, 'someone', 'renamed', iif(i % 4 = 0, 'audited', null) FROM n`,
+  ).run();
+  const total = userId === undefined ? 400 : 100;
+  const { read, database } = readingD1();
+  const service = createAuditService({ database, now: Date.now });
+  const listed: number[] = [];
+  for (let page = 1; page <= total / 25; page += 1) {
+    read.rows = 0;
+    const list = await service.list({ page, limit: 25, userId });
+    expect(list.total).toBe(total);
+    listed.push(...list.items.map(({ seq }) => seq));
+    expect(read.rows).toBeGreaterThanOrEqual(total);
+    // The rows of the page are read again: for their number, the last one, and in their order.
+    expect(read.rows).toBeLessThanOrEqual(total + 4 * 25);
+  }
+  expect(new Set(listed).size).toBe(total);
+  expect(listed).toEqual(listed.toSorted((a, b) => b - a));
+  expect(await service.list({ page: 99, limit: 25, userId })).toEqual({ items: [], total });
+  expect(await service.list({ page: 1, limit: 25, userId: 'nobody' })).toEqual({ items: [], total: 0 });
+});
+
+test('a user’s sessions have an exact total on each page, and a page that is not full is not counted', async () => {
+  const { read, database } = readingD1();
+  const sessionsOf = async (userId: string, number: number) =>
+    env.DB.prepare(
+      `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+       INSERT INTO sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)
+       SELECT ?1 || '.' || i, ?1, iif(i = 1, '', 'Phone'), '', i / 3, 1, 9 - i, 1 FROM n`,
+    )
+      .bind(userId, number)
+      .run();
+  // One of each names no device.
+  await sessionsOf('often', 91);
+  await sessionsOf('seldom', 13);
+  const deps = { database, lastSeen: async () => new Map(), idleMs: 1, now: () => 10 };
+  const service = createAdministration(deps as unknown as Parameters<typeof createAdministration>[0]);
+
+  const listed: string[] = [];
+  for (let page = 1; page <= 5; page += 1) {
+    const list = await service.history('often', { page, limit: 20 });
+    expect(list.total).toBe(90);
+    listed.push(...list.items.map(({ id }) => id));
+  }
+  const { results } = await env.DB.prepare(
+    `select id from sessions where user_id = 'often' and device <> '' order by created_at_ms desc, id`,
+  ).all();
+  expect(listed).toEqual(results.map(({ id }) => id));
+  expect(await service.history('often', { page: 6, limit: 20 })).toEqual({ items: [], total: 90 });
+
+  read.rows = 0;
+  expect(await service.history('seldom', { page: 1, limit: 20 })).toMatchObject({ total: 12 });
+  // Found, sorted, and given in order; to count them would read 13 more.
+  expect(read.rows).toBeGreaterThan(0);
+  expect(read.rows).toBeLessThanOrEqual(13 + 4 * 12);
 });
 
 test('a change is seen in lists at once, without ending those that it does not change', async () => {
