@@ -175,10 +175,13 @@ export class Clients {
     const asked = { what, sinceMs: this.#now, ackedMs: Number.POSITIVE_INFINITY, possible: true, by };
     const ending: Ending = { ...asked, ...(except !== undefined && { except }) };
     affects.push(ending);
+    const { restoredMs } = device.account;
     const answer = await this.honest(device, call);
     if (answer === undefined) return undefined;
     const { status } = answer.exchange;
     if (status < 300) {
+      // Made before a recovery of D1 that lost it, or after one that left nothing to end.
+      if (device.account.restoredMs !== restoredMs) return answer;
       // The isolate of a retry is another one when the first has died.
       affects[affects.indexOf(ending)] = { ...ending, ackedMs: this.#now, by: answer.exchange.isolate };
       this.#world.trace(() => `${what} is acknowledged`);

@@ -119,13 +119,14 @@ const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
     // Where the role is not known, it may not change, and then no token is out of date.
     const affects = account.roleSure ? account.supersedings : [];
     account.roleSure = false;
+    const { restoredMs } = account;
     const answer = await clients.ends(
       admin,
       affects,
       `the role ${role} of ${account.email}`,
       change(step, account, { role }),
     );
-    if (answer === undefined) return;
+    if (answer === undefined || account.restoredMs !== restoredMs) return;
     account.role = role;
     account.roleSure = true;
   },
