@@ -27,6 +27,7 @@ const WINDOWS = 20;
  * route, which only answers, behind
  *
  * - `gatehouse`: `services()` and `rateLimiter({ maxRequests, windowMs })`;
+ * - `gatehouse-within`: the same in `guard({ within: 1_000 }, …)`: units of busy callers come from the isolate's lease;
  * - `upstash-ratelimit`: @upstash/ratelimit's sliding window as its documentation shows it, made once an isolate.
  *
  * All run in one plain workerd and speak to one gateway and engine. Cost: with a limit that is never reached, each case
@@ -70,7 +71,7 @@ export const rateLimit: Question = {
       progress(`${name}: ${costs[name].roundTrips} round trips, ${costs[name].commands} commands a decision`);
     }
 
-    const latenciesMs: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
+    const latenciesMs = forEachCase<number[]>(() => []);
     await redis.setDelay(DELAY_MS);
     for (let round = 1; round <= latencyRounds; round += 1) {
       for (const name of CASES) {
@@ -80,7 +81,7 @@ export const rateLimit: Question = {
     }
     progress(`latency: p50 ${line((name) => quantile(latenciesMs[name], 0.5), 1)} ms`);
 
-    const rates: Record<CaseName, number[]> = { gatehouse: [], 'upstash-ratelimit': [] };
+    const rates = forEachCase<number[]>(() => []);
     for (let round = 1; round <= throughputRounds; round += 1) {
       for (const name of CASES) {
         const { connections, durationMs } = THROUGHPUT;
@@ -113,6 +114,9 @@ export const rateLimit: Question = {
     return { question: 'rate-limit', cases: [...measured, ...others] };
   },
 };
+
+const forEachCase = <T>(make: () => T) =>
+  Object.fromEntries(CASES.map((name) => [name, make()])) as Record<CaseName, T>;
 
 function line(value: (name: CaseName) => number, digits: number): string {
   return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
@@ -187,10 +191,7 @@ async function measureShares(limiters: Limiters): Promise<Record<ShareName, Reco
     });
     return Object.fromEntries(await Promise.all(shares)) as Record<string, number>;
   };
-  const [ours, theirs, uncached] = await Promise.all([
-    measure('gatehouse'),
-    measure('upstash-ratelimit'),
-    measure('upstash-ratelimit-uncached'),
-  ]);
-  return { gatehouse: ours, 'upstash-ratelimit': theirs, 'upstash-ratelimit-uncached': uncached };
+  const names = [...CASES, 'upstash-ratelimit-uncached'] as const;
+  const measured = await Promise.all(names.map(async (name) => [name, await measure(name)] as const));
+  return Object.fromEntries(measured) as Record<ShareName, Record<string, number>>;
 }

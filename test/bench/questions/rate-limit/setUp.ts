@@ -5,7 +5,7 @@ import type { BenchRedis } from '../../support/redis.ts';
 import { bundlePeer, startWorkers } from '../../support/workers.ts';
 import type { WorkerOptions } from '../../support/workers.ts';
 
-export const CASES = ['gatehouse', 'upstash-ratelimit'] as const;
+export const CASES = ['gatehouse', 'gatehouse-within', 'upstash-ratelimit'] as const;
 export type CaseName = (typeof CASES)[number];
 /** Limiters of which only the worst window is measured. */
 export const WINDOW_CASES = ['upstash-fixed-window', 'hono-rate-limiter'] as const;
@@ -65,9 +65,11 @@ export async function startLimiters(redis: BenchRedis): Promise<Limiters> {
       worker('check', CHECK),
     ];
   };
+  // The peer waits five seconds for Redis; ours must not decide by itself any sooner.
+  const patient = { REDIS_GUARD_DEADLINE_MS: '5000', REDIS_CALL_TIMEOUT_MS: '30000' };
   const running = await startWorkers([
-    // The peer waits five seconds for Redis; ours must not decide by itself any sooner.
-    ...workersOf('gatehouse', ours, { REDIS_GUARD_DEADLINE_MS: '5000', REDIS_CALL_TIMEOUT_MS: '30000' }),
+    ...workersOf('gatehouse', ours, patient),
+    ...workersOf('gatehouse-within', ours, { ...patient, WITHIN_MS: '1000' }),
     ...workersOf('upstash-ratelimit', theirs, {}),
     ...workersOf('upstash-ratelimit-uncached', theirs, { EPHEMERAL_CACHE: 'off' }),
     ...workersOf('upstash-fixed-window', theirs, { WINDOW: 'fixed' }),
