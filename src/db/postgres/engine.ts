@@ -55,6 +55,7 @@ export function open({ connectionString }: Binding): Connection<Drizzle, Stateme
     async batch(make, options) {
       const recording = recordingOf();
       const outcomes = await recording.of(make(drizzle(recording.record)));
+      if (outcomes.length === 0) return [];
       const { before, after } = around(options);
       const results = await inTransaction(client, recording.queries, { before, after });
       recording.resolve(results);
