@@ -1,3 +1,5 @@
+import type { DatabaseKind } from './database.ts';
+
 /**
  * What the docs promise, as numbers: the tables of docs/outages.md. Every check of the simulation takes its bound
  * from here, so that a change of a promise is a change of this table.
@@ -39,8 +41,14 @@ export const DEADLINES: Readonly<Record<string, number>> = {
 /** Timers fire a little late, and a reply that is there is taken before a deadline that is due. */
 export const DEADLINE_SLACK_MS = 100;
 
-/** A guarded, cached read with everything in order: two trips to Redis (the second brings a script's text), one to D1. */
-export const CALM_READ_MS = 2 * 16 + 24 + 4;
+/**
+ * A guarded, cached read with everything in order: two trips to Redis (the second brings a script's text), one to the database;
+ * to PostgreSQL over a new connection.
+ */
+export const CALM_READ_MS: Readonly<Record<DatabaseKind, number>> = {
+  d1: 2 * 16 + 24 + 4,
+  postgres: 2 * 16 + 24 + 4 + 4,
+};
 
 /** D1 round trips before the response to a guarded, cached read, whatever Redis does. */
 export const READ_DATABASE_TRIPS = 2;

@@ -3,6 +3,7 @@ import { relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
 
+import type { DatabaseKind } from './database.ts';
 import type { Mutation } from './mutations.ts';
 
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
@@ -11,10 +12,11 @@ export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
  * The Worker as one script, whose last value is its module of exports: what `wrangler deploy` sends, but for the
  * packaging, so that each simulated isolate can be given globals of its own.
  *
+ * @param database that it is for
  * @param mutation a change to one file of the source, to see whether the simulation notices
  * @throws when the text that the mutation changes is not there exactly once
  */
-export async function bundleWorker(mutation?: Mutation): Promise<string> {
+export async function bundleWorker(database: DatabaseKind, mutation?: Mutation): Promise<string> {
   let applied = false;
   const result = await build({
     entryPoints: [`${ROOT}src/index.ts`],
@@ -24,7 +26,10 @@ export async function bundleWorker(mutation?: Mutation): Promise<string> {
     globalName: 'worker',
     platform: 'node',
     target: 'es2024',
-    conditions: ['workerd', 'worker'],
+    conditions: [...(database === 'postgres' ? ['postgres'] : []), 'workerd', 'worker'],
+    // What an isolate imports while it runs it gets from its realm.
+    external: ['cloudflare:sockets'],
+    supported: { 'dynamic-import': false },
     legalComments: 'none',
     logLevel: 'error',
     plugins: [

@@ -57,29 +57,36 @@ export class Faults {
       case 'database': {
         const { mode, only } = fault;
         this.#during('database', 'database', fault.forMs, {
-          begin: () => Object.assign(database, { mode, only }),
-          end: () => (database.mode = undefined),
-          text: `D1 is ${mode}${onlyText(only)}`,
+          begin: () => Object.assign(database.faults, { mode, only }),
+          end: () => (database.faults.mode = undefined),
+          text: `${database.name} is ${mode}${onlyText(only)}`,
         });
         return;
       }
       case 'database-fails':
-        world.trace(() => `FAULT: the next ${fault.count} calls of D1 fail`);
-        database.failNext = fault.count;
+        world.trace(() => `FAULT: the next ${fault.count} calls of ${database.name} fail`);
+        database.faults.failNext = fault.count;
         timeline.note('database', now, now);
         return;
+      case 'database-conflicts': {
+        const { faults } = database;
+        faults.conflicts = true;
+        world.trace(() => `FAULT: transactions of ${database.name} meet others`);
+        // A later one may end with an earlier one: conflicts are no outage, and excuse nothing.
+        scheduler.after(fault.forMs, () => (faults.conflicts = false));
+        return;
+      }
       case 'database-saves': {
-        const copies = world.store.copy();
+        const goBack = database.save();
         const forget = world.model.remember(this.#accounts, now);
         this.#bookmarks.set(fault.label, () => {
-          world.store.load(copies);
-          world.replication.changed(copies, world.scheduler.nowMs);
+          goBack();
           forget(world.scheduler.nowMs);
         });
         return;
       }
       case 'database-restores':
-        world.trace(() => `FAULT: D1 goes back to ${fault.label}`);
+        world.trace(() => `FAULT: ${database.name} goes back to ${fault.label}`);
         this.#bookmarks.get(fault.label)?.();
         timeline.note('restore', now, now);
         return;
@@ -114,7 +121,7 @@ export class Faults {
   /** Everything works again. */
   end(): void {
     for (const end of this.#active.values()) end();
-    this.#world.database.failNext = 0;
+    Object.assign(this.#world.database.faults, { failNext: 0, conflicts: false });
   }
 
   #during(

@@ -83,6 +83,7 @@ export interface IsolateOptions {
   scheduler: Scheduler;
   random: Random;
   fetch: (invocation: Invocation, body: string) => Promise<unknown>;
+  connect: (invocation: Invocation) => object;
   log: (isolate: Isolate, line: string) => void;
 }
 
@@ -121,6 +122,7 @@ export class Isolate {
         this.#cancels.delete(id);
       },
       fetch: (_url, { body }) => options.fetch(currentInvocation(), body),
+      connect: () => options.connect(currentInvocation()),
       log: (line) => options.log(this, line),
     };
   }

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
 import { bundleWorker } from './bundle.ts';
+import type { DatabaseKind } from './database.ts';
 import type { Invariant, Violation } from './model.ts';
 import { tryMutations } from './mutate.ts';
 import { planOf } from './plan.ts';
@@ -20,6 +21,7 @@ const HELP = `npm run simulate -- [options]
   --seeds N          plays so many seeds on all cores (default 300; with --mutations at most, default 2000)
   --from N           the first of them (default 1)
   --minutes M        stops after so many minutes
+  --database NAME    d1 (default) or postgres
   --invariant NAME   looks at this invariant only
   --plan FILE        the same for a plan that was kept, such as test/simulation/regressions/NAME.json
   --save NAME        keeps the shrunk plan of --seed or --plan as a regression test of that name
@@ -39,6 +41,7 @@ const { values } = parseArgs({
     seeds: { type: 'string' },
     from: { type: 'string', default: '1' },
     minutes: { type: 'string' },
+    database: { type: 'string', default: 'd1' },
     invariant: { type: 'string' },
     plan: { type: 'string' },
     save: { type: 'string' },
@@ -52,6 +55,7 @@ const { values } = parseArgs({
   allowPositionals: true,
 });
 
+const database = databaseOf(values.database);
 const wanted = ({ invariant }: Violation) => values.invariant === undefined || invariant === values.invariant;
 
 async function main(): Promise<number> {
@@ -62,16 +66,30 @@ async function main(): Promise<number> {
   const workers = values.workers === undefined ? undefined : Number(values.workers);
   if (values.mutations) {
     const seeds = values.seeds === undefined ? undefined : Number(values.seeds);
-    return tryMutations({ workers, seeds, only: values.only === undefined ? undefined : new RegExp(values.only) });
+    return tryMutations({
+      database,
+      workers,
+      seeds,
+      only: values.only === undefined ? undefined : new RegExp(values.only),
+    });
   }
-  const bundle = await bundleWorker();
+  const bundle = await bundleWorker(database);
   const plan = planGiven();
-  return plan === undefined ? manySeeds(bundle) : onePlan(await buildStage(bundle), plan);
+  if (plan === undefined) return manySeeds(bundle);
+  const stage = await buildStage(bundle, database);
+  const code = await onePlan(stage, plan);
+  await stage.close();
+  return code;
+}
+
+function databaseOf(name: string): DatabaseKind {
+  if (name === 'd1' || name === 'postgres') return name;
+  throw new Error(`--database ${name}: d1 or postgres`);
 }
 
 function planGiven(): Plan | undefined {
   if (values.plan !== undefined) return (JSON.parse(readFileSync(values.plan, 'utf8')) as { plan: Plan }).plan;
-  return values.seed === undefined ? undefined : planOf(Number(values.seed));
+  return values.seed === undefined ? undefined : planOf(Number(values.seed), database);
 }
 
 async function onePlan(stage: Stage, plan: Plan): Promise<number> {
@@ -107,6 +125,7 @@ async function manySeeds(bundle: string): Promise<number> {
   let done = 0;
   const done_ = await runSeeds({
     bundle,
+    database,
     from,
     count,
     ...(values.minutes !== undefined && { untilMs: startMs + Number(values.minutes) * 60_000 }),
@@ -128,13 +147,14 @@ async function manySeeds(bundle: string): Promise<number> {
   });
   const found = [...failed.values()].sort((a, b) => a.seed - b.seed);
   if (values.json) {
-    const stage = found.length > 0 ? await buildStage(bundle) : undefined;
+    const stage = found.length > 0 ? await buildStage(bundle, database) : undefined;
     const violations = [];
     for (const [index, { seed, violation }] of found.entries()) {
       const { invariant } = violation;
-      const plan = index < SHRUNK ? await shrink(stage!, planOf(seed), violation) : planOf(seed);
+      const plan = index < SHRUNK ? await shrink(stage!, planOf(seed, database), violation) : planOf(seed, database);
       violations.push({ seed, invariant, trace: traceText(plan, await run(stage!, plan, { tracing: true })) });
     }
+    await stage?.close();
     console.log(JSON.stringify({ seeds: done_, steps, violations }));
   } else {
     const seconds = (Date.now() - startMs) / 1_000;

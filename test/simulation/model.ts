@@ -1,4 +1,5 @@
 import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
+import type { DatabaseKind } from './database.ts';
 import type { Invocation, Isolate } from './isolate.ts';
 import { shardOf } from './redis.ts';
 import type { Excuse, Timeline } from './timeline.ts';
@@ -7,7 +8,7 @@ import type { Excuse, Timeline } from './timeline.ts';
 export type JudgedState = Excuse['state'] | 'refresh';
 
 const STATES: Record<JudgedState, string> = {
-  refresh: 'D1 was asked',
+  refresh: 'the database was asked',
   own: 'by the isolate that acknowledged it',
   up: 'Redis up all the time',
   away: 'Redis away',
@@ -38,7 +39,7 @@ export type Invariant =
   | 'spill'
   /** Redis holds something personal of an account that was deleted. */
   | 'personal'
-  /** A response of 500, or an error that nothing handles. */
+  /** A response of 500, one of 503 with everything in order, or an error that nothing handles. */
   | 'fault';
 
 export interface Violation {
@@ -169,14 +170,16 @@ export class Model {
   readonly violations: Violation[] = [];
   readonly #timeline: Timeline;
   readonly #rememberedMs: number;
+  readonly #calmReadMs: number;
   readonly #admitted = new Map<string, { isolate: Isolate; fromMs: number; toMs: number; alone: boolean }[]>();
   /** The faults are over, and everything acknowledged must be in force. */
   final = false;
 
-  /** @param rememberedMs for how long a read may go by what Redis said; 0: each asks */
-  constructor(timeline: Timeline, rememberedMs = 0) {
+  /** @param options `rememberedMs`: for how long a read may go by what Redis said; 0: each asks */
+  constructor(timeline: Timeline, { rememberedMs, database }: { rememberedMs: number; database: DatabaseKind }) {
     this.#timeline = timeline;
     this.#rememberedMs = rememberedMs;
+    this.#calmReadMs = CALM_READ_MS[database];
   }
 
   /** By how much later another isolate's changes count for a read: it may have been decided from memory. */
@@ -224,14 +227,17 @@ export class Model {
   seen(exchange: Exchange, account?: Account): void {
     const { route, label, sentMs, arrivedMs, servedMs, status, degraded, databaseTrips, isolate } = exchange;
     if (status === 500) this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 500`);
+    if (status === 503 && this.#timeline.calm(sentMs, arrivedMs, undefined, [])) {
+      this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 503 with everything in order`);
+    }
     const most = (DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS;
     if (servedMs > most) this.violate('deadline', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms`);
     if (route === 'GET /v1/users/me' && databaseTrips > READ_DATABASE_TRIPS) {
-      this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to D1`);
+      this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to the database`);
     }
     if (
       route === 'GET /v1/users/me' &&
-      servedMs > CALM_READ_MS &&
+      servedMs > this.#calmReadMs &&
       this.#timeline.calm(sentMs, arrivedMs, undefined, [])
     ) {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms with everything in order`);
@@ -261,7 +267,7 @@ export class Model {
    */
   upkeep({ isRead, isolate, label }: Invocation, atMs: number): void {
     if (!isRead) return;
-    const asks = `${isolate.name} [${label}] asks D1 about the outbox`;
+    const asks = `${isolate.name} [${label}] asks the database about the outbox`;
     if (this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, 3)) {
       this.violate('cost', atMs, `${asks} with everything in order`);
     } else if (this.#timeline.awaySince(atMs) < isolate.probeFailedAtMs) {

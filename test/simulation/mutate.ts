@@ -1,4 +1,5 @@
 import { bundleWorker } from './bundle.ts';
+import type { DatabaseKind } from './database.ts';
 import { MUTATIONS } from './mutations.ts';
 import { runSeeds } from './pool.ts';
 
@@ -9,18 +10,21 @@ export interface MutationOptions {
   /** Mutations to try, by name. @default all */
   only?: RegExp | undefined;
   workers?: number | undefined;
+  database: DatabaseKind;
   /** Seeds that each may take. @default {@link MAX_SEEDS} */
   seeds?: number | undefined;
 }
 
 /** Applies each mutation to the source, and prints after how many seeds an invariant is violated. @returns the exit code */
-export async function tryMutations({ only, workers, seeds = MAX_SEEDS }: MutationOptions = {}): Promise<number> {
+export async function tryMutations({ only, workers, database, seeds = MAX_SEEDS }: MutationOptions): Promise<number> {
   let unseen = 0;
-  for (const mutation of MUTATIONS.filter(({ name }) => only?.test(name) ?? true)) {
-    const bundle = await bundleWorker(mutation);
+  const wanted = MUTATIONS.filter((one) => (one.database ?? database) === database && (only?.test(one.name) ?? true));
+  for (const mutation of wanted) {
+    const bundle = await bundleWorker(database, mutation);
     let first: { seed: number; invariant: string } | undefined;
     await runSeeds({
       bundle,
+      database,
       from: 1,
       count: seeds,
       ...(workers !== undefined && { workers }),

@@ -1,3 +1,5 @@
+import type { DatabaseKind } from './database.ts';
+
 /** A change to the source that breaks a promise: the simulation must notice. */
 export interface Mutation {
   name: string;
@@ -6,6 +8,8 @@ export interface Mutation {
   /** Stands in the file exactly once. */
   before: string;
   after: string;
+  /** Where only the build for this database has it. */
+  database?: DatabaseKind;
 }
 
 export const MUTATIONS: readonly Mutation[] = [
@@ -194,6 +198,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'reads of D1 may come from a replica that lags',
     file: 'src/db/d1/binding.ts',
+    database: 'd1',
     before: "withSession('first-primary')",
     after: "withSession('first-unconstrained')",
   },
@@ -227,5 +232,19 @@ export const MUTATIONS: readonly Mutation[] = [
     before: 'const { lost } = await history.examine(directBatch(), state, beat);',
     after:
       'const { lost: behind, partial } = await history.examine(directBatch(), state, beat); const lost = behind || partial;',
+  },
+  {
+    name: 'a transaction that PostgreSQL ends because of another one is not tried again',
+    file: 'src/db/postgres/transaction.ts',
+    database: 'postgres',
+    before: '!isConflict(reason) || tried === TRIES',
+    after: 'true',
+  },
+  {
+    name: 'a batch on PostgreSQL is no transaction',
+    file: 'src/db/postgres/transaction.ts',
+    database: 'postgres',
+    before: "'begin isolation level serializable'",
+    after: "'rollback'",
   },
 ];

@@ -1,4 +1,4 @@
-import type { DatabaseMode } from './database.ts';
+import type { DatabaseKind, DatabaseMode } from './database.ts';
 import type { NetworkMode } from './network.ts';
 import { createRandom } from './random.ts';
 import type { Random } from './random.ts';
@@ -74,6 +74,7 @@ export type Fault = Timed &
     | { do: 'restore'; label: string; shard?: number }
     | { do: 'database'; mode: DatabaseMode; forMs: number; only?: number }
     | { do: 'database-fails'; count: number }
+    | { do: 'database-conflicts'; forMs: number }
     | { do: 'database-saves'; label: string }
     | { do: 'database-restores'; label: string }
     | { do: 'cron'; isolate: number }
@@ -121,7 +122,16 @@ const CLIENT_STEPS: readonly [ClientStep['do'], number][] = [
   ['guess', 5],
 ];
 
-export function planOf(seed: number): Plan {
+/** The same plan for each database, and for PostgreSQL more of what happens to it. */
+export function planOf(seed: number, database: DatabaseKind): Plan {
+  const plan = commonPlanOf(seed);
+  if (database === 'd1') return plan;
+  const { replicas: _, ...common } = plan;
+  const steps = [...common.steps, ...postgresStepsOf(createRandom(seed, 'postgres'), plan)];
+  return { ...common, steps: steps.sort((a, b) => a.at - b.at) };
+}
+
+function commonPlanOf(seed: number): Plan {
   const random = createRandom(seed, 'plan');
   const lengthMs = random.pick([60_000, 180_000, 300_000]);
   const clocks = Array.from({ length: ISOLATES }, () => ({
@@ -220,6 +230,33 @@ function faultsOf(random: Random, lengthMs: number): Fault[] {
       isolate: random.between(0, ISOLATES - 1),
       byMs: random.between(-500, 500),
     });
+  }
+  return steps;
+}
+
+/**
+ * Transactions that meet others, connections that break while one is under way, and more of what else happens to a database, with
+ * clients that are busy meanwhile.
+ */
+function postgresStepsOf(random: Random, { lengthMs }: Plan): Step[] {
+  const steps: Step[] = [];
+  const whats = random.pick([
+    ['conflicts'],
+    ['cuts'],
+    ['conflicts', 'cuts'],
+    ['conflicts', 'flaky'],
+    ['slow', 'cuts'],
+    ['away', 'fails'],
+    ['hang', 'flaky'],
+    [],
+  ] as const);
+  for (const what of whats) {
+    const at = random.between(1_000, lengthMs);
+    const forMs = random.between(500, 8_000);
+    if (what === 'conflicts') steps.push({ do: 'database-conflicts', at, forMs });
+    else if (what === 'fails') steps.push({ do: 'database-fails', at, count: random.between(1, 3) });
+    else steps.push({ do: 'database', at, mode: what, forMs, ...oneIsolate(random) });
+    for (let index = 0; index < 8; index += 1) steps.push(clientStep(random, at + random.between(-200, forMs)));
   }
   return steps;
 }

@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { Worker } from 'node:worker_threads';
 
+import type { DatabaseKind } from './database.ts';
 import type { SeedResult, Task } from './worker.ts';
 
 /** Seeds that a worker takes at a time. */
@@ -8,6 +9,8 @@ const CHUNK = 10;
 
 export interface PoolOptions {
   bundle: string;
+  /** That it is built for. */
+  database: DatabaseKind;
   /** The first seed, and how many. */
   from: number;
   count: number;
@@ -21,6 +24,7 @@ export interface PoolOptions {
 /** Runs seeds on all cores. @returns how many were run */
 export async function runSeeds({
   bundle,
+  database,
   from,
   count,
   untilMs = Infinity,
@@ -34,7 +38,7 @@ export async function runSeeds({
   const width = Math.max(1, Math.min(workers ?? availableParallelism(), Math.ceil(count / CHUNK)));
   await Promise.all(
     Array.from({ length: width }, async () => {
-      const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: { bundle } });
+      const worker = new Worker(new URL('./worker.ts', import.meta.url), { workerData: { bundle, database } });
       try {
         while (next < end && !stopped && Date.now() < untilMs) {
           const task: Task = { from: next, to: Math.min(end, next + CHUNK) };

@@ -19,6 +19,8 @@ export interface Surroundings {
   setTimer(run: () => void, ms: number): number;
   clearTimer(id: number): void;
   fetch(url: string, init: { body: string; headers?: Record<string, string> }): Promise<unknown>;
+  /** `connect` of `cloudflare:sockets`. */
+  connect(): object;
   log(line: string): void;
 }
 
@@ -41,6 +43,7 @@ const NAMES = [
   'crypto',
   'console',
   'caches',
+  'navigator',
   'WeakRef',
 ] as const;
 
@@ -95,7 +98,10 @@ function globalsOf(own: () => Surroundings): Record<(typeof NAMES)[number], unkn
   const write = (...parts: unknown[]) => own().log(parts.join(' '));
 
   return {
-    require: (name: string): unknown => (name === 'node:crypto' || name === 'crypto' ? forNode : require(name)),
+    require(name: string): unknown {
+      if (name === 'cloudflare:sockets') return { connect: () => own().connect() };
+      return name === 'node:crypto' || name === 'crypto' ? forNode : require(name);
+    },
     Date: SimulatedDate,
     Math: math,
     performance: { now: () => own().nowMs() },
@@ -112,6 +118,7 @@ function globalsOf(own: () => Surroundings): Record<(typeof NAMES)[number], unkn
     crypto: webcrypto,
     console: { debug: write, info: write, log: write, warn: write, error: write },
     caches: undefined,
+    navigator: { userAgent: 'Cloudflare-Workers' },
     WeakRef: StrongRef,
   };
 }

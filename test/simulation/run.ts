@@ -27,8 +27,7 @@ const FAULTS = new Set([
   'restore',
   'database',
   'database-fails',
-  'database-saves',
-  'database-restores',
+  'database-conflicts',
   'database-saves',
   'database-restores',
   'cron',
@@ -80,7 +79,7 @@ const isFault = (step: Plan['steps'][number]): step is Exclude<Plan['steps'][num
   FAULTS.has(step.do);
 
 async function setUp(world: World, clients: Clients): Promise<Cast> {
-  const { scheduler, store } = world;
+  const { scheduler, database } = world;
   const admin = new Account('admin@example.com', 'correct horse battery staple');
   const accounts = Array.from(
     { length: ACCOUNTS },
@@ -89,9 +88,7 @@ async function setUp(world: World, clients: Clients): Promise<Cast> {
   const work = async () => {
     await clients.register(admin, 0);
     // As `npm run admin -- grant` does, before anything is cached.
-    const grant = [{ sql: "UPDATE users SET role = 'admin' WHERE id = ?", values: [admin.id] }];
-    store.run(grant);
-    world.replication.changed(grant, scheduler.nowMs);
+    database.execute(`UPDATE users SET role = 'admin' WHERE id = '${admin.id}'`);
     await clients.login(admin, { isolate: 0 });
     admin.role = 'admin';
     await Promise.all(
@@ -113,7 +110,7 @@ async function setUp(world: World, clients: Clients): Promise<Cast> {
 
 /** Faults are over: what was acknowledged comes into force, and the outbox drains. */
 async function conclude(world: World, clients: Clients, cast: Cast): Promise<void> {
-  const { scheduler, model, store } = world;
+  const { scheduler, model, database } = world;
   const beginMs = scheduler.nowMs;
   const every = (ms: number, run: () => void) => scheduler.at(beginMs + ms, run);
   for (let index = 0; index < FINAL_CRONS; index += 1) {
@@ -138,7 +135,7 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
   await scheduler.runUntil(beginMs + FINAL_CRONS * CRON_MS);
   for (const { id, email, deleted, restoredMs, devices: all } of cast.accounts) {
     if (deleted === undefined || deleted.ackedMs > beginMs) continue;
-    // After a recovery D1 does not know the sessions that were begun since the moment it went back to.
+    // After a recovery the database does not know the sessions that were begun since the moment it went back to.
     const known = all.filter(({ forgotten }) => !forgotten);
     const isForgotten = (key: string) =>
       restoredMs !== undefined &&
@@ -151,7 +148,7 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     if (found !== undefined)
       model.violate('personal', scheduler.nowMs, `${found.key} holds ${email}, which was deleted`);
   }
-  const left = store.run([{ sql: UNDELIVERED, values: [] }])[0]?.rows ?? [];
+  const left = database.execute(UNDELIVERED);
   if (left.length > 0) {
     model.violate('outbox', scheduler.nowMs, `${left.length} messages are left, the first ${JSON.stringify(left[0])}`);
   }

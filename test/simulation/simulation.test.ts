@@ -1,11 +1,10 @@
-import { readFileSync, readdirSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
-import { beforeAll, expect, test } from 'vitest';
+import { readFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 
-import { ROOT, bundleWorker } from './bundle.ts';
+import { bundleWorker, ROOT } from './bundle.ts';
 import { MUTATIONS } from './mutations.ts';
 import { planOf } from './plan.ts';
-import type { Plan } from './plan.ts';
+import { REGRESSIONS } from './regressions.ts';
 import { traceText, violationText } from './report.ts';
 import { run } from './run.ts';
 import { buildStage } from './world.ts';
@@ -15,19 +14,19 @@ const SEEDS = 200;
 /** Of so many failing seeds the trace's end is shown: it replays with `npm run simulate -- --seed N`. */
 const SHOWN = 10;
 
-const REGRESSIONS = fileURLToPath(new URL('./regressions', import.meta.url));
-
 let stage: Stage;
 
 beforeAll(async () => {
-  stage = await buildStage(await bundleWorker());
+  stage = await buildStage(await bundleWorker('d1'), 'd1');
 });
 
+afterAll(() => stage.close());
+
 test('a plan that is played again gives the same trace, whatever was played before', async () => {
-  const plan = planOf(4);
+  const plan = planOf(4, 'd1');
   const first = traceText(plan, await run(stage, plan, { tracing: true }));
-  await run(stage, planOf(5));
-  const other = await buildStage(await bundleWorker());
+  await run(stage, planOf(5, 'd1'));
+  const other = await buildStage(await bundleWorker('d1'), 'd1');
   expect(traceText(plan, await run(stage, plan, { tracing: true }))).toBe(first);
   expect(traceText(plan, await run(other, plan, { tracing: true }))).toBe(first);
 });
@@ -35,7 +34,7 @@ test('a plan that is played again gives the same trace, whatever was played befo
 test(`no invariant is violated in ${SEEDS} seeds`, { timeout: 1_200_000 }, async () => {
   const failed: string[] = [];
   for (let seed = 1; seed <= SEEDS; seed += 1) {
-    const { violations } = await run(stage, planOf(seed));
+    const { violations } = await run(stage, planOf(seed, 'd1'));
     const [first] = violations;
     if (first !== undefined) failed.push(`seed ${seed} ${violationText(first)}`);
   }
@@ -50,15 +49,7 @@ test('each mutation of `npm run simulate -- --mutations` still finds its text', 
   expect(counts.filter(({ found }) => found !== 1)).toEqual([]);
 });
 
-/** Plans that once failed, shrunk: `npm run simulate -- --seed N --save NAME` writes them. */
-const regressions = readdirSync(REGRESSIONS)
-  .filter((name) => name.endsWith('.json'))
-  .map((name) => {
-    const { plan } = JSON.parse(readFileSync(`${REGRESSIONS}/${name}`, 'utf8')) as { plan: Plan };
-    return { name: name.replace(/\.json$/, ''), plan };
-  });
-
-test.for(regressions)('regression: $name', async ({ plan }) => {
+test.for(REGRESSIONS)('regression: $name', async ({ plan }) => {
   const { violations } = await run(stage, plan);
   expect(violations.map(violationText)).toEqual([]);
 });

@@ -1,5 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
 
+import type { DatabaseKind } from './database.ts';
 import type { Violation } from './model.ts';
 import { planOf } from './plan.ts';
 import { run } from './run.ts';
@@ -20,12 +21,13 @@ export interface SeedResult {
 // Runs seeds for the main thread, one after the other, on an engine and a database of its own.
 if (parentPort !== null) {
   const port = parentPort;
-  const stage = await buildStage((workerData as { bundle: string }).bundle);
+  const { bundle, database } = workerData as { bundle: string; database: DatabaseKind };
+  const stage = await buildStage(bundle, database);
   port.on('message', ({ from, to }: Task) => {
     void (async () => {
       const results: SeedResult[] = [];
       for (let seed = from; seed < to; seed += 1) {
-        const { steps, violations } = await run(stage, planOf(seed));
+        const { steps, violations } = await run(stage, planOf(seed, database));
         results.push({ seed, steps, violations });
       }
       port.postMessage(results);

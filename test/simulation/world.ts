@@ -1,21 +1,24 @@
 import { createHash, createPrivateKey } from 'node:crypto';
 
 import { SETTINGS } from './bounds.ts';
-import { SimulatedDatabase } from './database.ts';
+import { SimulatedD1 } from './d1.ts';
+import type { Database, DatabaseDeps, DatabaseKind } from './database.ts';
 import { bootEngine } from './engine.ts';
 import type { Engine } from './engine.ts';
 import { Isolate } from './isolate.ts';
+import type { Invocation } from './isolate.ts';
 import { Model } from './model.ts';
 import type { Exchange } from './model.ts';
 import { Network } from './network.ts';
+import { PostgresStore } from './pglite.ts';
 import { ISOLATES } from './plan.ts';
 import type { Loss, Plan } from './plan.ts';
+import { SimulatedPostgres } from './postgres.ts';
 import { createRandom } from './random.ts';
 import type { Random } from './random.ts';
 import { realmsOf } from './realm.ts';
 import type { Realm } from './realm.ts';
 import { SimulatedRedis } from './redis.ts';
-import { Replication } from './replication.ts';
 import { BEGIN_MS, Scheduler } from './scheduler.ts';
 import { SqlStore } from './sqlite.ts';
 import { Timeline } from './timeline.ts';
@@ -23,18 +26,36 @@ import { Timeline } from './timeline.ts';
 /** What is costly to make, and serves one run after the other in a process. */
 export interface Stage {
   engine: Engine;
-  store: SqlStore;
-  replica: SqlStore;
+  kind: DatabaseKind;
+  /** As the migrations leave it. */
+  database(deps: DatabaseDeps, plan: Plan): Database;
   realms: () => Realm;
   /** Realms that no isolate lives in. */
   free: Realm[];
   clock: { nowMs: number };
+  /** The process may end. */
+  close(): Promise<void>;
 }
 
-export async function buildStage(bundle: string): Promise<Stage> {
+/** @param bundle the Worker, built for that database */
+export async function buildStage(bundle: string, kind: DatabaseKind): Promise<Stage> {
   const clock = { nowMs: BEGIN_MS };
   const engine = await bootEngine(() => clock.nowMs);
-  return { engine, store: new SqlStore(), replica: new SqlStore(), realms: realmsOf(bundle), free: [], clock };
+  const databases = kind === 'd1' ? d1() : await postgres();
+  return { ...databases, engine, kind, realms: realmsOf(bundle), free: [], clock };
+}
+
+function d1(): Pick<Stage, 'database' | 'close'> {
+  const [store, replica] = [new SqlStore(), new SqlStore()];
+  return {
+    database: (deps, { replicas }) => new SimulatedD1(deps, store, replicas === true ? replica : undefined),
+    async close() {},
+  };
+}
+
+async function postgres(): Promise<Pick<Stage, 'database' | 'close'>> {
+  const store = await PostgresStore.start();
+  return { database: (deps) => new SimulatedPostgres(deps, store), close: () => store.close() };
 }
 
 /** One request as a client makes it. */
@@ -64,8 +85,7 @@ export class World {
   readonly model: Model;
   readonly redis: SimulatedRedis;
   readonly network: Network;
-  readonly database: SimulatedDatabase;
-  readonly replication: Replication;
+  readonly database: Database;
   readonly isolates: Isolate[] = [];
   readonly lines: string[] = [];
   readonly random: Random;
@@ -80,10 +100,9 @@ export class World {
     this.#plan = plan;
     this.#tracing = tracing;
     const { scheduler, timeline } = this;
-    this.model = new Model(timeline, rememberedMs(plan));
+    this.model = new Model(timeline, { rememberedMs: rememberedMs(plan), database: stage.kind });
     // The engine asks for the time of the run that it serves.
     Object.defineProperty(stage.clock, 'nowMs', { get: () => scheduler.nowMs, configurable: true });
-    stage.store.reset();
     this.redis = new SimulatedRedis(stage.engine);
     this.random = createRandom(plan.seed, 'world');
     const trace = (line: () => string) => this.trace(line);
@@ -91,26 +110,15 @@ export class World {
     const random = (label: string) => createRandom(plan.seed, label);
     const inVain = (text: string) => this.model.violate('cost', scheduler.nowMs, text);
     this.network = new Network({ scheduler, random: random('network'), redis: this.redis, trace, unsettled, inVain });
-    const replica = plan.replicas === true ? stage.replica : undefined;
-    this.replication = new Replication(stage.store, replica, random('replication'));
-    this.database = new SimulatedDatabase({
-      scheduler,
-      random: random('database'),
-      store: this.replication,
-      trace,
-      unsettled,
-      upkeep: (invocation) => this.model.upkeep(invocation, scheduler.nowMs),
-    });
+    const upkeep = (invocation: Invocation) => this.model.upkeep(invocation, scheduler.nowMs);
+    const violate = (invariant: 'fault' | 'cost', text: string) => this.model.violate(invariant, scheduler.nowMs, text);
+    this.database = stage.database({ scheduler, random, trace, unsettled, upkeep, violate }, plan);
     for (let index = 0; index < ISOLATES; index += 1) this.isolates.push(this.#birth(index));
   }
 
   trace(line: () => string): void {
     if (this.#tracing)
       this.lines.push(`${((this.scheduler.nowMs - BEGIN_MS) / 1_000).toFixed(3).padStart(9)}  ${line()}`);
-  }
-
-  get store(): SqlStore {
-    return this.#stage.store;
   }
 
   /** Sends a request, and lets the model look at what comes back. */
@@ -209,7 +217,7 @@ export class World {
       name: life <= ISOLATES ? letter : `${letter}${life}`,
       realm,
       // A new object: the Worker's state hangs on its settings.
-      env: { ...bindings(), READS_WITHIN_MS: String(this.#plan.withinMs ?? 0), DB: this.database.binding() },
+      env: { ...bindings(), READS_WITHIN_MS: String(this.#plan.withinMs ?? 0), ...this.database.env() },
       clock: { ...this.#plan.clocks[index]! },
       scheduler: this.scheduler,
       random: createRandom(this.#plan.seed, `isolate ${life}`),
@@ -217,6 +225,7 @@ export class World {
         invocation.redisCalls += 1;
         return this.network.call(invocation, body);
       },
+      connect: (invocation) => this.database.connect(invocation),
       log: (isolate, line) => this.#log(isolate, line),
     });
   }
