@@ -61,10 +61,11 @@ export default defineConfig({
         ],
         test: {
           name: 'worker',
-          // One workerd for all of its files: each keeps to users and keys of its own.
+          // A workerd for all of its files: each keeps to users and keys of its own.
           isolate: false,
-          sequence: { groupOrder: 1 },
-          maxWorkers: 2,
+          // Beside those in Node: by themselves they keep one core busy.
+          sequence: { groupOrder: 2 },
+          maxWorkers: 3,
           include: ['test/worker/**/*.test.ts'],
           globalSetup: ['test/support/globalSetup.ts'],
           setupFiles: ['test/support/workerSetup.ts'],

@@ -68,33 +68,46 @@ function refusable(target: Documented): Promise<Request> {
   return known;
 }
 
+/** Access tokens that are refused, and stay so: one of each serves all operations. */
+const REFUSED_TOKENS = {
+  expired: async () => world.expired(await world.newUser()),
+  async revoked() {
+    const { access } = await world.newUser();
+    await world.scene.call('POST', '/v1/auth/logout', { token: access });
+    return access;
+  },
+  async superseded() {
+    const { id, access } = await world.newUser();
+    const change = { token: world.admin.access, body: { role: 'admin' } };
+    await world.scene.call('PATCH', `/v1/users/${id}`, change);
+    return access;
+  },
+  async 'old login'() {
+    const user = await world.newUser();
+    await world.scene.app.sql('UPDATE sessions SET created_at_ms = 1 WHERE id = ?', user.sessionId);
+    const { body } = await world.scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
+    return (body as { access_token: string }).access_token;
+  },
+  'not an administrator': async () => (await world.newUser()).access,
+};
+
+const refusedTokens = new Map<string, Promise<string>>();
+
+function refused(kind: keyof typeof REFUSED_TOKENS): Promise<string> {
+  const known = refusedTokens.get(kind) ?? REFUSED_TOKENS[kind]();
+  refusedTokens.set(kind, known);
+  return known;
+}
+
 /** How each code comes about wherever it stands. `undefined`: not in this way here. */
 const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | undefined>>> = {
   AUTHENTICATION_REQUIRED: async (target) => ({ ...(await refusable(target)), token: undefined as never }),
   INVALID_TOKEN: async (target) => ({ ...(await refusable(target)), token: 'not.a.token' }),
-  async TOKEN_EXPIRED(target) {
-    return { ...(await refusable(target)), token: world.expired(await world.newUser()) };
-  },
-  async TOKEN_REVOKED(target) {
-    const { access } = await world.newUser();
-    await world.scene.call('POST', '/v1/auth/logout', { token: access });
-    return { ...(await refusable(target)), token: access };
-  },
-  async TOKEN_SUPERSEDED(target) {
-    const { id, access } = await world.newUser();
-    const change = { token: world.admin.access, body: { role: 'admin' } };
-    await world.scene.call('PATCH', `/v1/users/${id}`, change);
-    return { ...(await refusable(target)), token: access };
-  },
-  async REAUTHENTICATION_REQUIRED(target) {
-    const user = await world.newUser();
-    await world.scene.app.sql('UPDATE sessions SET created_at_ms = 1 WHERE id = ?', user.sessionId);
-    const { body } = await world.scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
-    return { ...(await refusable(target)), token: (body as { access_token: string }).access_token };
-  },
-  async FORBIDDEN(target) {
-    return { ...(await refusable(target)), token: (await world.newUser()).access };
-  },
+  TOKEN_EXPIRED: async (target) => ({ ...(await refusable(target)), token: await refused('expired') }),
+  TOKEN_REVOKED: async (target) => ({ ...(await refusable(target)), token: await refused('revoked') }),
+  TOKEN_SUPERSEDED: async (target) => ({ ...(await refusable(target)), token: await refused('superseded') }),
+  REAUTHENTICATION_REQUIRED: async (target) => ({ ...(await refusable(target)), token: await refused('old login') }),
+  FORBIDDEN: async (target) => ({ ...(await refusable(target)), token: await refused('not an administrator') }),
   NOT_FOUND: async (target) => ({ ...(await refusable(target)), path: target.path.replace(/\{\w+\}/, 'none') }),
   MALFORMED_JSON: async (target) => ({ ...(await refusable(target)), body: '{' }),
   INVALID_ENCODING: async (target) => ({ ...(await refusable(target)), body: Buffer.from([0xff]) }),

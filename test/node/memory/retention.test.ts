@@ -25,9 +25,9 @@ afterAll(async () => {
 });
 
 /** Code that is compiled meanwhile, and maps that are not full, count as well: a leaked request is 7,000 bytes and more. */
-const MOST_BYTES = 400;
+const MOST_BYTES = 800;
 
-/** Heap that each of 3,000 requests of this kind leaves behind, in bytes. */
+/** Heap that each of 1,500 requests of this kind leaves behind, in bytes. */
 async function retainedBytes(name: string): Promise<number> {
   const found = cases.find((one) => one.name === name);
   if (found === undefined) throw new Error(`there is no case "${name}"`);
@@ -35,8 +35,8 @@ async function retainedBytes(name: string): Promise<number> {
   const worker = { name: isolate, url: setUp.workers.urls.get(isolate) ?? '' };
   await run(1_000);
   const before = await heapOf(setUp.workers.inspector ?? '', worker);
-  await run(3_000);
-  return ((await heapOf(setUp.workers.inspector ?? '', worker)) - before) / 3_000;
+  await run(1_500);
+  return ((await heapOf(setUp.workers.inspector ?? '', worker)) - before) / 1_500;
 }
 
 /** What has been allocated since the last collection of young objects, of whose space V8 takes up to 32 MB, counts as well. */

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { appendFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,6 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { accountChangeSql, normalizeEmail, sqlText } from '../../../src/scripts/adminSql.ts';
 import type { AccountChange } from '../../../src/scripts/adminSql.ts';
+import { D1_MIGRATIONS } from '../../../src/scripts/migrations.ts';
 import { runWrangler } from '../../../src/scripts/wrangler.ts';
 import { copyProject, ROOT, runScript } from './project.ts';
 
@@ -43,8 +44,26 @@ const user = (id: string) =>
 
 beforeAll(async () => {
   state = mkdtempSync(join(tmpdir(), 'gatehouse-admin-'));
-  const args = ['d1', 'migrations', 'apply', 'DB', '--local', '--persist-to', state];
-  const { code, stderr } = await runWrangler(args);
+  // All in one file: `d1 migrations apply` starts a workerd for each.
+  const schema = join(state, 'schema.sql');
+  const migrations = readdirSync(D1_MIGRATIONS).filter((name) => name.endsWith('.sql'));
+  writeFileSync(
+    schema,
+    migrations
+      .sort()
+      .map((name) => readFileSync(join(D1_MIGRATIONS, name), 'utf8'))
+      .join('\n'),
+  );
+  const { code, stderr } = await runWrangler([
+    'd1',
+    'execute',
+    'DB',
+    '--local',
+    '--persist-to',
+    state,
+    '--file',
+    schema,
+  ]);
   if (code !== 0) throw new Error(`the migrations were not applied: ${stderr}`);
   database = open();
 });

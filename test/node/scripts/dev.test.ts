@@ -13,7 +13,7 @@ import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { parseVars } from '../../../src/scripts/devVars.ts';
 import { createKeySet } from '../../../src/scripts/keySets.ts';
@@ -21,11 +21,10 @@ import { copyProject, freePort, occupyPort, runScript, startScript } from './pro
 import type { Project, Running } from './project.ts';
 
 let project: Project;
-let running: Running | undefined;
-afterEach(async () => {
-  if (running?.child.exitCode === null) running.child.kill('SIGKILL');
-  await running?.ended;
-  running = undefined;
+const started: Running[] = [];
+afterAll(async () => {
+  for (const { child } of started) if (child.exitCode === null) child.kill('SIGKILL');
+  await Promise.all(started.map(({ ended }) => ended));
 });
 
 const DEV_VARS = () => join(project.root, '.dev.vars');
@@ -74,7 +73,7 @@ async function start(env: Readonly<Record<string, string>> = {}, notice = '') {
     env: { PORT: String(port), GATEWAY_PORT: String(gatewayPort), ...env },
     timeoutMs: START_LIMIT_MS,
   });
-  running = script;
+  started.push(script);
   await until(() => script.output.stdout.includes('Ctrl-C stops all of it') || script.child.exitCode !== null);
   expect(script.output.stderr).toBe(
     `${notice}Starting Gatehouse …\nRedis and the database are ready. Building the Worker …\n`,
@@ -176,21 +175,52 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     expect([await listens(url), await listens(gatewayUrl)]).toEqual([false, false]);
   });
 
-  it('shows no secret in the list of processes, in any environment but wrangler’s own, or in its output', async () => {
-    const peppers = JSON.stringify(await createKeySet('pepper'));
-    const present = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
-    // As somebody makes it who writes it by hand.
-    writeFileSync(DEV_VARS(), `${present}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`);
-    chmodSync(DEV_VARS(), 0o644);
-    try {
-      const { child, output, url } = await start({}, present === '' ? '' : OPEN_NO_MORE);
+  it('ends with 1, and takes everything along, when wrangler dies', async () => {
+    const first = await start();
+    const [wrangler, ...rest] = descendants(first.child.pid!);
+    // As if wrangler were killed during a build: its esbuild then does not end by itself.
+    const esbuild = rest.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('esbuild'));
+    process.kill(esbuild!, 'SIGSTOP');
+    process.kill(wrangler!, 'SIGKILL');
+    const { code, stderr } = await first.ended;
+    expect(code).toBe(1);
+    expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
+    expect(stderr).not.toContain('    at ');
+    await until(() => !rest.some(runs), 60_000);
+  });
+
+  // One start for all: it takes seconds of CPU.
+  describe('started again, for the network, with settings and rotated keys in .dev.vars', () => {
+    let dev: Awaited<ReturnType<typeof start>>;
+    let present = '';
+    beforeAll(async () => {
+      await runScript(project.root, 'keys', ['rotate', '--set', 'signing', '--write']);
+      const before = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
+      const peppers = JSON.stringify(await createKeySet('pepper'));
+      present = `${before}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`;
+      // As somebody makes it who writes it by hand.
+      writeFileSync(DEV_VARS(), present);
+      chmodSync(DEV_VARS(), 0o644);
+      dev = await start({ HOST: '0.0.0.0' }, before === '' ? '' : OPEN_NO_MORE);
+    });
+
+    it('leaves .dev.vars as it is, for its owner only, and serves the new key', async () => {
       expect(statSync(DEV_VARS()).mode & 0o777).toBe(0o600);
+      expect(dev.output.stdout).not.toContain('generated now');
+      expect(readFileSync(DEV_VARS(), 'utf8')).toBe(present);
+      const { keys } = (await (await fetch(`${dev.url}/.well-known/jwks.json`)).json()) as { keys: object[] };
+      expect(keys).toHaveLength(2);
+    });
+
+    it('shows no secret in the list of processes, in any environment but wrangler’s own, or in its output', async () => {
+      const { child, output, url } = dev;
       const vars = parseVars(readFileSync(DEV_VARS(), 'utf8'));
       const names = ['PEPPER_KEYS', 'SIGNING_KEYS', 'REFRESH_KEYS', 'UPSTASH_REDIS_REST_TOKEN'] as const;
       const secrets = names.flatMap((name) =>
         name === 'UPSTASH_REDIS_REST_TOKEN' ? vars.get(name)! : secretsOf(vars.get(name)!),
       );
-      expect(secrets.length).toBe(names.length);
+      // Two of the signing keys: the active one and the next.
+      expect(secrets.length).toBe(names.length + 1);
 
       // The Worker has got what only the file names.
       const registered = await register(url);
@@ -211,65 +241,47 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
         for (const secret of secrets) expect(inherited, `process ${pid}`).not.toContain(secret);
       }
       for (const secret of secrets) expect(output.stdout + output.stderr).not.toContain(secret);
-    } finally {
-      writeFileSync(DEV_VARS(), present);
-    }
-  });
+    });
 
-  it('serves no SQL and no traces to clients that reach the port', async () => {
-    const { url } = await start({ HOST: '0.0.0.0' });
-    expect((await register(url)).status).toBe(201);
-    const port = new URL(url).port;
-    // From another machine: by its address, and with the Host header that wrangler's own pages ask for.
-    const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
-    const outside = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address ?? '127.0.0.1';
-    const paths = ['', '/', '/api', '/api/d1/database', '/api/local/workers', '/api/local/observability'];
-    for (const path of paths) {
-      for (const host of [`${outside}:${port}`, `localhost:${port}`]) {
-        for (const [method, body] of [['GET'], ['POST', '{"sql":"select email from users"}']] as const) {
-          const { status, text } = await raw({ outside, port, method, host, body }, `/cdn-cgi/local/explorer${path}`);
-          // The Worker's own 404, or wrangler's refusal of another host.
-          expect({ path, host, status }).toEqual({ path, host, status: host.startsWith('localhost') ? 404 : 403 });
-          expect(text).toMatch(host.startsWith('localhost') ? /"code":"NOT_FOUND"/ : /Invalid Host header/);
+    it('serves no SQL and no traces to clients that reach the port', async () => {
+      const port = new URL(dev.url).port;
+      // From another machine: by its address, and with the Host header that wrangler's own pages ask for.
+      const addresses = Object.values(networkInterfaces()).flatMap((all) => all ?? []);
+      const outside = addresses.find(({ family, internal }) => family === 'IPv4' && !internal)?.address ?? '127.0.0.1';
+      const paths = ['', '/', '/api', '/api/d1/database', '/api/local/workers', '/api/local/observability'];
+      for (const path of paths) {
+        for (const host of [`${outside}:${port}`, `localhost:${port}`]) {
+          for (const [method, body] of [['GET'], ['POST', '{"sql":"select email from users"}']] as const) {
+            const { status, text } = await raw({ outside, port, method, host, body }, `/cdn-cgi/local/explorer${path}`);
+            // The Worker's own 404, or wrangler's refusal of another host.
+            expect({ path, host, status }).toEqual({ path, host, status: host.startsWith('localhost') ? 404 : 403 });
+            expect(text).toMatch(host.startsWith('localhost') ? /"code":"NOT_FOUND"/ : /Invalid Host header/);
+          }
         }
       }
-    }
-  });
+    });
 
-  it('ends with 1, and takes everything along, when wrangler dies; and nothing outlives itself being killed', async () => {
-    const first = await start();
-    const [wrangler, ...rest] = descendants(first.child.pid!);
-    // As if wrangler were killed during a build: its esbuild then does not end by itself.
-    const esbuild = rest.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('esbuild'));
-    process.kill(esbuild!, 'SIGSTOP');
-    process.kill(wrangler!, 'SIGKILL');
-    const { code, stderr } = await first.ended;
-    expect(code).toBe(1);
-    expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
-    expect(stderr).not.toContain('    at ');
-    await until(() => !rest.some(runs), 60_000);
-
-    // Keys that are rotated count from the next start.
-    await runScript(project.root, 'keys', ['rotate', '--set', 'signing', '--write']);
-    const secrets = readFileSync(DEV_VARS(), 'utf8');
-    const second = await start();
-    const { keys } = (await (await fetch(`${second.url}/.well-known/jwks.json`)).json()) as { keys: object[] };
-    expect(keys).toHaveLength(2);
-    expect(second.output.stdout).not.toContain('generated now');
-    expect(readFileSync(DEV_VARS(), 'utf8')).toBe(secrets);
-    const processes = descendants(second.child.pid!);
-    expect(processes.length).toBeGreaterThanOrEqual(2);
-    second.child.kill('SIGKILL');
-    await second.ended;
-    await until(() => !processes.some(runs), 60_000);
+    it('is outlived by none of its processes when it is killed', async () => {
+      const processes = descendants(dev.child.pid!);
+      expect(processes.length).toBeGreaterThanOrEqual(2);
+      dev.child.kill('SIGKILL');
+      await dev.ended;
+      await until(() => !processes.some(runs), 60_000);
+    });
   });
 });
 
 describe('npm run dev, refused', () => {
-  beforeEach(() => {
+  let toml = '';
+  beforeAll(() => {
     project = copyProject();
+    toml = readFileSync(join(project.root, 'wrangler.toml'), 'utf8');
   });
-  afterEach(() => project[Symbol.dispose]());
+  afterAll(() => project[Symbol.dispose]());
+  afterEach(() => {
+    rmSync(DEV_VARS(), { force: true });
+    writeFileSync(join(project.root, 'wrangler.toml'), toml);
+  });
 
   const refused = async (env: Readonly<Record<string, string>>) => {
     const { code, stdout, stderr } = await runScript(project.root, 'dev', [], { env });

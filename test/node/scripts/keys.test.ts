@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
-import { readFileSync, statSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { parseVars } from '../../../src/scripts/devVars.ts';
 import { parseKeySet } from '../../../src/scripts/keySets.ts';
@@ -11,10 +11,13 @@ import { copyProject, runScript } from './project.ts';
 import type { Project } from './project.ts';
 
 let project: Project;
-beforeEach(() => {
+beforeAll(() => {
   project = copyProject();
 });
-afterEach(() => project[Symbol.dispose]());
+afterAll(() => project[Symbol.dispose]());
+afterEach(() => {
+  for (const name of ['.dev.vars', 'keys.env', 'signing.json']) rmSync(join(project.root, name), { force: true });
+});
 
 const keys = (args: readonly string[], input?: string) =>
   runScript(project.root, 'keys', args, input === undefined ? {} : { input });

@@ -1,7 +1,7 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 
 import { parseConfig } from '../../../src/config/env.ts';
 import { DEFAULT_LIFETIMES, lifetimesOf } from '../../../src/scripts/keyFiles.ts';
@@ -75,12 +75,15 @@ describe('how long tokens live', () => {
 describe('npm run keys -- rotate', () => {
   let project: Project;
   let path = '';
-  beforeEach(async () => {
+  beforeAll(() => {
     project = copyProject();
     path = join(project.root, 'keys.env');
+  });
+  afterAll(() => project[Symbol.dispose]());
+  beforeEach(async () => {
+    rmSync(path, { force: true });
     await runScript(project.root, 'keys', ['--to', path]);
   });
-  afterEach(() => project[Symbol.dispose]());
 
   const rotateFile = (...args: string[]) =>
     runScript(project.root, 'keys', ['rotate', '--from', path, '--write', ...args]);
@@ -170,7 +173,9 @@ describe('npm run keys -- rotate', () => {
 
   it('counts the lifetimes that the deployment has', async () => {
     const toml = join(project.root, 'wrangler.toml');
-    writeFileSync(toml, readFileSync(toml, 'utf8').replace('[vars]', '[vars]\nACCESS_TOKEN_TTL_SECONDS = "86400"'));
+    const before = readFileSync(toml, 'utf8');
+    writeFileSync(toml, before.replace('[vars]', '[vars]\nACCESS_TOKEN_TTL_SECONDS = "86400"'));
+    onTestFinished(() => writeFileSync(toml, before));
     for (const force of [[], ['--force']]) await rotateFile('--set', 'signing', ...force);
     letPass(86_400);
     const early = await rotateFile('--drop-retired', '--set', 'signing');

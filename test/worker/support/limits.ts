@@ -1,6 +1,7 @@
 import type { Command, RedisClient } from '../../../src/redis/client';
 import { createRedisClient } from '../../../src/redis/client';
 import { configOf } from '../../../src/config/env';
+import { defineScript } from '../../../src/redis/script';
 import { rateLimit } from '../../../src/redis/scripts/rateLimit';
 import { rateLimitRecord } from '../../../src/redis/scripts/rateLimitRecord';
 import { bindings } from './request';
@@ -23,17 +24,29 @@ export const withoutTime = (text: string) => text.replace("redis.pcall('TIME')",
 const keptLonger = (text: string) => text.replace("'PX', ttl)", "'PX', ttl + 600000)");
 
 const SCRIPTS = new Map(
-  [rateLimit, rateLimitRecord].map(({ sha, text }) => [sha, keptLonger(withoutTime(text))] as const),
+  [rateLimit, rateLimitRecord].map(({ sha, text }) => [sha, defineScript(keptLonger(withoutTime(text)))] as const),
 );
 
-/** A limiter's command by another clock than the engine's: the isolates' own, or one that the test gives. */
+let areLoaded = false;
+
+/** Gives the engine the scripts that {@link clocked} names, once: their text with each command costs more than running them. */
+export async function loadClocked({ execute }: Pick<RedisClient, 'execute'>): Promise<void> {
+  if (areLoaded) return;
+  await execute([...SCRIPTS.values()].map(({ text }) => ['SCRIPT', 'LOAD', text]));
+  areLoaded = true;
+}
+
+/**
+ * A limiter's command by another clock than the engine's: the isolates' own, or one that the test gives.
+ * {@link loadClocked} comes first.
+ */
 export function clocked(command: Command, redisNow?: () => number): Command {
-  const text = SCRIPTS.get(String(command[1]));
-  if (command[0] !== 'EVALSHA' || text === undefined) return command;
+  const script = SCRIPTS.get(String(command[1]));
+  if (command[0] !== 'EVALSHA' || script === undefined) return command;
   const [, , count, ...rest] = command;
   const args = rest.slice(Number(count));
   if (redisNow !== undefined) args[0] = redisNow();
-  return ['EVAL', text, Number(count), ...rest.slice(0, Number(count)), ...args];
+  return ['EVALSHA', script.sha, Number(count), ...rest.slice(0, Number(count)), ...args];
 }
 
 /**
@@ -42,7 +55,12 @@ export function clocked(command: Command, redisNow?: () => number): Command {
 export function clockedClient(redisNow?: () => number): RedisClient {
   const { url, token } = configOf(bindings()).redis;
   const real = createRedisClient({ url, token });
-  return { execute: (commands) => real.execute(commands.map((command) => clocked(command, redisNow))) };
+  return {
+    async execute(commands) {
+      await loadClocked(real);
+      return real.execute(commands.map((command) => clocked(command, redisNow)));
+    },
+  };
 }
 
 export interface Spent {
