@@ -8,6 +8,10 @@ export interface BatchOptions {
   settled?: Table;
   /** A table of that kind whose rows get other numbers in the batch: later rows get larger ones. */
   renumbered?: Table;
+  /**
+   * The statements' ORDER BY is that of an index, whose entries are to be read in this order until LIMIT has its rows.
+   */
+  alongIndex?: boolean;
 }
 
 /** What an engine makes of its binding, for one request. Its errors are those of `errors.ts`. */

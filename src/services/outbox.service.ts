@@ -431,7 +431,9 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
         const [oldest] = await database.run((db) => oldestDelivered(db, beforeSeq));
         if (oldest === undefined || oldest.createdAtMs >= createdBeforeMs) return;
         const fromSeq = oldest.seq;
-        await database.run((db) => purgeStatement(db, { createdBeforeMs, fromSeq, beforeSeq }));
+        await database.batch((db) => [purgeStatement(db, { createdBeforeMs, fromSeq, beforeSeq })], {
+          alongIndex: true,
+        });
       }
     },
   };

@@ -75,9 +75,11 @@ export function open({ connectionString }: Binding): Connection<Drizzle, Stateme
  * A sequence gives its numbers before transactions commit, so a smaller number may become visible after a larger one. Writers
  * hold a lock on the table until they commit; a batch that must see every number that was given waits for them.
  */
-function around({ settled, renumbered }: BatchOptions = {}) {
+function around({ settled, renumbered, alongIndex = false }: BatchOptions = {}) {
   const before: string[] = [];
   const after: string[] = [];
+  // The server's statistics are from before a backlog: it expects fewer rows than LIMIT, and would read all of them to sort them.
+  if (alongIndex) before.push('set local enable_sort = off');
   if (settled !== undefined) before.push(`lock table "${getTableName(settled)}" in share mode`);
   if (renumbered !== undefined) {
     const name = getTableName(renumbered);

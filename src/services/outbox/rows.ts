@@ -19,27 +19,35 @@ export const versionsMessage = jsonObject({
 });
 
 /** Undelivered messages: new ones in the database's own order, then those that were tried in vain. */
-export function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {
-  return database.run((db) =>
-    db
-      .select()
-      .from(outbox)
-      .where(and(eq(outbox.state, 'pending'), lte(outbox.dueAtMs, dueUntilMs)))
-      .orderBy(asc(outbox.dueAtMs), asc(outbox.seq))
-      .limit(LOT),
+export async function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {
+  const [rows] = await database.batch(
+    (db) => [
+      db
+        .select()
+        .from(outbox)
+        .where(and(eq(outbox.state, 'pending'), lte(outbox.dueAtMs, dueUntilMs)))
+        .orderBy(asc(outbox.dueAtMs), asc(outbox.seq))
+        .limit(LOT),
+    ],
+    { alongIndex: true },
   );
+  return rows;
 }
 
 /** Delivered messages from `fromSeq` on and before `beforeSeq`, newest first. */
-export function deliveredLot(database: Database, fromSeq: number, beforeSeq: number): Promise<OutboxRow[]> {
-  return database.run((db) =>
-    db
-      .select()
-      .from(outbox)
-      .where(and(gte(outbox.seq, fromSeq), lt(outbox.seq, beforeSeq), eq(outbox.state, 'delivered')))
-      .orderBy(desc(outbox.seq))
-      .limit(LOT),
+export async function deliveredLot(database: Database, fromSeq: number, beforeSeq: number): Promise<OutboxRow[]> {
+  const [rows] = await database.batch(
+    (db) => [
+      db
+        .select()
+        .from(outbox)
+        .where(and(gte(outbox.seq, fromSeq), lt(outbox.seq, beforeSeq), eq(outbox.state, 'delivered')))
+        .orderBy(desc(outbox.seq))
+        .limit(LOT),
+    ],
+    { alongIndex: true },
   );
+  return rows;
 }
 
 export const markDelivered = (db: Drizzle, seqs: readonly number[]) =>

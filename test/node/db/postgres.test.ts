@@ -12,6 +12,14 @@ import * as schema from '../../../src/db/schema';
 import { accountChangeSql, endEveryoneSql, POSTGRES_DIALECT } from '../../../src/scripts/adminSql.ts';
 import { UserError } from '../../../src/scripts/cli.ts';
 import { migratePostgres, transact, withPostgres } from '../../../src/scripts/postgres.ts';
+import {
+  LOT,
+  PURGE_ROWS,
+  deliveredLot,
+  markDelivered,
+  pendingLot,
+  purgeStatement,
+} from '../../../src/services/outbox/rows';
 import { startGateway } from '../../../src/gateway/gateway.ts';
 import { chunks } from '../../../src/util/chunks';
 import { UNLIMITED, startApp } from '../../support/app.ts';
@@ -37,6 +45,18 @@ import { copyProject, ROOT, runScript, startScript } from '../scripts/project.ts
 const { outbox, users } = schema;
 const TOKEN = 'postgres-token';
 const METRICS_TOKEN = 'a-token-of-a-scraper';
+
+/** Entries that scans of tables and indexes have returned, once all connections have ended and told of theirs. */
+async function entriesRead(url: string): Promise<number> {
+  const others = `select 1 from pg_stat_activity
+    where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`;
+  await expect.poll(() => execute(url, others), { timeout: 30_000 }).toEqual([]);
+  const [row] = await execute(
+    url,
+    `select (select sum(seq_tup_read) from pg_stat_user_tables) + (select sum(idx_tup_read) from pg_stat_user_indexes) as entries`,
+  );
+  return Number(row!['entries']);
+}
 
 /** This file's types are those of D1, its engine is the other one. */
 const databaseAt = (connectionString: string) =>
@@ -121,6 +141,54 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       await writer.query('commit');
       await writer.end();
       expect(await seen).toEqual([given, given + 1]);
+    });
+
+    test('a backlog is delivered, sent again and deleted without reading all of it for each lot', async () => {
+      const LOTS = 10;
+      const messages = LOTS * LOT;
+      const backlog = await postgres.database();
+      // At once, so that the server has no statistics of it; rows are as long as real ones.
+      await execute(
+        backlog,
+        `insert into outbox (id, message, due_at_ms, created_at_ms, expires_at_ms)
+         select gen_random_uuid()::text, repeat('m', 120), 0, 1, 2 from generate_series(1, ${messages})`,
+      );
+      const readBy = async (work: (database: ReturnType<typeof createDatabase>) => Promise<void>) => {
+        const before = await entriesRead(backlog);
+        const database = databaseAt(backlog);
+        await work(database);
+        database.close();
+        return (await entriesRead(backlog)) - before;
+      };
+      const delivery = await readBy(async (database) => {
+        for (let lot = 0; lot < LOTS; lot += 1) {
+          const rows = await pendingLot(database, 5);
+          expect(rows.map(({ seq }) => seq)).toEqual(Array.from({ length: LOT }, (_, index) => lot * LOT + index + 1));
+          await database.batch((db) => [
+            markDelivered(
+              db,
+              rows.map(({ seq }) => seq),
+            ),
+          ]);
+        }
+      });
+      const replay = await readBy(async (database) => {
+        for (let before = messages + 1; before > 1; before -= LOT) {
+          expect((await deliveredLot(database, 1, before)).at(-1)).toMatchObject({ seq: before - LOT });
+        }
+      });
+      const purge = await readBy(async (database) => {
+        for (let fromSeq = 1; fromSeq < messages; fromSeq += PURGE_ROWS) {
+          const range = { createdBeforeMs: 2, fromSeq, beforeSeq: messages + 1 };
+          await database.batch((db) => [purgeStatement(db, range)], { alongIndex: true });
+        }
+      });
+      expect(await execute(backlog, 'select count(*)::int as n from outbox')).toEqual([{ n: 0 }]);
+      // Each lot that reads all that is left reads ten times as many.
+      for (const entries of [delivery, replay, purge]) {
+        expect(entries).toBeGreaterThanOrEqual(messages);
+        expect(entries).toBeLessThan(5 * messages);
+      }
     });
 
     test('the migrations make the tables of the schema, whose texts compare byte by byte', async () => {
