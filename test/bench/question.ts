@@ -24,9 +24,11 @@ export interface Trips {
   commands?: number;
 }
 
-/** What D1 does, for one request of a client or one message, unless the question says otherwise. */
+/** What the database does, for one request of a client or one message, unless the question says otherwise. */
 export interface DatabaseFigures {
-  /** Requests of the binding, of which a batch is one. */
+  /** Times that the Worker waits for it: with PostgreSQL also for the connection that each request opens. */
+  databaseTrips?: number;
+  /** Requests of the D1 binding, or transactions of PostgreSQL, of which a batch is one. */
   databaseBatches?: number;
   databaseQueries?: number;
   rowsRead?: number;
@@ -36,6 +38,8 @@ export interface DatabaseFigures {
 /** What a question found out about one of the things that it compares: its headline figures, and more beside. */
 export interface CaseResult extends Figures, Trips, DatabaseFigures {
   name: string;
+  /** Which database ours had, for a question that asks with both. PostgreSQL does not count the rows of indexes as written. */
+  database?: 'd1' | 'postgres';
   /** Messages of the outbox. */
   messagesPerSecond?: number;
   /** User and system time of workerd for one request, in microseconds. */

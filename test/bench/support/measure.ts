@@ -1,6 +1,7 @@
 import { setTimeout } from 'node:timers/promises';
 
-import type { Figures } from '../question.ts';
+import type { DatabaseFigures, Figures } from '../question.ts';
+import type { DatabaseCounts } from './database.ts';
 import { runLoad } from './load.ts';
 import type { LoadResult, Target } from './load.ts';
 import type { BenchRedis } from './redis.ts';
@@ -83,6 +84,17 @@ export function latencyFigures(latenciesMs: readonly number[]): Pick<Figures, 'p
     p50Ms: rounded(quantile(latenciesMs, 0.5)),
     p95Ms: rounded(quantile(latenciesMs, 0.95)),
     p99Ms: rounded(quantile(latenciesMs, 0.99)),
+  };
+}
+
+/** What so many requests have cost the database, for each of them. */
+export function databaseFigures(cost: DatabaseCounts, requests: number): Required<DatabaseFigures> {
+  return {
+    databaseTrips: rounded(cost.trips / requests),
+    databaseBatches: rounded(cost.batches / requests),
+    databaseQueries: rounded(cost.queries / requests),
+    rowsRead: rounded(cost.rowsRead / requests),
+    rowsWritten: rounded(cost.rowsWritten / requests),
   };
 }
 

@@ -12,20 +12,26 @@ import { promisify } from 'node:util';
 import { build } from 'esbuild';
 import type { Plugin } from 'esbuild';
 import { buildAssets } from '../../../src/scripts/buildAssets.ts';
+import { POSTGRES_BUILD } from '../../../src/scripts/hyperdrive.ts';
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
 const bin = (name: string) => join(root, 'node_modules/.bin', name);
 
 const COMPATIBILITY_DATE = '2026-10-20';
 
-/** The app's Worker as wrangler deploys it. */
-export async function bundleApp(): Promise<string> {
+/** The app's Worker as wrangler deploys it. @param engine the database that it is for */
+export async function bundleApp(engine: 'd1' | 'postgres' = 'd1'): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'bench-'));
   try {
     await buildAssets();
     await promisify(execFile)(bin('wrangler'), ['deploy', '--dry-run', '--outdir', folder], {
       cwd: root,
-      env: { ...process.env, WRANGLER_SEND_METRICS: 'false', CI: '1' },
+      env: {
+        ...process.env,
+        ...(engine === 'postgres' && POSTGRES_BUILD),
+        WRANGLER_SEND_METRICS: 'false',
+        CI: '1',
+      },
     });
     return await readFile(join(folder, 'index.js'), 'utf8');
   } finally {
@@ -66,6 +72,8 @@ export interface WorkerOptions {
   bindings: Readonly<Record<string, string>>;
   /** Other Workers by the names of their bindings, which may also be sent scheduled events. */
   services?: Readonly<Record<string, string>>;
+  /** The address of the PostgreSQL database behind its binding `HYPERDRIVE`, which is a plain connection here. */
+  postgres?: string | undefined;
 }
 
 export interface StartOptions {
@@ -130,7 +138,7 @@ const quote = (text: string) => JSON.stringify(text);
 
 function configOf(workers: readonly WorkerOptions[], schema: readonly string[]): string {
   const services = workers.map(
-    ({ name, bindings, services: others = {} }) => `    (name = ${quote(name)}, worker = (
+    ({ name, bindings, services: others = {}, postgres }) => `    (name = ${quote(name)}, worker = (
       compatibilityDate = "${COMPATIBILITY_DATE}",
       compatibilityFlags = ["service_binding_extra_handlers"],
       modules = [(name = "index.js", esModule = embed ${quote(`${name}.js`)})],
@@ -144,7 +152,9 @@ ${Object.entries(bindings)
 ${Object.entries(others)
   .map(([key, service]) => `        (name = ${quote(key)}, service = ${quote(service)}),`)
   .join('\n')}
-      ])),`,
+${postgres === undefined ? '' : hyperdrive(name, new URL(postgres))}
+      ])),
+${postgres === undefined ? '' : `    (name = ${quote(`${name}-postgres`)}, external = (address = ${quote(new URL(postgres).host)}, tcp = ())),`}`,
   );
   const sockets = [...workers, { name: DATABASE }].map(
     ({ name }) => `    (name = ${quote(name)}, address = "127.0.0.1:0", http = (), service = ${quote(name)}),`,
@@ -171,6 +181,11 @@ ${sockets.join('\n')}
   ],
 );
 `;
+}
+
+function hyperdrive(worker: string, { pathname, username, password }: URL): string {
+  return `        (name = "HYPERDRIVE", hyperdrive = (designator = ${quote(`${worker}-postgres`)}, database = ${quote(pathname.slice(1))},
+          user = ${quote(username)}, password = ${quote(password)}, scheme = "postgres")),`;
 }
 
 async function serve(folder: string, sockets: number, inspected: boolean): Promise<RunningWorkers> {

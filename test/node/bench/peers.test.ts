@@ -6,6 +6,8 @@ import type { Caches } from '../../bench/questions/cache/setUp.ts';
 import { assertRefreshes } from '../../bench/questions/refresh/refresh.ts';
 import { start as startRefresh } from '../../bench/questions/refresh/setUp.ts';
 import { startBenchRedis } from '../../bench/support/redis.ts';
+import { runLoad } from '../../bench/support/load.ts';
+import { startBenchPostgres } from '../../bench/support/postgres.ts';
 import type { BenchRedis } from '../../bench/support/redis.ts';
 
 let redis: BenchRedis;
@@ -43,8 +45,17 @@ describe('the contenders of the question "cache"', () => {
 
 describe('the contenders of the question "refresh"', () => {
   it('rotate, extend and read sessions as they are said to', async () => {
-    await using setUp = await startRefresh(redis);
+    await using postgres = await startBenchPostgres();
+    await using setUp = await startRefresh(redis, postgres);
 
     await expect(assertRefreshes(setUp)).resolves.toBeUndefined();
+    for (const name of ['gatehouse', 'gatehouse on PostgreSQL'] as const) {
+      const target = setUp.targets.get(name);
+      if (target === undefined) continue;
+      const cost = await setUp.databaseOf(name).costOf(() => runLoad(target.refresh, 1, { requests: 1 }));
+      // Its transaction is sent in one go. PostgreSQL has a connection to open before.
+      const trips = name === 'gatehouse' ? 2 : 3;
+      expect(cost).toMatchObject({ trips, batches: 2, queries: 2, rowsWritten: 1 });
+    }
   });
 });

@@ -16,7 +16,8 @@ let setUp: SetUp;
 
 beforeAll(async () => {
   redis = await startBenchRedis();
-  setUp = await start(await readFile(inject('workerBundle'), 'utf8'), redis);
+  const app = await readFile(inject('workerBundle'), 'utf8');
+  setUp = await start({ engine: 'd1', app }, redis);
   await setUp.scheduled();
 });
 afterAll(async () => {

@@ -1,6 +1,6 @@
 import { DurableObject } from 'cloudflare:workers';
 
-import type { DatabaseCounts } from '../../support/database.ts';
+import type { D1Counts } from '../../support/database.ts';
 
 interface Env {
   DATABASE: DurableObjectNamespace;
@@ -17,7 +17,7 @@ interface Query {
  * server for. Only as much as the Workers of the benchmark use: it is asked before anything is measured.
  */
 export class Database extends DurableObject<Env> {
-  readonly #counts: DatabaseCounts = { batches: 0, queries: 0, rowsRead: 0, rowsWritten: 0 };
+  readonly #counts: D1Counts = { batches: 0, queries: 0, rowsRead: 0, rowsWritten: 0 };
 
   constructor(state: DurableObjectState, env: Env) {
     super(state, env);

@@ -1,14 +1,16 @@
 import { setTimeout } from 'node:timers/promises';
 
+import { hasPostgres } from '../../../support/postgres.ts';
 import { hasRedisServer, startCluster } from '../../../support/redisServers.ts';
 import type { CaseResult, LoadFigures, Question } from '../../question.ts';
 import { rounded } from '../../support/measure.ts';
+import { NO_POSTGRES } from '../../support/postgres.ts';
 import { startBenchRedis, startServerRedis } from '../../support/redis.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { bundleApp } from '../../support/workers.ts';
 import { deliverBacklog, fillOutbox } from './backlog.ts';
 import { start } from './setUp.ts';
-import type { SetUp } from './setUp.ts';
+import type { Engine, SetUp, Side } from './setUp.ts';
 import { isOnDeadShard, measure, registerUsers } from './states.ts';
 
 const ROUNDS = 3;
@@ -28,39 +30,48 @@ export const outages: Question = {
   name: 'outages',
   asks: 'What do a guarded GET and a refresh cost while Redis is wrong, and how fast does the outbox deliver?',
   setUp:
-    'D1 is SQLite in workerd, which counts queries and rows as D1 does; 96 users in turn, 4 connections, no added delay. ' +
+    'D1 is SQLite in workerd, which counts queries and rows as D1 does; PostgreSQL is a server on this machine that waits for ' +
+    'no disk, without Hyperdrive; 96 users in turn, 4 connections, no added delay. ' +
     'flushed: the first request of each user after FLUSHALL. One dead shard needs redis-server. Outbox: 100,000 ends of ' +
     'sessions, of a user each. Ratios are to redis up.',
 
   async run(progress, { rounds = ROUNDS } = {}) {
     progress('bundling the Worker');
-    const app = await bundleApp();
-    const cases = [...(await singleServer(app, progress, rounds)), ...(await deadShard(app, progress, rounds))];
+    const sides: Side[] = [{ engine: 'd1', app: await bundleApp() }];
+    if (hasPostgres) sides.push({ engine: 'postgres', app: await bundleApp('postgres') });
+    else progress(NO_POSTGRES);
+    const cases: CaseResult[] = [];
+    for (const side of sides) {
+      const told: Progress = (line) => progress(`${SHOWN[side.engine]}: ${line}`);
+      cases.push(...(await singleServer(side, told, rounds)), ...(await deadShard(side, told, rounds)));
+    }
     return { question: 'outages', cases };
   },
 };
 
 type Progress = (line: string) => void;
 
-async function singleServer(app: string, progress: Progress, rounds: number): Promise<CaseResult[]> {
+const SHOWN: Record<Engine, string> = { d1: 'D1', postgres: 'PostgreSQL' };
+
+async function singleServer(side: Side, progress: Progress, rounds: number): Promise<CaseResult[]> {
   await using redis = await startServerRedis();
-  await using setUp = await start(app, { url: redis.delayedUrl, token: redis.token });
+  await using setUp = await start(side, { url: redis.delayedUrl, token: redis.token });
   progress(`Redis: ${redis.backend}; registering users`);
   const users = await registerUsers(setUp);
   const options = { each: EACH, rounds };
   await measure(setUp, redis, users, { each: 2, rounds: 1 });
 
   progress('Redis up');
-  const cases = [caseOf('redis up', await measure(setUp, redis, users, options))];
+  const cases = [caseOf(setUp, 'redis up', await measure(setUp, redis, users, options))];
   progress('Redis flushed');
   const before = () => flush(redis);
-  cases.push(caseOf('redis flushed', await measure(setUp, redis, users, { each: 1, rounds, before })));
+  cases.push(caseOf(setUp, 'redis flushed', await measure(setUp, redis, users, { each: 1, rounds, before })));
   progress('the outbox');
   cases.push(...(await outboxCases(setUp, progress)));
   progress('Redis away');
   await redis.setState('away');
   await measure(setUp, redis, users, { each: 1, rounds: 1 });
-  const away = caseOf('redis away', await measure(setUp, redis, users, options));
+  const away = caseOf(setUp, 'redis away', await measure(setUp, redis, users, options));
   return [...cases.slice(0, 1), away, ...cases.slice(1)];
 }
 
@@ -71,7 +82,7 @@ async function flush({ url, token }: BenchRedis): Promise<void> {
   await response.text();
 }
 
-async function deadShard(app: string, progress: Progress, rounds: number): Promise<CaseResult[]> {
+async function deadShard(side: Side, progress: Progress, rounds: number): Promise<CaseResult[]> {
   if (!hasRedisServer) {
     progress('no redis-server: one dead shard is left out');
     return [];
@@ -79,7 +90,7 @@ async function deadShard(app: string, progress: Progress, rounds: number): Promi
   const cluster = await startCluster();
   try {
     await using redis = await startBenchRedis(cluster.url);
-    await using setUp = await start(app, { url: redis.delayedUrl, token: redis.token });
+    await using setUp = await start(side, { url: redis.delayedUrl, token: redis.token });
     progress('a cluster; registering users');
     const users = await registerUsers(setUp);
     await measure(setUp, redis, users, { each: 2, rounds: 1 });
@@ -93,18 +104,20 @@ async function deadShard(app: string, progress: Progress, rounds: number): Promi
     await measure(setUp, redis, users, { each: 1, rounds: 1 });
     const options = { each: EACH, rounds };
     return [
-      caseOf('dead shard: its users', await measure(setUp, redis, ofShard, options)),
-      caseOf('dead shard: the others', await measure(setUp, redis, others, options)),
+      caseOf(setUp, 'dead shard: its users', await measure(setUp, redis, ofShard, options)),
+      caseOf(setUp, 'dead shard: the others', await measure(setUp, redis, others, options)),
     ];
   } finally {
     await cluster.stop();
   }
 }
 
+const nameOf = ({ engine }: SetUp, name: string) => (engine === 'd1' ? name : `${name}, PostgreSQL`);
+
 /** The guarded GET's figures are the headline. */
-function caseOf(name: string, loads: LoadFigures[]): CaseResult {
+function caseOf(setUp: SetUp, name: string, loads: LoadFigures[]): CaseResult {
   const { load: _, connections: __, ...headline } = loads[0]!;
-  return { name, ...headline, loads };
+  return { name: nameOf(setUp, name), database: setUp.engine, ...headline, loads };
 }
 
 async function outboxCases(setUp: SetUp, progress: Progress): Promise<CaseResult[]> {
@@ -131,7 +144,8 @@ async function outboxCases(setUp: SetUp, progress: Progress): Promise<CaseResult
   await setUp.database.run('DELETE FROM outbox');
   return [
     {
-      name: 'outbox: 100,000 undelivered',
+      name: nameOf(setUp, 'outbox: 100,000 undelivered'),
+      database: setUp.engine,
       messagesPerSecond,
       databaseQueries: rounded(cost.queries / BACKLOG, 4),
       rowsRead: rounded(cost.rowsRead / BACKLOG),
@@ -142,7 +156,8 @@ async function outboxCases(setUp: SetUp, progress: Progress): Promise<CaseResult
       ],
     },
     {
-      name: 'outbox: none undelivered beside 50,000',
+      name: nameOf(setUp, 'outbox: none undelivered beside 50,000'),
+      database: setUp.engine,
       databaseQueries: look.queries,
       rowsRead: look.rowsRead,
       rowsWritten: look.rowsWritten,

@@ -3,7 +3,8 @@ import { setTimeout } from 'node:timers/promises';
 import { slotOf } from '../../../../src/gateway/slots.ts';
 import type { LoadFigures } from '../../question.ts';
 import type { Target } from '../../support/load.ts';
-import { latencyFigures, load, rounded } from '../../support/measure.ts';
+import type { DatabaseCounts } from '../../support/database.ts';
+import { databaseFigures, latencyFigures, load, rounded } from '../../support/measure.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import type { SetUp } from './setUp.ts';
 
@@ -91,7 +92,7 @@ export interface MeasureOptions {
   before?: () => Promise<unknown>;
 }
 
-/** A guarded GET and a refresh by these users: what each costs D1 and Redis, the work after the response included. */
+/** A guarded GET and a refresh by these users: what each costs the database and Redis, the work after the response included. */
 export async function measure(
   setUp: SetUp,
   redis: BenchRedis,
@@ -104,7 +105,8 @@ export async function measure(
     ['refresh', refreshing(setUp, users)],
   ] as const) {
     const latenciesMs: number[] = [];
-    const sum = { trips: 0, commands: 0, batches: 0, queries: 0, rowsRead: 0, rowsWritten: 0 };
+    const sum = { trips: 0, commands: 0 };
+    const total: DatabaseCounts = { trips: 0, batches: 0, queries: 0, rowsRead: 0, rowsWritten: 0 };
     for (let round = 0; round < rounds; round += 1) {
       await before();
       const start = await redis.counts();
@@ -115,7 +117,7 @@ export async function measure(
       const end = await redis.counts();
       sum.trips += end.trips - start.trips;
       sum.commands += end.commands - start.commands;
-      for (const key of ['batches', 'queries', 'rowsRead', 'rowsWritten'] as const) sum[key] += cost[key];
+      for (const key of Object.keys(total) as (keyof DatabaseCounts)[]) total[key] += cost[key];
     }
     const perRequest = (count: number) => rounded(count / latenciesMs.length);
     figures.push({
@@ -124,10 +126,7 @@ export async function measure(
       ...latencyFigures(latenciesMs),
       roundTrips: perRequest(sum.trips),
       commands: perRequest(sum.commands),
-      databaseBatches: perRequest(sum.batches),
-      databaseQueries: perRequest(sum.queries),
-      rowsRead: perRequest(sum.rowsRead),
-      rowsWritten: perRequest(sum.rowsWritten),
+      ...databaseFigures(total, latenciesMs.length),
     });
   }
   return figures;

@@ -4,11 +4,14 @@ import { getMigrations } from 'better-auth/db/migration';
 
 import { testBindings } from '../../../support/bindings.ts';
 import { OPTIONS } from '../../peers/refresh/options.ts';
+import { databaseAt } from '../../support/database.ts';
+import type { BenchDatabase } from '../../support/database.ts';
 import type { Target } from '../../support/load.ts';
+import type { BenchPostgres } from '../../support/postgres.ts';
 import type { BenchRedis } from '../../support/redis.ts';
 import { bundleApp, bundlePeer, startWorkers } from '../../support/workers.ts';
 
-export const CASES = ['gatehouse', 'better-auth'] as const;
+export const CASES = ['gatehouse', 'gatehouse on PostgreSQL', 'better-auth'] as const;
 export type CaseName = (typeof CASES)[number];
 export const LOADS = ['refresh', 'read'] as const;
 export type LoadName = (typeof LOADS)[number];
@@ -25,14 +28,17 @@ const person = (index: number) => ({
 });
 
 export interface SetUp extends AsyncDisposable {
-  targets: Record<CaseName, Record<LoadName, Target>>;
+  /** By case; PostgreSQL's only where there is a server. */
+  targets: ReadonlyMap<CaseName, Record<LoadName, Target>>;
+  databaseOf(name: CaseName): BenchDatabase;
   /** The Worker that signs and verifies. */
   joseUrl: string;
 }
 
-export async function start(redis: BenchRedis): Promise<SetUp> {
-  const [ours, theirs, jose, schema] = await Promise.all([
-    bundleApp(),
+export async function start(redis: BenchRedis, postgres: BenchPostgres | undefined): Promise<SetUp> {
+  const ours = await bundleApp();
+  const [forPostgres, theirs, jose, schema] = await Promise.all([
+    postgres && bundleApp('postgres'),
     bundlePeer('refresh/better-auth.ts'),
     bundlePeer('refresh/jose.ts'),
     betterAuthSchema(),
@@ -49,23 +55,27 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
       UPDATE_AGE_SECONDS: String(updateAgeSeconds),
     },
   });
+  const gatehouse = {
+    ...settings,
+    LIMIT_REFRESH: '100000000/1h',
+    LIMIT_REGISTER: '1000/1m',
+    LIMIT_REGISTER_DAY: '1000/1m',
+    LIMIT_API: '100000000/1h',
+    // The peer waits for Redis as long as it takes.
+    REDIS_GUARD_DEADLINE_MS: '10000',
+    REDIS_AUTH_DEADLINE_MS: '10000',
+    REDIS_CALL_TIMEOUT_MS: '30000',
+  };
+  const onPostgres = {
+    name: 'gatehouse-postgres',
+    script: forPostgres ?? '',
+    bindings: { ...gatehouse, KEY_PREFIX: 'postgres' },
+    postgres: postgres?.url,
+  };
   const running = await startWorkers(
     [
-      {
-        name: 'gatehouse',
-        script: ours,
-        bindings: {
-          ...settings,
-          LIMIT_REFRESH: '100000000/1h',
-          LIMIT_REGISTER: '1000/1m',
-          LIMIT_REGISTER_DAY: '1000/1m',
-          LIMIT_API: '100000000/1h',
-          // The peer waits for Redis as long as it takes.
-          REDIS_GUARD_DEADLINE_MS: '10000',
-          REDIS_AUTH_DEADLINE_MS: '10000',
-          REDIS_CALL_TIMEOUT_MS: '30000',
-        },
-      },
+      { name: 'gatehouse', script: ours, bindings: gatehouse },
+      ...(postgres === undefined ? [] : [onPostgres]),
       betterAuth('refresh', 0),
       betterAuth('read', 86_400),
       { name: 'jose', script: jose, bindings: {} },
@@ -74,14 +84,19 @@ export async function start(redis: BenchRedis): Promise<SetUp> {
   );
   const urlOf = (name: string) => running.urls.get(name) ?? '';
   try {
+    const targets = new Map<CaseName, Record<LoadName, Target>>();
+    targets.set('gatehouse', await signUpGatehouse(urlOf('gatehouse')));
+    if (postgres !== undefined) {
+      targets.set('gatehouse on PostgreSQL', await signUpGatehouse(urlOf('gatehouse-postgres')));
+    }
+    targets.set('better-auth', {
+      refresh: await signUpBetterAuth(urlOf('better-auth-refresh')),
+      read: await signUpBetterAuth(urlOf('better-auth-read')),
+    });
+    const d1 = databaseAt(running.databaseUrl);
     return {
-      targets: {
-        gatehouse: await signUpGatehouse(urlOf('gatehouse')),
-        'better-auth': {
-          refresh: await signUpBetterAuth(urlOf('better-auth-refresh')),
-          read: await signUpBetterAuth(urlOf('better-auth-read')),
-        },
-      },
+      targets,
+      databaseOf: (name) => (name === 'gatehouse on PostgreSQL' ? (postgres?.database ?? d1) : d1),
       joseUrl: urlOf('jose'),
       [Symbol.asyncDispose]: () => running[Symbol.asyncDispose](),
     };
