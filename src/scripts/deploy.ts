@@ -47,7 +47,7 @@ await runProgram(async () => {
     throw new UserError(`Nothing was deployed. ${secretsFile} has the secrets of ${owner}: give --env ${owner}.`);
   }
   assertKeysWork(secretsFile, environment);
-  const hyperdrive = hyperdriveId(toml, environment);
+  const hyperdrive = hyperdriveId(resolve(ROOT, file), environment);
   if (hyperdrive !== undefined && !args.includes('--dry-run')) await assertUncached(hyperdrive);
   // Where there are several environments wrangler asks that production be named, by an empty name.
   const named = environments.length > 0 && given === undefined ? [`--env=${environment}`] : [];

@@ -27,13 +27,13 @@ export interface DevDatabase {
 export function devDatabase(env: Readonly<Record<string, string | undefined>>): DevDatabase {
   const url = databaseUrl(env);
   if (url !== undefined) return postgresAt(url);
-  if (hyperdriveId(wranglerToml(), '') === undefined) return D1;
+  if (hyperdriveId(WRANGLER_TOML, '') === undefined) return D1;
   throw new UserError(
     'wrangler.toml binds HYPERDRIVE, so the app is on PostgreSQL: DATABASE_URL=postgres://… npm run dev.',
   );
 }
 
-const wranglerToml = () => readText(join(ROOT, 'wrangler.toml')) ?? '';
+const WRANGLER_TOML = join(ROOT, 'wrangler.toml');
 
 const D1: DevDatabase = {
   description: 'D1, local, in .wrangler/state',
@@ -53,11 +53,10 @@ function postgresAt(url: string): DevDatabase {
     hasAdmin: () => withPostgres(url, async (client) => (await client.query(HAS_ADMIN_SQL)).rows.length > 0),
     wrangler(port) {
       const env = { ...POSTGRES_BUILD, CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE: url };
-      const toml = wranglerToml();
-      if (hyperdriveId(toml, '') !== undefined) return { args: [], env, remove: () => undefined };
+      if (hyperdriveId(WRANGLER_TOML, '') !== undefined) return { args: [], env, remove: () => undefined };
       // In the same folder, so that the paths in it mean the same; the address is not written to the disk.
       const file = join(ROOT, `.wrangler.dev.${port}.toml`);
-      writeFileSync(file, `${toml}\n[[hyperdrive]]\nbinding = "HYPERDRIVE"\nid = "local"\n`);
+      writeFileSync(file, `${readText(WRANGLER_TOML) ?? ''}\n[[hyperdrive]]\nbinding = "HYPERDRIVE"\nid = "local"\n`);
       return { args: [`--config=${file}`], env, remove: () => rmSync(file, { force: true }) };
     },
   };
