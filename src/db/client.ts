@@ -82,6 +82,7 @@ export function createDatabase(
     try {
       const result = await maybeInSpan(inSpan, 'database query', DATABASE_SPAN, () =>
         within(work(), deadlineMs, (): never => {
+          connection?.abandon?.();
           throw new DatabaseUnavailable('no response in time');
         }),
       );

@@ -25,6 +25,8 @@ export interface Connection<Drizzle, Statement> {
   batch(make: (db: Drizzle) => readonly Statement[], options?: BatchOptions): Promise<unknown[]>;
   /** What is wrong on the way to a database that responds, in words for an operator. */
   check?(): Promise<string | undefined>;
+  /** When a query has had no response in time: later ones do not wait behind it. */
+  abandon?(): void;
   /** When the request is over, where that ends the connection. */
   close?(): void;
 }

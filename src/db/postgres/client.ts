@@ -1,5 +1,6 @@
 import { Client, types } from 'pg';
 
+import { DatabaseUnavailable } from '../errors';
 import { postgresError } from './errors';
 
 /** A statement as it goes to the server. */
@@ -10,7 +11,10 @@ export interface Query {
   isArray: boolean;
 }
 
-/** The connection of one request: opened with its first query, and over with the request. */
+/**
+ * The connection of one request: opened with its first query, and over with the request. When it breaks, it fails the queries that
+ * wait for it, and the next query opens another.
+ */
 export interface PostgresClient {
   /** @throws {DatabaseError} */
   query(query: Query): Promise<unknown[]>;
@@ -20,6 +24,8 @@ export interface PostgresClient {
    * @returns the outcome of each
    */
   pipeline(queries: readonly Query[]): Promise<PromiseSettledResult<{ rows: unknown[]; command: string }>[]>;
+  /** A query waits in vain: later ones must not wait behind it. */
+  abandon(): void;
   close(): void;
 }
 
@@ -31,16 +37,33 @@ const PARSERS = {
 };
 
 export function createClient(connectionString: string): PostgresClient {
-  let connected: Promise<Client> | undefined;
+  /** What the next query uses. */
+  let current: Promise<Client> | undefined;
+  let isClosed = false;
 
-  async function connect(): Promise<Client> {
+  function connect(): Promise<Client> {
     const client = new Client({ connectionString, pipeline: true });
-    // A connection that breaks between two queries: the next query fails, and says so.
-    client.on('error', () => undefined);
-    await client.connect();
-    return client;
+    const connected = client.connect().then(() => client);
+    const forget = () => {
+      if (current === connected) current = undefined;
+    };
+    client.on('error', forget);
+    client.on('end', forget);
+    connected.catch(forget);
+    return connected;
   }
-  const client = () => (connected ??= connect());
+
+  async function client(): Promise<Client> {
+    if (isClosed) throw new DatabaseUnavailable('closed');
+    return (current ??= connect());
+  }
+
+  function abandon(): void {
+    const goodbye = async (connected: Promise<Client>) => (await connected).end();
+    // Of a connection that has failed the queries have told.
+    if (current !== undefined) void goodbye(current).catch(() => undefined);
+    current = undefined;
+  }
 
   const send = async (through: Client, { text, values, isArray }: Query) => {
     const result = await through.query({
@@ -72,10 +95,11 @@ export function createClient(connectionString: string): PostgresClient {
       return Promise.allSettled(queries.map((query) => send(through, query)));
     },
 
+    abandon,
+
     close() {
-      const goodbye = async (opened: Promise<Client>) => (await opened).end();
-      // Of a connection that has failed the queries have told.
-      if (connected !== undefined) void goodbye(connected).catch(() => undefined);
+      isClosed = true;
+      abandon();
     },
   };
 }

@@ -67,6 +67,7 @@ export function open({ connectionString }: Binding): Connection<Drizzle, Stateme
         JSON.stringify(await client.query({ text: 'select "now" from "clock"', values: [], isArray: true }));
       return (await read()) === (await read()) ? CACHED : undefined;
     },
+    abandon: () => client.abandon(),
     close: () => client.close(),
   };
 }

@@ -31,6 +31,7 @@ import type { Documented } from '../../support/contract/contract.ts';
 import { MOST_SESSIONS, contention } from '../../support/database/contention.ts';
 import { databaseContract } from '../../support/database/contract.ts';
 import { expectTokens, login, wholeFlow } from '../../support/flow.ts';
+import { startLink } from '../../support/link.ts';
 import { startMailbox } from '../../support/mailbox.ts';
 import type { Mailbox } from '../../support/mailbox.ts';
 import { POSTGRES_MISSING, execute, hasPostgres, startPostgres } from '../../support/postgres.ts';
@@ -236,6 +237,57 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       opened.push(database);
       await database.run((db) => db.select({ id: users.id }).from(users));
       expect(spans).toEqual([{ name: 'database query', 'db.system.name': 'postgresql', 'db.operation.name': 'query' }]);
+    });
+
+    describe('after a query that failed, the next one of the same request uses another connection', () => {
+      async function behindLink(deadlineMs: number) {
+        const address = new URL(own);
+        const port = Number(address.port);
+        const link = await startLink(port);
+        address.port = String(link.port);
+        const database = createDatabase({ connectionString: address.href } as unknown as Binding, { deadlineMs });
+        opened.push(database);
+        const read = async () => {
+          try {
+            await database.run((db) => db.select({ id: users.id }).from(users));
+            return 'served';
+          } catch (error) {
+            return error instanceof DatabaseUnavailable ? 'unavailable' : error;
+          }
+        };
+        return { link, port, read };
+      }
+
+      test('because its connection was cut', async () => {
+        const { link, port, read } = await behindLink(20_000);
+        await using _ = link;
+        expect(await read()).toBe('served');
+        link.to(port);
+        await expect.poll(read).toBe('served');
+      });
+
+      test('because the server could not be reached', async () => {
+        const { link, port, read } = await behindLink(20_000);
+        await using _ = link;
+        link.to(await freePort());
+        expect(await read()).toBe('unavailable');
+        link.to(port);
+        await expect.poll(read).toBe('served');
+      });
+
+      test('because there was no response in time', async () => {
+        const { link, read } = await behindLink(1_000);
+        await using _ = link;
+        await expect.poll(read).toBe('served');
+        link.hold();
+        expect(await read()).toBe('unavailable');
+        await expect.poll(read).toBe('served');
+      });
+    });
+
+    test('a batch without statements asks nobody', async () => {
+      const nowhere = databaseAt(`postgres://postgres:postgres@127.0.0.1:${await freePort()}/app`);
+      expect(await nowhere.batch(() => [])).toEqual([]);
     });
 
     test('a server that is not there is an outage', async () => {
