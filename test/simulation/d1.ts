@@ -24,7 +24,7 @@ export class SimulatedD1 implements Database {
   constructor(deps: DatabaseDeps, store: SqlStore, replica: SqlStore | undefined) {
     this.#deps = deps;
     this.#random = deps.random('database');
-    this.faults = new DatabaseFaults(this.#random);
+    this.faults = new DatabaseFaults(this.#random, deps);
     this.#store = store;
     store.reset();
     this.#replication = new Replication(store, replica, deps.random('replication'));

@@ -63,9 +63,11 @@ export class DatabaseFaults {
   /** PostgreSQL ends some of the transactions in favour of others that nobody sees. */
   conflicts = false;
   readonly #random: Random;
+  readonly #deps: DatabaseDeps;
 
-  constructor(random: Random) {
+  constructor(random: Random, deps: DatabaseDeps) {
     this.#random = random;
+    this.#deps = deps;
   }
 
   modeFor({ isolate }: Invocation): DatabaseMode | undefined {
@@ -78,6 +80,9 @@ export class DatabaseFaults {
     const fine = { outcome: 'fine' as const, lateMs: 0, lateBackMs: 0 };
     if (this.failNext > 0) {
       this.failNext -= 1;
+      // It may have been due long before: what fails is out of order now.
+      const { nowMs } = this.#deps.scheduler;
+      this.#deps.unsettled('database', nowMs, nowMs);
       return { ...fine, outcome: 'failed' };
     }
     switch (this.modeFor(invocation)) {

@@ -29,7 +29,7 @@ export class SimulatedPostgres implements Database {
   constructor(deps: DatabaseDeps, store: PostgresStore) {
     this.#deps = deps;
     this.#random = deps.random('database');
-    this.faults = new DatabaseFaults(this.#random);
+    this.faults = new DatabaseFaults(this.#random, deps);
     this.#store = store;
     store.reset();
   }
