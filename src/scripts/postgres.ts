@@ -11,6 +11,8 @@ export const POSTGRES_MIGRATIONS = join(ROOT, 'src/db/postgres/migrations');
 /** The oldest server that the app is tested on, as `server_version_num`. */
 const OLDEST_VERSION = 150_000;
 const CONNECT_WITHIN_MS = 10_000;
+/** Any number, as long as no other program uses it; that of `npm run move` is one smaller. */
+const MIGRATION_LOCK = 0x6a7e_001a;
 /** Tries of a transaction that the server ends because of another one. */
 const TRIES = 12;
 
@@ -63,10 +65,17 @@ export async function withPostgres<T>(url: string, work: (client: Client) => Pro
   }
 }
 
-/** Applies the migrations that the database has not had yet, all in one transaction. @throws {UserError} */
+/**
+ * Applies the migrations that the database has not had yet, all in one transaction. Of several runs at once each waits for the one
+ * before it, and finds its work done.
+ *
+ * @throws {UserError}
+ */
 export async function migratePostgres(url: string): Promise<void> {
   await withPostgres(url, async (client) => {
     try {
+      // Until the connection ends: what is to be applied is read before the transaction begins.
+      await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
       await migrate(drizzle({ client }), { migrationsFolder: POSTGRES_MIGRATIONS });
     } catch (error) {
       const problem = migrationProblem(error, url);

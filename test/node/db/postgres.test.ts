@@ -493,6 +493,19 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       expect(readdirSync(project.root).filter((name) => name.startsWith('.wrangler.dev'))).toEqual([]);
     });
 
+    test('of several that migrate an empty database at once, one does', async () => {
+      const address = await addressOf('at_once');
+      await Promise.all(Array.from({ length: 4 }, () => migratePostgres(address.href)));
+      const { entries } = JSON.parse(readFileSync(`${ROOT}/src/db/postgres/migrations/meta/_journal.json`, 'utf8')) as {
+        entries: unknown[];
+      };
+      const applied = await execute(address.href, 'select hash from drizzle.__drizzle_migrations');
+      expect(applied).toHaveLength(entries.length);
+      // The lock ends with the connection.
+      const locks = `select 1 from pg_locks where locktype = 'advisory'`;
+      await expect.poll(() => execute(address.href, locks), { timeout: 30_000 }).toEqual([]);
+    });
+
     test('a database that the app cannot use is refused in one line', async () => {
       const taken = await addressOf('taken');
       await execute(taken.href, 'create table users (id int)');
