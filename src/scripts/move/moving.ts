@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { ROOT, UserError } from '../cli.ts';
@@ -44,17 +44,19 @@ export async function move(
   if (run?.isFinished === true) {
     if (restart)
       throw new UserError('The move is finished, and the database may be in use: take an empty one for another move.');
+    // It was killed before it came to that.
+    await removeCopy(run.copy);
     process.stdout.write(`Everything was moved before.\n${STEPS}`);
     return;
   }
   const columns = await target.tables();
   if (run !== undefined && restart) {
+    await removeCopy(run.copy);
     await target.undo([...columns.keys()].filter((table) => table !== 'counter_changes'));
-    await rm(pathOf(run.copy), { force: true });
     run = undefined;
   }
   await assertReadOnly(url);
-  run ??= await begin(live, target, [...columns.keys()]);
+  if (run?.isCopied !== true) run = await begin(live, target, [...columns.keys()], run);
   if (!existsSync(pathOf(run.copy))) {
     throw new UserError(
       'The copy of D1 that the former run has made is not on this machine: begin anew with --restart.',
@@ -72,7 +74,7 @@ export async function move(
     );
   }
   await target.finish();
-  await rm(pathOf(run.copy), { force: true });
+  await removeCopy(run.copy);
   const seconds = ((Date.now() - startedMs) / 1_000).toFixed(1);
   process.stdout.write(
     `Moved: ${tables.length} tables, ${rows} rows, in ${seconds} s. Counts and digests agree.\n${STEPS}`,
@@ -94,8 +96,13 @@ async function assertReadOnly(url: string | undefined): Promise<void> {
   throw new UserError(`${url} accepts changes: npm run deploy -- --var READ_ONLY:true, and wait a minute.`);
 }
 
-/** Copies D1. @throws {UserError} while the outbox has messages that Redis was not told */
-async function begin(live: Live, target: Target, tables: readonly string[]): Promise<Run> {
+/**
+ * Copies D1. The copy's name is recorded first, so that the next run finds what one that was killed has left.
+ *
+ * @param former a run that did not come to the end of its copy
+ * @throws {UserError} while the outbox has messages that Redis was not told
+ */
+async function begin(live: Live, target: Target, tables: readonly string[], former: Run | undefined): Promise<Run> {
   const [[pending] = []] = await live.query([`select count(*) as n from outbox where state = 'pending'`]);
   const messages = Number(pending?.['n'] ?? 0);
   if (messages > 0) {
@@ -103,21 +110,28 @@ async function begin(live: Live, target: Target, tables: readonly string[]): Pro
       `Redis has not been told ${messages} messages of the outbox. The cron trigger does that each minute: try again then.`,
     );
   }
+  const copy = former?.copy ?? randomUUID();
+  if (former === undefined) await target.begin(copy, tables);
   process.stderr.write('Copying D1 …\n');
+  await removeCopy(copy);
   await mkdir(COPIES, { recursive: true, mode: 0o700 });
-  const copy = randomUUID();
-  // A copy that was interrupted has another name.
   const part = `${pathOf(copy)}.part`;
   try {
     await live.copyTo(part);
     await rename(part, pathOf(copy));
-    await target.begin(copy, tables);
+    await target.copied();
   } catch (error) {
-    await rm(part, { force: true });
-    await rm(pathOf(copy), { force: true });
+    await removeCopy(copy);
     throw error;
   }
-  return { copy, isFinished: false, progress: new Map() };
+  return { copy, isCopied: true, isFinished: false, progress: new Map() };
+}
+
+/** Deletes a copy, and what it was made of. */
+async function removeCopy(copy: string): Promise<void> {
+  if (!existsSync(COPIES)) return;
+  const names = (await readdir(COPIES)).filter((name) => name.startsWith(copy));
+  await Promise.all(names.map((name) => rm(join(COPIES, name), { force: true })));
 }
 
 interface Matched extends SourceTable {

@@ -10,6 +10,8 @@ import type { Column } from './values.ts';
 export interface Run {
   /** Names the copy of D1 that it loads. */
   copy: string;
+  /** The copy is complete. */
+  isCopied: boolean;
   isFinished: boolean;
   /** By table: the id of the last row that was loaded, how many were, and whether the table is complete. */
   progress: ReadonlyMap<string, TableProgress>;
@@ -100,7 +102,7 @@ export async function openTarget(url: string) {
     async run(): Promise<Run | undefined> {
       const [known] = await ask(`select to_regclass('${OWN}.run') is not null as has`);
       if (known?.['has'] !== true) return undefined;
-      const [run] = await ask(`select copy, finished from ${OWN}.run`);
+      const [run] = await ask(`select copy, copied, finished from ${OWN}.run`);
       if (run === undefined) return undefined;
       const rows = await ask(`select name, last::text, rows::int8::text, done from ${OWN}.progress`);
       const progress = new Map(
@@ -109,7 +111,12 @@ export async function openTarget(url: string) {
           { last: BigInt(String(row['last'])), rows: Number(row['rows']), done: row['done'] === true },
         ]),
       );
-      return { copy: String(run['copy']), isFinished: run['finished'] === true, progress };
+      return {
+        copy: String(run['copy']),
+        isCopied: run['copied'] === true,
+        isFinished: run['finished'] === true,
+        progress,
+      };
     },
 
     /** @throws {UserError} when a table has rows */
@@ -124,13 +131,19 @@ export async function openTarget(url: string) {
       }
       await transaction(async () => {
         await ask(`create schema ${OWN}`);
-        await ask(`create table ${OWN}.run (copy text not null, finished boolean not null default false)`);
+        await ask(
+          `create table ${OWN}.run (copy text not null, copied boolean not null default false, finished boolean not null default false)`,
+        );
         await ask(
           `create table ${OWN}.progress (name text primary key, last int8 not null, rows int8 not null, done boolean not null)`,
         );
         await ask(`insert into ${OWN}.run (copy) values ($1)`, [copy]);
         await ask('delete from redis_state');
       });
+    },
+
+    async copied(): Promise<void> {
+      await ask(`update ${OWN}.run set copied = true`);
     },
 
     /** Empties the tables that an unfinished run has filled, and forgets it. */

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { readdirSync, statSync, writeFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -157,6 +158,61 @@ describe.skipIf(!hasPostgres)(`npm run move${hasPostgres ? '' : `: ${POSTGRES_MI
     const newest = await execute(url, 'select max(seq)::int as seq from outbox');
     expect(newest[0]!['seq']).toBeGreaterThan(lastOutbox);
     expect((await served('GET', '/ready')).body.status).toBe('ready');
+  });
+
+  it('leaves no copy behind when it was killed between the copy and its record', async () => {
+    const fresh = await postgres.database();
+    // The record of the copy waits for a lock that the test holds.
+    await execute(
+      fresh,
+      `create function held() returns trigger language plpgsql as $$ begin perform pg_advisory_xact_lock(7); return new; end $$`,
+    );
+    await execute(
+      fresh,
+      `create function hold() returns event_trigger language plpgsql as $$ begin
+         if exists (select 1 from pg_event_trigger_ddl_commands() where object_identity = 'gatehouse_move.run') then
+           create trigger held before update on gatehouse_move.run for each row execute function public.held();
+         end if; end $$`,
+    );
+    await execute(
+      fresh,
+      `create event trigger hold on ddl_command_end when tag in ('CREATE TABLE') execute function hold()`,
+    );
+    const holder = new Client({ connectionString: fresh });
+    await holder.connect();
+    await holder.query('select pg_advisory_lock(7)');
+    const env = { DATABASE_URL: fresh };
+    const killed = startScript(ROOT, 'move', ['--file', file], { env });
+    const waiting = `select pid from pg_stat_activity where wait_event = 'advisory' and query like 'update gatehouse_move.run%'`;
+    await expect.poll(() => execute(fresh, waiting), { timeout: 60_000 }).toHaveLength(1);
+    killed.child.kill('SIGKILL');
+    await killed.ended;
+    // The server would write the record of a client that is gone, once it has the lock.
+    await execute(fresh, `select pg_terminate_backend(pid) from (${waiting}) as those`);
+    await expect.poll(() => execute(fresh, waiting), { timeout: 60_000 }).toEqual([]);
+    await holder.end();
+    const [run] = await execute(fresh, 'select copy, copied from gatehouse_move.run');
+    const copies = () =>
+      readdirSync(join(ROOT, '.wrangler/move')).filter((name) => name.startsWith(String(run!['copy'])));
+    expect([run!['copied'], copies()]).toEqual([false, [`${String(run!['copy'])}.sqlite`]]);
+    expect(statSync(join(ROOT, '.wrangler/move')).mode & 0o077).toBe(0);
+    // As a kill during the copy leaves it.
+    for (const name of ['part', 'part.sql', 'part-journal']) {
+      writeFileSync(join(ROOT, '.wrangler/move', `${String(run!['copy'])}.sqlite.${name}`), 'a hash');
+    }
+
+    const others = 'select 1 from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()';
+    await expect.poll(() => execute(fresh, others), { timeout: 60_000 }).toHaveLength(0);
+    const again = await runScript(ROOT, 'move', ['--file', file], { env });
+    expect(again).toMatchObject({ code: 0, stdout: expect.stringContaining('Counts and digests agree') });
+    expect(again.stderr).toContain('Copying');
+    expect(await execute(fresh, 'select copy from gatehouse_move.run')).toEqual([{ copy: run!['copy'] }]);
+    expect(copies()).toEqual([]);
+
+    // Killed before it deleted the copy of a move that is finished.
+    writeFileSync(join(ROOT, '.wrangler/move', `${String(run!['copy'])}.sqlite`), 'a hash');
+    expect((await runScript(ROOT, 'move', ['--file', file], { env })).stdout).toContain('Everything was moved before');
+    expect(copies()).toEqual([]);
   });
 
   it('refuses a database that is in use, one without migrations, and what PostgreSQL cannot store', async () => {
