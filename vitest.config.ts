@@ -24,21 +24,14 @@ function lowerDecorators(): Plugin {
   };
 }
 
-/** Only what hangs meets these limits, on a machine however slow: no test is about time. */
-const PATIENCE = { testTimeout: 600_000, hookTimeout: 600_000, expect: { poll: { timeout: 60_000 } } };
-
-/** Tests in Node: real servers, real HTTP. */
-const inNode = {
-  ...PATIENCE,
-  environment: 'node' as const,
-  // A process for all of its files: to load Miniflare and the rest anew costs more than a second of CPU a file.
-  isolate: false,
-  globalSetup: ['test/support/buildWorker.ts'],
-  setupFiles: ['test/support/contract/recordFetch.ts'],
+const EVERYWHERE = {
+  // Only what hangs meets these limits, on a machine however slow: no test is about time.
+  testTimeout: 600_000,
+  hookTimeout: 600_000,
+  expect: { poll: { timeout: 60_000 } },
+  // Of all projects together. Tests wait for other processes more often than not: a third keeps two cores busy.
+  maxWorkers: 3,
 };
-
-/** Tests that cause outages, and wait for the product's own deadlines and leases: mostly they wait. */
-const OUTAGES = ['test/node/{faults,losses,lock,rateLimit}/**/*.test.ts', 'test/contract/*.failover.test.ts'];
 
 /** Tests of the engine for PostgreSQL: one file, so that they share a server. */
 const POSTGRES = ['test/node/db/postgres.test.ts'];
@@ -63,24 +56,24 @@ export default defineConfig({
           name: 'worker',
           // A workerd for all of its files: each keeps to users and keys of its own.
           isolate: false,
-          // Beside those in Node: by themselves they keep one core busy.
-          sequence: { groupOrder: 2 },
-          maxWorkers: 3,
           include: ['test/worker/**/*.test.ts'],
           globalSetup: ['test/support/globalSetup.ts'],
           setupFiles: ['test/support/workerSetup.ts'],
-          ...PATIENCE,
+          ...EVERYWHERE,
         },
       },
       {
+        // Real servers, real HTTP.
         test: {
-          ...inNode,
           name: 'node',
-          sequence: { groupOrder: 2 },
-          // They wait for other processes more often than not: a third keeps two cores busy.
-          maxWorkers: 3,
+          environment: 'node',
+          // A process for all of its files: to load Miniflare and the rest anew costs more than a second of CPU a file.
+          isolate: false,
           include: ['test/node/**/*.test.ts', 'test/contract/**/*.test.ts', 'test/browser/**/*.test.ts'],
-          exclude: [...OUTAGES, ...POSTGRES],
+          exclude: POSTGRES,
+          globalSetup: ['test/support/buildWorker.ts'],
+          setupFiles: ['test/support/contract/recordFetch.ts'],
+          ...EVERYWHERE,
         },
       },
       {
@@ -89,33 +82,17 @@ export default defineConfig({
           name: 'postgres',
           // As the condition `postgres` has it in a build.
           alias: { '#db': path('./src/db/postgres/engine.ts') },
-          sequence: { groupOrder: 2 },
-          maxWorkers: 3,
           include: POSTGRES,
-          ...PATIENCE,
+          ...EVERYWHERE,
         },
       },
       {
-        // Simulated time, and one event at a time: nothing here depends on how busy the machine is, so nothing is retried.
+        // Simulated time, and one event at a time: nothing here depends on how busy the machine is.
         test: {
           environment: 'node',
           name: 'simulation',
-          sequence: { groupOrder: 2 },
-          maxWorkers: 3,
           include: ['test/simulation/**/*.test.ts'],
-          ...PATIENCE,
-        },
-      },
-      {
-        test: {
-          ...inNode,
-          name: 'outages',
-          sequence: { groupOrder: 3 },
-          maxWorkers: 2,
-          include: OUTAGES,
-          // Deadlines of 200 ms on a machine that runs all servers of two tests: a second try tells a moment without a free
-          // core from a defect. A retried test is reported as such.
-          retry: 1,
+          ...EVERYWHERE,
         },
       },
     ],

@@ -4,7 +4,17 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
 import { TRUE_HASHES } from '../../support/bindings.ts';
 import { FAULTS } from '../../support/faults.ts';
-import { degraded, denialOf, isAvailable, signedIn, startScene, timed, until, untilRecovered } from './scene.ts';
+import {
+  SETTINGS,
+  degraded,
+  denialOf,
+  isAvailable,
+  signedIn,
+  startScene,
+  timed,
+  until,
+  untilRecovered,
+} from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
 describe('with the default deadlines', () => {
@@ -24,22 +34,43 @@ describe('with the default deadlines', () => {
 
   const me = () => scene.call('GET', '/v1/users/me', { token: user.access });
 
-  // Again where the machine was so busy that Redis itself took longer than the deadline.
-  it('a burst of logins degrades no cached read beside it, and the breaker stays closed', { retry: 5 }, async () => {
+  /** Eight logins, and reads beside them until they are over. */
+  async function burst(): Promise<{ reads: number; degradedReads: string[]; stalledMs: number }> {
+    const { redis } = scene;
     const done = new AbortController();
+    redis.reset();
+    const held = watchStalls();
     const logins = Promise.all(Array.from({ length: 8 }, () => scene.signIn(user))).finally(() => done.abort());
     let reads = 0;
-    const bad: string[] = [];
+    const degradedReads: string[] = [];
     const readers = Array.from({ length: 12 }, async () => {
       while (!done.signal.aborted) {
         const answer = await me();
         reads += 1;
-        if (answer.status !== 200 || degraded(answer) !== '') bad.push(`${answer.status} ${degraded(answer)}`);
+        if (answer.status !== 200 || degraded(answer) !== '')
+          degradedReads.push(`${answer.status} ${degraded(answer)}`);
       }
     });
     await Promise.all([logins, ...readers]);
-    expect(bad).toEqual([]);
-    expect(reads).toBeGreaterThan(20);
+    const redisMs = redis.requests.map(({ arrivedAtMs, answeredAtMs = Infinity }) => answeredAtMs - arrivedAtMs);
+    return { reads, degradedReads, stalledMs: Math.max(held(), ...redisMs) };
+  }
+
+  it('a burst of logins degrades no cached read beside it, and the breaker stays closed', async () => {
+    for (let round = 1; ; round += 1) {
+      const { reads, degradedReads, stalledMs } = await burst();
+      if (degradedReads.length === 0) {
+        expect(reads).toBeGreaterThan(20);
+        break;
+      }
+      // A round says nothing when the machine had no free core: the test's own Redis was late as well. Otherwise it decides.
+      expect(
+        stalledMs,
+        `${degradedReads.join(', ')} in round ${round}, on a machine that did not stall`,
+      ).toBeGreaterThan(Number(SETTINGS.REDIS_GUARD_DEADLINE_MS) / 4);
+      expect(round, 'the machine stalled in every round').toBeLessThan(20);
+      await untilRecovered(scene, user.access);
+    }
     expect(await isAvailable(scene.call)).toBe(true);
   });
 
@@ -161,3 +192,20 @@ describe('one deadline for all that a request waits for', () => {
     expect(ms).toBeLessThan(LIMIT_MS);
   });
 });
+
+/** @returns the longest time that this process was kept from running, in milliseconds, when it is called */
+function watchStalls(): () => number {
+  const EVERY_MS = 10;
+  let lastMs = performance.now();
+  let longestMs = 0;
+  const look = () => {
+    longestMs = Math.max(longestMs, performance.now() - lastMs - EVERY_MS);
+    lastMs = performance.now();
+  };
+  const timer = setInterval(look, EVERY_MS);
+  return () => {
+    clearInterval(timer);
+    look();
+    return longestMs;
+  };
+}

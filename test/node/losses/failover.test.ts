@@ -38,7 +38,6 @@ async function startPair() {
 
 describe.skipIf(!hasRedisServer)(
   `a failover that loses the latest writes${hasRedisServer ? '' : `: ${REDIS_MISSING}`}`,
-  { retry: 0 },
   () => {
     let pair: Awaited<ReturnType<typeof startPair>>;
     let stage: Stage;

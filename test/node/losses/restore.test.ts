@@ -44,7 +44,7 @@ describe.each([EMBEDDED, REDIS])('on $name', ({ missing, start }) => {
       });
     }
 
-    test(`and that is ended while it is restored stays ended, ${TRIES} times`, { retry: 0 }, async () => {
+    test(`and that is ended while it is restored stays ended, ${TRIES} times`, async () => {
       const [here, there] = stage.isolates;
       const sessions = (await stage.people(TRIES, 1)).map((person) => person.sessions[0]!);
       let restored = 0;
