@@ -247,7 +247,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
       await until(() => killed('FUNCTION'), 'the log tells of it');
     });
 
-    it('is answered to others as BUSY, leaves other shards alone, and the full token can kill it', async () => {
+    it('is BUSY for other clients, leaves other shards alone, and the full token can kill it', async () => {
       // Shard 0 runs scripts without keys.
       const keys = Array.from({ length: 30 }, (_, i) => `busy:${i}`);
       const onShard0 = (key: string) => slotOf(key) <= 5460;
@@ -371,7 +371,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
       expect(sockets.slice(0, 5).every((socket) => !socket.destroyed)).toBe(true);
     });
 
-    it('with wrong tokens are answered 429 after some a second, while valid tokens go on', async () => {
+    it('with wrong tokens get 429 after some a second, while valid tokens go on', async () => {
       const log: LogEntry[] = [];
       const gateway = await start({
         redisUrl: urlOf('gateway'),

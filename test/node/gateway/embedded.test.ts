@@ -20,7 +20,7 @@ async function connect() {
 }
 
 describe('the embedded engine', () => {
-  it('answers at once rather than with its 100 ms timer', async () => {
+  it('replies at once, not with its 100 ms timer', async () => {
     const client = await connect();
     const started = performance.now();
     for (let i = 0; i < 50; i++) await client.sendCommand(['INCR', 'sequential']);

@@ -38,7 +38,7 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
     return { server, gateway };
   }
 
-  it('answers 503 at once to what is over the limit of commands in flight', async () => {
+  it('responds 503 at once to commands over the limit in flight', async () => {
     const { server, gateway } = await frozen({ maxInFlight: 10 });
     const waiting = Array.from({ length: 5 }, () =>
       post(gateway, '/pipeline', [
@@ -96,7 +96,7 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
     expect(await metric(gateway, 'gateway_commands_in_flight')).toBe(0);
   });
 
-  it('drains: what is in flight is answered, what is idle is closed, nothing new is taken', async () => {
+  it('drains: requests in flight are finished, idle connections closed, new ones refused', async () => {
     const { server, gateway } = await frozen();
     const agent = new Agent({ keepAlive: true });
     cleanup.push(async () => agent.destroy());
@@ -133,7 +133,7 @@ describe.skipIf(!hasRedisServer)(`with redis-server${hasRedisServer ? '' : ` (${
   });
 });
 
-describe('large answers that are not read', () => {
+describe('large responses that are not read', () => {
   it('count as buffered until their clients are gone', async () => {
     const gateway = await start({ maxBufferedBytes: 50_000_000 });
     const length = 20_000_000;

@@ -35,13 +35,13 @@ describe('commands in the path', () => {
     expect(await json('/set/path-body?px=5&get', { method: 'POST', body: 'new' })).toEqual({ result: '{"a": "b/c"}' });
   });
 
-  it('answers errors like everywhere else', async () => {
+  it('sends errors like all other paths', async () => {
     const response = await call('/get');
     expect(response.status).toBe(400);
     expect(await response.json()).toEqual({ error: "ERR wrong number of arguments for 'get' command" });
   });
 
-  it('answers HEAD without a body, and refuses other methods', async () => {
+  it('responds to HEAD without a body, and refuses other methods', async () => {
     const head = await call('/ping', { method: 'HEAD' });
     expect([head.status, await head.text()]).toEqual([200, '']);
     for (const [path, method] of [
@@ -119,7 +119,7 @@ describe('Upstash-Response-Format: resp2', () => {
     return [response.status, response.headers.get('content-type'), await response.text()];
   };
 
-  it('answers raw RESP2', async () => {
+  it('returns raw RESP2', async () => {
     expect(await raw('/', ['SET', 'raw', 'OK'])).toEqual([200, 'application/octet-stream', '+OK\r\n']);
     expect(await raw('/', ['GET', 'raw'])).toEqual([200, 'application/octet-stream', '$2\r\nOK\r\n']);
     expect(await raw('/', ['GET', 'none'])).toEqual([200, 'application/octet-stream', '$-1\r\n']);
@@ -143,7 +143,7 @@ describe('Upstash-Response-Format: resp2', () => {
 });
 
 describe('upstash-sync-token', () => {
-  it('is on every answer, and never twice the same', async () => {
+  it('is on every response, and never twice the same', async () => {
     const responses = await Promise.all([
       call('/ping'),
       call('/ping'),

@@ -35,7 +35,7 @@ describe('the gateway as a program', () => {
     expect(output.stderr).not.toContain('hunter2');
   });
 
-  it('says in one line of JSON that it is ready, answers, and drains on SIGTERM', async () => {
+  it('logs in one line of JSON that it is ready, responds, and drains on SIGTERM', async () => {
     const { child, output, exit } = run({ GATEWAY_TOKEN: 'tok3n-of-this-test', GATEWAY_PORT: '0' });
     await until(() => output.stdout.endsWith('\n'), 'it is ready');
     const ready = JSON.parse(output.stdout) as { event: string; url: string; backend: string };

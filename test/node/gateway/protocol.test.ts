@@ -22,13 +22,13 @@ async function post(path: string, body: unknown, headers: Record<string, string>
 }
 
 describe('POST /', () => {
-  it('answers { result } for a command', async () => {
+  it('responds { result } to a command', async () => {
     expect(await post('/', ['SET', 'greeting', 'grüß dich 👋'])).toEqual({ status: 200, body: { result: 'OK' } });
     expect(await post('/', ['GET', 'greeting'])).toEqual({ status: 200, body: { result: 'grüß dich 👋' } });
     expect(await post('/', ['GET', 'nothing'])).toEqual({ status: 200, body: { result: null } });
   });
 
-  it('answers 400 and Redis’s own text for an error', async () => {
+  it('responds 400 with Redis’s own text to an error', async () => {
     expect(await post('/', ['EVALSHA', 'f'.repeat(40), 0])).toEqual({
       status: 400,
       body: { error: expect.stringMatching(/^NOSCRIPT No matching script/) },
@@ -102,7 +102,7 @@ describe('POST /', () => {
     expect(await post('/', ['EXISTS', 'utf8'])).toMatchObject({ body: { result: 0 } });
   });
 
-  it('answers nested arrays', async () => {
+  it('returns nested arrays', async () => {
     const reply = await post('/', ['EVAL', "return {1, {'two', false, {3}}}", 0]);
     expect(reply).toEqual({ status: 200, body: { result: [1, ['two', null, [3]]] } });
   });
@@ -144,7 +144,7 @@ describe('POST /', () => {
 });
 
 describe('POST /pipeline', () => {
-  it('answers in order, and one bad command fails only its own place', async () => {
+  it('returns results in order, and one bad command fails only its own place', async () => {
     const reply = await post('/pipeline', [['SET', 'p', 'x'], ['INCR', 'p'], ['GET', 'p'], ['GET'], ['DEL', 'p']]);
     expect(reply).toEqual({
       status: 200,
@@ -158,7 +158,7 @@ describe('POST /pipeline', () => {
     });
   });
 
-  it('answers an empty array for an empty pipeline', async () => {
+  it('returns an empty array for an empty pipeline', async () => {
     expect(await post('/pipeline', [])).toEqual({ status: 200, body: [] });
   });
 
@@ -172,7 +172,7 @@ describe('POST /pipeline', () => {
 });
 
 describe('POST /multi-exec', () => {
-  it('answers like a pipeline', async () => {
+  it('responds like a pipeline', async () => {
     expect(
       await post('/multi-exec', [
         ['SET', 't', '1'],
@@ -271,7 +271,7 @@ describe('what is not a request', () => {
 });
 
 describe('GET /health', () => {
-  it('tells the state without a token, and where Redis is only with one', async () => {
+  it('shows the state without a token, and the address of Redis only with one', async () => {
     const response = await fetch(`${gateway.url}/health`);
     expect(response.status).toBe(200);
     expect(await response.json()).toEqual({ status: 'ok', connected: true });
@@ -285,7 +285,7 @@ describe('GET /health', () => {
 });
 
 describe('GET /ready', () => {
-  it('answers 200 while Redis is connected, and 503 while it is not', async () => {
+  it('responds 200 while Redis is connected, and 503 while it is not', async () => {
     const response = await fetch(`${gateway.url}/ready`);
     expect([response.status, await response.json()]).toEqual([200, { ready: true }]);
     await using away = await startGateway({ token: TOKEN, port: 0, redisUrl: 'redis://127.0.0.1:1' });

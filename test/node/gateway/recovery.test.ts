@@ -43,7 +43,7 @@ async function call(gateway: Gateway, path: string, body: unknown) {
 const answers = (gateway: Gateway) => async () => (await call(gateway, '/', ['PING'])).status === 200;
 
 describe('without its Redis', () => {
-  it('starts, and answers 503 at once on every path', async () => {
+  it('starts, and responds 503 at once on every path', async () => {
     const gateway = await gatewayTo(`redis://127.0.0.1:${await freePort()}`);
     for (const [path, body] of [
       ['/', ['PING']],

@@ -45,7 +45,7 @@ describe('ScriptTranslator', () => {
     expect(scripts.outgoing('EVAL', ['EVAL', Buffer.from(script), '0'])).toEqual(['EVAL', '\nreturn 1', '0']);
   });
 
-  it('answers SCRIPT LOAD with the SHA of what the client sent', () => {
+  it('replies to SCRIPT LOAD with the SHA of what the client sent', () => {
     const scripts = new ScriptTranslator();
     scripts.outgoing('SCRIPT', ['SCRIPT', 'LOAD', script]);
     expect(scripts.incoming(['SCRIPT', 'LOAD', script], Buffer.from(theirs))).toEqual(Buffer.from(sha1(script)));

@@ -37,7 +37,7 @@ describe.skipIf(!possible)(`rediss://${possible ? '' : ' (needs redis-server and
   });
   afterAll(() => server.stop());
 
-  it('talks to a server whose authority it is told of, by address and by name', async () => {
+  it('connects to a server whose certificate authority is configured, by address and by name', async () => {
     for (const host of ['127.0.0.1', 'localhost']) {
       await using gateway = await startGateway({
         token: 't',

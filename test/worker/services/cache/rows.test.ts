@@ -23,6 +23,8 @@ import { notes } from '../../examples/notes.table';
 import { orderRoutes } from '../../examples/orders.routes';
 // oxlint-disable-next-line import/default -- Vite gives the file's text
 import example from '../../examples/orders.routes.ts?raw';
+// oxlint-disable-next-line import/default -- Vite gives the file's text
+import ownTest from '../../examples/orders.test.ts?raw';
 import { observedClient } from '../../support/cache';
 import { bindings, callerOf, inRequest, isolateFor } from '../../support/request';
 
@@ -57,6 +59,7 @@ describe('a route of one’s own', () => {
     const shown = example.slice(example.indexOf('const mine ='));
     expect(page).toContain(`\`\`\`ts\n${shown}\`\`\``);
     expect(page).toContain(`\n\n${owned.slice(owned.indexOf('const rows ='))}\`\`\``);
+    expect(page).toContain(`\`\`\`ts\n${ownTest.slice(ownTest.indexOf('const call ='))}\`\`\``);
   });
 
   test('is that of the README, word for word, but for where it stands', async () => {
