@@ -35,8 +35,9 @@ export function headersOf({ checks, remembers }: Operation, status: string): str
   if (status === '429' || status === '503' || status === '409') names.push('Retry-After');
   if (checks.has('idempotent()') && Number(status) < 500) names.push('Idempotency-Replayed');
   if (status === '401') names.push('WWW-Authenticate');
-  const isCached = checks.has('cached()') && (status === '200' || status === '304');
-  if (isCached) names.push('ETag', 'Age', 'Vary');
+  const isCached = checks.has('cached()');
+  if (isCached && (status === '200' || status === '304')) names.push('ETag', 'Age', 'Vary');
+  // Also of a failure: the cache was asked before the handler failed.
   if (isCached || remembers) names.push('Cache-Status');
   return names;
 }

@@ -99,7 +99,8 @@ export async function consumeTogether(
       if (reply.reserved) recordAside(deps, request, { time: reply.atMs, units: 0, id });
       local.mirror(request, askedAtMs, nowMs);
       const settle = (units: number) => settleCharged(deps, request, charge, units);
-      return { allowed: true, source: 'redis', quotas: quotasOf(policy, reply.verdicts), settle };
+      const left = leastOf(reply.verdicts, local.quotas(request, nowMs));
+      return { allowed: true, source: 'redis', quotas: quotasOf(policy, left), settle };
     }
     if (reply.reserved) takeBack(deps, request, charge);
     if (!reply.refused) return { allowed: false, reason: 'together' };
@@ -108,6 +109,18 @@ export async function consumeTogether(
     return refusalOf(policy, reply.verdicts, 'redis');
   });
 }
+
+interface Left {
+  remaining: number;
+  resetMs: number;
+}
+
+/** Redis may have lost units that this isolate still counts, and will refuse for: more is not promised than both have. */
+const leastOf = (known: readonly Left[], own: readonly Left[] | undefined): readonly Left[] =>
+  known.map((left, index) => {
+    const mine = own?.[index];
+    return mine !== undefined && mine.remaining < left.remaining ? mine : left;
+  });
 
 /** By this isolate's clock. */
 interface RequestTimes {

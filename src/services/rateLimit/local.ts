@@ -80,6 +80,12 @@ export class LocalLimiter {
     return verdicts.every(({ admitted }) => admitted) ? undefined : verdicts;
   }
 
+  /** What this isolate itself knows to be left; `undefined` where it has counted nothing. */
+  quotas({ key, limits }: LocalDemand, nowMs: number): { remaining: number; resetMs: number }[] | undefined {
+    const counter = this.#counters.get(key);
+    return counter === undefined || counter.isAheadOf(nowMs) ? undefined : counter.quotas(limits, nowMs);
+  }
+
   /**
    * Notes what Redis has admitted.
    *

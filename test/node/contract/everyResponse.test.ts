@@ -52,6 +52,12 @@ async function valid(of: World, target: Documented): Promise<Request> {
   return needsToken(target) ? { token: caller.access } : {};
 }
 
+/** How many requests the smallest limit of a response admits. */
+function quotaOf(headers: Headers): number {
+  const quotas = [...(headers.get('RateLimit-Policy') ?? '').matchAll(/;q=(\d+)/g)].map(([, quota]) => Number(quota));
+  return Math.min(1_000, ...quotas);
+}
+
 /** A request that was sent, with its `Idempotency-Key`. */
 async function executed(target: Documented): Promise<Request> {
   const request = { ...(await valid(world, target)), headers: { 'Idempotency-Key': `"${crypto.randomUUID()}"` } };
@@ -233,8 +239,14 @@ describe('every documented error', () => {
       const request = ending.test(target.name) ? { ...usual, token: 'not.a.token' } : usual;
       // A request may end its own token, or be of a role that it may not be: the limit of this one decides before.
       if (needsToken(target)) await limited.send(me, { token: caller.access });
-      for (let time = 0; time < 2; time += 1) await limited.send(target, { headers, ...request });
-      expect(limited.seen).toContain(`${target.name} 429 RATE_LIMITED`);
+      const place = `${target.name} 429 RATE_LIMITED`;
+      // A route with numbers of its own takes as many as it says.
+      let most = 2;
+      for (let time = 0; time < most && !limited.seen.has(place); time += 1) {
+        const { headers: given } = await limited.send(target, { headers, ...request });
+        if (given.has('RateLimit-Policy')) most = 1 + quotaOf(given);
+      }
+      expect(limited.seen).toContain(place);
     }
     collect(limited);
   });

@@ -43,6 +43,8 @@ describe('npm run new', () => {
     execFileSync(join(ROOT, 'node_modules/.bin/tsc'), ['-p', join(project.root, 'tsconfig.json')], {
       stdio: 'inherit',
     });
+    // The whole of `npm run check` would take minutes.
+    execFileSync(join(ROOT, 'node_modules/.bin/oxfmt'), ['--check'], { cwd: project.root, stdio: 'pipe' });
   });
 
   it.each(['Notes', 'my-notes', '../notes', 'users', 'outbox', 'n'])(

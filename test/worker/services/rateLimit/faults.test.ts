@@ -30,6 +30,13 @@ function stage() {
   return {
     state,
     isolate,
+    /** Redis goes back to a state before it knew of these counters. */
+    async lose(policy: RateLimitPolicy) {
+      const [found] = await real.execute([['KEYS', `*${policy.name}*`]]);
+      const keys = found?.value as string[];
+      expect(keys).not.toEqual([]);
+      await real.execute([['DEL', ...keys]]);
+    },
     consume: (policy: RateLimitPolicy, { cost = 1, of = first, identity = 'x' } = {}) =>
       inRequest(() => RateLimitService.consume({ policy, identity, cost }), { isolate: of, now: () => state.nowMs }),
     /** As an isolate sees it that has nothing to report. */
@@ -178,4 +185,22 @@ describe('a lost reply', () => {
     state.nowMs += 60_000_000 - 10_000;
     expect(await left(policy)).toBe(3);
   });
+});
+
+describe('a Redis that has lost a counter', () => {
+  test.each(['sliding-window', 'token-bucket'] as const)(
+    'no more is said to be left than this isolate will admit: %s',
+    async (algorithm) => {
+      const { state, consume, lose } = stage();
+      const policy = { ...policyOf(10, 60_000_000), limits: [{ algorithm, maxRequests: 10, windowMs: 60_000_000 }] };
+      const left = async () => {
+        const decision = await consume(policy);
+        return decision.allowed ? decision.quotas[0]?.remaining : decision;
+      };
+      for (let i = 0; i < 4; i += 1) expect(await left()).toBe(9 - i);
+      await lose(policy);
+      for (let i = 0; i < 6; i += 1, state.nowMs += 5) expect(await left()).toBe(5 - i);
+      expect(await left()).toMatchObject({ allowed: false, reason: 'limit' });
+    },
+  );
 });
