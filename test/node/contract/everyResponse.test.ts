@@ -168,10 +168,15 @@ const MEANS: Readonly<Record<string, (target: Documented) => Promise<Request | u
 describe('every documented success', () => {
   it.each(operations)('$name', async (target) => {
     const request = await valid(world, target);
-    const { status } = await world.send(target, request);
+    const { status, headers } = await world.send(target, request);
     if (target.operation['x-idempotent'] === true) {
       // As the document says: no key is needed.
       expect(await world.send(target, request)).toMatchObject({ status });
+    }
+    if ('304' in target.operation.responses) {
+      const given = { ...request.headers, 'If-None-Match': headers.get('ETag') ?? '' };
+      await world.send(target, { ...request, headers: given });
+      expectSeen(world, `${target.name} 304`);
     }
     const successes = documentedOf(target).filter((place) => / 2\d\d$/.test(place));
     for (const place of successes) {
