@@ -36,6 +36,8 @@ export interface Facts {
   }[];
   /** Whether the checks may be decided from the isolate's memory. */
   readonly remembers?: boolean;
+  /** Whether the route changes nothing, whatever its method says. */
+  readonly changesNothing?: boolean;
   /** Paths that also take a form. */
   readonly forms?: readonly string[];
 }

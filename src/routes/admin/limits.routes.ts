@@ -6,6 +6,7 @@ import { validJson } from '../../middlewares/body.middleware';
 import type { Again } from '../../middlewares/idempotent.middleware';
 import { mountedLimiters } from '../../middlewares/mountedLimiters';
 import type { MountedLimiter, ServedRoute } from '../../middlewares/mountedLimiters';
+import { changesNothing } from '../../middlewares/readOnly.middleware';
 import type { AppEnv } from '../../middlewares/services.middleware';
 import { AuditService } from '../../services/audit.service';
 import { LimitOverrideService } from '../../services/limitOverride.service';
@@ -58,7 +59,7 @@ export function adminLimitRoutes(routesOf: () => readonly ServedRoute[]) {
       });
       return c.json({ limits }, 200);
     })
-    .post('/limits/peek', adminOnly(), validJson(counterSchema), async (c) => {
+    .post('/limits/peek', adminOnly(), changesNothing(), validJson(counterSchema), async (c) => {
       const { policy, identity } = c.req.valid('json');
       const limiter = find(c.env, policy);
       const { identity: counted } = await resolveIdentity(identity, limiter.counts);

@@ -17,6 +17,8 @@ export interface Operation {
   checkCodes: readonly ErrorCode[];
   /** Whether its body may also be a form. */
   takesForm: boolean;
+  /** Whether it changes nothing, so that it is served while changes are refused. */
+  changesNothing: boolean;
   /** Whether its checks may be decided from the isolate's memory. */
   remembers: boolean;
 }
@@ -46,6 +48,7 @@ export function collect(routes: readonly ServedRoute[]): Operation[] {
       checks: new Set(facts.flatMap(({ checks = [] }) => checks.map(({ name }) => name))),
       checkCodes: facts.flatMap(({ checks = [] }) => checks.flatMap(({ codes = [] }) => codes)),
       takesForm: facts.some(({ forms = [] }) => forms.includes(path)),
+      changesNothing: method === 'GET' || facts.some((fact) => fact.changesNothing === true),
       remembers: facts.some(({ remembers = false }) => remembers),
     };
     return templatesOf(path).map((template): Operation => Object.assign({ path: template }, common, validators));

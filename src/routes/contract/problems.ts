@@ -29,7 +29,7 @@ export function codesOf(operation: Operation, details: OperationDetails): Map<st
   if (json !== undefined) add('MALFORMED_JSON');
   if (json !== undefined || query !== undefined || param !== undefined) add('VALIDATION_FAILED');
   if (takesForm) add('MALFORMED_REQUEST');
-  if (operation.method !== 'GET') add('READ_ONLY');
+  if (!operation.changesNothing) add('READ_ONLY');
   if (checks.size > 0 || details.needsStores === true) add('SERVICE_UNAVAILABLE');
   const byStatus = new Map<string, ErrorCode[]>();
   for (const code of codes) {
