@@ -6,7 +6,8 @@ import { readText } from './devVars.ts';
 import { hyperdriveId, POSTGRES_BUILD } from './hyperdrive.ts';
 import { hasAdmin, HAS_ADMIN_SQL } from './localAdmins.ts';
 import { applyMigrations, D1_MIGRATIONS } from './migrations.ts';
-import { databaseUrl, migratePostgres, placeOf, POSTGRES_MIGRATIONS, withPostgres } from './postgres.ts';
+import { databaseUrl, migratePostgres, placeOf, withPostgres } from './postgres.ts';
+import { POSTGRES_MIGRATIONS } from './postgresMigrations.ts';
 
 /** The database that `npm run dev` runs on. */
 export interface DevDatabase {

@@ -1,12 +1,8 @@
-import { drizzle } from 'drizzle-orm/node-postgres';
-import { migrate } from 'drizzle-orm/node-postgres/migrator';
-import { join } from 'node:path';
 import { Client, types } from 'pg';
 import type { QueryResult } from 'pg';
 
-import { ROOT, UserError } from './cli.ts';
-
-export const POSTGRES_MIGRATIONS = join(ROOT, 'src/db/postgres/migrations');
+import { UserError } from './cli.ts';
+import { appliedTo, applyMissing } from './postgresMigrations.ts';
 
 /** The oldest server that the app is tested on, as `server_version_num`. */
 const OLDEST_VERSION = 150_000;
@@ -71,14 +67,15 @@ export async function withPostgres<T>(url: string, work: (client: Client) => Pro
  *
  * @throws {UserError}
  */
-export async function migratePostgres(url: string): Promise<void> {
+export async function migratePostgres(url: string, folder?: string): Promise<void> {
   await withPostgres(url, async (client) => {
     try {
       // Until the connection ends: what is to be applied is read before the transaction begins.
       await client.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
-      await migrate(drizzle({ client }), { migrationsFolder: POSTGRES_MIGRATIONS });
+      await applyMissing(client, folder);
     } catch (error) {
-      const problem = migrationProblem(error, url);
+      const isOwn = (await appliedTo(client).catch(() => [])).length > 0;
+      const problem = migrationProblem(error, url, isOwn);
       throw problem === undefined ? error : new UserError(problem);
     }
   });
@@ -135,11 +132,13 @@ function refusal(error: unknown, url: string): string {
 }
 
 /** `42P07`, `42710`, `42723`: a table or function of that name is there already. */
-function migrationProblem(error: unknown, url: string): string | undefined {
+function migrationProblem(error: unknown, url: string, isOwn: boolean): string | undefined {
   const code = codeOf(error) || codeOf(error instanceof Error ? error.cause : undefined);
   const database = `The database of DATABASE_URL (${placeOf(url)})`;
-  if (/^(?:42P07|42710|42723)$/.test(code))
-    return `${database} has tables that the migrations did not make: give the app a database of its own.`;
+  const isThere = /^(?:42P07|42710|42723)$/.test(code);
+  if (isThere && isOwn)
+    return `${database} has what a migration makes: after a merge, empty the one that repeats yours (docs/routes.md). Nothing was changed.`;
+  if (isThere) return `${database} has tables that the migrations did not make: give the app a database of its own.`;
   if (code === '42501') return `${database} does not let its user create tables.`;
   return code === '' ? undefined : `${database} could not be migrated (${code}).`;
 }

@@ -1,8 +1,7 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { Client, DatabaseError } from 'pg';
 
-import { ROOT, UserError } from '../cli.ts';
+import { UserError } from '../cli.ts';
+import { missingMigrations } from '../postgresMigrations.ts';
 import { digestSql, isMovable, quoted } from './values.ts';
 import type { Column } from './values.ts';
 
@@ -75,10 +74,7 @@ export async function openTarget(url: string) {
       if (lock?.['mine'] !== true) throw new UserError('Another run of this command is at work on this database.');
       const [server] = await ask(`select current_setting('server_encoding') as encoding`);
       if (server?.['encoding'] !== 'UTF8') throw new UserError('The PostgreSQL database must have the encoding UTF8.');
-      const [found] = await ask(`select to_regclass('drizzle.__drizzle_migrations') is not null as has`);
-      const [applied] =
-        found?.['has'] === true ? await ask('select count(*)::int as n from drizzle.__drizzle_migrations') : [];
-      if (applied?.['n'] !== migrationsHere()) {
+      if ((await missingMigrations(client)).length > 0) {
         throw new UserError('The PostgreSQL database does not have all migrations: run npm run db:migrate first.');
       }
     },
@@ -204,11 +200,6 @@ export async function openTarget(url: string) {
       await ask('analyze');
     },
   };
-}
-
-function migrationsHere(): number {
-  const journal = readFileSync(join(ROOT, 'src/db/postgres/migrations/meta/_journal.json'), 'utf8');
-  return (JSON.parse(journal) as { entries: unknown[] }).entries.length;
 }
 
 /** The server's messages quote values, those of the connection its address: only the code is shown. */

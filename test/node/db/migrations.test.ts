@@ -1,9 +1,13 @@
-import { readFileSync, readdirSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { fileURLToPath } from 'node:url';
 
 import { expect, test } from 'vitest';
+
+import { PROGRAM } from '../../../src/scripts/wrangler.ts';
+import { copyProject } from '../scripts/project.ts';
 
 const directory = fileURLToPath(new URL('../../../src/db/migrations', import.meta.url));
 const names = readdirSync(directory)
@@ -54,4 +58,29 @@ test('accounts from before the search text keep all that they are, and have none
   apply(database, names.slice(at));
   const after = database.prepare('SELECT * FROM users ORDER BY id').all();
   expect(after).toEqual(before.map((row) => Object.assign(row, { search: null })));
+});
+
+test('a merge that brings a migration of the same number leaves the own one as it is: wrangler applies what is missing', () => {
+  using project = copyProject();
+  const number = String(names.length).padStart(4, '0');
+  const own = (name: string, sql: string) =>
+    writeFileSync(join(project.root, `src/db/migrations/${number}_${name}.sql`), sql);
+  const migrate = () =>
+    execFileSync(process.execPath, [PROGRAM, 'd1', 'migrations', 'apply', 'DB', '--local'], {
+      cwd: project.root,
+      env: { ...process.env, CI: '1', WRANGLER_SEND_METRICS: 'false' },
+      encoding: 'utf8',
+    });
+  own('notes', 'CREATE TABLE notes (id text PRIMARY KEY);');
+  migrate();
+  const folder = join(project.root, '.wrangler/state/v3/d1/miniflare-D1DatabaseObject');
+  const file = readdirSync(folder).find((name) => name.endsWith('.sqlite') && name !== 'metadata.sqlite');
+  using database = new DatabaseSync(join(folder, file!));
+  database.exec(`INSERT INTO notes VALUES ('kept')`);
+  own('badges', 'CREATE TABLE badges (id text PRIMARY KEY); ALTER TABLE users ADD COLUMN badge text;');
+  migrate();
+  expect(database.prepare('SELECT id, (SELECT count(*) FROM badges) AS badges FROM notes').get()).toMatchObject({
+    id: 'kept',
+    badges: 0,
+  });
 });

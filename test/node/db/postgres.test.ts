@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { readdirSync, readFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { getTableColumns, getTableName, gte, is } from 'drizzle-orm';
 import { PgTable } from 'drizzle-orm/pg-core';
 import { Client } from 'pg';
@@ -491,6 +493,63 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       outcomes.push(output);
       expect(outcomes.map(({ stdout, stderr }) => stdout + stderr).join('\n')).not.toContain(PASSWORD);
       expect(readdirSync(project.root).filter((name) => name.startsWith('.wrangler.dev'))).toEqual([]);
+    });
+
+    test('a merge that brings an older migration of the same number applies it, and keeps what the own one has made', async () => {
+      const address = await addressOf('merged');
+      const folder = mkdtempSync(join(tmpdir(), 'gatehouse-migrations-'));
+      try {
+        cpSync(join(ROOT, 'src/db/postgres/migrations'), folder, { recursive: true });
+        const theirs = readFileSync(join(folder, 'meta/_journal.json'), 'utf8');
+        const journal = JSON.parse(theirs) as { entries: { idx: number; tag: string; when: number }[] };
+        const last = journal.entries.at(-1)!;
+        const named = (name: string, idx = last.idx + 1) => `${String(idx).padStart(4, '0')}_${name}`;
+        /** As it stands after `npm run db:generate`, with the snapshots of that side alone. */
+        const made = (name: string, afterMs: number, sql: string, idx?: number) => {
+          writeFileSync(join(folder, `${named(name, idx)}.sql`), sql);
+          const entry = { ...last, idx: idx ?? last.idx + 1, tag: named(name, idx), when: last.when + afterMs };
+          writeFileSync(
+            join(folder, 'meta/_journal.json'),
+            JSON.stringify({ ...journal, entries: [...journal.entries, entry] }),
+          );
+        };
+        made(
+          'notes',
+          2_000,
+          'create table notes (id text primary key);--> statement-breakpoint\ncreate index on notes (id)',
+        );
+        await migratePostgres(address.href, folder);
+        await execute(address.href, `insert into notes values ('kept')`);
+        // Theirs was made earlier, and theirs is the journal.
+        made('badges', 1_000, 'create table badges (id text primary key); alter table users add column badge text');
+        for (let run = 0; run < 2; run += 1) await migratePostgres(address.href, folder);
+        expect(
+          await execute(address.href, 'select id, (select count(*)::int from badges) as badges from notes'),
+        ).toEqual([{ id: 'kept', badges: 0 }]);
+        // What was made again under the next number: refused until it is emptied.
+        made('repeated', 3_000, 'create table notes (id text primary key)', last.idx + 2);
+        await expect(migratePostgres(address.href, folder)).rejects.toThrow(
+          /has what a migration makes: after a merge, empty the one that repeats yours \(docs\/routes\.md\)/,
+        );
+        made('repeated', 3_000, '-- notes has made it.\nselect 1', last.idx + 2);
+        await migratePostgres(address.href, folder);
+        // A fresh database gets all of it.
+        const fresh = await addressOf('merged_fresh');
+        await migratePostgres(fresh.href, folder);
+        const applied = 'select hash from drizzle.__drizzle_migrations order by hash';
+        expect(await execute(fresh.href, applied)).toEqual(await execute(address.href, applied));
+      } finally {
+        rmSync(folder, { recursive: true });
+      }
+    });
+
+    test('a database that Drizzle has migrated is not migrated again, also after a comment of a migration was edited', async () => {
+      const known = await postgres.database();
+      const before = await execute(known, 'select hash, created_at from drizzle.__drizzle_migrations');
+      await migratePostgres(known);
+      await execute(known, `update drizzle.__drizzle_migrations set hash = 'of another text'`);
+      await migratePostgres(known);
+      expect(await execute(known, 'select hash from drizzle.__drizzle_migrations')).toHaveLength(before.length);
     });
 
     test('of several that migrate an empty database at once, one does', async () => {
