@@ -191,14 +191,15 @@ describe('a Redis that has lost a counter', () => {
   test.each(['sliding-window', 'token-bucket'] as const)(
     'no more is said to be left than this isolate will admit: %s',
     async (algorithm) => {
-      const { state, consume, lose } = stage();
+      const scene = stage();
+      const { state, consume } = scene;
       const policy = { ...policyOf(10, 60_000_000), limits: [{ algorithm, maxRequests: 10, windowMs: 60_000_000 }] };
       const left = async () => {
         const decision = await consume(policy);
         return decision.allowed ? decision.quotas[0]?.remaining : decision;
       };
       for (let i = 0; i < 4; i += 1) expect(await left()).toBe(9 - i);
-      await lose(policy);
+      await scene.lose(policy);
       for (let i = 0; i < 6; i += 1, state.nowMs += 5) expect(await left()).toBe(5 - i);
       expect(await left()).toMatchObject({ allowed: false, reason: 'limit' });
     },
