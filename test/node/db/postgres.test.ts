@@ -32,6 +32,7 @@ import { operations } from '../../support/contract/contract.ts';
 import type { Documented } from '../../support/contract/contract.ts';
 import { MOST_SESSIONS, contention } from '../../support/database/contention.ts';
 import { databaseContract } from '../../support/database/contract.ts';
+import { listsContract } from '../../support/database/lists.ts';
 import { expectTokens, login, wholeFlow } from '../../support/flow.ts';
 import { startLink } from '../../support/link.ts';
 import { startMailbox } from '../../support/mailbox.ts';
@@ -118,6 +119,7 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
     });
 
     databaseContract(open);
+    listsContract(open);
 
     test('a batch that must see all numbers waits for those that were given and are not committed', async () => {
       const writer = new Client({ connectionString: own });
@@ -357,6 +359,31 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       for (const one of operations.filter(isWarming)) await serve(one);
       expect(refused).toEqual([]);
       expect(faults).toEqual([]);
+    });
+
+    test('a search lists each account once, whatever the pages, and finds one whose search text is filled later', async () => {
+      const ACCOUNTS = 250;
+      const call = clientOf(app.url);
+      const person = newcomer();
+      expect((await call('POST', '/v1/auth/register', { body: person })).status).toBe(201);
+      await app.sql(`update users set role = 'admin' where email = '${person.email}'`);
+      const { access } = expectTokens(await login(call, person), 200);
+      await app.sql(
+        `insert into users (id, email, name, search, password_hash, created_at_ms, updated_at_ms)
+         select 'p-' || i, 'p-' || i || '@example.net', 'Seite ' || i, case when i <> 7 then 'seite ' || i || chr(10) || 'p-' || i end,
+           '', i / 7, 1 from generate_series(1, ${ACCOUNTS}) as i`,
+      );
+      await app.scheduled();
+      const inOrder = await execute(url, `select id from users where name like 'Seite %' order by created_at_ms, id`);
+      for (const limit of [20, 100]) {
+        const listed: string[] = [];
+        for (let page = 1; page <= Math.ceil(ACCOUNTS / limit) + 1; page += 1) {
+          const { body } = await call('GET', `/v1/users?q=SEITE&page=${page}&limit=${limit}`, { token: access });
+          expect(body).toMatchObject({ page, limit, total: ACCOUNTS });
+          listed.push(...(body.items as { id: string }[]).map(({ id }) => id));
+        }
+        expect(listed).toEqual(inOrder.map(({ id }) => id));
+      }
     });
 
     test('is ready, and says so', async () => {

@@ -3,8 +3,12 @@ import { afterAll } from 'vitest';
 
 import { createDatabase } from '../../../src/db/client';
 import { databaseContract } from '../../support/database/contract';
+import { listsContract } from '../../support/database/lists';
 
-databaseContract(() => createDatabase(env.DB, { deadlineMs: 20_000 }));
+const open = () => createDatabase(env.DB, { deadlineMs: 20_000 });
+
+databaseContract(open);
+listsContract(open);
 
 // Other files list their own.
 afterAll(() =>
