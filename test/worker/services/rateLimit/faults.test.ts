@@ -31,7 +31,7 @@ function stage() {
     state,
     isolate,
     /** Redis goes back to a state before it knew of these counters. */
-    async lose(policy: RateLimitPolicy) {
+    lose: async (policy: RateLimitPolicy) => {
       const [found] = await real.execute([['KEYS', `*${policy.name}*`]]);
       const keys = found?.value as string[];
       expect(keys).not.toEqual([]);
