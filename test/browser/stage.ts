@@ -10,7 +10,7 @@ import { clientOf } from '../support/client.ts';
 import type { Call } from '../support/client.ts';
 import { startRedis } from '../support/redisServers.ts';
 import type { RedisProcess } from '../support/redisServers.ts';
-import { copyProject, freePort, runScript, startScript } from '../node/scripts/project.ts';
+import { copyProject, freePort, migrated, runScript, startScript } from '../node/scripts/project.ts';
 import { until } from '../node/faults/scene.ts';
 
 export interface Person {
@@ -48,7 +48,7 @@ LIMIT_API=100000/15m
 
 export async function startStage(): Promise<Stage> {
   const redis = await startRedis();
-  const project = copyProject();
+  const project = await migrated(copyProject());
   writeFileSync(join(project.root, '.dev.vars'), SETTINGS, { mode: 0o600 });
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const url = `http://127.0.0.1:${port}`;

@@ -13,27 +13,12 @@ import type { Mailbox } from './mailbox.ts';
 import { execute } from './postgres.ts';
 import { SPAN_TAIL } from './spans.ts';
 
+export { UNLIMITED } from './unlimited.ts';
+
 const migrations = fileURLToPath(new URL('../../src/db/migrations', import.meta.url));
 
 /** A database in memory outlives its workerd as well as one on a disk, and writes in a tenth of the time. */
 const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
-
-/** The numbers of the default policy get in the way of tests that are about something else. */
-export const UNLIMITED = {
-  LIMIT_REGISTER: '10000/1m',
-  LIMIT_REGISTER_DAY: '10000/1m',
-  LIMIT_MAILBOX: '10000/1m',
-  LIMIT_LOGIN: '10000/1m',
-  LIMIT_LOGIN_ADDRESS: '10000/1m',
-  LIMIT_API: '10000/1m',
-  LIMIT_ADMIN: '10000/1m',
-  LIMIT_ACCOUNT: '10000/1m',
-  LIMIT_REFRESH: '10000/1m',
-  LIMIT_RECOVERY: '10000/1m',
-  LIMIT_RECOVERY_ACCOUNT: '10000/1m',
-  LIMIT_VERIFICATION: '10000/1m',
-  LIMIT_ONE_TIME_TOKEN: '10000/1m',
-};
 
 /** Nothing is late on a busy machine, and the breaker stays closed: only tests of faults set numbers of their own. */
 export const PATIENT = { ...PATIENT_DEADLINES, BREAKER_MIN_CALLS: '1000000' };

@@ -1,13 +1,9 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { build } from 'esbuild';
 
 import { startApp } from '../../support/app.ts';
+import { bundleTestWorker } from '../../support/testWorker.ts';
 
 /** Where loaders get their values: it counts them, and holds them up. */
 export interface Truth extends AsyncDisposable {
@@ -61,22 +57,7 @@ export async function startTruth(): Promise<Truth> {
   };
 }
 
-/** The test's Worker, bundled; removed by the returned function. */
-export async function bundleCacheWorker(): Promise<{ bundle: string; remove: () => Promise<void> }> {
-  const folder = await mkdtemp(join(tmpdir(), 'gatehouse-cache-'));
-  const bundle = join(folder, 'index.js');
-  await build({
-    entryPoints: [fileURLToPath(new URL('../../worker/support/cacheWorker.ts', import.meta.url))],
-    outfile: bundle,
-    bundle: true,
-    format: 'esm',
-    target: 'es2024',
-    conditions: ['workerd', 'worker', 'browser'],
-    external: ['node:*', 'cloudflare:*'],
-    logLevel: 'error',
-  });
-  return { bundle, remove: () => rm(folder, { recursive: true }) };
-}
+export const bundleCacheWorker = () => bundleTestWorker('cacheWorker.ts');
 
 export interface CacheApp extends AsyncDisposable {
   post<T = { value: unknown; from: string }>(

@@ -10,7 +10,7 @@ import { CHROMIUM, CHROMIUM_MISSING, hasChromium, visitInChromium } from '../../
 import { clientOf, newcomer } from '../../support/client.ts';
 import { openApi, operations } from '../../support/contract/contract.ts';
 import { until } from '../faults/scene.ts';
-import { copyProject, freePort, startScript } from '../scripts/project.ts';
+import { copyProject, freePort, migrated, startScript } from '../scripts/project.ts';
 import type { Project, Running } from '../scripts/project.ts';
 
 let project: Project;
@@ -18,7 +18,7 @@ let dev: Running;
 let url: string;
 
 beforeAll(async () => {
-  project = copyProject();
+  project = await migrated(copyProject());
   const port = await freePort();
   url = `http://127.0.0.1:${port}`;
   const env = { PORT: String(port), GATEWAY_PORT: String(await freePort()) };

@@ -1,10 +1,4 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-
-import { build } from 'esbuild';
 
 import { startApp } from '../../support/app.ts';
 import type { RunningApp } from '../../support/app.ts';
@@ -13,6 +7,7 @@ import type { Answer, Call } from '../../support/client.ts';
 import { startFaultyRedis } from '../../support/faults.ts';
 import type { FaultyRedis } from '../../support/faults.ts';
 import { hasRedisServer, startRedis } from '../../support/redisServers.ts';
+import { bundleTestWorker } from '../../support/testWorker.ts';
 import { startTruth } from '../cache/scene.ts';
 import type { Truth } from '../cache/scene.ts';
 import { SETTINGS, signedIn } from './scene.ts';
@@ -33,18 +28,7 @@ export interface KeyedScene extends AsyncDisposable {
 export const newKey = (): string => `"${randomUUID()}"`;
 
 export async function startKeyedScene(): Promise<KeyedScene> {
-  const folder = await mkdtemp(join(tmpdir(), 'gatehouse-keyed-'));
-  const bundle = join(folder, 'index.js');
-  await build({
-    entryPoints: [fileURLToPath(new URL('../../worker/support/keyedWorker.ts', import.meta.url))],
-    outfile: bundle,
-    bundle: true,
-    format: 'esm',
-    target: 'es2024',
-    conditions: ['workerd', 'worker', 'browser'],
-    external: ['node:*', 'cloudflare:*'],
-    logLevel: 'error',
-  });
+  const { bundle, remove } = await bundleTestWorker('keyedWorker.ts');
   const server = hasRedisServer ? await startRedis() : undefined;
   const redis = await startFaultyRedis(server?.url);
   const truth = await startTruth();
@@ -76,7 +60,7 @@ export async function startKeyedScene(): Promise<KeyedScene> {
       await truth[Symbol.asyncDispose]();
       await redis[Symbol.asyncDispose]();
       await server?.stop();
-      await rm(folder, { recursive: true });
+      await remove();
     },
   };
 }

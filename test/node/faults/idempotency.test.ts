@@ -31,14 +31,20 @@ const statuses = (answers: readonly Answer[]) => [...new Set(answers.map(({ stat
 const IN_USE = { status: 409, body: { code: 'IDEMPOTENCY_KEY_IN_USE' } };
 const times = <T>(count: number, make: () => Promise<T>) => Promise.all(Array.from({ length: count }, make));
 
+/** A request whose handler has begun, and waits for `release`. */
+async function begun<T>(note: string, start: () => Promise<T>): Promise<{ first: Promise<T>; release: () => void }> {
+  scene.truth.values.set(note, '');
+  const release = scene.truth.hold(note);
+  const first = start();
+  await scene.truth.read(note);
+  return { first, release };
+}
+
 describe('a route of one’s own', () => {
   it('is executed once of 50 parallel requests; the others get 409 and then the first response', async () => {
     const key = newKey();
     const note = randomUUID();
-    scene.truth.values.set(note, '');
-    const release = scene.truth.hold(note);
-    const first = order(key, { note, before: note });
-    await scene.truth.read(note);
+    const { first, release } = await begun(note, () => order(key, { note, before: note }));
     const parallel = await times(49, () => order(key, { note, before: note }));
     for (const answer of parallel) {
       expect(answer).toMatchObject(IN_USE);
@@ -76,10 +82,7 @@ describe('a route of one’s own', () => {
   it('is executed once when Redis loses everything before the commit, and a second request runs beside the first', async () => {
     const key = newKey();
     const note = randomUUID();
-    scene.truth.values.set(note, '');
-    const release = scene.truth.hold(note);
-    const first = order(key, { note, before: note });
-    await scene.truth.read(note);
+    const { first, release } = await begun(note, () => order(key, { note, before: note }));
     await flush();
     const second = order(key, { note, before: note });
     await scene.truth.read(note, 2);
@@ -96,10 +99,7 @@ describe('a route of one’s own', () => {
   it('is executed once when Redis loses everything between commit and response', async () => {
     const key = newKey();
     const note = randomUUID();
-    scene.truth.values.set(note, '');
-    const release = scene.truth.hold(note);
-    const first = order(key, { note, after: note });
-    await scene.truth.read(note);
+    const { first, release } = await begun(note, () => order(key, { note, after: note }));
     await flush();
     expect(await order(key, { note, after: note })).toMatchObject(IN_USE);
     release();
@@ -133,10 +133,9 @@ describe('a route of one’s own', () => {
   it('is executed once when its isolate is killed between commit and response', async () => {
     const key = newKey();
     const note = randomUUID();
-    scene.truth.values.set(note, '');
-    const release = scene.truth.hold(note);
-    const first = send('/own/referred', key, { note, after: note }).catch(() => undefined);
-    await scene.truth.read(note);
+    const { first, release } = await begun(note, () =>
+      send('/own/referred', key, { note, after: note }).catch(() => undefined),
+    );
     await scene.app.kill();
     release();
     await first;
@@ -191,10 +190,7 @@ describe('a route of one’s own', () => {
   it('refuses another body while the first request runs', async () => {
     const key = newKey();
     const note = randomUUID();
-    scene.truth.values.set(note, '');
-    const release = scene.truth.hold(note);
-    const first = order(key, { note, before: note });
-    await scene.truth.read(note);
+    const { first, release } = await begun(note, () => order(key, { note, before: note }));
     expect(await order(key, { note })).toMatchObject({ status: 422, body: { code: 'IDEMPOTENCY_KEY_REUSED' } });
     release();
     expect((await first).status).toBe(201);

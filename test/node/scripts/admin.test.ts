@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { appendFileSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -10,9 +10,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { accountChangeSql, normalizeEmail, sqlText } from '../../../src/scripts/adminSql.ts';
 import type { AccountChange } from '../../../src/scripts/adminSql.ts';
-import { D1_MIGRATIONS } from '../../../src/scripts/migrations.ts';
-import { runWrangler } from '../../../src/scripts/wrangler.ts';
-import { copyProject, ROOT, runScript } from './project.ts';
+import { copyProject, migrateAtOnce, ROOT, runScript } from './project.ts';
 
 const DAY_MS = 86_400_000;
 /** The id in wrangler.toml. */
@@ -44,27 +42,7 @@ const user = (id: string) =>
 
 beforeAll(async () => {
   state = mkdtempSync(join(tmpdir(), 'gatehouse-admin-'));
-  // All in one file: `d1 migrations apply` starts a workerd for each.
-  const schema = join(state, 'schema.sql');
-  const migrations = readdirSync(D1_MIGRATIONS).filter((name) => name.endsWith('.sql'));
-  writeFileSync(
-    schema,
-    migrations
-      .sort()
-      .map((name) => readFileSync(join(D1_MIGRATIONS, name), 'utf8'))
-      .join('\n'),
-  );
-  const { code, stderr } = await runWrangler([
-    'd1',
-    'execute',
-    'DB',
-    '--local',
-    '--persist-to',
-    state,
-    '--file',
-    schema,
-  ]);
-  if (code !== 0) throw new Error(`the migrations were not applied: ${stderr}`);
+  await migrateAtOnce(state);
   database = open();
 });
 afterAll(() => {

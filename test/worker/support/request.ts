@@ -8,22 +8,7 @@ import { createIsolate } from '../../../src/services/isolate';
 import type { Isolate } from '../../../src/services/isolate';
 import type { RequestScope } from '../../../src/services/scope';
 import type { Answer, CallOptions } from '../../support/client';
-
-const UNLIMITED = {
-  LIMIT_REGISTER: '10000/1m',
-  LIMIT_REGISTER_DAY: '10000/1m',
-  LIMIT_MAILBOX: '10000/1m',
-  LIMIT_LOGIN: '10000/1m',
-  LIMIT_LOGIN_ADDRESS: '10000/1m',
-  LIMIT_API: '10000/1m',
-  LIMIT_ADMIN: '10000/1m',
-  LIMIT_ACCOUNT: '10000/1m',
-  LIMIT_REFRESH: '10000/1m',
-  LIMIT_RECOVERY: '10000/1m',
-  LIMIT_RECOVERY_ACCOUNT: '10000/1m',
-  LIMIT_VERIFICATION: '10000/1m',
-  LIMIT_ONE_TIME_TOKEN: '10000/1m',
-};
+import { UNLIMITED } from '../../support/unlimited';
 
 /** Bindings of the tests with some settings of their own. */
 export function bindings(settings: Record<string, unknown> = {}): Env {

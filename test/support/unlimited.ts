@@ -1,0 +1,16 @@
+/** The numbers of the default policy get in the way of tests that are about something else. */
+export const UNLIMITED = {
+  LIMIT_REGISTER: '10000/1m',
+  LIMIT_REGISTER_DAY: '10000/1m',
+  LIMIT_MAILBOX: '10000/1m',
+  LIMIT_LOGIN: '10000/1m',
+  LIMIT_LOGIN_ADDRESS: '10000/1m',
+  LIMIT_API: '10000/1m',
+  LIMIT_ADMIN: '10000/1m',
+  LIMIT_ACCOUNT: '10000/1m',
+  LIMIT_REFRESH: '10000/1m',
+  LIMIT_RECOVERY: '10000/1m',
+  LIMIT_RECOVERY_ACCOUNT: '10000/1m',
+  LIMIT_VERIFICATION: '10000/1m',
+  LIMIT_ONE_TIME_TOKEN: '10000/1m',
+};
