@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
 
@@ -38,6 +39,8 @@ export function startWrangler(
       EXIT_WITH_PARENT: String(process.pid),
       WRANGLER_SEND_METRICS: 'false',
       WRANGLER_HIDE_BANNER: 'true',
+      // Its 16 MB of JavaScript are compiled once, not at each start: a fifth of the CPU of a short command.
+      NODE_COMPILE_CACHE: process.env['NODE_COMPILE_CACHE'] ?? join(ROOT, 'node_modules/.cache/wrangler'),
       // It only fills Request.cf, and asks the internet for it at every start.
       CLOUDFLARE_CF_FETCH_ENABLED: process.env['CLOUDFLARE_CF_FETCH_ENABLED'] ?? 'false',
       // wrangler's own pages run any SQL over the database, and keep traces of requests, for anyone who reaches the port: a
