@@ -125,11 +125,7 @@ function make(name: string): void {
     'src/personalData.ts',
   ];
   run('oxfmt', changed);
-  const migration = ['--name', slug.replaceAll('-', '_')];
-  run('drizzle-kit', ['generate', '--config', 'src/db/drizzle.config.ts', ...migration]);
-  run('drizzle-kit', ['generate', '--config', 'src/db/drizzle.postgres.config.ts', ...migration], {
-    NODE_OPTIONS: '--conditions=postgres',
-  });
+  run('node', ['src/scripts/generate.ts', '--name', slug.replaceAll('-', '_')]);
   run('node', ['src/scripts/openapi.ts']);
   process.stdout.write(
     `Made ${changed.join(', ')}, migrations and the contract's entries.\n\n` +
@@ -153,11 +149,10 @@ function insert(text: string, at: RegExp, added: string): string {
   return text.replace(at, () => added);
 }
 
-function run(program: string, args: readonly string[], env: Readonly<Record<string, string>> = {}): void {
+function run(program: string, args: readonly string[]): void {
   const { status, stderr, stdout } = spawnSync(join(ROOT, 'node_modules/.bin', program), args, {
     cwd: ROOT,
     encoding: 'utf8',
-    env: { ...process.env, ...env },
     shell: process.platform === 'win32',
   });
   if (status !== 0) throw new UserError(`${program} failed: ${(stderr || stdout).trim()}`);

@@ -26,7 +26,11 @@ describe('npm run new', () => {
       file.includes('shopping_lists'),
     );
     expect(read(`src/db/migrations/${migration}`)).toContain('CREATE TABLE `shopping_lists`');
-    expect(readdirSync(join(project.root, 'src/db/postgres/migrations')).join()).toContain('shopping_lists.sql');
+    const folder = 'src/db/postgres/migrations';
+    const postgres = readdirSync(join(project.root, folder)).find((file) => file.endsWith('shopping_lists.sql'));
+    const texts = read(`${folder}/${postgres}`).match(/"\w+" text.*/g) ?? [];
+    expect(texts.length).toBeGreaterThan(0);
+    for (const text of texts) expect(text).toContain('text COLLATE "C"');
     expect(read('src/app.ts')).toContain(".route('/v1/shopping-lists', shoppingListsRoutes)");
     expect(read('src/personalData.ts')).toContain("ownedBy('shoppingLists', shoppingLists)");
     const { paths } = JSON.parse(read('docs/openapi.json')) as { paths: Record<string, Record<string, unknown>> };
