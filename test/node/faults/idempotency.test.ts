@@ -271,19 +271,24 @@ describe('a route of one’s own', () => {
 
   it('needs no trip to Redis of its own', async () => {
     const body = { note: randomUUID() };
+    const requestsOf = async (send: () => Promise<unknown>) => {
+      await scene.redis.idle();
+      scene.redis.reset();
+      await send();
+      await scene.redis.idle();
+      return scene.redis.requests;
+    };
+    /** The fewest of some: the isolate's upkeep, such as its metrics, travels beside one now and then. */
+    const fewest = async (send: () => Promise<unknown>) => {
+      const rounds = [await requestsOf(send), await requestsOf(send), await requestsOf(send)];
+      return rounds.toSorted((a, b) => a.length - b.length)[0] ?? [];
+    };
     await order(newKey(), body);
-    await scene.redis.idle();
-    scene.redis.reset();
-    await scene.call('POST', '/own/orders', { token: user.access, body });
-    await scene.redis.idle();
-    const without = scene.redis.counts.requests;
-    scene.redis.reset();
-    await order(newKey(), body);
-    await scene.redis.idle();
-    const [guard] = scene.redis.requests;
-    expect(guard?.commands.map(([name]) => name)).toEqual(['HMGET', 'EVALSHA']);
+    const without = await fewest(() => scene.call('POST', '/own/orders', { token: user.access, body }));
+    const keyed = await fewest(() => order(newKey(), body));
+    expect(keyed[0]?.commands.map(([name]) => name)).toEqual(['HMGET', 'EVALSHA']);
     // The claim's end travels with what is sent after the response in any case.
-    expect(scene.redis.counts.requests).toBeLessThanOrEqual(without + 1);
+    expect(keyed.length).toBeLessThanOrEqual(without.length + 1);
   });
 });
 
