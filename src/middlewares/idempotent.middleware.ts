@@ -44,7 +44,7 @@ export type IdempotentOptions = CommonOptions &
     | {
         /** Successful responses are stored, encrypted. @default true */
         keep?: true;
-        /** Makes a response that was not stored: it was too long, or its request died before it was. */
+        /** Makes a response that was not stored: it was too long, or its isolate ended before that. */
         again?: Again;
       }
     | {
