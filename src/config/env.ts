@@ -163,11 +163,11 @@ export function parseConfig(bindings: object): Config {
     ];
     throw new AppError('CONFIG_INVALID', { detail: `Configuration ${parts.filter(Boolean).join('; ')}` });
   }
-  return shape(result.data);
+  return shape(result.data, bindings);
 }
 
 /** The settings as the code uses them, by topic. */
-function shape(env: z.infer<typeof schema>) {
+function shape(env: z.infer<typeof schema>, bindings: object) {
   return {
     issuer: env.ISSUER,
     audience: env.AUDIENCE,
@@ -252,6 +252,10 @@ function shape(env: z.infer<typeof schema>) {
       verification: env.LIMIT_VERIFICATION,
       oneTimeToken: env.LIMIT_ONE_TIME_TOKEN,
     },
+    /** Your own settings of limits (`limitFrom`), as they were written. */
+    ownLimits: Object.fromEntries(
+      Object.entries(bindings).filter(([name]) => name.startsWith('LIMIT_') && !(name in schema.shape)),
+    ) as Readonly<Record<string, unknown>>,
     metrics: {
       /** How often an isolate reports what it has counted; 0: never. */
       intervalMs: env.METRICS_INTERVAL_MS,

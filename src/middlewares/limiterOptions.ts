@@ -1,3 +1,6 @@
+import type { Config } from '../config/env';
+import { limit } from '../config/fields';
+import type { LimitSettings } from '../config/fields';
 import { AppError } from '../errors';
 import { assertUnits } from '../services/rateLimit/limits';
 import { identityList } from '../util/identity';
@@ -8,21 +11,41 @@ interface Numbers {
   maxRequests: number;
 }
 
+/**
+ * The numbers of a limiter from a setting of your own, a variable such as `LIMIT_QUOTES = "10/1m"`.
+ *
+ * @example
+ * rateLimiter({ name: 'quotes', ...limitFrom('LIMIT_QUOTES', '10/1m') })
+ *
+ * @param fallback where the setting is missing
+ * @throws {AppError} `CONFIG_INVALID`, here for a wrong fallback, and in each request of the limiter for a wrong setting
+ */
+export function limitFrom(setting: `LIMIT_${string}`, fallback: string) {
+  const field = limit(fallback);
+  const parse = (value: unknown): LimitSettings => {
+    const { data, error } = field.safeParse(value);
+    if (data === undefined) throw wrong(`Configuration wrong: ${setting} (${error?.issues[0]?.message})`);
+    return data;
+  };
+  parse(fallback);
+  return { limit: (_: Config['limits'], { ownLimits }: Config) => parse(ownLimits[setting]) };
+}
+
 /** @throws {AppError} unless the limiter can count with these numbers exactly */
-export function assertLimit<T extends Numbers>(numbers: T): T {
+export function assertLimit<T extends Numbers>(numbers: T, name = 'a limiter without a name'): T {
   const { maxRequests, windowMs } = numbers;
   const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
   // The arithmetic is exact as long as its products are, and a header's integers have 15 digits (RFC 9651).
   if (!whole || maxRequests >= 1e15 || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
-    throw wrong('rateLimiter() needs positive integers: maxRequests, windowMs.');
+    throw wrong(`rateLimiter() needs positive integers; ${name} has maxRequests ${maxRequests}, windowMs ${windowMs}.`);
   }
   return numbers;
 }
 
 /** @throws {AppError} */
-export function assertWindows<T extends Numbers>(windows: readonly T[]): readonly T[] {
+export function assertWindows<T extends Numbers>(windows: readonly T[], name?: string): readonly T[] {
   if (windows.length === 0) throw wrong('rateLimiter() needs at least one window.');
-  for (const window of windows) assertLimit(window);
+  for (const window of windows) assertLimit(window, name);
   if (new Set(windows.map(({ windowMs }) => windowMs)).size < windows.length) {
     throw wrong('rateLimiter(): two windows of one length.');
   }

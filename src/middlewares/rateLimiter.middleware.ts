@@ -95,7 +95,7 @@ export type RateLimiterOptions = CommonOptions &
 /** A limiter whose numbers come from the settings. */
 export type ConfiguredLimit = CommonOptions & {
   name: string;
-  limit: (limits: Config['limits']) => LimitSettings;
+  limit: (limits: Config['limits'], config: Config) => LimitSettings;
   /** What `identity` returns. @default 'caller' */
   counts?: Counted;
 };
@@ -133,7 +133,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   const [allowed, denied] = [listOf('allow', options.allow), listOf('deny', options.deny)];
   const { algorithm = 'sliding-window' } = options;
   const ownLimits = limitsFrom(options);
-  const limitsOf = (c: Ctx, policy: string) => LimitOverrideService.limits(policy, algorithm) ?? ownLimits(c);
+  const limitsOf = (c: Ctx, policy: string) => LimitOverrideService.limits(policy, algorithm) ?? ownLimits(c, policy);
   if (name !== undefined) assertPolicyName(name);
   if (typeof cost === 'number') unitsOf(cost, 'cost');
 
@@ -247,7 +247,7 @@ function countedBy(options: RateLimiterOptions | ConfiguredLimit): Counted {
 /** A limiter's own numbers, where they do not depend on the request. */
 function fixedLimits(options: RateLimiterOptions | ConfiguredLimit, algorithm: LimitAlgorithm) {
   return (config: Config): readonly Limit[] | undefined => {
-    if ('limit' in options) return [{ algorithm, ...options.limit(config.limits) }];
+    if ('limit' in options) return [{ algorithm, ...options.limit(config.limits, config) }];
     const { windows, maxRequests, windowMs = 60_000 } = options;
     if (typeof maxRequests === 'function') return undefined;
     return (windows ?? [{ windowMs, maxRequests }]).map((window) => ({
@@ -259,20 +259,22 @@ function fixedLimits(options: RateLimiterOptions | ConfiguredLimit, algorithm: L
 }
 
 /** The limits of a request; checked at once where they do not depend on it. */
-function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx) => readonly Limit[] {
-  const { algorithm = 'sliding-window' } = options;
-  const limitOf = (numbers: Window): readonly Limit[] => [{ algorithm, ...assertLimit(numbers) }];
+function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx, policy: string) => readonly Limit[] {
+  const { algorithm = 'sliding-window', name } = options;
+  const limitOf = (numbers: Window, policy = name): readonly Limit[] => [
+    { algorithm, ...assertLimit(numbers, policy) },
+  ];
   if ('limit' in options) {
     const configured = new WeakMap<Config, readonly Limit[]>();
     return (c) => {
       const config = configOf(c.env);
-      const known = configured.get(config) ?? limitOf(options.limit(config.limits));
+      const known = configured.get(config) ?? limitOf(options.limit(config.limits, config));
       configured.set(config, known);
       return known;
     };
   }
   if (options.windows !== undefined) {
-    const limits = assertWindows(options.windows).map(({ windowMs, maxRequests }): Limit => ({
+    const limits = assertWindows(options.windows, name).map(({ windowMs, maxRequests }): Limit => ({
       algorithm,
       windowMs,
       maxRequests,
@@ -280,7 +282,8 @@ function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx) => 
     return () => limits;
   }
   const { maxRequests, windowMs = 60_000 } = options;
-  if (typeof maxRequests === 'function') return (c) => limitOf({ windowMs, maxRequests: maxRequests(c) });
+  if (typeof maxRequests === 'function')
+    return (c, policy) => limitOf({ windowMs, maxRequests: maxRequests(c) }, policy);
   const limits = limitOf({ windowMs, maxRequests });
   return () => limits;
 }

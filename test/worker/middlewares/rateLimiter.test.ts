@@ -3,9 +3,12 @@ import type { Context } from 'hono';
 import { expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
+import { configOf } from '../../../src/config/env';
 import { foldAddress } from '../../../src/middlewares/clientAddress';
+import { factsOf } from '../../../src/middlewares/contract';
 import { onError } from '../../../src/middlewares/error.middleware';
 import { guard } from '../../../src/middlewares/guard.middleware';
+import { limitFrom } from '../../../src/middlewares/limiterOptions';
 import { rateLimiter } from '../../../src/middlewares/rateLimiter.middleware';
 import type { RateLimiterOptions } from '../../../src/middlewares/rateLimiter.middleware';
 import { services } from '../../../src/middlewares/services.middleware';
@@ -179,6 +182,35 @@ test('an administrator looks into a counter, and resets it', async () => {
   }
   expect((await call('POST', '/v1/admin/limits/peek', { token: body.access_token, body: counter })).status).toBe(403);
   expect((await call('POST', '/v1/admin/limits/peek', { token, body: { ...counter, policy: 'no' } })).status).toBe(422);
+});
+
+test('the numbers of a limiter come from a setting of one’s own, which is checked', async () => {
+  const quotes = rateLimiter({ name: 'quotes', ...limitFrom('LIMIT_QUOTES', '10/1m') });
+  const policyOf = async (settings: Record<string, unknown>) => {
+    const bound = bindings(settings);
+    const app = new Hono<AppEnv>().use(services({ isolate: isolateFor(bound) })).get('/', quotes, (c) => c.text('in'));
+    app.onError(onError);
+    return callerOf(app, bound)('GET', '/');
+  };
+  expect((await policyOf({})).headers.get('RateLimit-Policy')).toBe('"quotes";q=10;w=60');
+  expect((await policyOf({ LIMIT_QUOTES: '3/2h' })).headers.get('RateLimit-Policy')).toBe('"quotes";q=3;w=7200');
+  for (const LIMIT_QUOTES of ['3 an hour', '0/1m', 3]) {
+    const { status, body } = await policyOf({ LIMIT_QUOTES });
+    expect(status).toBe(503);
+    expect(body).toMatchObject({ code: 'CONFIG_INVALID', detail: expect.stringContaining('LIMIT_QUOTES (') as string });
+  }
+  expect(() => limitFrom('LIMIT_QUOTES', 'ten')).toThrow('LIMIT_QUOTES (expected REQUESTS/WINDOW');
+  // So that the console and the override of limits show it.
+  const { limiter } = factsOf(quotes).checks?.[0] ?? {};
+  expect(limiter?.limits(configOf(bindings({ LIMIT_QUOTES: '4/1d' })))).toMatchObject([
+    { maxRequests: 4, windowMs: 24 * HOUR },
+  ]);
+});
+
+test('numbers that make no sense are named with their limiter', async () => {
+  const { body } = await limited({ name: 'by-plan', maxRequests: () => Number('ten') })();
+  expect(body).toMatchObject({ code: 'CONFIG_INVALID' });
+  expect(body['detail']).toContain('by-plan has maxRequests NaN, windowMs 60000');
 });
 
 test('what makes no sense does not start', () => {
