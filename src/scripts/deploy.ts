@@ -10,7 +10,7 @@ import type { SetKind } from './keySets.ts';
 import { POSTGRES_BUILD, assertUncached, hyperdriveId } from './hyperdrive.ts';
 import { missing, placeholders } from './placeholders.ts';
 import { PROGRAM } from './wrangler.ts';
-import { environmentsOf } from './wranglerToml.ts';
+import { environmentsOf, linesOf } from './wranglerToml.ts';
 
 const HELP = `npm run deploy [-- [--env NAME] [--secrets-file FILE] [--dry-run] [options of wrangler deploy]]
 
@@ -20,6 +20,8 @@ Deploys the Worker, and with --secrets-file its secrets too, in one version. Not
   AUDIENCE or database of its own;
 - a key does not work: those of FILE, or without it of keys.env (of keys.NAME.env with --env NAME) where there is one;
 - HYPERDRIVE is bound, and its configuration caches queries. (With HYPERDRIVE the Worker is built for PostgreSQL.)
+
+A secrets file without a name that wrangler.toml requires under [secrets] is warned of.
 
 --env NAME    an environment of wrangler.toml, such as staging; without it production
 --dry-run     checks all of this but Hyperdrive, and builds the Worker; uploads nothing, and needs no login
@@ -47,6 +49,11 @@ await runProgram(async () => {
     throw new UserError(`Nothing was deployed. ${secretsFile} has the secrets of ${owner}: give --env ${owner}.`);
   }
   assertKeysWork(secretsFile, environment);
+  const lacking =
+    secretsFile === undefined ? [] : lackingSecrets(toml, environment, varsOf(readText(secretsFile) ?? ''));
+  if (lacking.length > 0) {
+    console.error(`# ${secretsFile} has no ${lacking.join(', ')}: right only if the deployed Worker has them already.`);
+  }
   const hyperdrive = hyperdriveId(resolve(ROOT, file), environment);
   if (hyperdrive !== undefined && !args.includes('--dry-run')) await assertUncached(hyperdrive);
   // Where there are several environments wrangler asks that production be named, by an empty name.
@@ -71,6 +78,12 @@ function assertKeysWork(given: string | undefined, environment: string): void {
   if (text === undefined && given !== undefined) throw new UserError(`There is no ${given}.`);
   const problems = text === undefined ? [] : secretProblems(varsOf(text));
   if (problems.length > 0) throw new UserError(`Nothing was deployed. ${file} is wrong: ${problems.join('; ')}.`);
+}
+
+/** What `[secrets] required` names and the secrets file does not have. */
+function lackingSecrets(toml: string, environment: string, vars: ReadonlyMap<string, string>): string[] {
+  const required = linesOf(toml, environment).filter(({ table, name }) => table === 'secrets' && name === 'required');
+  return required.flatMap(({ texts }) => texts).filter((name) => !vars.has(name));
 }
 
 function optionOf(args: readonly string[], ...names: string[]): string | undefined {

@@ -19,7 +19,7 @@ Creates the key sets of the tokens, rotates them by one step, or checks them. Th
 them to stderr; with --to or --write they go into a file that only you can read, and are not shown.
 The peppers of the passwords are a set, too, which is only touched with --set pepper.
 
-  npm run -s keys -- --to keys.env                 new sets, as NAME='…' lines; then: npx wrangler secret bulk keys.env
+  npm run -s keys -- --to keys.env                 new sets, as NAME='…' lines; then: npm run deploy -- --secrets-file keys.env
   npm run -s keys -- --set signing                 one set, its JSON only, for: npx wrangler secret put SIGNING_KEYS
   npm run -s keys -- check --from keys.env         tries every key of FILE, as the Worker does before it serves anything
   npm run -s keys -- rotate --from FILE --write    the next step for the sets in FILE (NAME='…' lines, or with --set the
@@ -121,7 +121,7 @@ async function create(
   console.error(
     path === undefined && kinds.length === 1
       ? `# New ${names[0]}. Set it with: npx wrangler secret put ${names[0]}`
-      : `# New ${names.join(' and ')}. Check and set with: npm run deploy --${env} --secrets-file ${file}, or npx wrangler secret bulk ${file}${env}`,
+      : `# New ${names.join(' and ')}. Check and set with: npm run deploy --${env} --secrets-file ${file}`,
   );
   console.error('# Keep a copy where secrets are kept: Cloudflare does not give them back, and a rotation needs them.');
 }

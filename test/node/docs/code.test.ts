@@ -26,6 +26,7 @@ const NAMES: Readonly<Record<string, string>> = {
   check: 'middlewares/check',
   guard: 'middlewares/guard.middleware',
   idempotent: 'middlewares/idempotent.middleware',
+  limitFrom: 'middlewares/limiterOptions',
   policy: 'middlewares/policy',
   rateLimiter: 'middlewares/rateLimiter.middleware',
   CacheService: 'services/cache.service',

@@ -49,6 +49,9 @@ describe('npm run deploy', () => {
     expect(code).toBe(0);
     expect(stdout).toContain('--dry-run: exiting now.');
     expect(stdout).toContain('https://api.gatehouse.dev');
+    expect(stderr).toContain(
+      `# ${path} has no UPSTASH_REDIS_REST_URL, UPSTASH_REDIS_REST_TOKEN: right only if the deployed Worker has them`,
+    );
     // wrangler warns when several environments exist and none is named.
     expect(stdout + stderr).not.toContain('environment');
   });
