@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { copyFile, mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
 
@@ -77,6 +77,9 @@ async function describe(out: string): Promise<void> {
     peerDependenciesMeta: { hono: { optional: true } },
   };
   await writeFile(join(out, 'package.json'), `${JSON.stringify(manifest, null, 2)}\n`);
-  await copyFile(join(ROOT, 'docs/clients.md'), join(out, 'README.md'));
+  // The other pages are not in the package.
+  const page = await readFile(join(ROOT, 'docs/clients.md'), 'utf8');
+  const readme = page.replaceAll(/\[([^\]]+)\]\(([\w-]+\.md)(?:#[\w-]+)?\)/g, '$1 (`docs/$2` of the server)');
+  await writeFile(join(out, 'README.md'), readme);
   await copyFile(join(ROOT, 'LICENSE'), join(out, 'LICENSE'));
 }

@@ -33,7 +33,12 @@ await runProgram(async () => {
 });
 
 function make(name: string): void {
-  if (!/^[a-z][a-zA-Z]{1,29}$/.test(name)) throw new UserError('NAME must be 2 to 30 letters, the first a small one');
+  if (!/^[a-z][a-zA-Z]{1,29}$/.test(name)) {
+    const camel = name.replaceAll(/[-_]+([a-z]?)/g, (_, letter: string) => letter.toUpperCase());
+    const proposed = `${camel[0]?.toLowerCase()}${camel.slice(1)}`;
+    const hint = /^[a-z][a-zA-Z]{1,29}$/.test(proposed) ? `: write ${proposed}` : '';
+    throw new UserError(`NAME must be 2 to 30 letters, the first a small one${hint}`);
+  }
   const slug = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const renamed = (text: string) =>
     text
@@ -115,22 +120,16 @@ function make(name: string): void {
       `\n  '/v1/${slug}': { text: 'first' },`,
     ),
   );
-  const changed = [
-    requests,
-    'src/db/schema.ts',
-    routesFile,
-    contractFile,
-    testFile,
-    'src/app.ts',
-    'src/personalData.ts',
-  ];
-  run('oxfmt', changed);
+  const made = [routesFile, contractFile, testFile];
+  const changed = ['src/db/schema.ts', 'src/app.ts', 'src/personalData.ts', 'src/routes/contract/index.ts', requests];
+  run('oxfmt', [...made, ...changed]);
   run('node', ['src/scripts/generate.ts', '--name', slug.replaceAll('-', '_')]);
   run('node', ['src/scripts/openapi.ts']);
   process.stdout.write(
-    `Made ${changed.join(', ')}, migrations and the contract's entries.\n\n` +
+    `Made ${made.join(', ')} and the migrations. Changed ${changed.join(', ')} and the generated contract.\n` +
+      `The routes are /v1/${slug}${name.endsWith('s') ? '' : '; tables and routes are usually named by the plural'}.\n\n` +
       `npm test -- ${testFile}    tests it\nnpm run check    before you commit\n` +
-      `npm run dev    applies the migration; with other columns, change the table and npm run db:generate\n`,
+      `npm run dev    applies the migration; with other columns, change the table and npm run db:generate -- --name NAME\n`,
   );
 }
 

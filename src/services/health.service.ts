@@ -2,6 +2,7 @@ import { sql } from 'drizzle-orm';
 
 import { isRedisAvailable, redisAvailability } from '../config/redis';
 import type { Database } from '../db/client';
+import { DatabaseUnavailable } from '../db/errors';
 import { users } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
 import type { Breaker } from '../redis/breaker';
@@ -100,6 +101,9 @@ export function createHealthService(deps: HealthDeps): HealthService {
       const problem = await database.check();
       return problem === undefined ? { status: 'up' } : { status: 'degraded', detail: problem };
     } catch (error) {
+      if (error instanceof DatabaseUnavailable) {
+        return { status: 'down', detail: `The database is unavailable (${error.message})` };
+      }
       return { status: 'down', detail: error instanceof Error ? error.message : 'unknown' };
     }
   }

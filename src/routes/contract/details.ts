@@ -175,7 +175,12 @@ describe('GET /v1/sessions', {
   id: 'listSessions',
   summary: 'Your sessions',
   tag: 'Account',
-  responses: { 200: { description: 'Last seen first.', body: bodies.sessionList } },
+  responses: {
+    200: {
+      description: 'All of them, last seen first: `limit` and `total` are their number.',
+      body: bodies.sessionList,
+    },
+  },
 });
 describe('DELETE /v1/sessions/{id}', {
   id: 'endSession',

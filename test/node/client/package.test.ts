@@ -56,6 +56,12 @@ describe('the package', () => {
     expect(code.toString()).not.toMatch(/\b(import|require)\s*[({'"]|node:|cloudflare:|process\./);
   });
 
+  it('has a README whose links lead somewhere', async () => {
+    const readme = await readFile(packaged('README.md'), 'utf8');
+    expect(readme).toContain('`docs/idempotency.md` of the server');
+    expect(readme.match(/\]\((?!https?:|#)[^)]*\)/g)).toBeNull();
+  });
+
   it('signs in and calls in the machine’s own Node', async () => {
     await using scene = await startScene(PATIENT);
     await writeFile(

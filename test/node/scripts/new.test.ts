@@ -20,7 +20,13 @@ describe('npm run new', () => {
   afterAll(() => project[Symbol.dispose]());
 
   it('makes tables, migrations, routes, tests and a contract that compile, one after the other', async () => {
-    for (const name of ['shoppingLists', 'tasks']) expect(await make(name)).toMatchObject({ code: 0, stderr: '' });
+    for (const name of ['shoppingLists', 'tasks']) {
+      const { code, stderr, stdout } = await make(name);
+      expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+      expect(stdout).toMatch(
+        new RegExp(`^Made src/routes/${name}\\.routes\\.ts, .* Changed src/db/schema\\.ts, src/app\\.ts, `),
+      );
+    }
 
     const migration = readdirSync(join(project.root, 'src/db/migrations')).find((file) =>
       file.includes('shopping_lists'),
@@ -58,6 +64,7 @@ describe('npm run new', () => {
       const { code, stderr } = await make(name);
       expect(code).toBe(1);
       expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+      if (name === 'my-notes') expect(stderr).toContain(': write myNotes');
       expect(read('src/db/schema.ts')).toBe(before);
       expect(existsSync(join(project.root, `src/routes/contract/${name}.ts`))).toBe(false);
     },

@@ -66,6 +66,7 @@ const FORMATS = {
   'date-time': /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/,
   email: /^[^\s@]+@[^\s@]+$/,
   password: true,
+  uri: /^[a-z][a-z0-9+.-]*:\S+$/i,
 } as const;
 
 function validators(document: OpenApi, formats: Record<string, RegExp | true>): (schema: object) => ValidateFunction {
