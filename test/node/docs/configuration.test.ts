@@ -48,13 +48,19 @@ test.each(rows)('the default of $name', ({ name, cells: [shown] }) => {
 });
 
 test('each limit names the limiters that have its numbers', () => {
-  const settingOf = new Proxy({} as Config['limits'], {
-    get: (_, key) =>
-      `LIMIT_${String(key)
-        .replaceAll(/[A-Z]/g, (letter) => `_${letter}`)
-        .toUpperCase()}`,
-  });
-  const limiters = Object.values(policy).map(({ name, limit }) => `${String(limit(settingOf))} ${name}`);
+  const limitSettings = settings.map(({ name }) => name).filter((name) => name.startsWith('LIMIT_'));
+  const keyOf = (name: string) =>
+    name
+      .slice('LIMIT_'.length)
+      .toLowerCase()
+      .replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
+  // The numbers of each say which setting they are of.
+  const limits = Object.fromEntries(
+    limitSettings.map((name, index) => [keyOf(name), { maxRequests: index, windowMs: 1 }]),
+  ) as Config['limits'];
+  const limiters = Object.values(policy).map(
+    ({ name, limit }) => `${limitSettings[limit(limits).maxRequests]} ${name}`,
+  );
   const shown = rows
     .filter(({ name, cells }) => name.startsWith('LIMIT_') && cells.length === 4)
     .flatMap(({ name, cells }) => Array.from((cells[3] ?? '').matchAll(/`([a-z-]+)`/g), ([, one]) => `${name} ${one}`));

@@ -143,7 +143,13 @@ describe('with the database broken', () => {
         expect(Number(answer.headers.get('Retry-After'))).toBeGreaterThan(0);
       }
       expect(ms).toBeLessThan(30_000);
-      expect(await call('GET', '/ready')).toMatchObject({ status: 503, body: { status: 'unready' } });
+      expect(await call('GET', '/ready')).toMatchObject({
+        status: 503,
+        body: {
+          status: 'unready',
+          dependencies: { database: { detail: expect.stringContaining('The database is unavailable (') as string } },
+        },
+      });
       expect(await call('GET', '/health')).toMatchObject({ status: 200 });
       expect(await call('GET', '/v1/users/me')).toMatchObject({
         status: 401,
