@@ -3,9 +3,7 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 
 import { describeSettings } from '../../../src/config/describeSettings';
-import type { Config } from '../../../src/config/env';
 import { parseConfig } from '../../../src/config/env';
-import { policy } from '../../../src/middlewares/policy';
 import { CLOCK_TOLERANCE_SECONDS } from '../../../src/services/token/accessToken';
 
 const page = readFileSync(new URL('../../../docs/configuration.md', import.meta.url), 'utf8');
@@ -45,26 +43,6 @@ test.each(rows)('the default of $name', ({ name, cells: [shown] }) => {
   const value = settings.find((setting) => setting.name === name)?.value ?? '';
   // The test above tells `required` from `none`.
   expect(value || 'none').toBe(shown === 'required' ? 'none' : shown);
-});
-
-test('each limit names the limiters that have its numbers', () => {
-  const limitSettings = settings.map(({ name }) => name).filter((name) => name.startsWith('LIMIT_'));
-  const keyOf = (name: string) =>
-    name
-      .slice('LIMIT_'.length)
-      .toLowerCase()
-      .replaceAll(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
-  // The numbers of each say which setting they are of.
-  const limits = Object.fromEntries(
-    limitSettings.map((name, index) => [keyOf(name), { maxRequests: index, windowMs: 1 }]),
-  ) as Config['limits'];
-  const limiters = Object.values(policy).map(
-    ({ name, limit }) => `${limitSettings[limit(limits).maxRequests]} ${name}`,
-  );
-  const shown = rows
-    .filter(({ name, cells }) => name.startsWith('LIMIT_') && cells.length === 4)
-    .flatMap(({ name, cells }) => Array.from((cells[3] ?? '').matchAll(/`([a-z-]+)`/g), ([, one]) => `${name} ${one}`));
-  expect(shown.sort()).toEqual(limiters.sort());
 });
 
 const numbers = rows.filter(({ cells }) => /^\d+$/.test(cells[0] ?? ''));
