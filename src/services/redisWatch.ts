@@ -15,9 +15,16 @@ export function watchRedis(isolate: Isolate, scope: RequestScope): void {
     return;
   }
   if (shards.takeWatch()) scope.waitUntil(keepProbing(isolate, scope));
-  const { outbox } = scope.services;
-  if (breaker.takeLook()) scope.waitUntil(look({ breaker, outbox }));
+  lookIfDue(isolate, scope);
   probeShardsIfDue(isolate, scope);
+}
+
+/**
+ * After calls that failed, and one that succeeded: delivers what Redis may have missed. Asked at a request's start and at its end,
+ * since its own calls may have been those, and another request might not come for long.
+ */
+export function lookIfDue({ breaker }: Isolate, scope: RequestScope): void {
+  if (breaker.takeLook()) scope.waitUntil(look({ breaker, outbox: scope.services.outbox }));
 }
 
 /**

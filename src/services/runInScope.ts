@@ -3,7 +3,7 @@ import type { Binding } from '../db/client';
 import { createServices } from '.';
 import { batchOf } from './batches';
 import type { Isolate } from './isolate';
-import { watchRedis } from './redisWatch';
+import { lookIfDue, watchRedis } from './redisWatch';
 import { RequestScope } from './scope';
 import type { ServiceMap } from './scope';
 import type { Device } from './session/device';
@@ -65,9 +65,13 @@ export function runInScope<T>(context: RequestContext, work: (scope: RequestScop
       metrics.instruments.degraded.count(what);
     },
   });
-  return scope.run(() => {
+  return scope.run(async () => {
     watchRedis(isolate, scope);
-    return work(scope);
+    try {
+      return await work(scope);
+    } finally {
+      lookIfDue(isolate, scope);
+    }
   });
 }
 
