@@ -36,7 +36,7 @@ describe('npm run keys', () => {
     expect(states('signing', vars.get('SIGNING_KEYS'))).toEqual(['Ed25519 active']);
     expect(states('refresh', vars.get('REFRESH_KEYS'))).toEqual(['HS256 active']);
     expect(stdout.trimEnd().split('\n')).toHaveLength(2);
-    expect(stderr).toContain('wrangler secret');
+    expect(stderr).toContain('npm run deploy -- --secrets-file');
   });
 
   it('prints the bare JSON of one set, for a pipe into `wrangler secret put`', async () => {

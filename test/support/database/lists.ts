@@ -47,8 +47,8 @@ export function listsContract(open: () => Database): void {
     test("a user's sessions", async () => {
       const database = open();
       const rows = Array.from({ length: 51 }, (_, index) => ({
-        id: `often.${index}`,
-        userId: 'often',
+        id: `with-pages.${index}`,
+        userId: 'with-pages',
         // One names no device.
         device: index === 0 ? '' : 'Phone',
         address: '',
@@ -62,7 +62,7 @@ export function listsContract(open: () => Database): void {
       const service = createAdministration(deps as unknown as Parameters<typeof createAdministration>[0]);
       const listed: string[] = [];
       for (let page = 1; page <= 3; page += 1) {
-        const list = await service.history('often', { page, limit: 20 });
+        const list = await service.history('with-pages', { page, limit: 20 });
         expect(list.total).toBe(50);
         listed.push(...list.items.map(({ id }) => id));
       }
@@ -70,11 +70,11 @@ export function listsContract(open: () => Database): void {
         db
           .select({ id: sessions.id })
           .from(sessions)
-          .where(sql`${eq(sessions.userId, 'often')} and ${ne(sessions.device, '')}`)
+          .where(sql`${eq(sessions.userId, 'with-pages')} and ${ne(sessions.device, '')}`)
           .orderBy(desc(sessions.createdAtMs), asc(sessions.id)),
       );
       expect(listed).toEqual(expected.map(({ id }) => id));
-      expect(await service.history('often', { page: 4, limit: 20 })).toEqual({ items: [], total: 50 });
+      expect(await service.history('with-pages', { page: 4, limit: 20 })).toEqual({ items: [], total: 50 });
     });
   });
 
