@@ -390,8 +390,8 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
           // Before anything else is written: a heartbeat promises what was delivered before.
           const beat = state.oldestPendingSeq ?? state.nextSeq;
           const { lost } = await history.examine(directBatch(), state, beat);
-          // Also while a shard is away: the others have the new heartbeat and must be held to it. That shard comes back with
-          // an old one, and is told again what was delivered since.
+          // Also while a shard is away: the others have the new heartbeat, and only D1's new one shows when one of them goes
+          // back. The shard comes back with an old heartbeat, so what was delivered since is delivered again.
           if (!lost && beat > state.beat) await store.write({ beat });
           const { delivered, inOrder } = await drain(now(), now() + RUN_MS, directBatch);
           if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });

@@ -60,7 +60,7 @@ export class DatabaseFaults {
   only: number | undefined;
   /** How many of the next calls fail, whatever the mode. */
   failNext = 0;
-  /** PostgreSQL ends some of the transactions in favour of others that nobody sees. */
+  /** PostgreSQL ends some transactions with a serialization failure, as if others ran beside them. */
   conflicts = false;
   readonly #random: Random;
   readonly #deps: DatabaseDeps;

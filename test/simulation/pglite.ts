@@ -11,7 +11,7 @@ const MIGRATIONS = fileURLToPath(new URL('../../src/db/postgres/migrations', imp
 /** Only one client is there, and nothing outlives the process. */
 const SETTINGS = ['fsync=off', 'full_page_writes=off', 'wal_level=minimal', 'max_wal_senders=0', 'shared_buffers=16MB'];
 
-/** Its log grows until somebody asks for a checkpoint. */
+/** Its write-ahead log grows until CHECKPOINT is called. */
 const RESETS_PER_CHECKPOINT = 50;
 
 interface Sequence {

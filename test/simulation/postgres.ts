@@ -128,7 +128,7 @@ interface ConnectionOptions extends DatabaseDeps {
 class Connection {
   readonly socket = new SimulatedSocket((bytes) => this.#write(bytes));
   readonly #options: ConnectionOptions;
-  /** `silent`: nothing arrives any more, and neither side is told. */
+  /** `silent`: messages are lost in both directions, and the connection is not closed. */
   #state: 'new' | 'open' | 'silent' | 'over' = 'new';
   /** What is written in this turn. */
   #turn: Uint8Array[] | undefined;

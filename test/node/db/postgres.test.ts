@@ -289,7 +289,7 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       });
     });
 
-    test('a batch without statements asks nobody', async () => {
+    test('a batch without statements sends the server nothing', async () => {
       const nowhere = databaseAt(`postgres://postgres:postgres@127.0.0.1:${await freePort()}/app`);
       expect(await nowhere.batch(() => [])).toEqual([]);
     });

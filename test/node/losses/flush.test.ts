@@ -26,7 +26,7 @@ describe.each([EMBEDDED, REDIS])('on $name', ({ missing, start }) => {
       await backend[Symbol.asyncDispose]();
     });
 
-    test('signs nobody out, and lets nobody in who was', async () => {
+    test('leaves every session alive, and every revoked token refused', async () => {
       const { isolates, redis } = stage;
       const either = () => isolates[Math.random() < 0.5 ? 0 : 1];
       const people = await stage.people(10, 1 + VICTIMS / 10);

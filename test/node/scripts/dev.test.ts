@@ -198,7 +198,7 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
       const before = existsSync(DEV_VARS()) ? readFileSync(DEV_VARS(), 'utf8') : '';
       const peppers = JSON.stringify(await createKeySet('pepper'));
       present = `${before}PEPPER_KEYS='${peppers}'\nLIMIT_API='7/1m'\n`;
-      // As somebody makes it who writes it by hand.
+      // As a developer writes it by hand.
       writeFileSync(DEV_VARS(), present);
       chmodSync(DEV_VARS(), 0o644);
       dev = await start({ HOST: '0.0.0.0' }, before === '' ? '' : OPEN_NO_MORE);
