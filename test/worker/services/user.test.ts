@@ -81,7 +81,7 @@ test.each([
   expect(await service.list({ page: 1, limit: 25, userId: 'nobody' })).toEqual({ items: [], total: 0 });
 });
 
-test('a user’s sessions have an exact total on each page, and a page that is not full is not counted', async () => {
+test('a page of a user’s sessions that is not full is not counted', async () => {
   const { read, database } = readingD1();
   const sessionsOf = async (userId: string, number: number) =>
     env.DB.prepare(
@@ -91,23 +91,10 @@ test('a user’s sessions have an exact total on each page, and a page that is n
     )
       .bind(userId, number)
       .run();
-  // One of each names no device.
-  await sessionsOf('often', 91);
+  // One names no device.
   await sessionsOf('seldom', 13);
   const deps = { database, lastSeen: async () => new Map(), idleMs: 1, now: () => 10 };
   const service = createAdministration(deps as unknown as Parameters<typeof createAdministration>[0]);
-
-  const listed: string[] = [];
-  for (let page = 1; page <= 5; page += 1) {
-    const list = await service.history('often', { page, limit: 20 });
-    expect(list.total).toBe(90);
-    listed.push(...list.items.map(({ id }) => id));
-  }
-  const { results } = await env.DB.prepare(
-    `select id from sessions where user_id = 'often' and device <> '' order by created_at_ms desc, id`,
-  ).all();
-  expect(listed).toEqual(results.map(({ id }) => id));
-  expect(await service.history('often', { page: 6, limit: 20 })).toEqual({ items: [], total: 90 });
 
   read.rows = 0;
   expect(await service.history('seldom', { page: 1, limit: 20 })).toMatchObject({ total: 12 });
