@@ -5,6 +5,7 @@ import { stop as stopEsbuild } from 'esbuild';
 
 import { buildAssets } from './buildAssets.ts';
 import { ROOT, runProgram } from './cli.ts';
+import { otherLocalDatabase, watchSettings } from './devChanges.ts';
 import { untilHealthy } from './devHealth.ts';
 import { devDatabase } from './devDatabase.ts';
 import { startRedis } from './devRedis.ts';
@@ -22,14 +23,14 @@ const HELP = `npm run dev
 Runs everything on this machine: Redis over REST (the gateway), a local D1 database (or a PostgreSQL one of yours) and the
 Worker in workerd.
 Generates .dev.vars when it is missing, applies the migrations, runs the cron trigger each minute, and reloads the
-Worker when a file changes. Ctrl-C stops all of it. Another program stops it with SIGTERM to npm: the shell that npm starts
-does not pass on a SIGINT that only npm receives.
+Worker when its code changes. .dev.vars and wrangler.toml are read at the start only. Ctrl-C stops all of it. Another program
+stops it with SIGTERM to npm: the shell that npm starts does not pass on a SIGINT that only npm receives.
 
 Environment:
   PORT, HOST        where the Worker listens (8787, 127.0.0.1)
   GATEWAY_PORT      where the gateway listens (8079)
   DATABASE_URL      a PostgreSQL database (15 or later) of the app's own, postgres://USER:PASSWORD@HOST:PORT/DATABASE;
-                    without it a local D1 database. wrangler.toml is then read at the start only
+                    without it a local D1 database
   REDIS_URL         a Redis server for the gateway, such as redis://127.0.0.1:6379, or
   REDIS_HOST, REDIS_PORT, REDIS_PASSWORD; without them an embedded engine, in memory
 `;
@@ -74,13 +75,16 @@ async function dev(stop: AbortSignal): Promise<void> {
   await stopEsbuild();
 
   await using stack = new AsyncDisposableStack();
+  const notice = (line: string) => console.error(line);
+  stack.defer(watchSettings(notice));
   const [redis] = await Promise.all([
     startRedis(settings, stop),
     database.isPostgres ? undefined : database.migrate(stop),
   ]);
   stack.defer(() => redis.close());
   stop.throwIfAborted();
-  const notice = (line: string) => console.error(line);
+  const other = database.isPostgres ? undefined : otherLocalDatabase();
+  if (other !== undefined) notice(other);
   notice('Redis and the database are ready. Building the Worker …');
 
   const worker = startWorker(settings, { redisUrl: redis.url, database }, stop);

@@ -1,8 +1,6 @@
-import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { ROOT, UserError } from './cli.ts';
-import { readText } from './devVars.ts';
 import { hyperdriveId, POSTGRES_BUILD } from './hyperdrive.ts';
 import { hasAdmin, HAS_ADMIN_SQL } from './localAdmins.ts';
 import { applyMigrations, D1_MIGRATIONS } from './migrations.ts';
@@ -20,8 +18,8 @@ export interface DevDatabase {
   migrate: (signal: AbortSignal) => Promise<void>;
   /** Whether it has an administrator who can sign in. */
   hasAdmin(): Promise<boolean>;
-  /** What wrangler is given for it. `remove` deletes what that needs on the disk. */
-  wrangler(port: number): { args: readonly string[]; env: Readonly<Record<string, string>>; remove: () => void };
+  /** What wrangler is given for it. `toml` is added to wrangler.toml. */
+  wrangler(): { toml: string; env: Readonly<Record<string, string>> };
 }
 
 /** @throws {UserError} when DATABASE_URL is no address of a PostgreSQL database, or is missing where wrangler.toml asks for one */
@@ -42,7 +40,7 @@ const D1: DevDatabase = {
   migrations: D1_MIGRATIONS,
   migrate: applyMigrations,
   hasAdmin: () => Promise.resolve(hasAdmin()),
-  wrangler: () => ({ args: [], env: {}, remove: () => undefined }),
+  wrangler: () => ({ toml: '', env: {} }),
 };
 
 function postgresAt(url: string): DevDatabase {
@@ -52,13 +50,11 @@ function postgresAt(url: string): DevDatabase {
     migrations: POSTGRES_MIGRATIONS,
     migrate: () => migratePostgres(url),
     hasAdmin: () => withPostgres(url, async (client) => (await client.query(HAS_ADMIN_SQL)).rows.length > 0),
-    wrangler(port) {
+    wrangler() {
+      // The address is not written to the disk.
       const env = { ...POSTGRES_BUILD, CLOUDFLARE_HYPERDRIVE_LOCAL_CONNECTION_STRING_HYPERDRIVE: url };
-      if (hyperdriveId(WRANGLER_TOML, '') !== undefined) return { args: [], env, remove: () => undefined };
-      // In the same folder, so that the paths in it mean the same; the address is not written to the disk.
-      const file = join(ROOT, `.wrangler.dev.${port}.toml`);
-      writeFileSync(file, `${readText(WRANGLER_TOML) ?? ''}\n[[hyperdrive]]\nbinding = "HYPERDRIVE"\nid = "local"\n`);
-      return { args: [`--config=${file}`], env, remove: () => rmSync(file, { force: true }) };
+      const isBound = hyperdriveId(WRANGLER_TOML, '') !== undefined;
+      return { toml: isBound ? '' : '\n[[hyperdrive]]\nbinding = "HYPERDRIVE"\nid = "local"\n', env };
     },
   };
 }

@@ -1,3 +1,4 @@
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { stripVTControlCharacters } from 'node:util';
@@ -27,11 +28,17 @@ export function startWorker(
   stop: AbortSignal,
 ): DevWorker {
   const { host, port } = settings;
-  const { args, env, remove } = database.wrangler(port);
-  const child = startWrangler(
-    ['dev', `--ip=${host}`, `--port=${port}`, '--test-scheduled', '--show-interactive-dev-session=false', ...args],
-    { env, hidden: overrides(settings, redisUrl).flatMap(([name, value]) => ['--var', `${name}:${value}`]) },
-  );
+  const { toml, env } = database.wrangler();
+  const config = readText(join(ROOT, 'wrangler.toml')) ?? '';
+  // wrangler watches its configuration, dies of one that is half written, and loses sight of one that an editor has replaced
+  // twice: it gets a copy, in the same folder, so that the paths in it mean the same.
+  const copy = join(ROOT, `.wrangler.dev.${port}.toml`);
+  writeFileSync(copy, config + toml);
+  const options = ['--test-scheduled', '--show-interactive-dev-session=false', `--config=${copy}`];
+  const child = startWrangler(['dev', `--ip=${host}`, `--port=${port}`, ...options], {
+    env,
+    hidden: overrides(settings, redisUrl, config).flatMap(([name, value]) => ['--var', `${name}:${value}`]),
+  });
   const log = new WranglerLog();
   for (const name of ['stdout', 'stderr'] as const) {
     createInterface({ input: child[name]! }).on('line', (line) => {
@@ -51,14 +58,13 @@ export function startWorker(
   });
   // Not awaited when it is stopped on purpose.
   died.catch(() => {});
-  return { died, stop: () => stopWrangler(child).finally(remove) };
+  return { died, stop: () => stopWrangler(child).finally(() => rmSync(copy, { force: true })) };
 }
 
 /** Settings that the Worker would not see, or would see wrongly, if wrangler read .dev.vars alone. */
-function overrides({ vars }: DevSettings, redisUrl: string): [name: string, value: string][] {
+function overrides({ vars }: DevSettings, redisUrl: string, config: string): [name: string, value: string][] {
   // With required secrets declared, wrangler silently drops every other name of .dev.vars that wrangler.toml lacks.
-  const config = readText(join(ROOT, 'wrangler.toml'))?.replaceAll(/^\s*#.*$/gm, '');
-  const declared = new Set(config?.match(/\w+/g));
+  const declared = new Set(config.replaceAll(/^\s*#.*$/gm, '').match(/\w+/g));
   const merged = new Map([...vars].filter(([name]) => !declared.has(name)));
   // Mails are shown with the Worker's log, unless .dev.vars chooses otherwise, or the Worker would refuse it.
   const local = /^(127\.[\d.]+|localhost|\[::1\])$/.test(new URL(vars.get('ISSUER')!).hostname);

@@ -5,10 +5,10 @@ import { parseArgs } from 'node:util';
 
 import { ROOT, UserError, runProgram } from './cli.ts';
 
-const HELP = `npm run new -- NAME
+const HELP = `npm run new -- NAME [--as-is]
 
 Makes a table of rows that belong to users, with routes to list, create, show, change and delete them, and a test. NAME is the
-plural, such as "notes" or "shoppingLists". The files are those of test/worker/examples/notes.*, under the new name:
+plural, such as "notes" or "shoppingLists"; with --as-is it may be any other word, such as "history". The files are those of test/worker/examples/notes.*, under the new name:
 
   src/db/schema.ts              the table (change its columns as you like)
   src/db/migrations             its migrations, for D1 and PostgreSQL
@@ -20,7 +20,7 @@ plural, such as "notes" or "shoppingLists". The files are those of test/worker/e
 
 await runProgram(async () => {
   const { values, positionals } = parseArgs({
-    options: { help: { type: 'boolean', short: 'h' } },
+    options: { help: { type: 'boolean', short: 'h' }, 'as-is': { type: 'boolean' } },
     allowPositionals: true,
   });
   const [name, ...others] = positionals;
@@ -29,15 +29,27 @@ await runProgram(async () => {
     if (!values.help) process.exitCode = 1;
     return;
   }
-  make(name);
+  make(name, values['as-is'] === true);
 });
 
-function make(name: string): void {
+/** The regular plural of an English word, which is all that a hint needs. */
+function pluralOf(word: string): string {
+  if (/[^aeiou]y$/.test(word)) return `${word.slice(0, -1)}ies`;
+  return `${word}${/(?:s|x|z|ch|sh)$/.test(word) ? 'es' : 's'}`;
+}
+
+function make(name: string, asIs: boolean): void {
   if (!/^[a-z][a-zA-Z]{1,29}$/.test(name)) {
     const camel = name.replaceAll(/[-_]+([a-z]?)/g, (_, letter: string) => letter.toUpperCase());
     const proposed = `${camel[0]?.toLowerCase()}${camel.slice(1)}`;
     const hint = /^[a-z][a-zA-Z]{1,29}$/.test(proposed) ? `: write ${proposed}` : '';
     throw new UserError(`NAME must be 2 to 30 letters, the first a small one${hint}`);
+  }
+  // Table, routes and files take the name as it stands, and the rows are many.
+  if (!asIs && !/[^s]s$/.test(name)) {
+    throw new UserError(
+      `${name} does not look like a plural: npm run new -- ${pluralOf(name)}, or npm run new -- ${name} --as-is`,
+    );
   }
   const slug = name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
   const renamed = (text: string) =>
@@ -127,7 +139,7 @@ function make(name: string): void {
   run('node', ['src/scripts/openapi.ts']);
   process.stdout.write(
     `Made ${made.join(', ')} and the migrations. Changed ${changed.join(', ')} and the generated contract.\n` +
-      `The routes are /v1/${slug}${name.endsWith('s') ? '' : '; tables and routes are usually named by the plural'}.\n\n` +
+      `The routes are /v1/${slug}.\n\n` +
       `npm test -- ${testFile}    tests it\nnpm run check    before you commit\n` +
       `npm run dev    applies the migration; with other columns, change the table and npm run db:generate -- --name NAME\n`,
   );

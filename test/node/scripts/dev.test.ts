@@ -4,6 +4,7 @@ import {
   existsSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -32,6 +33,11 @@ const DEV_VARS = () => join(project.root, '.dev.vars');
 /** A start takes some 20 s, and far longer on a busy machine. */
 const START_LIMIT_MS = 240_000;
 
+const TOML = () => join(project.root, 'wrangler.toml');
+
+const OTHER_DATABASE =
+  'wrangler.toml has another database_id than at the last start, and each has a local database of its own. Accounts and rows of ' +
+  'the former one are not in this one; to have them back, set database_id = "00000000-0000-0000-0000-000000000000".\n';
 const OPEN_NO_MORE = '.dev.vars could be read by other users of this machine: not any more.\n';
 
 let people = 0;
@@ -67,7 +73,8 @@ function raw(
   });
 }
 
-async function start(env: Readonly<Record<string, string>> = {}, notice = '') {
+/** @param notices on stderr: before it begins, and before it builds */
+async function start(env: Readonly<Record<string, string>> = {}, notices: { first?: string; second?: string } = {}) {
   const [port, gatewayPort] = [await freePort(), await freePort()];
   const script = startScript(project.root, 'dev', [], {
     env: { PORT: String(port), GATEWAY_PORT: String(gatewayPort), ...env },
@@ -76,7 +83,7 @@ async function start(env: Readonly<Record<string, string>> = {}, notice = '') {
   started.push(script);
   await until(() => script.output.stdout.includes('Ctrl-C stops all of it') || script.child.exitCode !== null);
   expect(script.output.stderr).toBe(
-    `${notice}Starting Gatehouse …\nRedis and the database are ready. Building the Worker …\n`,
+    `${notices.first ?? ''}Starting Gatehouse …\n${notices.second ?? ''}Redis and the database are ready. Building the Worker …\n`,
   );
   return { ...script, url: `http://127.0.0.1:${port}`, gatewayUrl: `http://127.0.0.1:${gatewayPort}` };
 }
@@ -167,16 +174,33 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     expect(await login.json()).toMatchObject({ user: { name: 'Ada Lovelace' } });
     rmSync(migration);
 
+    // The settings stay those of the start, however an editor writes the file: half of it, and a new one in its place, again and again.
+    const toml = readFileSync(TOML(), 'utf8');
+    for (const limit of [7, 8, 9]) {
+      writeFileSync(TOML(), '[vars');
+      writeFileSync(`${TOML()}~`, toml.replace('[vars]', `[vars]\nLIMIT_API = "${limit}/1m"`));
+      renameSync(`${TOML()}~`, TOML());
+    }
+    await until(() => output.stderr.includes('wrangler.toml has changed: stop npm run dev and start it again'));
+    const anonymous = await fetch(`${url}/v1/users/me`);
+    expect(anonymous.headers.get('RateLimit-Policy')).toContain('"api";q=100;w=900');
+    writeFileSync(TOML(), toml);
+
     const processes = descendants(child.pid!);
     expect(processes.length).toBeGreaterThanOrEqual(2);
     child.kill('SIGTERM');
     expect(await ended).toMatchObject({ code: 0 });
     await until(() => !processes.some(runs), 60_000);
     expect([await listens(url), await listens(gatewayUrl)]).toEqual([false, false]);
+    expect(readdirSync(project.root).filter((name) => name.startsWith('.wrangler.dev'))).toEqual([]);
   });
 
-  it('ends with 1, and takes everything along, when wrangler dies', async () => {
-    const first = await start();
+  it('says that a new database_id has a local database of its own; ends with 1, and takes everything along, when wrangler dies', async () => {
+    const toml = readFileSync(TOML(), 'utf8');
+    writeFileSync(TOML(), toml.replace(/(?<=database_id = ").*(?=")/, crypto.randomUUID()));
+    const first = await start({}, { second: OTHER_DATABASE });
+    // It has its tables.
+    expect((await register(first.url)).status).toBe(201);
     const [wrangler, ...rest] = descendants(first.child.pid!);
     // As if wrangler were killed during a build: its esbuild then does not end by itself.
     const esbuild = rest.find((pid) => readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('esbuild'));
@@ -201,7 +225,7 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
       // As a developer writes it by hand.
       writeFileSync(DEV_VARS(), present);
       chmodSync(DEV_VARS(), 0o644);
-      dev = await start({ HOST: '0.0.0.0' }, before === '' ? '' : OPEN_NO_MORE);
+      dev = await start({ HOST: '0.0.0.0' }, before === '' ? {} : { first: OPEN_NO_MORE });
     });
 
     it('leaves .dev.vars as it is, for its owner only, and serves the new key', async () => {

@@ -10,7 +10,7 @@ import type { Project } from './project.ts';
 describe('npm run new', () => {
   let project: Project;
   const read = (path: string) => readFileSync(join(project.root, path), 'utf8');
-  const make = (name: string) => runScript(project.root, 'new', [name]);
+  const make = (...args: string[]) => runScript(project.root, 'new', args);
 
   beforeAll(() => {
     project = copyProject();
@@ -20,8 +20,8 @@ describe('npm run new', () => {
   afterAll(() => project[Symbol.dispose]());
 
   it('makes tables, migrations, routes, tests and a contract that compile, one after the other', async () => {
-    for (const name of ['shoppingLists', 'tasks']) {
-      const { code, stderr, stdout } = await make(name);
+    for (const [name, ...options] of [['shoppingLists'], ['tasks'], ['history', '--as-is']] as const) {
+      const { code, stderr, stdout } = await make(name, ...options);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
       expect(stdout).toMatch(
         new RegExp(`^Made src/routes/${name}\\.routes\\.ts, .* Changed src/db/schema\\.ts, src/app\\.ts, `),
@@ -57,16 +57,27 @@ describe('npm run new', () => {
     execFileSync(join(ROOT, 'node_modules/.bin/oxfmt'), ['--check'], { cwd: project.root, stdio: 'pipe' });
   });
 
-  it.each(['Notes', 'my-notes', '../notes', 'users', 'outbox', 'n'])(
-    'refuses the name %s, and changes nothing',
-    async (name) => {
-      const before = read('src/db/schema.ts');
-      const { code, stderr } = await make(name);
-      expect(code).toBe(1);
-      expect(stderr.trimEnd().split('\n')).toHaveLength(1);
-      if (name === 'my-notes') expect(stderr).toContain(': write myNotes');
-      expect(read('src/db/schema.ts')).toBe(before);
-      expect(existsSync(join(project.root, `src/routes/contract/${name}.ts`))).toBe(false);
-    },
-  );
+  it.each([
+    ['Notes', ': write notes'],
+    ['my-notes', ': write myNotes'],
+    ['../notes', 'must be 2 to 30 letters'],
+    ['users', 'already'],
+    ['outbox', 'npm run new -- outboxes, or npm run new -- outbox --as-is'],
+    ['note', 'npm run new -- notes, or npm run new -- note --as-is'],
+    ['diary', 'npm run new -- diaries, or'],
+    ['address', 'npm run new -- addresses, or'],
+    ['n', 'must be 2 to 30 letters'],
+  ])('refuses the name %s with a hint, and changes nothing', async (name, hint) => {
+    const before = read('src/db/schema.ts');
+    const { code, stderr } = await make(name);
+    expect(code).toBe(1);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+    expect(stderr).toContain(hint);
+    expect(read('src/db/schema.ts')).toBe(before);
+    expect(existsSync(join(project.root, `src/routes/contract/${name}.ts`))).toBe(false);
+  });
+
+  it('refuses the name of a table that is there, as it is too', async () => {
+    expect(await make('outbox', '--as-is')).toMatchObject({ code: 1, stderr: expect.stringContaining('already') });
+  });
 });
