@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { openApi, operations } from '../../support/contract/contract.ts';
 import type { Documented } from '../../support/contract/contract.ts';
+import { lifeOf, rowOf, rows } from '../docs/dataPage.ts';
 import { startScene } from '../faults/scene.ts';
 import type { Account, SignedIn } from '../faults/scene.ts';
 import { OWN, VALID } from './requests.ts';
@@ -294,6 +295,55 @@ describe('every documented error', () => {
     await world.scene.app.sql('update users set created_at_ms = 9e15 where id = ?', id);
     const target = operations.find(({ name }) => name === 'GET /v1/users/me')!;
     expect(await world.send(target, { token: access })).toMatchObject({ status: 500, body: { code: 'INTERNAL' } });
+  });
+});
+
+const DAY = 86_400;
+
+/** How long keys of a row of docs/data.md live at most, in seconds, and the words of the page for it. */
+const LIVES: Readonly<Record<string, [mostSeconds: number, words: string]>> = {
+  'auth:blacklist:{user}': [31 * DAY, '`REFRESH_ABSOLUTE_TTL_SECONDS` and a day'],
+  'session:{user}.…': [30 * DAY, 'at most to the absolute end'],
+  'auth:heartbeat:{…}': [370 * DAY, '370 days'],
+  'user:{user}': [600 + 3_600, '`USER_CACHE_TTL_SECONDS`, and `STALE_IF_ERROR_SECONDS`'],
+  'user:{user}:…': [300 + 3_600, 'lists `LIST_CACHE_TTL_SECONDS`'],
+  'user:{user}:nonce': [7 * DAY, '7 days'],
+  'ratelimit:policy:{hash}': [1.01 * DAY, 'until nothing in it counts any more'],
+  'ratelimit:{overrides}': [150, '150 seconds'],
+  'lock:{name}': [DAY, 'a day at most'],
+  'idempotency:{hash}': [60, '30 seconds while it runs, a minute after it'],
+  'cache:warming:{job}': [DAY, 'a day, or'],
+  'metrics:{all}:totals': [30 * DAY, '30 days'],
+  'probe:{…}': [60, 'a minute'],
+};
+
+describe('Redis, after all operations', () => {
+  it('holds keys of the kinds that docs/data.md lists, for no longer than it says', async () => {
+    expect(Object.keys(LIVES).toSorted()).toEqual(rows.toSorted());
+    for (const [row, [, words]] of Object.entries(LIVES)) expect(lifeOf(row)).toContain(words);
+    const { engine } = world.scene.redis;
+    const longest = new Map<string, number>();
+    const unknown: string[] = [];
+    let cursor = '0';
+    do {
+      const [next, keys] = (await engine('SCAN', cursor, 'COUNT', 1_000)) as [string, string[]];
+      cursor = next;
+      for (const key of keys) {
+        const row = rowOf(key.slice('app:'.length));
+        const lifeMs = Number(await engine('PTTL', key));
+        if (row === undefined) unknown.push(key);
+        // -2: it has expired since.
+        else if (lifeMs !== -2) longest.set(row, Math.max(longest.get(row) ?? 0, lifeMs / 1_000));
+      }
+    } while (cursor !== '0');
+    expect(unknown).toEqual([]);
+    for (const [row, seconds] of longest) {
+      expect(seconds, row).toBeGreaterThan(0);
+      expect(seconds, row).toBeLessThanOrEqual(LIVES[row]![0]);
+    }
+    // These are written once and again, with the whole of their time.
+    for (const row of ['auth:blacklist:{user}', 'user:{user}:nonce'])
+      expect(longest.get(row), row).toBeGreaterThan(LIVES[row]![0] - 3_600);
   });
 });
 
