@@ -32,8 +32,16 @@ describe('parseConfig', () => {
     ['SIGNING_KEYS', '{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","state":"active"}]}'],
     ['TOMBSTONE_SECONDS', '5'],
     ['LIMIT_API', 'lots'],
+    ['LIMIT_API', '0/1m'],
+    ['LIMIT_API', '1000000000/1s'],
+    ['LIMIT_API', '1/1000000s'],
+    // More than 2^51 requests times milliseconds.
+    ['LIMIT_API', '2251803/999999s'],
+    ['LIMIT_API', '5/15w'],
     ['ACCESS_TOKEN_TTL_SECONDS', '-5'],
     ['KEY_PREFIX', 'a:b'],
+    ['KEY_PREFIX', 'a'.repeat(33)],
+    ['METRICS_TOKEN', 'fifteen-letters'],
     ['PEPPER_KEYS', '{"keys":[]}'],
     ['PEPPER_KEYS', '{"keys":[{"kty":"oct","kid":"a","state":"active"}]}'],
     ['SCRYPT_LN', '18'],
@@ -44,6 +52,7 @@ describe('parseConfig', () => {
     ['MAILER', 'carrier-pigeon'],
     ['MAIL_FROM', 'Hello <hello@example.net>'],
     ['APP_NAME', 'Gate\r\nBcc: all@example.net'],
+    ['APP_NAME', 'G'.repeat(61)],
     ['RECOVERY_URL', 'https://app.example/reset'],
     ['RECOVERY_URL', 'app.example/reset#{token}'],
     ['VERIFICATION_URL', 'https://app.example/{token}/{token}'],
@@ -51,6 +60,35 @@ describe('parseConfig', () => {
     const attempt = () => parseConfig({ ...env, [name]: value });
     expect(attempt).toThrow(new RegExp(String.raw`wrong: ${name} \(`));
     expect(attempt).not.toThrow(value);
+  });
+
+  test('takes the longest names, the shortest token and the largest limits that it may', () => {
+    const largest = {
+      KEY_PREFIX: `${'a'.repeat(30)}_-`,
+      METRICS_TOKEN: 'sixteen-letters!',
+      APP_NAME: 'G'.repeat(60),
+      LIMIT_API: '2251799/999999s',
+      LIMIT_ADMIN: '999999999/37m',
+    };
+    const { redis, metrics, mail, limits } = parseConfig({ ...env, ...largest });
+    expect([redis.prefix, metrics.token, mail.appName]).toEqual([
+      largest.KEY_PREFIX,
+      largest.METRICS_TOKEN,
+      largest.APP_NAME,
+    ]);
+    expect(limits.api).toEqual({ maxRequests: 2_251_799, windowMs: 999_999_000 });
+    expect(limits.admin).toEqual({ maxRequests: 999_999_999, windowMs: 2_220_000 });
+  });
+
+  test.each([
+    ['https://eu1-kind-bee-1.upstash.io', undefined, true],
+    ['https://eu1-kind-bee-1.upstash.io', 'false', false],
+    ['https://upstash.io.example.com', undefined, false],
+    ['http://127.0.0.1:8079', undefined, false],
+    ['http://127.0.0.1:8079', 'true', true],
+  ])('locks the keys of scripts at %s with REDIS_KEY_LOCKING=%s: %s', (url, locking, expected) => {
+    const given = { ...env, UPSTASH_REDIS_REST_URL: url, ...(locking !== undefined && { REDIS_KEY_LOCKING: locking }) };
+    expect(parseConfig(given).redis.keyLocking).toBe(expected);
   });
 
   test.each([

@@ -65,6 +65,26 @@ describe('reports', () => {
     expect(again.isolates).toHaveLength(2);
   });
 
+  test('the totals expire 30 days after the last report, the steps once they are no longer shown', async () => {
+    const { isolates, clock } = scene();
+    const { isolate, now, call, totals } = isolates[0]!;
+    await call('GET', '/health');
+    await totals();
+    const { keys } = isolate;
+    const chunkOf = (stepMs: number, steps: number) => keys.metricsSteps(stepMs, Math.floor(clock.ms / stepMs / steps));
+    const livesMs = await inRequest(
+      ({ batch }) =>
+        Promise.all(
+          [keys.metrics, chunkOf(10_000, 30), chunkOf(60_000, 60)].map(async (key) =>
+            Number(await batch.send('PTTL', key)),
+          ),
+        ),
+      { isolate, now },
+    );
+    const minutes = [30 * 24 * 60, 60 + 5 + 2, 24 * 60 + 60 + 2];
+    expect(livesMs.map((ms) => Math.ceil(ms / 60_000))).toEqual(minutes);
+  });
+
   test('a lost answer counts nothing twice', async () => {
     const { isolates } = scene();
     const { call, state, totals } = isolates[0]!;

@@ -75,9 +75,17 @@ describe('a stale hit', () => {
     expect(await scene.query(given, unasked)).toBe('new');
   });
 
-  test('is not served once it is too old', async () => {
-    const { scene, given } = await stale();
-    scene.clock.ms += 30_000;
+  test('is served for staleSeconds after its TTL, and no millisecond longer', async () => {
+    const last = await stale();
+    last.scene.clock.ms += 28_999;
+    expect(await last.scene.query(last.given, async () => 'new')).toBe('old');
+    const late = await stale();
+    late.scene.clock.ms += 29_000;
+    expect(await late.scene.query(late.given, async () => 'new')).toBe('new');
+  });
+
+  test('does not exist without staleSeconds', async () => {
+    const { scene, given } = await stale({ ...options(), staleSeconds: 0 });
     expect(await scene.query(given, async () => 'new')).toBe('new');
   });
 
@@ -136,10 +144,71 @@ describe('a stale hit', () => {
     log.mockRestore();
   });
 
+  test('whose refresh fails again and again is tried after 1 s, doubling to 30 s', async () => {
+    const { scene, given } = await stale({ ...options(), staleSeconds: 3_600 });
+    const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
+    let tries = 0;
+    const read = () =>
+      scene.query(given, () => {
+        tries += 1;
+        return Promise.reject(new DatabaseUnavailable('down'));
+      });
+    await read();
+    for (const waitMs of [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]) {
+      const before = tries;
+      scene.clock.ms += waitMs - 1;
+      await read();
+      expect({ waitMs, tries }).toEqual({ waitMs, tries: before });
+      scene.clock.ms += 1;
+      await read();
+      expect({ waitMs, tries }).toEqual({ waitMs, tries: before + 1 });
+    }
+    log.mockRestore();
+  });
+
   test('whose loader finds nothing any more is gone', async () => {
     const { scene, given } = await stale();
     expect(await scene.query(given, async () => null)).toBe('old');
     expect(await scene.query(given, async () => null)).toBeNull();
+  });
+});
+
+test.each([
+  [0, 60_000],
+  [1 - 2 ** -53, 54_000],
+])(
+  'with a chance of %d a value is fresh for %d of 60,000 ms: its TTL, or up to a tenth less',
+  async (chance, freshMs) => {
+    const scene = cacheScene();
+    const given = options();
+    scene.chance.value = chance;
+    await scene.query(given, async () => 'old');
+    scene.chance.value = 0;
+    let loads = 0;
+    const read = () =>
+      scene.query(given, async () => {
+        loads += 1;
+        return 'new';
+      });
+    scene.clock.ms += freshMs - 1;
+    expect([await read(), loads]).toEqual(['old', 0]);
+    scene.clock.ms += 1;
+    expect([await read(), loads]).toEqual(['old', 1]);
+  },
+);
+
+test('what a request has read stays so for it for a second, and no longer', async () => {
+  const scene = cacheScene();
+  const given = options();
+  await scene.query(given, async () => 'old');
+  await scene.run(async () => {
+    const read = () => CacheService.query(given, async () => 'new');
+    expect(await read()).toBe('old');
+    await scene.run(async () => CacheService.invalidate({ tags: given.tags }), scene.elsewhere);
+    scene.clock.ms += 1_000;
+    expect(await read()).toBe('old');
+    scene.clock.ms += 1;
+    expect(await read()).toBe('new');
   });
 });
 
