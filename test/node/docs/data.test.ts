@@ -9,9 +9,9 @@ import { ROOT } from './pages.ts';
 
 test('docs/data.md has a row for each table of the schema, and no other', () => {
   const schema = readFileSync(join(ROOT, 'src/db/schema.ts'), 'utf8');
-  const stored = Array.from(schema.matchAll(/= table\(\s*'(\w+)'/g), ([, name]) => name);
+  const stored = Array.from(schema.matchAll(/= table\(\s*'(\w+)'/g), ([, name = '']) => name);
   expect(stored.length).toBeGreaterThan(10);
-  expect(tables.toSorted()).toEqual(stored.toSorted());
+  expect(new Set(tables)).toEqual(new Set(stored));
 });
 
 test('docs/data.md has a row for each kind of key that src/redis/keys.ts makes, and no other', () => {
