@@ -82,7 +82,7 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
     expect(isStopped).toBe(false);
   });
 
-  it('lets administrators in, and nobody else', async () => {
+  it('lets administrators in, and no other user', async () => {
     await signIn(page, { ...stage.admin, password: 'not this one' });
     await expectShown(page.getByText('The e-mail address or the password is wrong'));
     await signIn(page, grace);
@@ -350,7 +350,7 @@ describe.skipIf(!canRun)(`the console in Chromium${why}`, () => {
     await expectShown(page.getByLabel('Password'));
   });
 
-  it('has asked nobody else for anything, and no script has failed', () => {
+  it('has sent no request to another origin, and no script has failed', () => {
     expect(stage.faults).toEqual([]);
   });
 });

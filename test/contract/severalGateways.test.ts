@@ -73,7 +73,7 @@ describe.skipIf(!hasRedisServer)(`several gateways${hasRedisServer ? '' : ` (${R
     expect(await redis.get('{tx}:n')).toBe(120);
   });
 
-  it('deliver what is published through one to the subscribers of all', async () => {
+  it('deliver a message that is published through one to the subscribers of all', async () => {
     const received: unknown[][] = [[], [], [], [], [], []];
     let confirmed = 0;
     const subscribers = received.map((messages) => {

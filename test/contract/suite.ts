@@ -67,7 +67,7 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(await redis.exists('s:ttl')).toBe(0);
     });
 
-    it('JSON values and what looks like something else', async () => {
+    it('JSON values, and texts that look like something else', async () => {
       const value = { a: [1, 'ü', null, { b: true }] };
       await redis.set('json', value);
       expect(await redis.get('json')).toEqual(value);
@@ -199,7 +199,7 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(body).toEqual([...expected, { error: expect.stringMatching(/^WRONGTYPE/) }, { result: 'end' }]);
     });
 
-    it('a command over several slots sees what stands before it in the pipeline', async () => {
+    it('a command over several slots sees the writes before it in the pipeline', async () => {
       const { body } = await post(gateway, '/pipeline', [
         ['MSET', 'o:1', 'a', 'o:2', 'b', 'o:3', 'c'],
         ['SET', 'o:2', 'B'],

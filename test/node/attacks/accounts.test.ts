@@ -116,7 +116,7 @@ describe('a thief with a stolen access token', () => {
     }
   });
 
-  test('cannot spend what ends the session without ending it', async () => {
+  test('cannot use up the limit of signing out without ending the session', async () => {
     const owner = await scene.newAccount();
     await spendEverything(owner.access);
     expect((await scene.call('POST', '/v1/auth/logout', { token: owner.access })).status).toBe(204);
@@ -378,7 +378,7 @@ describe('registrations', () => {
     await scene.app.kill();
   }
 
-  test('that nobody has verified are deleted after a week, and no others', async () => {
+  test('that were never verified are deleted after a week, and no others', async () => {
     const [old, young, verified, admin] = [
       await scene.newAccount(),
       await scene.newAccount(),
@@ -662,7 +662,7 @@ describe('another e-mail address', () => {
     expect(await addressOf(owner.id)).not.toBe(next);
   });
 
-  test('leaves the old one to its account for a week: nobody registers it, or changes to it', async () => {
+  test('leaves the old one to its account for a week: no other account can register it or change to it', async () => {
     const { owner, next } = await mover();
     const token = await changed(owner, next);
     const grab = () => stranger()('POST', '/v1/auth/register', { body: { ...newcomer(), email: owner.email } });
@@ -950,7 +950,7 @@ describe('deletion without the app', () => {
     expect(await isThere(owner.id)).toBe(false);
   });
 
-  test('no mail says what was typed by its sender, and no log line says a token or an address', async () => {
+  test('no mail holds a text of the person who asked for it, and no log line a token or an address', async () => {
     const body = { ...newcomer(), name: 'https://evil.example', device: '<b>evil.example</b>' };
     expect((await stranger()('POST', '/v1/auth/register', { body })).status).toBe(201);
     await mailbox.tokenFor(body.email);
@@ -961,7 +961,7 @@ describe('deletion without the app', () => {
   });
 });
 
-describe('what is kept of others, and of what is over', () => {
+describe('data of strangers, and of sessions that have ended', () => {
   const addressOf = async (sessionId: string) =>
     (await scene.app.sql('SELECT address, ended_reason FROM sessions WHERE id = ?', sessionId))[0];
   const shown = ['203.0.113.77', '2001:db8:12:34::56'] as const;

@@ -58,7 +58,7 @@ describe('more than was asked for', () => {
     expect(await scene.app.sql('SELECT id FROM users WHERE email = ?', email)).toEqual([]);
   });
 
-  test('a prototype in a body makes nobody an administrator, then or afterwards', async () => {
+  test('a prototype in a body makes no user an administrator, then or afterwards', async () => {
     const before = await roles();
     const { email, password, name } = newcomer();
     const proto = '"__proto__":{"role":"admin","status":"active","isAdmin":true}';
@@ -253,7 +253,7 @@ describe('text that is code elsewhere', () => {
     expect(await scene.app.sql('SELECT id FROM users WHERE email = ?', email)).toEqual([]);
   });
 
-  test('a User-Agent becomes a device’s name without what is no text, and no line of a log', async () => {
+  test('a User-Agent becomes a device’s name without characters that are no text, and adds no line to the log', async () => {
     const { email, password } = victim;
     const body = JSON.stringify({ email, password });
     const agents: [string, string][] = [
@@ -291,7 +291,7 @@ test('the logs say nothing, one line each', async () => {
   expectQuietLogs(scene, 'DROP TABLE', 'jndi', 'wrong horse', victim.password, 'A'.repeat(100));
 });
 
-test('passwords are not told apart by what follows a NUL or a length', async () => {
+test('a password is compared whole, whatever its length, also behind a NUL', async () => {
   const { email, name } = newcomer();
   const call = clientOf(scene.app.url, '192.0.2.77');
   const password = `pass\u0000word${'x'.repeat(200)}`;

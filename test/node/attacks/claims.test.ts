@@ -153,7 +153,7 @@ describe('signed by the right key, and good', () => {
   });
 });
 
-test('a session is its user’s: nobody’s token names another’s, whoever signed it', async () => {
+test('a token that names another user’s session is refused, although the right key signed it', async () => {
   const claims = claimsLike(victim.access);
   expect((await scene.me(forge(key, claims))).body.id).toBe(victim.id);
   for (const sid of [other.sessionId, victim.sessionId.slice(1), victim.id.slice(0, -1), `${victim.id}x.1`]) {
@@ -161,7 +161,7 @@ test('a session is its user’s: nobody’s token names another’s, whoever sig
   }
 });
 
-test('an epoch or version that was never reached is nobody’s secret way back', async () => {
+test('a token with an epoch and a version that were never reached does not bring back an ended session', async () => {
   const device = await scene.signIn(victim);
   expect((await scene.call('POST', '/v1/auth/logout', { token: device.access })).status).toBe(204);
   const claims = claimsLike(device.access);

@@ -26,7 +26,7 @@ afterAll(() => scene[Symbol.asyncDispose]());
 describe.each(['/health', '/.well-known/jwks.json', '/v1/users/me', '/v1/sessions', '/nowhere', '/v1/auth/login'])(
   'GET %s',
   (path) => {
-    test('says that it varies by Origin, whoever asks: no cache gives one origin what is another’s', async () => {
+    test('says to each request that it varies by Origin, so no cache gives one origin the response of another', async () => {
       for (const token of [undefined, victim.access]) {
         for (const origin of ORIGINS) {
           const headers = origin === undefined ? {} : { Origin: origin };

@@ -65,7 +65,7 @@ describe('login', () => {
     expect(one.at(-1)).toEqual([429, 'RATE_LIMITED', expect.any(String)]);
   });
 
-  test('what cannot be a password or an address is refused alike', async () => {
+  test('values that cannot be a password or an address are refused alike', async () => {
     for (const password of ['', 'x'.repeat(257)]) {
       const one = await costOf(scene, () => loginAs(elsewhere(), known.email, password));
       const other = await costOf(scene, () => loginAs(elsewhere(), 'nobody.at.all@example.com', password));
@@ -130,11 +130,11 @@ describe('refresh', () => {
   });
 });
 
-describe('what belongs to others', () => {
+describe('data of other users', () => {
   const own = (call: Call, method: string, path: string, body?: unknown) =>
     call(method, path, { token: attacker.access, ...(body !== undefined && { body }) });
 
-  test('a session of somebody else is as unknown as none at all', async () => {
+  test('a session of another user gets the response of one that does not exist', async () => {
     const ids = [
       known.sessionId,
       `${known.id}.${randomBytes(16).toString('base64url')}`,

@@ -233,13 +233,13 @@ describe.each<Alg>(['Ed25519', 'ES256'])('with %s keys', (alg) => {
     expect([answer.status, answer.body.id]).toEqual([200, victim.id]);
   });
 
-  test('what anybody can read of the keys does not sign', async () => {
+  test('the public parts of the keys do not sign', async () => {
     const { body } = await scene.call('GET', '/.well-known/jwks.json');
     expect(body.keys.toSorted(byKid)).toEqual(Object.values(own).map(published).toSorted(byKid));
   });
   const byKid = (a: { kid: string }, b: { kid: string }) => a.kid.localeCompare(b.kid);
 
-  test('members of the header that mean nothing here change nothing: nobody follows them', async () => {
+  test('members of the header that the app does not know change nothing, and their URLs are not fetched', async () => {
     const jwk = published(evil);
     const idle = [{ jwk }, { jku: trapUrl }, { x5u: trapUrl }, { x5c: ['AAAA'] }, { zip: 'DEF' }, { b64: true }];
     for (const header of [...idle, { b64: false }, { cty: 'JWT' }]) {
@@ -268,7 +268,7 @@ describe.each<Alg>(['Ed25519', 'ES256'])('with %s keys', (alg) => {
     expectRefused(await scene.me(mirrored(forge(active, claimsOf(device.access)))), 'TOKEN_REVOKED');
   });
 
-  test('nobody asked for a key anywhere, the victim notices nothing, the logs say nothing', async () => {
+  test('no key was fetched, the victim notices nothing, the logs say nothing', async () => {
     // The trap does work.
     expect((await fetch(trapUrl)).status).toBe(200);
     expect(trapped).toBe(alg === 'Ed25519' ? 1 : 2);

@@ -38,7 +38,7 @@ test.each(OWN)('GET %s is one’s own account, and needs a token like it', async
   expectRefused(await request(scene.app.url, `GET ${path}`, []), 'AUTHENTICATION_REQUIRED');
 });
 
-describe('paths to what is not the caller’s', () => {
+describe('paths to data of other users', () => {
   test.each([
     ...['', '/', '//', '/.', '/./', '/%2e', ';', '%20', '.', '..', '%00', '?x=/v1/users/me', '#/v1/users/me'].map(
       (after) => `/v1/users/VICTIM${after}`,

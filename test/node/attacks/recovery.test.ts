@@ -154,7 +154,7 @@ describe('the mail', () => {
     expect(JSON.stringify(lastTo(account.email))).not.toContain('evil.example');
   });
 
-  test('says nothing that whoever registered the address has written', async () => {
+  test('holds no text of the person who registered the address', async () => {
     const { email, password } = newcomer();
     const body = { email, password, name: 'You have won: https://evil.example', device: '<b>evil.example</b>' };
     expect((await elsewhere()('POST', '/v1/auth/register', { body })).status).toBe(201);
@@ -290,7 +290,7 @@ describe('one-time tokens', () => {
     await expectUnharmed(scene, account);
   });
 
-  test('who registered somebody else’s address is out once its owner has recovered it', async () => {
+  test('a stranger who registered the address is signed out once its owner has recovered it', async () => {
     const { account: squatter, token } = await withToken();
     const second = expectTokens(await login(elsewhere(), squatter), 200);
     expect((await reset(token)).status).toBe(204);

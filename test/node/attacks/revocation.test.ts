@@ -49,7 +49,7 @@ async function expectNothingEnded(): Promise<void> {
   await expectUnharmed(scene, victim);
 }
 
-describe('nobody revokes what they cannot show', () => {
+describe('a token is revoked by itself alone', () => {
   test('with 200 tampered refresh tokens', async () => {
     await scene.redis.idle();
     scene.redis.reset();
@@ -111,7 +111,7 @@ test('the answer does not tell whether a session was there', async () => {
   await expectUnharmed(scene, attacker);
 });
 
-test('a hint misleads nobody', async () => {
+test('a wrong hint changes nothing', async () => {
   for (const hint of ['refresh_token', 'access_token', 'id_token', '__proto__', '']) {
     const { access } = await scene.signIn(attacker);
     expectToldNothing(await revoke(access, { token_type_hint: hint }));

@@ -66,7 +66,7 @@ test('the control: two addresses are two clients, and each has its limit', async
   expectRefused(await anonymous('CF-Connecting-IP: 192.0.2.2'), 'AUTHENTICATION_REQUIRED');
 });
 
-test.each(SPOOFED)('%s makes nobody somebody else', async (header) => {
+test.each(SPOOFED)('%s does not change who the client is', async (header) => {
   const index = SPOOFED.indexOf(header) + 1;
   const own = `CF-Connecting-IP: 192.0.2.${100 + index}`;
   const value = (claim: string) => (header === 'Forwarded' ? `for="${claim}"` : claim);
@@ -113,7 +113,7 @@ test('spellings of one account are one account', async () => {
   ).toBe(200);
 });
 
-describe('what Cloudflare reports', () => {
+describe('the address that Cloudflare reports', () => {
   const from = (addresses: string[]) => identities(addresses.map((address) => [`CF-Connecting-IP: ${address}`]));
 
   test('spellings of one IPv4 address are one client', async () => {

@@ -184,7 +184,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       expect((await here.post('/user', user)).body).toEqual({ value: 'new', from: 'hit' });
     });
 
-    test('a stale hit is refreshed for everybody', async () => {
+    test('a stale hit is refreshed for both isolates', async () => {
       const thing = fresh({ staleSeconds: 600 });
       await here.post('/query', thing.request);
       await expectStored((await entryOf(thing.options)).entryKey);

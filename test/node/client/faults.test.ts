@@ -183,7 +183,7 @@ describe('a lost response', () => {
 });
 
 describe('without a network', () => {
-  it('for an hour: nobody is signed out, and the first call after it works', async () => {
+  it('for an hour: the session stays, and the first call after it works', async () => {
     const device = scene.device();
     const { id } = await device.register();
     device.network.fault({ kind: 'offline' });
@@ -207,7 +207,7 @@ describe('without a network', () => {
   });
 });
 
-describe('what is no response of the API', () => {
+describe('a response that is not the API’s', () => {
   it.each<[string, NetworkFault]>([
     ['a captive portal’s page with status 200', html(200)],
     ['a captive portal’s redirect', html(302, { Location: 'http://portal.test/' })],
@@ -272,7 +272,7 @@ describe('with a part of the server away', () => {
     expect(device.network.count(REFRESH)).toBe(1);
   });
 
-  it('both: 503 signs nobody out', async () => {
+  it('both: a 503 does not end the session', async () => {
     const device = scene.device();
     const { id } = await device.register();
     await expireAccessToken(scene.key, device.storage);
@@ -289,7 +289,7 @@ describe('with a part of the server away', () => {
 });
 
 describe('a storage that fails', () => {
-  it('such as a locked keychain: the call fails, and nobody is signed out', async () => {
+  it('such as a locked keychain: the call fails, and the session stays', async () => {
     const inner = memoryStorage();
     let locked = false;
     const check = () => {

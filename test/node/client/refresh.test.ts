@@ -164,7 +164,7 @@ describe('a refresh that the server refuses', () => {
     expect(await liveSessions(scene, person.id)).toBe(1);
   });
 
-  it('signs out as reused when somebody else went on with the tokens', async () => {
+  it('signs out as reused when another client went on with the tokens', async () => {
     // The thief's grace would be 30 s; a server without it stands for the time after.
     await using strict = await startClientScene({ REFRESH_GRACE_SECONDS: '0' });
     const { client, events, storage, register } = strict.device();

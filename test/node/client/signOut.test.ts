@@ -167,7 +167,7 @@ describe('another user of the same device', () => {
   });
 });
 
-it('what another tab or process does to the storage is noticed, and told', async () => {
+it('a change of the storage by another tab or process is noticed, and an event says so', async () => {
   const { client, storage, events, register } = scene.device();
   const { id } = await register();
   const tab = scene.device({ storage });

@@ -104,7 +104,7 @@ describe('the verdict', () => {
     expect(totalOf(requestsOf(metrics))).toBe(70);
   });
 
-  it('says the worst first, and what is over no more', () => {
+  it('says the worst first, and nothing of an outage that is over', () => {
     const old = counter('gatehouse.auth.events', { 'gatehouse.kind': 'refresh-reuse' }, 2, 10);
     expect(verdictOf(metricsWith([old])).level).toBe('good');
     const both = verdictOf(metricsWith([decided('local', 1)], { database: 'down' }));

@@ -66,7 +66,7 @@ it('the page has a policy, nothing of the internet, and at most 700 KB', async (
   expect(bytes).toBeLessThanOrEqual(700 * 1_024);
 });
 
-it('what is no asset is the Worker’s', async () => {
+it('a path without an asset is the Worker’s', async () => {
   expect((await fetch(`${url}/health`)).status).toBe(200);
   const missing = await fetch(`${url}/docs/none`);
   expect(missing.headers.get('Content-Type')).toBe('application/problem+json');

@@ -60,7 +60,7 @@ test('accounts from before the search text keep all that they are, and have none
   expect(after).toEqual(before.map((row) => Object.assign(row, { search: null })));
 });
 
-test('a merge that brings a migration of the same number leaves the own one as it is: wrangler applies what is missing', () => {
+test('a merge that brings a migration of the same number leaves the own one as it is: wrangler applies the missing one', () => {
   using project = copyProject();
   const number = String(names.length).padStart(4, '0');
   const own = (name: string, sql: string) =>

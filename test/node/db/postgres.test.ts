@@ -522,7 +522,7 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
       expect(readdirSync(project.root).filter((name) => name.startsWith('.wrangler.dev'))).toEqual([]);
     });
 
-    test('a merge that brings an older migration of the same number applies it, and keeps what the own one has made', async () => {
+    test('a merge that brings an older migration of the same number applies it, and keeps the tables of the own one', async () => {
       const address = await addressOf('merged');
       const folder = mkdtempSync(join(tmpdir(), 'gatehouse-migrations-'));
       try {

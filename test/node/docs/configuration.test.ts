@@ -28,7 +28,7 @@ test('the leeway of expired tokens is the code’s', () => {
   expect(page).toContain(`accepted for ${CLOCK_TOLERANCE_SECONDS} seconds after it has expired`);
 });
 
-test('what it calls required is required, and nothing else is', () => {
+test('the settings that it calls required are required, and no others', () => {
   const required = rows.filter(({ cells }) => cells[0] === 'required').map(({ name }) => name);
   expect(() => parseConfig({ DB: {} })).toThrow(/^Configuration missing: [^;]*$/);
   let missing = '';

@@ -170,7 +170,7 @@ describe('with the mail server', () => {
   });
 });
 
-test('with the database away everybody is told to come back, and nothing is used up', async () => {
+test('with the database away every request gets a 503 with Retry-After, and no token is used up', async () => {
   const person = await register();
   await recover(person.email);
   const token = await mailbox.tokenFor(person.email);

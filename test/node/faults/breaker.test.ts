@@ -123,7 +123,7 @@ describe('the breaker', () => {
     expect(Math.max(...gaps)).toBeLessThan(PROBE_MAX_MS * 1.25 + 1_500);
   });
 
-  it('tells Redis what it has missed before anybody relies on it again', async () => {
+  it('delivers missed messages before any request relies on Redis again', async () => {
     const { call, redis } = scene;
     const other = await scene.signIn(user);
     await me(other.access);
@@ -159,7 +159,7 @@ describe('the breaker', () => {
     expect(await me(other.access)).toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
   });
 
-  it('does not miss what is revoked while a probe delivers', async () => {
+  it('does not miss a revocation that is made while a probe delivers', async () => {
     const { call, redis } = scene;
     const first = await scene.signIn(user);
     const second = await scene.signIn(user);

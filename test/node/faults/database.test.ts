@@ -63,7 +63,7 @@ describe('with the database broken', () => {
     await until('the database has heard of all of them', async () => (await generation()) === rotated);
   });
 
-  it('who is not in the cache is told when to come back, and is not signed out', async () => {
+  it('a user who is not in the cache gets a 503 with Retry-After, and is not signed out', async () => {
     await scene.redis.engine('UNLINK', `app:user:{${user.id}}`);
     await loseDatabase();
     const answer = await me();
@@ -106,7 +106,7 @@ describe('with the database broken', () => {
     for (const token of [stolen, newest]) expect((await show(token)).status).toBe(401);
   });
 
-  it('what needs it says that it is away for a while, and nothing else', async () => {
+  it('requests that need it get a 503 with Retry-After, and no other error', async () => {
     const { call } = scene;
     await loseDatabase();
     const { email, password } = user;
@@ -167,7 +167,7 @@ describe('with the database broken', () => {
 });
 
 describe('with a table missing', () => {
-  it('those who need it are told of our mistake, and are not asked to come again; the log says which', async () => {
+  it('requests that need it get a 500 without Retry-After, and the log names the mistake', async () => {
     const { app, call, redis } = scene;
     await redis.engine('UNLINK', `app:user:{${user.id}}`);
     await app.sql('ALTER TABLE users RENAME TO users_away');

@@ -39,7 +39,7 @@ describe('the fault kit itself', () => {
     }
   });
 
-  it('hangs without executing, and cuts what hangs when cleared', async () => {
+  it('hangs without executing, and cuts hanging requests when it is cleared', async () => {
     await using redis = await startFaultyRedis();
     redis.mode = FAULTS.hanging;
     await expect(pipeline(redis, [SET])).rejects.toMatchObject({ name: 'TimeoutError' });

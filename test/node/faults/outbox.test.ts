@@ -62,7 +62,7 @@ async function halfLogout({ sessionId }: SignedIn): Promise<string | undefined> 
 const ended = (n: number): SignedIn => ({ userId: `u${n}`, sessionId: `u${n}.s`, access: '', refresh: '' });
 
 describe('a scheduled run', () => {
-  it('tells Redis what a request that died could not, and a minute later once more', async () => {
+  it('delivers the message of a request that died, and a minute later once more', async () => {
     const { app, redis } = scene;
     const session = await scene.signIn(user);
     expect(await me(session)).toMatchObject({ status: 200 });
@@ -88,7 +88,7 @@ describe('a scheduled run', () => {
     expect(await rows()).toEqual([]);
   });
 
-  it('invalidates what a request that died could not', async () => {
+  it('delivers the invalidation of a request that died', async () => {
     const { app, call } = scene;
     await me(user);
     await app.sql("UPDATE users SET name = 'Somebody Else' WHERE id = ?", user.id);
@@ -117,7 +117,7 @@ describe('a scheduled run', () => {
     await call('PATCH', '/v1/users/me', { token: user.access, body: { name: user.name } });
   });
 
-  it('gives back what it could not deliver, and the next one delivers it at once', async () => {
+  it('gives back messages that it could not deliver, and the next run delivers them at once', async () => {
     const { app, redis } = scene;
     await halfLogout(ended(1));
     redis.mode = { kind: 'drop-before', when: (sent) => sent.includes('u1.s') };
@@ -201,7 +201,7 @@ describe('a scheduled run', () => {
     expect(await rows()).toMatchObject([{ id, state: 'pending' }]);
   });
 
-  it('beside a probe takes nothing away from it: what was missed is delivered before Redis is relied upon', async () => {
+  it('beside a probe leaves the probe its messages: they are delivered before Redis is relied upon', async () => {
     const { app, call, redis } = scene;
     const session = await scene.signIn(user);
     await me(session);
@@ -218,7 +218,7 @@ describe('a scheduled run', () => {
     expect(await me(session)).toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
   });
 
-  it('with Redis gone still clears what has expired', async () => {
+  it('still deletes expired rows while Redis is away', async () => {
     const { app, redis } = scene;
     await app.sql(
       `INSERT INTO sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)

@@ -117,7 +117,7 @@ describe('a revocation that Redis misses', () => {
 });
 
 describe('a Redis that has forgotten', () => {
-  it('a user: nobody is signed out, nobody who was is let in, and it learns again', async () => {
+  it('a user: sessions go on, ended ones stay ended, and Redis has the user again', async () => {
     const { redis } = scene;
     const gone = await scene.signIn(user);
     await endElsewhere(scene, gone, { redisKnows: true });
@@ -132,7 +132,7 @@ describe('a Redis that has forgotten', () => {
     expect(await me(gone)).toMatchObject(refused);
   });
 
-  it('everything: every session goes on, and what had ended stays ended', async () => {
+  it('everything: every session goes on, and ended ones stay ended', async () => {
     const { redis } = scene;
     const gone = await scene.signIn(user);
     await endElsewhere(scene, gone, { redisKnows: true });

@@ -82,7 +82,7 @@ describe('round trips to Redis', () => {
     expect(await scene.redis.engine('EXISTS', entryOf(user.userId))).toBe(1);
   });
 
-  it('the first read with new tokens confirms them after the answer, together with what else is deferred', async () => {
+  it('the first read with new tokens confirms them after the answer, in the trip of the other deferred commands', async () => {
     const { body } = await scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: user.refresh } });
     user = { ...user, ...signedIn({ body, status: 200, headers: new Headers() }) };
     await scene.redis.engine('UNLINK', entryOf(user.userId));

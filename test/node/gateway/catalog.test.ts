@@ -95,7 +95,7 @@ describe('CommandCatalog on the embedded Valkey', () => {
     expect(counter.asked).toBe(6);
   });
 
-  it('refuses unknown commands that block or administer, by what the server says of them', async () => {
+  it('refuses unknown commands that block or administer, as the server describes them', async () => {
     const facts: Record<string, string[]> = { BLNEW: ['write', 'blocking'], ADMINNEW: ['admin'], GETNEW: ['readonly'] };
     const catalog = new CommandCatalog((command) => {
       const name = String(command[2]);

@@ -52,7 +52,7 @@ describe.skipIf(!hasRedisServer)(`the command table${hasRedisServer ? '' : ` (${
     }
   });
 
-  it('lets the read-only token run exactly what Redis flags so, and what touches no data', async () => {
+  it('lets the read-only token run exactly the commands that Redis flags as read-only, and those that touch no data', async () => {
     const table = (await server.command('COMMAND')) as [string, number, string[]][];
     const harmless = new Set('COMMAND ECHO INFO LASTSAVE MEMORY OBJECT PING PUBSUB ROLE TIME XINFO'.split(' '));
     for (const [lower, , flags] of table) {

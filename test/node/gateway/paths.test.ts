@@ -70,7 +70,7 @@ describe('the read-only token', () => {
   const as = (body: unknown, path = '/') =>
     json(path, { token: READ_ONLY, method: 'POST', body: JSON.stringify(body) });
 
-  it('reads, and is refused what writes, runs scripts or shows other clients’ commands', async () => {
+  it('may read, and may not write, run scripts or see other clients’ commands', async () => {
     await json('/set/readable/yes');
     expect(await as(['GET', 'readable'])).toEqual({ result: 'yes' });
     expect(await as(['EVAL_RO', "return redis.call('GET', KEYS[1])", 1, 'readable'])).toEqual({ result: 'yes' });

@@ -255,7 +255,7 @@ describe('authentication', () => {
   });
 });
 
-describe('what is not a request', () => {
+describe('a body that is not a request', () => {
   it.each([
     ['not HTTP', 'HELLO\r\n\r\n', 400],
     ['a head that is too large', `GET /get/${'x'.repeat(100_000)} HTTP/1.1\r\nhost: x\r\n\r\n`, 431],

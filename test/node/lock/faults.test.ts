@@ -39,7 +39,7 @@ describe('lost answers', () => {
     expect(await elsewhere.acquire(name, { leaseMs: 1_000 })).toMatchObject({ acquired: false, reason: 'held' });
   });
 
-  test('all of them: unavailable, and what was taken unseen is given back', async () => {
+  test('all of them: unavailable, and a lock that was acquired unseen is given back', async () => {
     redis.mode = { kind: 'drop-after', when: script(`{${name}}`), times: 3 };
     expect(await service.acquire(name, { leaseMs: 60_000, waitMs: 10_000 })).toMatchObject({ reason: 'unavailable' });
     await redis.idle();
@@ -89,7 +89,7 @@ describe('a Redis that hangs', () => {
   });
 });
 
-test('a release that comes after the lease frees nobody else', async () => {
+test('a release that comes after the lease does not free the next holder’s lock', async () => {
   const late = await take(service, name, { leaseMs: 60 });
   const next = await take(elsewhere, name, { leaseMs: 60_000, waitMs: 5_000 });
   expect(await late.release()).toBe('lost');

@@ -111,7 +111,7 @@ describe.skipIf(!hasRedisServer)(
       expect(await redis.engine('HGET', keyOf.blacklist(two!.id), 'ep')).toBe('1');
     });
 
-    test('refuses nobody: who has the newer token goes on, in either isolate', async () => {
+    test('refuses no client: one with the newer token goes on, in either isolate', async () => {
       const [here, there] = stage.isolates;
       for (const name of ['rotated', 'twice'] as const) {
         expect((await me(there, owner[name])).status).toBe(200);
@@ -134,7 +134,7 @@ describe.skipIf(!hasRedisServer)(
       expect((await me(there, owner.lost)).status).toBe(200);
     });
 
-    test('what was revoked stays refused where it was, and everywhere with the next delivery', async () => {
+    test('a revoked token stays refused in the isolate that revoked it, and everywhere with the next delivery', async () => {
       const { app, isolates } = stage;
       const [here, there] = isolates;
       const dead = [owner.out, owner.stolen, changersOther];

@@ -74,7 +74,7 @@ describe.skipIf(!hasRedisServer)(`counts of two isolates${hasRedisServer ? '' : 
     await server.stop();
   });
 
-  test('equal the load’s after lost answers and a restart of Redis, less what is reported as dropped', async () => {
+  test('equal the load’s after lost answers and a restart of Redis, less the requests that are reported as dropped', async () => {
     await load(60);
     const isReport = script(':metrics:');
     stage.redis.mode = { kind: 'drop-after', when: isReport, times: 6 };

@@ -89,7 +89,7 @@ describe.skipIf(!hasRedisServer)(
       await expectClosed();
     });
 
-    test('its users are served by D1, nobody else notices, and the breaker stays closed', async () => {
+    test('its users are served by D1, other users are not affected, and the breaker stays closed', async () => {
       const { redis, app, isolates } = stage;
       for (let round = 0; round < 20; round += 1) {
         if (round === 10) redis.reset();

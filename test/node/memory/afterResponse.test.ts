@@ -24,7 +24,7 @@ const get = async (path: string): Promise<string> => (await fetch(setUp.target('
 const ENDED = /This request has ended.*executionCtx\.waitUntil/s;
 
 describe('static calls after the response, in the real runtime', () => {
-  it('work in what a handler gave to executionCtx.waitUntil', async () => {
+  it('work in a promise that a handler gave to executionCtx.waitUntil', async () => {
     expect(await get('/bench/wait-until')).toBe('{}');
     await until(async () => (await get('/bench/waited')) === '"x"', 'the handler has written');
   });

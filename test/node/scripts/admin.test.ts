@@ -58,7 +58,7 @@ function raised(before: number, now: unknown): number {
 }
 
 describe('npm run admin', () => {
-  it('grants and revokes, and leaves for Redis exactly what it must learn', async () => {
+  it('grants and revokes, and leaves exactly the messages that Redis must get', async () => {
     addUser('u-1', `o'brien;--"\u00e9@example.com`);
     addUser('u-2', 'other@example.com');
     const before = Date.now();

@@ -113,7 +113,7 @@ describe('npm run deploy', () => {
     }
   });
 
-  it('refuses an environment without what it does not inherit', async () => {
+  it('refuses an environment that lacks settings which wrangler does not inherit', async () => {
     writeFileSync(toml, `${complete}\n[env.staging.vars]\nAUDIENCE = "gatehouse-staging"\n`);
     try {
       expect(await deploy('--env', 'staging')).toEqual({

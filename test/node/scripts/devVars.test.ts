@@ -41,7 +41,7 @@ describe('parseVars', () => {
 });
 
 describe('setVars', () => {
-  it('appends what is missing and leaves every other byte', () => {
+  it('appends missing names and leaves every other byte', () => {
     const text = `# mine\nA='1'\nLIMIT_API=5/1m # low`;
     expect(setVars(text, { B: '2' })).toBe(`${text}\nB='2'\n`);
     expect(setVars(text, {})).toBe(text);

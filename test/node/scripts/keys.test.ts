@@ -29,7 +29,7 @@ const states = (kind: SetKind, text: string | undefined) =>
 const secretsOf = (text: string) => Array.from(text.matchAll(/"[dk]":"([\w-]{43})"/g), ([, secret = '']) => secret);
 
 describe('npm run keys', () => {
-  it('prints both sets and nothing else on stdout, what to do on stderr', async () => {
+  it('prints both sets and nothing else on stdout, and the next steps on stderr', async () => {
     const { code, stdout, stderr } = await keys([]);
     expect(code).toBe(0);
     const vars = parseVars(stdout);
@@ -78,7 +78,7 @@ describe('npm run keys', () => {
     expect(statSync(path).mode & 0o777).toBe(0o600);
   });
 
-  it('rotates what .dev.vars holds, writing it only when told to', async () => {
+  it('rotates the keys of .dev.vars, and writes the file only when told to', async () => {
     const path = join(project.root, '.dev.vars');
     await keys(['--write']);
     expect(statSync(path).mode & 0o777).toBe(0o600);

@@ -215,7 +215,7 @@ describe.skipIf(!hasPostgres)(`npm run move${hasPostgres ? '' : `: ${POSTGRES_MI
     expect(copies()).toEqual([]);
   });
 
-  it('refuses a database that is in use, one without migrations, and what PostgreSQL cannot store', async () => {
+  it('refuses a database that is in use, one without migrations, and values that PostgreSQL cannot store', async () => {
     const folder = await mkdtemp(join(tmpdir(), 'gatehouse-move-'));
     try {
       const own = join(folder, 'd1.sqlite');

@@ -53,7 +53,7 @@ describe('the time of a step', () => {
 });
 
 describe('how long tokens live', () => {
-  it('is by default what the Worker has as default', () => {
+  it('is by default the Worker’s default', () => {
     const { tokens } = parseConfig({ ...testBindings({ url: 'http://127.0.0.1:1', token: 't' }), DB: {} });
     expect(DEFAULT_LIFETIMES).toEqual({
       signing: tokens.accessTtlSeconds,

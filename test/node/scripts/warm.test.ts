@@ -103,7 +103,7 @@ describe('npm run warm', () => {
     expect(await cached()).toBe(USERS);
   });
 
-  it('the cron trigger keeps warm what is scheduled, and nothing else', async () => {
+  it('the cron trigger runs scheduled jobs, and no others', async () => {
     await forget();
     await redis.engine('UNLINK', 'app:cache:warming:{user-lists}');
     await app.scheduled();

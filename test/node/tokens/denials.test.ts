@@ -11,7 +11,7 @@ const DAY_MS = 24 * HOUR_MS;
 const SLACK_MS = 5_000;
 
 describe.each(BACKENDS)('on $name', ({ missing, start }) => {
-  describe.skipIf(missing)('what Redis denies', () => {
+  describe.skipIf(missing)('a denial in Redis', () => {
     let backend: RunningBackend;
     let stage: Stage;
 

@@ -103,7 +103,7 @@ export function contention(scene: () => Contended): void {
     expect(Number((await scene().app.sql(live))[0]!['n'])).toBe(MOST_SESSIONS);
   });
 
-  test('the scheduled run delivers what is left, and nothing was a 500', async () => {
+  test('the scheduled run delivers the rest, and no response was a 500', async () => {
     await scene().app.scheduled();
     const pending = await scene().app.sql(`select count(*) as n from outbox where state = 'pending'`);
     expect(Number(pending[0]!['n'])).toBe(0);

@@ -114,7 +114,7 @@ export function databaseContract(open: () => Database): void {
       expect(rows).toHaveLength(5);
     });
 
-    test('adds up what 24 add at once', async () => {
+    test('adds up the numbers of 24 transactions at once', async () => {
       const user = newUser();
       await open().batch((db) => [db.insert(users).values(user)]);
       await Promise.all(

@@ -10,7 +10,7 @@ const env = { ...tests, ...TRUE_HASHES };
 const deployed = { ISSUER: 'https://api.example.com' };
 
 describe('parseConfig', () => {
-  test('takes a hash that costs nothing where somebody develops, and only there', () => {
+  test('takes a hash that costs nothing on a developer’s machine, and only there', () => {
     const cheap = { SCRYPT_LN: '4', SCRYPT_R: '8', SCRYPT_P: '1' };
     const local = { ...env, ...cheap, ISSUER: 'http://127.0.0.1:8787' };
     expect(parseConfig(local).passwords.scrypt).toEqual({ ln: 4, r: 8, p: 1 });

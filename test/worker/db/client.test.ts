@@ -143,7 +143,7 @@ describe('an outage', () => {
     }
   });
 
-  test('is not what the work itself throws', async () => {
+  test('is not an error that the work itself throws', async () => {
     const own = new TypeError('a mistake of the caller');
     expect(await failureOf(() => Promise.reject(own))).toBe(own);
   });

@@ -85,7 +85,7 @@ describe('a whole answer', () => {
     expect(made.count).toBe(1);
   });
 
-  test('is not sent to whoever has it', async () => {
+  test('is not sent again to a client that has it', async () => {
     const { get } = listed();
     const etag = (await get()).headers.get('ETag') ?? '';
     expect(etag).toMatch(/^"[\w-]{27}"$/);
@@ -155,7 +155,7 @@ describe('a whole answer', () => {
     expect(headers.get('Cache-Control')).toBe('private, max-age=30');
   });
 
-  test('has what stood in its head before the handler once', async () => {
+  test('has each header that was set before the handler once', async () => {
     const { call } = appWith((routes) =>
       routes.get(
         '/linked',

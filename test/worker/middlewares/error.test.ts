@@ -69,7 +69,7 @@ describe('an error of the database', () => {
     expect(logged('database.unavailable')).toContain(text);
   });
 
-  test('that is a mistake is a 500, logged with what it was', async () => {
+  test('that is a mistake is a 500, logged with its cause', async () => {
     failure = 'D1_ERROR: no such table: users: SQLITE_ERROR';
     const answer = await call('GET', '/users');
     expect(answer).toMatchObject({ status: 500, body: { code: 'INTERNAL' } });
@@ -91,7 +91,7 @@ describe('an error of the database', () => {
     expect(logged('database.mistake')).toContain('NOT NULL constraint failed: users.name');
   });
 
-  test('an outage is bridged by what was cached; a mistake is not hidden by it', async () => {
+  test('an outage is bridged by the cached value; a mistake is not hidden by it', async () => {
     expect(await call('GET', '/cached')).toMatchObject({ status: 200 });
     clock.aheadMs += 120_000;
     failure = 'D1_ERROR: Network connection lost.';

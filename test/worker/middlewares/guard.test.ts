@@ -122,7 +122,7 @@ describe('the order written decides', () => {
   });
 });
 
-test('a charge by outcome counts what another check of the same guard refused', async () => {
+test('a charge by outcome counts refusals by another check of the same guard', async () => {
   const charge = (c: Context) => (c.res.status === 401 ? 3 : 1);
   const limiter = rateLimiter({ maxRequests: 5, windowMs: 60_000_000, name: `charged${Math.random()}`, charge });
   const { call } = appWith((app) => app.get('/', guard(limiter, authenticate()), (c) => c.text('in')));
@@ -273,7 +273,7 @@ describe('a request that ends without having been executed gives its Idempotency
   });
 });
 
-test('what makes no sense does not start', () => {
+test('a guard with impossible options does not start', () => {
   expect(() => idempotent({ ttlSeconds: 86_401 })).toThrow('1 to 86400');
   const read = reads((c) => UserService.keyOf(c.var.auth.userId));
   expect(() => guard()).toThrow(TypeError);

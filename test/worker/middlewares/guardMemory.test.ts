@@ -86,7 +86,7 @@ describe('counts', () => {
     expect(commands / requests).toBeLessThanOrEqual(0.5);
   });
 
-  test('what is due for several callers leaves as one pipeline, after a response', async () => {
+  test('the questions of several callers that are due leave as one pipeline, after a response', async () => {
     const isolate = isolateOf();
     const callers = [];
     for (let i = 0; i < 4; i += 1) callers.push(await register(isolate));
@@ -120,7 +120,7 @@ describe('bounds', () => {
     expect(Math.max(...accepted)).toBeLessThan(WITHIN_MS);
   });
 
-  test('what this isolate revokes counts at once', async () => {
+  test('a revocation by this isolate counts at once', async () => {
     const isolate = isolateOf();
     const { token } = await register(isolate);
     for (let i = 0; i < 3; i += 1) expect((await isolate.visit('/v1/users/me', { token })).status).toBe(200);
@@ -220,7 +220,7 @@ describe('nothing of one user reaches another', () => {
     expect((await isolate.visit('/v1/users/me', { token: broken })).status).toBe(401);
   });
 
-  test('a user without the role is refused, whoever was remembered before', async () => {
+  test('a user without the role is refused, also where one with it is remembered', async () => {
     const isolate = isolateOf();
     const { token } = await register(isolate);
     await isolate.visit('/v1/users/me', { token });
@@ -433,7 +433,7 @@ describe('an app’s own checks', () => {
     expect(asked).toBe(4);
   });
 
-  test('are asked for what they remember when they opt in', async () => {
+  test('are decided from their own memory when they opt in', async () => {
     const counts = { asked: 0, recalled: 0 };
     const own = check({
       name: 'own()',
@@ -467,7 +467,7 @@ describe('an app’s own checks', () => {
   });
 });
 
-test('what makes no sense does not start', () => {
+test('a guard with impossible options does not start', () => {
   const limiter = rateLimiter({ maxRequests: 10 });
   for (const within of [-1, 0.5, Number.NaN, 60_001]) {
     expect(() => guard({ within }, limiter)).toThrow('within must be a whole number');

@@ -213,7 +213,7 @@ test('numbers that make no sense are named with their limiter', async () => {
   expect(body['detail']).toContain('by-plan has maxRequests NaN, windowMs 60000');
 });
 
-test('what makes no sense does not start', () => {
+test('a limiter with impossible options does not start', () => {
   expect(() => rateLimiter({ windows: [] })).toThrow('at least one window');
   expect(() =>
     rateLimiter({

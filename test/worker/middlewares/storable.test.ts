@@ -129,7 +129,7 @@ describe('a shared cache stores', () => {
     expect((await get()).body).toEqual({ count: 2 });
   });
 
-  test('for each user alone what is private', async () => {
+  test('a private response, for its user alone', async () => {
     const { get, made } = listed(saying({ 'Cache-Control': 'private, max-age=30' }), { shared: false });
     for (let reads = 0; reads < 2; reads += 1) expect((await get()).body).toEqual({ count: 1 });
     expect(made.count).toBe(1);
@@ -196,8 +196,8 @@ describe('another origin', () => {
   });
 });
 
-describe('what stood before the handler', () => {
-  test('does not hide what the handler says, and is there where the answer is not cached', async () => {
+describe('a header that was set before the handler', () => {
+  test('does not hide the handler’s, and is there where the answer is not cached', async () => {
     const bound = bindings();
     const app = new Hono<AppEnv>().use(services({ isolate: isolateFor(bound) }));
     let made = 0;

@@ -292,7 +292,7 @@ describe('a server that cannot serve', () => {
   });
 });
 
-describe('what is deferred', () => {
+describe('deferred commands', () => {
   test('leaves once, after the answer, and heals like the rest', async () => {
     let cold = true;
     const { client, sent } = fakeClient((commands) =>

@@ -99,7 +99,7 @@ test('a call that began before it closed says nothing any more', () => {
   expect(breaker.state).toBe('closed');
 });
 
-test('a probe whose request died is somebody else’s after a while', () => {
+test('a probe whose request died is left to another request after a while', () => {
   const { breaker, record, clock } = breakerAt();
   record(false, 10);
   clock.ms += 1_000;

@@ -88,7 +88,7 @@ describe('a single server', () => {
     },
   );
 
-  test('a connection lost within a pipeline: what came before is good', async () => {
+  test('a connection lost within a pipeline: the replies before are good', async () => {
     const { world, ask, breaker } = isolate('single');
     world.errorOf = ([, key]) => (key === B[0] ? UNAVAILABLE : undefined);
     expect(await ask(get(A[0]), get(B[0]))).toEqual(['OK', 'shard']);
@@ -144,7 +144,7 @@ describe('a cluster', () => {
     expect(await ask(get(B[0]))).toEqual(['OK']);
   });
 
-  test('a server that refuses writes is not believed about what can be read there', async () => {
+  test('a server that refuses writes is not believed about its data either', async () => {
     const { world, ask } = isolate('cluster');
     world.errorOf = ([name, key]) => (shardAt(String(key)) === 0 && name === 'SET' ? 'OOM x' : undefined);
     await ask(set(A[0]));

@@ -147,7 +147,7 @@ describe('an account', () => {
     expect(await audited(person.id)).toEqual([{ action: 'deleted', by: admin.id, detail: {} }]);
   });
 
-  test('changes leave an entry each, and none for what was so already', async () => {
+  test('changes leave an entry each, and none where nothing changes', async () => {
     const { id } = await newUser();
     const change = (body: object) => call('PATCH', `/v1/users/${id}`, { token: admin.access, body });
     await change({ status: 'disabled' });
@@ -234,7 +234,7 @@ describe('the last administrator', () => {
   });
 });
 
-test('the audit forgets what is older than it is kept', async () => {
+test('the audit forgets entries after their time', async () => {
   admin = await newAdmin();
   const { id } = await newUser();
   await call('DELETE', `/v1/admin/users/${id}/sessions`, { token: admin.access });

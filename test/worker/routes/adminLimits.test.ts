@@ -130,7 +130,7 @@ describe('identities as people know them', () => {
   });
 });
 
-test('every limiter is listed, with its places, its numbers and what it counts by', async () => {
+test('every limiter is listed, with its places, its numbers and the identity that it counts', async () => {
   const { body } = await call('GET', '/v1/admin/limits', { token: admin.access });
   const listed = Object.fromEntries(body.limits.map((limit: { policy: string }) => [limit.policy, limit]));
   expect(listed['login']).toMatchObject({ counts: 'address-and-account', places: ['POST /v1/auth/login'] });
@@ -187,7 +187,7 @@ describe('an override', () => {
     expect((await audited()).action).toBe('limit-restored');
   });
 
-  test('what the first decision charged goes back', async () => {
+  test('the charge of the first decision goes back', async () => {
     const other = newIsolate();
     await other.call('GET', '/own/1', { headers: from('192.0.2.1') });
     await override('GET /own/:thing', 2);

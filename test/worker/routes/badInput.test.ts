@@ -205,7 +205,7 @@ test('a path with a slash at its end, and a token without its scheme, are told w
   expect(body).toMatchObject({ code: 'INVALID_TOKEN', detail: expect.stringContaining('"Bearer"') });
 });
 
-test('a preflight of an origin that is not listed is in the log once, with what to add', async () => {
+test('a preflight of an origin that is not listed is in the log once, with the setting that admits it', async () => {
   const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
   const preflight = () =>
     call('OPTIONS', '/v1/users/me', {
@@ -280,14 +280,14 @@ describe('a password', () => {
   });
 });
 
-test('what is refused writes nothing', async () => {
+test('a refused request writes nothing', async () => {
   const rows = await env.DB.prepare('select count(*) as n from users where email = ?')
     .bind(registration.email)
     .first('n');
   expect(rows).toBe(0);
 });
 
-test('405 says what is allowed', async () => {
+test('405 names the allowed methods', async () => {
   const answer = await call('PUT', '/v1/users/me');
   expect(answer.headers.get('Allow')?.split(', ').toSorted()).toEqual(['DELETE', 'GET', 'PATCH']);
 });

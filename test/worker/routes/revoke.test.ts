@@ -126,7 +126,7 @@ const tampered = (token: string) => {
   return `${token.slice(0, at)}${token[at] === 'A' ? 'B' : 'A'}${token.slice(at + 1)}`;
 };
 
-describe('what is no token', () => {
+describe('a text that is no token', () => {
   test.each([
     ['garbage', () => 'garbage'],
     ['a tampered access token', () => tampered(access)],

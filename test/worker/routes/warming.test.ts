@@ -99,7 +99,7 @@ describe('refusals', () => {
     expect([answer.status, answer.body.code]).toEqual([status, code]);
   });
 
-  test('a job that somebody else is at: 409, and when to come again', async () => {
+  test('a job that another request runs: 409, and when to come again', async () => {
     const answer = await inRequest(
       async () => {
         await using lock = await LockService.acquire('warming:user-lists', { leaseMs: 20_000 });

@@ -152,7 +152,7 @@ describe('a reply of the wrong shape', () => {
     expect(later.headers.get('Gatehouse-Degraded')).toBeNull();
   });
 
-  test('in place of everything signs nobody out, lets nobody in, and loses no cached value', async () => {
+  test('in place of everything ends no session, admits no revoked token, and loses no cached value', async () => {
     const [good, ended] = [await newSession(), await newSession()];
     await endInDatabase(ended);
     for (const reply of [0, 1, '', 'OK', '<html>', [], [null], [[]], ['ok', 'x', 'y', 'z', 'admin'], ['revoked', 1]]) {

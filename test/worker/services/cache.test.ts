@@ -96,7 +96,7 @@ describe('an invalidation while a loader runs', () => {
     expect(await inRequest(() => CacheService.query(options, async () => value), { isolate })).toBe('new');
   });
 
-  test('what cacheUser stores after its user was invalidated is refused', async () => {
+  test('cacheUser stores nothing once its user was invalidated', async () => {
     const isolate = isolateFor();
     await inRequest(
       async () => {

@@ -103,7 +103,7 @@ describe('an account’s events', () => {
     );
   });
 
-  test('are the last 50, of which failed logins at most 10: nobody can push the rest out', async () => {
+  test('are the last 50, of which failed logins at most 10: a stranger cannot push the rest out', async () => {
     const db = drizzle(env.DB);
     const note = (kind: 'login-failed' | 'logout') =>
       inRequest(({ services }) => {
@@ -194,7 +194,7 @@ test('a failed login asks the database the same before its answer, whether there
   expect(after).toEqual([2, 1]);
 });
 
-describe('what overtakes a login', () => {
+describe('a change that overtakes a login', () => {
   /** D1 with something that happens right before the batch that begins the session. */
   function overtaken(byWhat: string): D1Database {
     let batches = 0;
@@ -233,7 +233,7 @@ describe('what overtakes a login', () => {
   });
 });
 
-test('of two password changes at once one is made, and the other ends nobody’s session', async () => {
+test('of two password changes at once one is made, and the other ends no session', async () => {
   const other = (await login()).body.access_token;
   const change = (token: string, newPassword: string) =>
     call('POST', '/v1/auth/password', { token, body: { currentPassword: password, newPassword } });

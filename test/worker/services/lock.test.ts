@@ -142,7 +142,7 @@ describe('with a clock of its own', () => {
     expect(lock.signal.aborted).toBe(true);
   });
 
-  test('a hanging Redis costs one deadline, however long the wait may be; what it may have taken is given back', async () => {
+  test('a hanging Redis costs one deadline, however long the wait may be; a lock that it may have given is given back', async () => {
     const { service, scripts } = scripted(never, never);
     const startMs = Date.now();
     let endedAfterMs = 0;
@@ -272,7 +272,7 @@ describe('with a clock of its own', () => {
     expect(sent).toEqual([]);
   });
 
-  test('what a client is told', async () => {
+  test('a held lock is a 409 with Retry-After, and a Redis that is away a 503', async () => {
     const busy = scripted(held(1_001));
     const other = await busy.service.acquire('a', { leaseMs: 100 });
     if (other.acquired) throw new Error('unreachable');
@@ -341,7 +341,7 @@ describe('on an engine', () => {
       expect(Number(await batch.send('PTTL', lockFence(name)))).toBeGreaterThan(7_100_000);
     }));
 
-  test('a lock that is gone from Redis is lost, though nobody has taken it', () =>
+  test('a lock that is gone from Redis is lost, though no other holder has it', () =>
     inRequest(async ({ batch }) => {
       const name = fresh();
       const taken = isLock(await LockService.acquire(name, { leaseMs: 30_000 }));

@@ -99,7 +99,7 @@ describe('reports', () => {
     expect(requestsTo((await totals()).series, '/health')).toBe(2);
   });
 
-  test('what is counted while Redis is away is reported afterwards, with the times at which it was counted', async () => {
+  test('counts of an outage of Redis are reported afterwards, with the times at which they were counted', async () => {
     const { isolates, clock } = scene();
     const { call, state, isolate, now } = isolates[0]!;
     const { token } = await admin(call);
@@ -123,7 +123,7 @@ describe('reports', () => {
   });
 });
 
-describe('what had to be dropped is counted', () => {
+describe('dropped counts are counted', () => {
   test('a report without an answer, after an hour without Redis: it may have been added, and is not sent again', async () => {
     const { isolates, clock } = scene();
     const { call, state, totals } = isolates[0]!;
@@ -159,7 +159,7 @@ describe('what had to be dropped is counted', () => {
     expect([dropped, requestsTo(series, '/health')]).toEqual([5, 1]);
   });
 
-  test('series beyond what one Redis keeps', async () => {
+  test('series beyond those that one Redis keeps', async () => {
     const { isolates } = scene(1, { METRICS_TOKEN: 'a-token-of-a-scraper' });
     const { isolate, call, totals, now } = isolates[0]!;
     await inRequest(({ batch }) => batch.send('HSET', isolate.keys.metrics, '#', MAX_SERIES), { isolate, now });
@@ -172,7 +172,7 @@ describe('what had to be dropped is counted', () => {
   });
 });
 
-test('every instrument counts what it is named after', async () => {
+test('every instrument counts the events of its name', async () => {
   for (const level of ['info', 'warn', 'error'] as const) vi.spyOn(console, level).mockImplementation(() => undefined);
   const token = 'a-token-of-a-scraper';
   const EMAIL = { send: async () => ({ messageId: '<1@example.net>' }) };
@@ -272,7 +272,7 @@ test('every instrument counts what it is named after', async () => {
 });
 
 describe('GET /v1/admin/metrics', () => {
-  test('shows what was counted by series and step, and the state', async () => {
+  test('shows counts by series and step, and the state', async () => {
     const { isolates } = scene();
     const { call } = isolates[0]!;
     const { token } = await admin(call);
@@ -349,7 +349,7 @@ describe('GET /metrics', () => {
     expect(body).toContain('gatehouse_isolates 2\n');
   });
 
-  test('without Redis: what this isolate has not reported, under its name, and what waits in the outbox', async () => {
+  test('without Redis: counts that this isolate has not reported, under its name, and the waiting messages of the outbox', async () => {
     const { isolates, clock } = scene(1, { METRICS_TOKEN: TOKEN });
     const { call, state, isolate } = isolates[0]!;
     await call('GET', '/health');

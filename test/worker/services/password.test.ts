@@ -87,7 +87,7 @@ describe('parameters', () => {
 });
 
 describe('a pepper', () => {
-  test('keys an HMAC over what scrypt answers, and is named by the string', async () => {
+  test('keys an HMAC over scrypt’s output, and is named by the string', async () => {
     const passwords = service(peppers({ 'pepper-one': 'active' }));
     const stored = await passwords.hash('correct horse');
     const [, , parameters, salt = '', digest] = stored.split('$');

@@ -82,7 +82,7 @@ test('every column that is stored of a user is exported, or named here with the 
   }
 });
 
-test('a deletion takes the rows of the app’s own tables along, and nobody else’s', async () => {
+test('a deletion takes the user’s rows of the app’s own tables along, and no other user’s', async () => {
   const [ada, grace] = [await owner('Ada'), await owner('Grace')];
   expect((await call('DELETE', '/v1/users/me', { token: ada.token })).status).toBe(204);
   expect([await ordersLeft(ada), await ordersLeft(grace)]).toEqual([0, 1]);

@@ -151,7 +151,7 @@ describe('recovery', () => {
     expect(await reset(String(rows[1]!['hash']))).toMatchObject(invalid);
   });
 
-  test('what cannot be a token costs no query', async () => {
+  test('a text that cannot be a token costs no query', async () => {
     let queries = 0;
     const direct = callerOf(app, bindings({ ...bound, DB: countingD1(() => (queries += 1)) }));
     for (const token of ['x', `gotr1.${'A'.repeat(42)}`, `grt1.${'A'.repeat(43)}`, `gotr1.${'A'.repeat(43)}\n`]) {
@@ -244,7 +244,7 @@ describe('recovery', () => {
     expect((await login(`new.${person.email}`, person.password)).status).toBe(200);
   });
 
-  test('a disabled account gets no mail, and what was mailed before does not change it', async () => {
+  test('a disabled account gets no mail, and a token that was mailed before does not change it', async () => {
     const person = await register();
     await recover(person.email);
     await sql(`update users set status = 'disabled' where id = ?`, person.id);
@@ -372,7 +372,7 @@ describe('limits', () => {
   const from = (client: ReturnType<typeof strict>, email: string, address: string) =>
     client('POST', '/v1/auth/recovery', { body: { email }, headers: { 'CF-Connecting-IP': address } });
 
-  test('nobody floods a mailbox, from however many addresses; an unknown account is limited alike', async () => {
+  test('a mailbox cannot be flooded, from however many addresses; an unknown account is limited alike', async () => {
     const person = await register();
     mailbox.length = 0;
     const client = strict();
@@ -413,7 +413,7 @@ describe('limits', () => {
     expect(mailbox).toHaveLength(3);
   });
 
-  test('one address cannot ask for everybody', async () => {
+  test('one client address cannot ask for any number of accounts', async () => {
     const client = strict();
     for (let i = 1; i <= 5; i += 1) expect((await from(client, `n${i}@example.org`, '192.0.2.1')).status).toBe(202);
     const sixth = await from(client, 'n6@example.org', '192.0.2.1');
@@ -430,7 +430,7 @@ describe('limits', () => {
 });
 
 describe('when something is away', () => {
-  test('without the database everybody is told to come back, known or not', async () => {
+  test('without the database every address gets a 503 with Retry-After, known or not', async () => {
     const person = await register();
     await recover(person.email);
     const token = lastToken();
@@ -453,7 +453,7 @@ describe('when something is away', () => {
     expect((await reset(token)).status).toBe(204);
   });
 
-  test('without a mailer it says so, to everybody; registering works', async () => {
+  test('without a mailer it says so to every caller; registering works', async () => {
     const own = bindings({ MAILER: 'none' });
     const client = callerOf(createApp({ isolate: isolateFor(own) }), own);
     const person = newcomer();

@@ -170,7 +170,7 @@ describe('a database that was restored to before Redis’s versions of a user', 
 });
 
 describe('a Redis that has lost its data', () => {
-  test('is not given an epoch without what is denied, by a change that changes nothing', async () => {
+  test('is not given an epoch without its denials, by a change that changes nothing', async () => {
     const admin = tokensOf(
       await call('POST', '/v1/auth/register', { body: { email: `admin.${email}`, password, name: 'Admin' } }),
     );
@@ -198,7 +198,7 @@ describe('a Redis that has lost its data', () => {
     expect(await me(gone.access, elsewhere())).toMatchObject(refused);
   });
 
-  test('keeps what it is told of an epoch from whoever read an older one before', async () => {
+  test('keeps its epoch when a request delivers an older one that it read before', async () => {
     const key = isolate.keys.blacklist(owner.userId);
     await forget(key);
     await inRequest(({ batch }) => batch.run(blacklistMerge, [key], [60_000, 'least', 2, 'av', 1]), { isolate });
@@ -219,11 +219,11 @@ describe('a logout', () => {
   });
 });
 
-describe('what an account is', () => {
+describe('the role of an account', () => {
   const session = (from = isolate) =>
     inRequest(({ services }) => services.session.getSession(owner.sessionId), { isolate: from });
 
-  test('is what its sessions say: a role that was taken is gone from them', async () => {
+  test('is that of its sessions: a role that was taken is gone from them', async () => {
     const setRole = (role: 'admin' | 'user') =>
       inRequest(({ services }) => services.user.updateUser(owner.userId, { role }), { isolate });
     await setRole('admin');

@@ -54,7 +54,7 @@ describe('a static call', () => {
     await done();
   });
 
-  test('works in work of the loose waitUntil, which passes on to the runtime what comes after the end', async () => {
+  test('works in work of the loose waitUntil, which passes later promises on to the runtime', async () => {
     const { open, opened } = gate();
     let loose: RequestScope['waitUntil'] | undefined;
     let read: Promise<string | null> | undefined;

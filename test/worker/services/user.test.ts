@@ -148,7 +148,7 @@ test('a cached list costs no query, and neither do its users', async () => {
   expect(await list(asked)).toEqual(first);
 });
 
-test('what is searched for does not stand in Redis', async () => {
+test('the text of a search does not stand in Redis', async () => {
   const scene = cacheScene();
   await scene.run(async () => UserService.getUsers({ page: 1, limit: 3, q: 'somebody@example.com' }));
   const sent = JSON.stringify(scene.state.sent);

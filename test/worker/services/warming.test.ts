@@ -115,7 +115,7 @@ describe('a run', () => {
     expect(await slice).toMatchObject({ ran: true, progress: { state: 'running', done: 0 } });
   });
 
-  test('goes on slice by slice, loads each item once, and what is fresh not again', async () => {
+  test('goes on slice by slice, loads each item once, and fresh entries not again', async () => {
     const job = jobOf(25);
     const first = progress(await run(job, { maxItems: 10 }));
     expect(first).toMatchObject({ state: 'running', cursor: '10', done: 10, failed: 0, total: 25 });
@@ -130,7 +130,7 @@ describe('a run', () => {
     expect(job.loads).toEqual(Array.from({ length: 25 }, () => 1));
   });
 
-  test('loads anew what would expire before the next run, and what was invalidated', async () => {
+  test('loads entries anew that would expire before the next run, and invalidated ones', async () => {
     const soon = jobOf(3, { ttlSeconds: 100, everySeconds: 60 });
     await run(soon);
     await run(soon);
@@ -148,7 +148,7 @@ describe('a run', () => {
     expect(await cached(fresh, 1)).toBe(3);
   });
 
-  test('stores what it loads side by side, the first time too', async () => {
+  test('stores the values that it loads side by side, the first time too', async () => {
     const job = jobOf(10);
     // Something has been cached before, but nothing of this namespace.
     await inRequest(() => CacheService.query({ namespace: 'other', args: 1, ttlSeconds: 60 }, async () => 1), {
@@ -208,7 +208,7 @@ describe('a run', () => {
     expect(progress(await run(job))).toMatchObject({ state: 'done', done: 6, failed: 3 });
   });
 
-  test('begins anew on demand, or when what is recorded is not ours', async () => {
+  test('begins anew on demand, or when the record is not ours', async () => {
     const job = jobOf(25);
     await run(job, { maxItems: 20 });
     expect(progress(await run(job, { maxItems: 5, restart: true }))).toMatchObject({ done: 5, cursor: '5' });
@@ -347,7 +347,7 @@ describe('without Redis', () => {
 });
 
 describe('the scheduled handler', () => {
-  test('runs what is due, once in its time, and goes on with what is unfinished', async () => {
+  test('runs each job that is due once, and goes on with unfinished ones', async () => {
     let nowMs = Date.now();
     const minutely = jobOf(3, { everySeconds: 60 });
     const hourly = jobOf(250, { everySeconds: 3_600 });

@@ -49,7 +49,7 @@ describe('fold', () => {
     expect(wrong).toEqual([]);
   });
 
-  test('of A to Z is what SQLite’s lower() says, so that rows without their text are found by these', () => {
+  test('of A to Z is that of SQLite’s lower(), so that rows without their text are found by these', () => {
     const ascii = String.fromCodePoint(...Array.from({ length: 95 }, (_, index) => index + 32));
     expect(fold(ascii)).toBe(ascii.toLowerCase());
   });

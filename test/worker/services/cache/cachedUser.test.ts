@@ -18,7 +18,7 @@ test('a user who was invalidated since a getCachedUser that Redis did not answer
   expect(await scene.run(async () => CacheService.getCachedUser(user), scene.elsewhere)).toBeNull();
 });
 
-test('nor one who was invalidated since a getCachedUser that knew of nobody', async () => {
+test('nor one who was invalidated since a getCachedUser that found none', async () => {
   const scene = cacheScene();
   const user = freshNamespace();
   await scene.run(async () => CacheService.user(user, 60, async ({ notFound }) => notFound()));

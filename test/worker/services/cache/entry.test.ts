@@ -14,7 +14,7 @@ const entry = {
 };
 const stored = encodeEntry(key, ['x', 'y'], entry);
 
-test('an entry is what was stored, while its tag versions are current and its life is not over', () => {
+test('an entry is read as it was stored, while its tag versions are current and its life is not over', () => {
   expect(readSnapshot(key, stored, ['x', 'y'], 2_500)).toEqual({
     entry,
     writeId: stored.slice(0, 16),

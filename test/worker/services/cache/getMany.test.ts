@@ -14,7 +14,7 @@ function manyOf(count: number, extra: object = {}) {
 const double = async (missing: readonly { args: { id: number } }[]) => missing.map(({ args }) => args.id * 2);
 
 describe('getMany', () => {
-  test('reads ten keys in one command, and fills what was missing in one trip after the answer', async () => {
+  test('reads ten keys in one command, and fills the missing ones in one trip after the answer', async () => {
     const scene = cacheScene();
     const requests = manyOf(10);
     // Flush sentinel, clock and tag versions are known from then on.
@@ -32,7 +32,7 @@ describe('getMany', () => {
     expect(scene.state.sent).toHaveLength(1);
   });
 
-  test('loads only what is missing, each once, in one call', async () => {
+  test('loads only the missing entries, each once, in one call', async () => {
     const scene = cacheScene();
     const requests = manyOf(4);
     await scene.run(async () => CacheService.getMany(requests.slice(1, 3), double));
@@ -79,7 +79,7 @@ describe('getMany', () => {
     expect(await single).toBe('single');
   });
 
-  test('refreshes what is stale together, and serves it when the loader fails', async () => {
+  test('refreshes stale entries together, and serves them when the loader fails', async () => {
     const scene = cacheScene();
     const requests = manyOf(3, { staleSeconds: 10, staleIfErrorSeconds: 100 });
     await scene.run(async () => CacheService.getMany(requests, double));
@@ -93,7 +93,7 @@ describe('getMany', () => {
     expect(await scene.run(async () => CacheService.getMany(requests, down))).toEqual([10, 20, 30]);
   });
 
-  test('refreshes together what would have a lease if it were read alone', async () => {
+  test('refreshes together entries that would have a lease if they were read alone', async () => {
     const scene = cacheScene();
     const requests = manyOf(3, { staleSeconds: 10, lease: true });
     await scene.run(async () => CacheService.getMany(requests, double));
@@ -110,7 +110,7 @@ describe('getMany', () => {
     );
   });
 
-  test('of nothing asks nobody', async () => {
+  test('without keys asks neither Redis nor the loader', async () => {
     const scene = cacheScene();
     expect(await scene.run(async () => CacheService.getMany([], unasked))).toEqual([]);
     expect(scene.state.sent).toEqual([]);

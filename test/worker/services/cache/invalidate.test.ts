@@ -65,7 +65,7 @@ describe('invalidate', () => {
     log.mockRestore();
   });
 
-  test('that nobody can be told fails', async () => {
+  test('that neither Redis nor the outbox takes fails', async () => {
     const scene = cacheScene();
     const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
     scene.state.down = true;
@@ -81,7 +81,7 @@ describe('invalidate', () => {
   });
 });
 
-test('what a request reads beside its change it does not go on with', async () => {
+test('a request does not go on with a value that it read beside its change', async () => {
   const scene = cacheScene();
   const given = await cachedIn(scene, freshNamespace());
   scene.state.sent = [];
@@ -221,7 +221,7 @@ describe('deletePattern', () => {
     expect(await scene.query(other, unasked)).toBe('old');
   });
 
-  test('of a glob ends what began to load before it, when its first tag version is still on its way', async () => {
+  test('of a glob ends loads that began before it, when its first tag version is still on its way', async () => {
     const scene = cacheScene();
     const group = freshNamespace();
     await cachedIn(scene, freshNamespace());

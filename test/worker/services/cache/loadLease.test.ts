@@ -95,7 +95,7 @@ describe('with a lease', () => {
     expect(await read(scene.elsewhere, given, async () => 'value')).toBe('value');
   });
 
-  test('what is invalidated while one loads is not served to those who waited', async () => {
+  test('a value that is invalidated during its load is not served to those who waited', async () => {
     const scene = cacheScene();
     const given = options();
     let value = 'old';
@@ -119,7 +119,7 @@ describe('with a lease', () => {
     expect(await second).toBe('new');
   });
 
-  test('without Redis everybody loads', async () => {
+  test('without Redis each request loads', async () => {
     const scene = cacheScene();
     scene.state.down = true;
     expect(await read(scene.isolate, options(), async () => 'value')).toBe('value');

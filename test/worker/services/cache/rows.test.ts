@@ -79,7 +79,7 @@ describe('a route of one’s own', () => {
     expect(state.sent.map((commands) => commands.map(([name]) => name))).toEqual([['EVALSHA', 'HMGET', 'MGET']]);
   });
 
-  test('shows one, and 404 for none and for somebody else’s', async () => {
+  test('shows one, and 404 for none and for another user’s', async () => {
     const { call } = orderApp();
     expect((await call('GET', '/orders/o1', { token })).body).toMatchObject({ note: 'first' });
     for (const id of ['o2', 'none']) expect((await call('GET', `/orders/${id}`, { token })).status).toBe(404);
@@ -101,7 +101,7 @@ describe('a route of one’s own', () => {
     expect((await call('GET', '/orders', { token })).body).toEqual(before);
   });
 
-  test('changes, and what was cached is over before that is answered', async () => {
+  test('changes, and cached values have ended before the response', async () => {
     const { call, state } = orderApp();
     await call('GET', '/orders/o1', { token });
     for (const note of ['second', 'third']) {
@@ -142,7 +142,7 @@ describe('rows', () => {
     },
   });
 
-  test('are cached by what is asked: SQL, values, user and tags', async () => {
+  test('are cached by SQL, values, user and tags', async () => {
     const isolate = isolateFor(bound);
     await inRequest(
       async () => {

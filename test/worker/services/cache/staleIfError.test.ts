@@ -75,7 +75,7 @@ describe('after its TTL a value', () => {
     await expect(scene.query(given, down)).rejects.toThrow('down');
   });
 
-  test('is loaded by one of many when the loader works, and by nobody else', async () => {
+  test('is loaded by one of many when the loader works, and by no other', async () => {
     const { scene, given } = await expired();
     let loads = 0;
     const values = await Promise.all(
@@ -124,7 +124,7 @@ test('with the database down users are served until the hard end of their entrie
   await expect(read(broken)).rejects.toThrow(DatabaseUnavailable);
 });
 
-test('an error is shared by those who waited for it, and by nobody after', async () => {
+test('an error is shared by those who waited for it, and by no later request', async () => {
   const scene = cacheScene();
   const given = { namespace: freshNamespace(), args: 1, ttlSeconds: 60 };
   const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);

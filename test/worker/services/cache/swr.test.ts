@@ -197,7 +197,7 @@ test.each([
   },
 );
 
-test('what a request has read stays so for it for a second, and no longer', async () => {
+test('a request keeps what it has read for a second, and no longer', async () => {
   const scene = cacheScene();
   const given = options();
   await scene.query(given, async () => 'old');

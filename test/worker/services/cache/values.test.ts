@@ -32,7 +32,7 @@ describe('notFound()', () => {
     await expect(scene.query(given, unasked)).rejects.toThrow('asked');
   });
 
-  test('ends with what it depends on', async () => {
+  test('ends with its namespace', async () => {
     const scene = cacheScene();
     const given = { namespace: freshNamespace(), args: 1, ttlSeconds: 600 };
     await scene.query(given, async ({ notFound }) => notFound());
@@ -70,7 +70,7 @@ describe('a schema', () => {
     expect(await scene.query({ ...given, schema: v2 }, unasked)).toEqual({ name: 'Ada', since });
   });
 
-  test('refuses what its own loader returns, and caches nothing', async () => {
+  test('refuses a value of its own loader that does not pass, and caches nothing', async () => {
     const scene = cacheScene();
     const given = { namespace: freshNamespace(), args: 1, ttlSeconds: 600, schema: v1 };
     await expect(scene.query(given, async () => ({ nome: 'Ada' }) as never)).rejects.toThrow(/schema/);

@@ -91,7 +91,7 @@ describe('query({ withinSeconds })', () => {
     expect(isolate.memory.entries.size).toBe(1);
   });
 
-  test('users, tags and whole searches that end end what is remembered of them', async () => {
+  test('an invalidation of the user, the namespace or a pattern ends the memory of an entry', async () => {
     const { read, run, state } = readerOf();
     for (const end of [
       () => CacheService.invalidateUser('u1'),
@@ -127,7 +127,7 @@ describe('query({ withinSeconds })', () => {
     expect(await read()).toMatchObject({ from: 'bypass' });
   });
 
-  test('what nears its bound is asked for again after the response', async () => {
+  test('an entry that nears its bound is asked for again after the response', async () => {
     const { read, run, sent } = readerOf();
     await read();
     clock.nowMs += 750;

@@ -5,7 +5,7 @@ import { slidingWindow } from '../../../../src/services/rateLimit/limits';
 import { Refresher } from '../../../../src/services/memory/refresher';
 import { Remembered, isWithin } from '../../../../src/services/memory/remembered';
 
-test('memory is bounded by count and by size, and forgets what was used least recently', () => {
+test('memory is bounded by count and by size, and forgets the least recently used first', () => {
   const memory = new Remembered<string>({ maxEntries: 3, maxBytes: 20_000 });
   for (const name of ['a', 'b', 'c']) memory.set(name, name, 1, 1);
   memory.get('a');

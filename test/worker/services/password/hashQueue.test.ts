@@ -65,7 +65,7 @@ const refusal = async (promise: Promise<unknown>) => {
 };
 
 describe('HashQueue', () => {
-  test('computes at once when nobody is there, even without a place to wait', async () => {
+  test('computes at once when no other hash is under way, even without a place to wait', async () => {
     const { ask, pass, done } = scene(0);
     const asked = ask('a');
     expect(done).toEqual(['a']);
@@ -85,7 +85,7 @@ describe('HashQueue', () => {
     expect(done).toEqual(names);
   });
 
-  test('lets nobody in before one who waits and is a little late', async () => {
+  test('lets no later request pass one that waits and is a little late', async () => {
     const { ask, pass, done, delayTimers } = scene(2);
     const first = ask('first');
     delayTimers(18);
@@ -99,7 +99,7 @@ describe('HashQueue', () => {
     expect(done).toEqual(['first', 'second', 'third']);
   });
 
-  test('passes on what a computation throws, and goes on', async () => {
+  test('passes on the error of a computation, and goes on', async () => {
     const { queue, ask, pass } = scene(1);
     const failed = refusal(
       queue.run(() => {

@@ -93,7 +93,7 @@ describe('a flapping Redis', () => {
   });
 });
 
-describe('what was spent while Redis was away', () => {
+describe('units that were spent while Redis was away', () => {
   test('counts once it is back', async () => {
     const { state, consume, left } = stage();
     const policy = policyOf(10, 60_000_000);
@@ -170,7 +170,7 @@ describe('a lost reply', () => {
     expect(await left(policy)).toBe(100 - 5 - 5 - 0 - 1);
   });
 
-  test('of a request that this isolate refuses by itself: what it charged is given back', async () => {
+  test('of a request that this isolate refuses by itself: its charge is given back', async () => {
     const { state, consume, left } = stage();
     const policy = policyOf(3, 60_000_000);
     state.mode = 'down';

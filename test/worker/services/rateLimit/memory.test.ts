@@ -52,7 +52,7 @@ test('when it is full, new identities share: each shared counter admits the limi
   expect(local.verdicts(demand('new-1'), START_MS + WINDOW_MS)).toMatchObject([{ remaining: 4 }]);
 });
 
-test('an identity that gets its own counter keeps what it has spent of a shared one', () => {
+test('an identity that gets its own counter keeps the units that it has spent of a shared one', () => {
   const local = new LocalLimiter({ maxCounters: 1 });
   admits(local, demand('first'), START_MS);
   for (let i = 0; i < 5; i += 1) expect(admits(local, demand('second'), START_MS + 10)).toBe(true);
@@ -62,7 +62,7 @@ test('an identity that gets its own counter keeps what it has spent of a shared 
   expect(admits(local, demand('second'), laterMs + 10)).toBe(true);
 });
 
-test('what Redis knows as well may be forgotten: the least used first', () => {
+test('counts that Redis has as well may be forgotten: the least used first', () => {
   const local = new LocalLimiter({ maxCounters: 10 });
   for (let i = 0; i < 10; i += 1) local.mirror({ ...demand(`known-${i}`), cost: i === 3 ? 5 : 1 }, START_MS);
   for (let i = 0; i < 1_000; i += 1) local.mirror(demand(`new-${i}`), START_MS);
@@ -70,7 +70,7 @@ test('what Redis knows as well may be forgotten: the least used first', () => {
   expect(local.size).toBe(10);
 });
 
-test('what Redis has admitted leaves the window here no later than there, however late its reply was', () => {
+test('a unit that Redis has admitted leaves the window here no later than there, however late its reply was', () => {
   for (const algorithm of ['sliding-window', 'token-bucket'] as const) {
     const local = new LocalLimiter();
     const one: LocalDemand = { ...demand('caller'), limits: [{ algorithm, maxRequests: 2, windowMs: 1_000 }] };
@@ -85,7 +85,7 @@ test('what Redis has admitted leaves the window here no later than there, howeve
   }
 });
 
-test('what was admitted without Redis is not forgotten for what Redis knows', () => {
+test('counts that Redis does not have are not forgotten to make room for those that it has', () => {
   const local = new LocalLimiter({ maxCounters: 10 });
   for (let i = 0; i < 5; i += 1) for (let n = 0; n < 2; n += 1) admits(local, demand(`own-${i}`), START_MS);
   for (let i = 0; i < 1_000; i += 1) local.mirror({ ...demand(`known-${i}`), cost: 5 }, START_MS);

@@ -57,7 +57,7 @@ test.each([0.5, -1, Number.NaN, Infinity, 2 ** 53])('%d is no number of units', 
 describe('several windows', () => {
   const policy = { name: 'stacked', limits: [slidingWindow(3, 60_000), slidingWindow(5, 86_400_000)] };
 
-  test('are decided together: what one rejects counts in none, and the refusal names it', async () => {
+  test('are decided together: a request that one rejects counts in none, and the refusal names it', async () => {
     let nowMs = START_MS;
     const isolate = clockedIsolate();
     const ask = () =>

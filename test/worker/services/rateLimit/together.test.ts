@@ -76,7 +76,7 @@ describe.each(['one node', 'slots'] as const)('two limits on different identitie
     expect(await left(address, 'address:nat')).toBe(50 - 1 - 5 - 1);
   });
 
-  test('what the second refuses is not charged to the first', async () => {
+  test('a request that the second refuses is not charged to the first', async () => {
     const [account, address] = policies(10, 2);
     const { login, left } = stage([account, address]);
     for (let i = 0; i < 2; i += 1) expect(await login('a')).toEqual(['admitted', 'admitted']);

@@ -112,7 +112,7 @@ test.each(LIMITS)(
   },
 );
 
-test('two isolates, one 2 windows ahead and one 2 behind, share one window and lock nobody out', async () => {
+test('two isolates, one 2 windows ahead and one 2 behind, share one window and lock no caller out', async () => {
   const limit: Limit = { algorithm: 'sliding-window', windowMs: 1_000, maxRequests: 5 };
   let nowMs = START_MS;
   await inRequest(
@@ -142,7 +142,7 @@ test('two isolates, one 2 windows ahead and one 2 behind, share one window and l
 test.each([
   ['a little behind', 400],
   ['more than a window behind', 50_000],
-])('a failover to a node whose clock is %s resets nothing, and locks nobody out', async (_, behindMs) => {
+])('a failover to a node whose clock is %s resets nothing, and locks no caller out', async (_, behindMs) => {
   const limit: Limit = { algorithm: 'sliding-window', windowMs: 1_000, maxRequests: 5 };
   let [trueMs, skewMs] = [START_MS, 0];
   await inRequest(
@@ -201,14 +201,14 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
     });
   });
 
-  test('the wait is infinite for what never fits', async () => {
+  test('the wait is infinite for a cost that never fits', async () => {
     await withEach(async (limiterOf) => {
       const { verdicts } = await limiterOf().consume([limits[0]!], 8, START_MS);
       expect(verdicts).toMatchObject([{ admitted: false, waitMs: Infinity }]);
     });
   });
 
-  test('what is given back goes to the time of its charge: it never makes room for more than the limit', async () => {
+  test('units that are given back go to the time of their charge: they never make room for more than the limit', async () => {
     await withEach(async (limiterOf) => {
       const play = async (limit: Limit) => {
         const random = randomOf(13);
@@ -244,7 +244,7 @@ describe.each(['sliding-window', 'token-bucket'] as const)('%s', (algorithm) => 
     });
   });
 
-  test('what is given back while it counts is free again at once', async () => {
+  test('units that are given back while they count are free again at once', async () => {
     const limit: Limit = { algorithm, windowMs: 60_000, maxRequests: 10 };
     await withEach(async (limiterOf) => {
       const limiter = limiterOf();

@@ -61,7 +61,7 @@ describe('rows from before the column', () => {
     expect(await as(() => UserService.getUsers({ page: 1, limit: 1, q: 'é' }))).toMatchObject({ total: 5_100 });
   });
 
-  test('that change while they are filled keep what they are then', async () => {
+  test('that change while they are filled keep the change', async () => {
     await addOld('race', 'Before');
     const db = tappedD1(async (query) => {
       const result = await query();
