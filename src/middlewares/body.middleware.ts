@@ -1,5 +1,5 @@
 import { zValidator } from '@hono/zod-validator';
-import type { Context } from 'hono';
+import type { Context, Next } from 'hono';
 import { createMiddleware } from 'hono/factory';
 import type { ZodType } from 'zod';
 
@@ -19,9 +19,7 @@ export interface JsonBodyOptions {
  * equivalent JSON object.
  */
 export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
-  const handler = createMiddleware<AppEnv>(async function jsonBody(c, next) {
-    const { body } = c.req.raw;
-    if (body === null) return next();
+  async function afterBody(c: Context<AppEnv>, body: ReadableStream<Uint8Array>, next: Next): Promise<void> {
     const limit = configOf(c.env).bodyLimitBytes;
     if (Number(c.req.header('Content-Length') ?? 0) > limit) throw tooLarge(limit);
     const text = decode(await readUpTo(body, limit));
@@ -36,6 +34,12 @@ export function jsonBody({ forms = [] }: JsonBodyOptions = {}) {
     // Hono's request reads its text from here. It keeps a promise, although its type says otherwise.
     (c.req.bodyCache as Record<string, unknown>)['text'] = Promise.resolve(form ? formAsJson(text) : text);
     return next();
+  }
+
+  // Not async: a promise of its own would cost every request without a body.
+  const handler = createMiddleware<AppEnv>(function jsonBody(c, next): Promise<void> {
+    const { body } = c.req.raw;
+    return body === null ? next() : afterBody(c, body, next);
   });
   return stating(handler, { forms });
 }

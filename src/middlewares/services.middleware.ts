@@ -2,7 +2,7 @@ import type { Context } from 'hono';
 import { createMiddleware } from 'hono/factory';
 
 import { bindingOf, runInScope } from '../services/runInScope';
-import { GuardMemoryService, hasDue } from '../services/guardMemory.service';
+import { hasDue } from '../services/guardMemory.service';
 import { isolateOf } from '../services/isolate';
 import type { Isolate } from '../services/isolate';
 import type { RequestScope } from '../services/scope';
@@ -22,7 +22,7 @@ export interface ServicesOptions {
 
 /** Opens a request's scope, runs the request in it, and sends after the response what was left for then. */
 export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
-  return createMiddleware<AppEnv>(async function services(c, next) {
+  return createMiddleware<AppEnv>(function services(c, next): Promise<void> {
     const startedMs = now();
     const used = isolate ?? isolateOf(c.env);
     const context = {
@@ -34,7 +34,7 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
       tracing: tracingOf(c),
       now,
     };
-    await runInScope(context, async (scope) => {
+    return runInScope(context, async (scope) => {
       c.set('request', scope);
       trackWaitUntil(c, scope);
       await next();
@@ -44,9 +44,9 @@ export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
       logRefusal(c, used.metrics);
       scope.services.metrics.report();
       if (scope.degraded.size > 0) c.res.headers.set('Gatehouse-Degraded', [...scope.degraded].join(', '));
-      const deferred = scope.batch.settle();
+      const deferred = scope.settle();
       if (deferred !== undefined) scope.waitUntil(deferred);
-      if (hasDue(context.isolate.memory, now())) GuardMemoryService.refresh();
+      if (hasDue(used.memory, now())) scope.services.guardMemory.refresh();
     });
   });
 }

@@ -12,14 +12,15 @@ export function createApart(isolate: Isolate): Apart {
   const { callTimeoutMs } = isolate.config.redis;
   return async ({ refreshWithinMs }, work) => {
     const parent = currentScope();
-    const own: RequestScope = new RequestScope({
+    const own = new RequestScope({
       services: parent.services,
-      batch: batchOf(isolate, callTimeoutMs, {
-        now: parent.now,
-        waitUntil: (promise) => own.waitUntil(promise),
-        inSpan: parent.inSpan,
-      }),
-      database: parent.database,
+      openBatch: (scope) =>
+        batchOf(isolate, callTimeoutMs, {
+          now: parent.now,
+          waitUntil: (promise) => scope.waitUntil(promise),
+          inSpan: parent.inSpan,
+        }),
+      openDatabase: () => parent.database,
       now: parent.now,
       random: parent.random,
       origin: parent.origin,
@@ -33,7 +34,7 @@ export function createApart(isolate: Isolate): Apart {
       try {
         return await work(own);
       } finally {
-        await own.batch.settle();
+        await own.settle();
       }
     });
   };

@@ -1,5 +1,5 @@
 import { createDatabase } from '../db/client';
-import type { Binding } from '../db/client';
+import type { Binding, RequestDatabase } from '../db/client';
 import { createServices } from '.';
 import { batchOf } from './batches';
 import type { Isolate } from './isolate';
@@ -35,43 +35,37 @@ export interface RequestContext {
 export function runInScope<T>(context: RequestContext, work: (scope: RequestScope) => Promise<T>): Promise<T> {
   const { isolate, db, waitUntil, origin = nowhere, now = Date.now, random = Math.random } = context;
   const { config, degradations, metrics } = isolate;
-  const trips = { blocking: 0 };
   const inSpan = spansOf(context.tracing);
-  const database = createDatabase(db, {
-    deadlineMs: config.databaseDeadlineMs,
-    now,
-    observe: metrics.observeDatabase,
-    inSpan,
-  });
-  const scope: RequestScope = new RequestScope({
+  let database: RequestDatabase | undefined;
+  const scope = new RequestScope({
     services: servicesOf(isolate),
-    batch: batchOf(isolate, config.redis.guardDeadlineMs, {
-      now,
-      waitUntil: (promise) => scope.waitUntil(promise),
-      counts: trips,
-      inSpan,
-    }),
-    database,
-    trips,
+    openBatch: (own) =>
+      batchOf(isolate, config.redis.guardDeadlineMs, {
+        now,
+        waitUntil: (promise) => own.waitUntil(promise),
+        counts: own.trips,
+        inSpan,
+      }),
+    openDatabase: () => {
+      const { databaseDeadlineMs: deadlineMs } = config;
+      return (database = createDatabase(db, { deadlineMs, now, observe: metrics.observeDatabase, inSpan }));
+    },
     inSpan,
     requestId: context.requestId,
     now,
     random,
     waitUntil,
     origin,
-    onEnd: () => database.close(),
+    onRun: (own) => lookIfDue(isolate, own),
+    onEnd: () => database?.close(),
     onDegraded: (what) => {
       degradations.set(what, (degradations.get(what) ?? 0) + 1);
       metrics.instruments.degraded.count(what);
     },
   });
-  return scope.run(async () => {
-    watchRedis(isolate, scope);
-    try {
-      return await work(scope);
-    } finally {
-      lookIfDue(isolate, scope);
-    }
+  return scope.run((own) => {
+    watchRedis(isolate, own);
+    return work(own);
   });
 }
 

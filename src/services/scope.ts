@@ -19,9 +19,10 @@ export interface ServiceMap {}
 /** What one request brings along. */
 export interface ScopeParts {
   services: ServiceMap;
-  /** The request's own pipeline to Redis, with the deadline that all its calls share. */
-  batch: RedisBatch;
-  database: Database;
+  /** Opens the request's own pipeline to Redis, when it first needs one. */
+  openBatch: (scope: RequestScope) => RedisBatch;
+  /** Opens its way to the database, likewise. */
+  openDatabase: () => Database;
   /** Milliseconds since the epoch. */
   now: () => number;
   /** Uniform in [0, 1): for jitter and early refreshes. */
@@ -34,8 +35,8 @@ export interface ScopeParts {
   requestId?: string | undefined;
   /** `undefined`: the request is not traced. */
   inSpan?: InSpan | undefined;
-  /** Calls to Redis that the request waits for. @default counted from here */
-  trips?: TripCounts;
+  /** Called when the work of {@link RequestScope.run} has ended, still in the scope. */
+  onRun?: (scope: RequestScope) => void;
   /** Called when the scope ends: the response is made, and everything after it has settled. */
   onEnd?: () => void;
   /** Called with each new degradation. */
@@ -50,12 +51,11 @@ export interface ScopeParts {
  */
 export class RequestScope {
   readonly services: ServiceMap;
-  readonly batch: RedisBatch;
-  readonly database: Database;
   readonly now: () => number;
   readonly random: () => number;
   readonly origin: () => Device;
-  readonly trips: TripCounts;
+  /** Calls to Redis that the request waits for. */
+  readonly trips: TripCounts = { blocking: 0 };
   readonly requestId: string | undefined;
   /** Spans of Workers' own tracing; `undefined` when the request is not traced. */
   readonly inSpan: InSpan | undefined;
@@ -66,31 +66,53 @@ export class RequestScope {
   readonly onResponse: (() => void)[] = [];
   /** The execution that this request's `Idempotency-Key` stands for. */
   keyedExecution: RecordableExecution | undefined;
+  readonly #openBatch: ScopeParts['openBatch'];
+  readonly #openDatabase: ScopeParts['openDatabase'];
   readonly #runtimeWaitUntil: ScopeParts['waitUntil'];
+  readonly #onRun: ScopeParts['onRun'];
   readonly #onEnd: ScopeParts['onEnd'];
   readonly #onDegraded: ScopeParts['onDegraded'];
   // Made when they are first used: most requests need few of them.
+  #batch: RedisBatch | undefined;
+  #database: Database | undefined;
   #cacheReads: CacheReads | undefined;
   #accounts: RequestAccounts | undefined;
   #manualFills: ManualFills | undefined;
   /** The response, and promises given to `waitUntil`, that are not settled yet. */
   #pending = 1;
+  #hasTracked = false;
+  /** {@link settle} was called. */
+  #isSettled = false;
   #handle: ScopeHandle | undefined;
 
   constructor(parts: ScopeParts) {
     this.services = parts.services;
-    this.batch = parts.batch;
-    this.database = parts.database;
     this.now = parts.now;
     this.random = parts.random;
     this.origin = parts.origin;
     this.requestId = parts.requestId;
     this.inSpan = parts.inSpan;
-    this.trips = parts.trips ?? { blocking: 0 };
     this.refreshWithinMs = parts.refreshWithinMs;
+    this.#openBatch = parts.openBatch;
+    this.#openDatabase = parts.openDatabase;
     this.#runtimeWaitUntil = parts.waitUntil;
+    this.#onRun = parts.onRun;
     this.#onEnd = parts.onEnd;
     this.#onDegraded = parts.onDegraded;
+  }
+
+  /** The request's own pipeline to Redis, with the deadline that all its calls share. */
+  get batch(): RedisBatch {
+    if (this.#batch === undefined) {
+      this.#batch = this.#openBatch(this);
+      // What is deferred from here on leaves by itself.
+      if (this.#isSettled) void this.#batch.settle();
+    }
+    return this.#batch;
+  }
+
+  get database(): Database {
+    return (this.#database ??= this.#openDatabase());
   }
 
   /** Cache entries that this request has read. */
@@ -132,6 +154,7 @@ export class RequestScope {
 
   /** Keeps this scope until the promise has settled: for one that the runtime has been given already. */
   track(promise: Promise<unknown>): void {
+    this.#hasTracked = true;
     this.#pending += 1;
     const settled = () => this.#settled();
     promise.then(settled, settled);
@@ -155,19 +178,31 @@ export class RequestScope {
     if (this.#manualFills !== undefined) endManualFills(this.#manualFills, redisKeys);
   }
 
-  /** Runs `fn`, and everything that it starts, in this scope. To be called once. */
-  async run<T>(fn: () => Promise<T>): Promise<T> {
+  /** Sends what the request has deferred. Called once the response is made; `undefined` when there was nothing. */
+  settle(): Promise<void> | undefined {
+    this.#isSettled = true;
+    return this.#batch?.settle();
+  }
+
+  /** Runs `work`, and everything that it starts, in this scope. To be called once. */
+  run<T>(work: (scope: RequestScope) => Promise<T>): Promise<T> {
     this.#handle = new ScopeHandle(this);
-    try {
-      return await storage.run(this.#handle, fn);
-    } finally {
-      this.#settled();
-    }
+    return storage.run(this.#handle, async () => {
+      try {
+        return await work(this);
+      } finally {
+        this.#onRun?.(this);
+        this.#settled();
+      }
+    });
   }
 
   #settled(): void {
     this.#pending -= 1;
-    if (this.#pending === 0) void this.#endIfIdle();
+    if (this.#pending > 0) return;
+    // Nothing else was going on in a request that was served from memory.
+    if (this.#hasTracked) void this.#endIfIdle();
+    else this.#end();
   }
 
   async #endIfIdle(): Promise<void> {
@@ -176,7 +211,10 @@ export class RequestScope {
       if (this.#pending > 0) return;
       await Promise.resolve();
     }
-    if (this.#pending > 0) return;
+    if (this.#pending === 0) this.#end();
+  }
+
+  #end(): void {
     this.#handle?.end();
     this.#onEnd?.();
   }
@@ -197,13 +235,20 @@ class ScopeHandle {
   }
 
   get scope(): RequestScope | undefined {
-    return this.#scope?.deref();
+    if (latest?.handle === this) return latest.scope;
+    const scope = this.#scope?.deref();
+    if (scope !== undefined) latest = { handle: this, scope };
+    return scope;
   }
 
   end(): void {
     this.#scope = undefined;
+    if (latest?.handle === this) latest = undefined;
   }
 }
+
+/** The scope that was asked for last, of one request at most: `deref` costs more than all else in {@link currentScope}. */
+let latest: { handle: ScopeHandle; scope: RequestScope } | undefined;
 
 const storage = new AsyncLocalStorage<ScopeHandle>();
 
@@ -238,8 +283,14 @@ export const currentSpans = (): InSpan | undefined => storage.getStore()?.scope?
  * export const UserService: UserService = facade('user');
  */
 export function facade<K extends keyof ServiceMap>(name: K): ServiceMap[K] {
-  // The proxy answers for every member, so its target has none.
-  return new Proxy(Object.freeze({}) as unknown as ServiceMap[K] & object, {
-    get: (_, property) => Reflect.get(currentScope().services[name], property) as unknown,
+  const memberOf = (property: PropertyKey) => Reflect.get(currentScope().services[name], property) as unknown;
+  // The prototype is asked for a member once. From then on it is an ordinary accessor, which costs a tenth.
+  const prototype = new Proxy(Object.freeze({}), {
+    get(_, property, face: object) {
+      const member = memberOf(property);
+      if (member !== undefined) Object.defineProperty(face, property, { get: () => memberOf(property) });
+      return member;
+    },
   });
+  return Object.create(prototype) as ServiceMap[K];
 }
