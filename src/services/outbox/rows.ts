@@ -1,14 +1,33 @@
 import { and, asc, desc, eq, gte, inArray, lt, lte, sql } from 'drizzle-orm';
 
+import type { Config } from '../../config/env';
 import type { Database, Drizzle } from '../../db/client';
 import { anyOf, jsonObject } from '../../db/portable';
 import { outbox, users } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
+import { blacklistTtlMs } from '../blacklist/ttl';
 
 /** Rows that are read, delivered and marked at a time: two queries. */
 export const LOT = 1_000;
 /** A row that could not be delivered is due again by the next run, but not again in the same one. */
 export const RETRY_MS = 1;
+
+export interface RowDeps {
+  config: Config;
+  now: () => number;
+}
+
+/** What a new row has beside its message. */
+export function newRow({ config, now }: RowDeps) {
+  const createdAtMs = now();
+  return {
+    id: crypto.randomUUID(),
+    state: 'pending' as const,
+    dueAtMs: 0,
+    createdAtMs,
+    expiresAtMs: createdAtMs + blacklistTtlMs(config),
+  };
+}
 
 /** The message of a user's versions, where the user's row is read. */
 export const versionsMessage = jsonObject({
