@@ -205,6 +205,62 @@ describe('wrong passwords from everywhere', () => {
     expect(kinds.filter((kind) => kind === 'login-failed').length).toBeLessThanOrEqual(10);
   });
 
+  test.each([
+    [49, 0],
+    [50, 30],
+    [57, 30],
+    [58, 60],
+    [66, 120],
+    [74, 240],
+    [82, 480],
+    [90, 960],
+    [98, 1_920],
+    [100, 3_600],
+  ])('after %d failures a stranger waits %d seconds', async (failed, seconds) => {
+    const owner = await scene.newAccount();
+    await scene.app.sql('INSERT INTO login_failures VALUES (?, ?, ?)', `u:${owner.id}`, failed, Date.now());
+    const answer = await guess(owner.email);
+    if (seconds === 0) expect(answer.status).toBe(401);
+    else {
+      expectRefused(answer, 'RATE_LIMITED');
+      const given = Number(answer.headers.get('Retry-After'));
+      expect(given).toBeLessThanOrEqual(seconds);
+      expect(given).toBeGreaterThan(seconds / 2);
+    }
+  });
+
+  test('of no account are forgotten 30 days after the last one, those of an account stay', async () => {
+    const { id } = await scene.newAccount();
+    const days = (count: number) => Date.now() - count * 86_400_000;
+    const rows: [string, number][] = [
+      ['e:old', days(30) - 60_000],
+      ['e:recent', days(30) + 600_000],
+      [`u:${id}`, days(400)],
+    ];
+    for (const [account, atMs] of rows) {
+      await scene.app.sql('INSERT INTO login_failures VALUES (?, 7, ?)', account, atMs);
+    }
+    await scene.app.scheduled();
+    const left = await Promise.all(rows.map(async ([account]) => (await failures(account))?.['failed']));
+    expect(left).toEqual([undefined, 7, 7]);
+  });
+
+  test('twenty addresses are known: one more makes a stranger of that which was used least recently', async () => {
+    const owner = await scene.newAccount();
+    const from = (index: number) => clientOf(scene.app.url, `192.0.2.${index}`);
+    const known = async () =>
+      Number((await scene.app.sql('SELECT count(*) AS n FROM known_origins WHERE user_id = ?', owner.id))[0]?.['n']);
+    // The registration's address is the twentieth.
+    for (let index = 1; index <= 19; index += 1) signedIn(await login(from(index), owner));
+    expect(await known()).toBe(20);
+    signedIn(await login(from(1), owner));
+    for (const index of [20, 21]) signedIn(await login(from(index), owner));
+    expect(await known()).toBe(20);
+    await scene.app.sql('INSERT INTO login_failures VALUES (?, 100, ?)', `u:${owner.id}`, Date.now());
+    expectRefused(await login(from(2), owner), 'RATE_LIMITED');
+    expect((await login(from(1), owner)).status).toBe(200);
+  });
+
   /** Where an account was registered: newcomers come from addresses of their own. */
   async function addressOf({ id }: Pick<Victim, 'id'>): Promise<string> {
     const [row] = await scene.app.sql('SELECT address FROM sessions WHERE user_id = ? ORDER BY created_at_ms', id);

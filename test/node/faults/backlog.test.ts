@@ -7,6 +7,7 @@ import { start } from '../../bench/questions/outages/setUp.ts';
 import type { SetUp } from '../../bench/questions/outages/setUp.ts';
 import { startBenchRedis } from '../../bench/support/redis.ts';
 import type { BenchRedis } from '../../bench/support/redis.ts';
+import { pages } from '../docs/pages.ts';
 
 /** Rows of a lot, as the service reads, delivers and marks them. */
 const LOT = 1_000;
@@ -46,6 +47,10 @@ it('reads a handful of rows when nothing is undelivered beside 50,000 delivered 
 
   const cost = await setUp.database.costOf(() => setUp.scheduled());
   expect(cost.rowsRead).toBeLessThan(60);
+  // The row of docs/scaling.md.
+  const { text } = pages.find(({ name }) => name === 'docs/scaling.md')!;
+  const [, queries, rows] = /finds nothing to do \|\s*\| (\d+) statements, (\d+) rows/.exec(text) ?? [];
+  expect([cost.queries, cost.rowsWritten]).toEqual([Number(queries), Number(rows)]);
 });
 
 it('forgets old rows though more undeliverable ones than a purge looks at stand before them', async () => {

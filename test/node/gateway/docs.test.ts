@@ -11,6 +11,16 @@ describe('docs/gateway.md', () => {
     for (const line of aclLines()) expect(page.split('\n')).toContain(line);
   });
 
+  it('has the numbers of its streams', () => {
+    const source = readFileSync(new URL('../../../src/gateway/streams.ts', import.meta.url), 'utf8');
+    const [, heartbeatMs = ''] = /HEARTBEAT_MS = ([\d_]+)/.exec(source) ?? [];
+    const [, mebibytes] = /MAX_BUFFERED_BYTES = (\d+) \* 1024 \* 1024/.exec(source) ?? [];
+    expect(page).toMatch(new RegExp(`reader is\\s${mebibytes} MiB behind`));
+    expect(page).toMatch(
+      new RegExp(`${Number(heartbeatMs.replaceAll('_', '')) / 1_000}\\sseconds between their heartbeats`),
+    );
+  });
+
   it('has every setting that --help prints, with its default', () => {
     const names = help().match(/\b(?:GATEWAY|REDIS)_[A-Z_]+\b/g)!;
     expect(new Set(names).size).toBeGreaterThan(20);

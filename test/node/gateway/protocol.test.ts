@@ -303,7 +303,9 @@ describe('x-request-id', () => {
 
   it('is the client’s own where it can stand in a log, and another for each request elsewhere', async () => {
     expect(await ask('4bf92f3577b34da6-a3ce929d0e0e4736')).toBe('4bf92f3577b34da6-a3ce929d0e0e4736');
-    const made = [await ask(), await ask(), await ask('with a space'), await ask('x'.repeat(500))];
+    const longest = `a:b_C-1.${'x'.repeat(120)}`;
+    expect(await ask(longest)).toBe(longest);
+    const made = [await ask(), await ask(), await ask('with a space'), await ask(`${longest}x`)];
     expect(new Set(made).size).toBe(4);
     for (const id of made) expect(id).toMatch(/^[\w.-]{5,40}$/);
   });

@@ -72,15 +72,34 @@ describe('a shared cache does not store', () => {
     ['has an Expires that is no date', { Expires: '0' }],
     ['is older than it may be', { 'Cache-Control': 's-maxage=60', Age: '60' }],
     ['sets a cookie', { 'Set-Cookie': 'a=1' }],
+    ['is compressed by its handler', { 'Content-Encoding': 'gzip' }],
+    ['is neither JSON nor text', { 'Content-Type': 'application/octet-stream' }],
     ['varies by anything', { Vary: '*' }],
     ['varies by a header that is no part of the key', { Vary: 'Accept-Language, X-Plan' }],
     ['varies by Origin', { Vary: 'Origin' }],
     ['varies by credentials', { Vary: 'Authorization' }],
   ])('what %s', async (_, headers) => {
     const { get, made } = listed(saying(headers), { vary: ['Accept-Language'] });
-    for (const count of [1, 2]) expect((await get()).body).toEqual({ count });
+    for (const count of [1, 2]) {
+      const { body } = await get();
+      expect(typeof body === 'string' ? JSON.parse(body) : body).toEqual({ count });
+    }
     expect(made.count).toBe(2);
   });
+
+  test.each([201, 203, 206, 404])('the status %d', async (status) => {
+    const { get, made } = listed((_, count) => Response.json({ count }, { status }));
+    for (const count of [1, 2]) expect(await get()).toMatchObject({ status, body: { count } });
+    expect(made.count).toBe(2);
+  });
+});
+
+test('a request for a range gets the stored response whole', async () => {
+  const { get, made } = listed(saying({}));
+  await get();
+  const answer = await get({ Range: 'bytes=0-3' });
+  expect(answer).toMatchObject({ status: 200, body: { count: 1 } });
+  expect(made.count).toBe(1);
 });
 
 describe('a shared cache stores', () => {

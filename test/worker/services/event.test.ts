@@ -120,6 +120,22 @@ describe('an account’s events', () => {
     expect(results).toHaveLength(50);
   });
 
+  test.each([
+    ['login-limited', 5],
+    ['password-failed', 10],
+    ['recovery-requested', 10],
+    ['deletion-requested', 10],
+  ] as const)('of the kind %s are the last %d', async (kind, kept) => {
+    const db = drizzle(env.DB);
+    for (let round = 0; round < kept + 2; round += 1) {
+      await inRequest(({ services }) => {
+        const [first, ...rest] = services.event.prepare({ kind, userId }).statements(db);
+        return db.batch([first!, ...rest]);
+      });
+    }
+    expect((await kinds()).filter((one: string) => one === kind)).toHaveLength(kept);
+  });
+
   test('are not pushed out by a stranger who asks to recover the password', async () => {
     const db = drizzle(env.DB);
     const record = (kind: 'recovery-requested' | 'logout') =>

@@ -112,7 +112,7 @@ describe.each(['one node', 'slots'] as const)('two limits on different identitie
 
 test('a reservation whose isolate is gone counts once it can no longer be taken back', async () => {
   const [account, address] = policies(5, 1);
-  const { client } = engine('slots');
+  const { client, sent } = engine('slots');
   let isLost = false;
   const lossy: RedisClient = {
     async execute(commands) {
@@ -138,7 +138,11 @@ test('a reservation whose isolate is gone counts once it can no longer be taken 
   isLost = true;
   expect((await login('a', gone)).every(({ allowed }) => allowed)).toBe(true);
   // It asks again for as long as it may, and is then told to come back when the reservation is final: never admitted.
+  sent.length = 0;
   const [first, second] = await login('b');
   expect(first).toMatchObject({ allowed: false, reason: 'together' });
-  expect(second).toMatchObject({ allowed: false, reason: 'limit' });
+  expect(second).toMatchObject({ allowed: false, reason: 'limit', retryAfterMs: 2_000 });
+  // Seven times after the first, about the address alone.
+  const asked = Map.groupBy(sent.flat(), ([, , , key]) => String(key).includes('-address-'));
+  expect(asked.get(true)).toHaveLength(1 + 7);
 });
