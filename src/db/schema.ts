@@ -274,7 +274,7 @@ export const limitOverrides = table('limit_overrides', {
   windows: text('windows'),
   by: text('by').notNull(),
   atMs: integer('at_ms').notNull(),
-  /** Of the table: grows with each change of any row. */
+  /** Of the table: grows with each change of any row, and is at least the time of the change. */
   version: integer('version').notNull(),
 });
 

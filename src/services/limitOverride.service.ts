@@ -4,6 +4,7 @@ import type { Config } from '../config/env';
 import { describeError, log } from '../config/log';
 import { DatabaseUnavailable } from '../db/client';
 import type { Database } from '../db/client';
+import { greatest } from '../db/portable';
 import { limitOverrides } from '../db/schema';
 import type { RedisBatch } from '../redis/batch';
 import { RedisError } from '../redis/errors';
@@ -151,8 +152,9 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
     async set(policy, windows, by) {
       const text = windows === null ? null : JSON.stringify(windows);
       const atMs = now();
-      // Rows stay, so that versions only grow.
-      const version = sql<number>`(select coalesce(max(version), 0) + 1 from ${limitOverrides})`;
+      // Rows stay, so that versions only grow; and no version comes twice after a restore of D1, which Redis and other isolates
+      // may have outlived: they would keep the numbers that were lost.
+      const version = sql<number>`(select ${greatest(sql`coalesce(max(version), 0) + 1`, atMs)} from ${limitOverrides})`;
       const noted = audit.prepare(
         windows === null
           ? { by, action: 'limit-restored', detail: { policy } }

@@ -243,7 +243,55 @@ describe('an override', () => {
     await inRequest(() => LimitOverrideService.publish(), { isolate: one.isolate });
     expect(JSON.parse(String(await copy()))).toMatchObject({ version: version + 1 });
     await restore('GET /own/:thing');
-    expect(JSON.parse(String(await copy()))).toEqual({ version: version + 2, policies: {} });
+    const after = JSON.parse(String(await copy())) as { version: number; policies: object };
+    expect(after.policies).toEqual({});
+    expect(after.version).toBeGreaterThan(version + 1);
+  });
+
+  describe('that D1 has lost in a restore', () => {
+    const key = one.isolate.keys.limitOverrides;
+    const send = (...command: Command) =>
+      inRequest(({ batch }) => batch.send(...command), { isolate: one.isolate }) as Promise<unknown>;
+
+    async function lose(): Promise<void> {
+      const { results } = await env.DB.prepare('select * from limit_overrides').all();
+      await override('GET /own/:thing', 2);
+      await env.DB.prepare('delete from limit_overrides').run();
+      for (const row of results) {
+        const names = Object.keys(row);
+        const values = names.map(() => '?').join(', ');
+        const insert = `insert into limit_overrides (${names.join(', ')}) values (${values})`;
+        await env.DB.prepare(insert)
+          .bind(...Object.values(row))
+          .run();
+      }
+      one.state.nowMs += 1_000;
+    }
+
+    test('gives way to a new one within the stated age', async () => {
+      const other = newIsolate();
+      const calls = async (address: string) => {
+        const statuses: number[] = [];
+        for (let time = 0; time < 3; time += 1) {
+          statuses.push((await other.call('GET', '/own/1', { headers: from(address) })).status);
+        }
+        return statuses;
+      };
+      await lose();
+      expect(await calls('192.0.2.31')).toEqual([200, 200, 429]);
+      expect((await override('GET /own/:thing', 1)).body).toEqual({ pending: false });
+      other.state.nowMs += AGE_MS;
+      expect(await calls('192.0.2.32')).toEqual([200, 429, 429]);
+      await restore('GET /own/:thing');
+    });
+
+    test('stays in Redis no longer than the copy would without the cron trigger', async () => {
+      await lose();
+      await send('PEXPIRE', key, 60_000);
+      await inRequest(() => LimitOverrideService.publish(), { isolate: one.isolate });
+      expect(Number(await send('PTTL', key))).toBeLessThanOrEqual(60_000);
+      await restore('GET /own/:thing');
+    });
   });
 
   test.each<[string, object[]]>([
