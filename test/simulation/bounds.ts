@@ -1,4 +1,6 @@
 import type { DatabaseKind } from './database.ts';
+import { OWN_LIMITS } from './own.ts';
+import type { Numbers } from './own.ts';
 
 /**
  * What the docs promise, as numbers: the tables of docs/outages.md. Every check of the simulation takes its bound
@@ -29,12 +31,18 @@ export const BOUNDS = {
    * little to deliver here.
    */
   breakerMs: 42_000,
+  /** How old an isolate's memory of overridden limits may be when a request is decided by it. */
+  overridesMs: 20_000,
+  /** How long Redis keeps its copy of them: a cron run renews it. */
+  overridesCopyMs: 150_000,
 } as const;
 
 /** What a request may wait at most, by route, in milliseconds: one Redis deadline and its database queries. */
 export const DEADLINES: Readonly<Record<string, number>> = {
   'GET /v1/users/me': 200 + 2 * 2_000,
   'POST /v1/auth/refresh': 1_000 + 2 * 2_000,
+  // It works under the lock for as long as its client says.
+  'POST /v1/own/locks': 60_000,
   '*': 1_000 + 4 * 2_000,
 };
 
@@ -68,4 +76,10 @@ export const SETTINGS = {
   LIMIT_RECOVERY_ACCOUNT: '100000/1m',
 } as const;
 
-export const LOGIN_LIMIT = { maxRequests: 5, windowMs: 60_000 } as const;
+/** Limits by what clients are counted by. */
+export const LIMITS = {
+  login: { maxRequests: 5, windowMs: 60_000 },
+  ...OWN_LIMITS,
+} as const satisfies Record<string, Numbers>;
+
+export type LimitName = keyof typeof LIMITS;

@@ -9,8 +9,8 @@ import type { Mutation } from './mutations.ts';
 export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
 /**
- * The Worker as one script, whose last value is its module of exports: what `wrangler deploy` sends, but for the
- * packaging, so that each simulated isolate can be given globals of its own.
+ * The Worker as one script, whose last value is its module of exports: what `wrangler deploy` sends for `src`, and the few
+ * routes of `app.ts`. Packaged so that each simulated isolate can be given globals of its own.
  *
  * @param database that it is for
  * @param mutation a change to one file of the source, to see whether the simulation notices
@@ -19,7 +19,7 @@ export const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 export async function bundleWorker(database: DatabaseKind, mutation?: Mutation): Promise<string> {
   let applied = false;
   const result = await build({
-    entryPoints: [`${ROOT}src/index.ts`],
+    entryPoints: [`${ROOT}test/simulation/app.ts`],
     bundle: true,
     write: false,
     format: 'iife',

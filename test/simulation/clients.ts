@@ -1,10 +1,11 @@
+import type { Exchange } from './exchange.ts';
 import { Device } from './model.ts';
-import type { Account, Ending, Exchange, Token } from './model.ts';
+import type { Account, Ending, Token, Write } from './model.ts';
 import type { Loss } from './plan.ts';
 import type { Call, Outcome, World } from './world.ts';
 
 /** An answer that was not lost. */
-type Answer = Extract<Outcome, { lost: false }>;
+export type Answer = Extract<Outcome, { lost: false }>;
 
 interface Options {
   isolate: number;
@@ -12,9 +13,9 @@ interface Options {
 }
 
 /** What an honest client tries again after a lost response or a 503. */
-const ATTEMPTS = 4;
+export const ATTEMPTS = 4;
 /** It waits for `Retry-After`, but not longer than this. */
-const PATIENCE_MS = 5_000;
+export const PATIENCE_MS = 5_000;
 
 /** Clients as docs/api.md tells them to behave, and those that it does not expect. */
 export class Clients {
@@ -29,11 +30,11 @@ export class Clients {
     const label = `${account.email} registers`;
     const body = { email: account.email, password: account.password, name: 'first', device: 'Phone' };
     const since = this.#now;
-    const outcome = await this.#call({ label, isolate, method: 'POST', path: '/v1/auth/register', body });
+    const outcome = await this.call({ label, isolate, method: 'POST', path: '/v1/auth/register', body });
     if (outcome.lost || outcome.exchange.status !== 201) throw new Error(`${label}: ${JSON.stringify(outcome)}`);
     account.id = (outcome.body['user'] as { id: string }).id;
     account.names.push({ value: 'first', sinceMs: since, ackedMs: this.#now, by: outcome.exchange.isolate });
-    this.#newDevice(account, outcome, since);
+    this.newDevice(account, outcome, since);
   }
 
   async login(account: Account, { isolate, lose }: Options): Promise<void> {
@@ -42,10 +43,10 @@ export class Clients {
     const address = `198.51.100.${account.devices.length % 200}`;
     const label = `${account.email} logs in`;
     const since = this.#now;
-    const outcome = await this.#call({ label, isolate, lose, method: 'POST', path: '/v1/auth/login', body, address });
+    const outcome = await this.call({ label, isolate, lose, method: 'POST', path: '/v1/auth/login', body, address });
     if (outcome.lost) return;
     const { status } = outcome.exchange;
-    if (status === 200) this.#newDevice(account, outcome, since);
+    if (status === 200) this.newDevice(account, outcome, since);
     if (status === 401 && !account.closed && account.password === password && account.passwordSure) {
       this.#world.model.violate('signed-out', this.#now, `${label}: refused with the right password`);
     }
@@ -61,7 +62,7 @@ export class Clients {
     for (let attempt = 0; attempt < ATTEMPTS && !device.signedOut; attempt += 1) {
       const used = device.access;
       const role = roleOf(device.account);
-      const outcome = await this.#call({ ...call, lose, label, token: used.text }, device.account);
+      const outcome = await this.call({ ...call, lose, label, token: used.text }, device.account);
       lose = undefined;
       if (outcome.lost) {
         lostWith = used;
@@ -138,7 +139,7 @@ export class Clients {
       return;
     }
     const call = { label, isolate, method: 'GET', path: '/v1/users/me', token: token.text };
-    const outcome = await this.#call(call, device.account);
+    const outcome = await this.call(call, device.account);
     if (outcome.lost || outcome.exchange.status !== 200) return;
     model.accepted(outcome.exchange, device, token, 'access');
   }
@@ -149,14 +150,22 @@ export class Clients {
     this.#world.model.served(answer.exchange, device.account, String(answer.body['name']));
   }
 
-  async rename(device: Device, { isolate, lose }: Options): Promise<void> {
-    const value = `name${(this.#names += 1)}`;
-    const { names } = device.account;
-    const write = { value, sinceMs: this.#now, ackedMs: Number.POSITIVE_INFINITY, by: this.#isolate(isolate) };
-    names.push(write);
+  /** @returns whether it was acknowledged */
+  async rename(device: Device, { isolate, lose }: Options): Promise<boolean> {
+    const [value, write] = this.newName(device.account, isolate);
     const body = { name: value };
     const answer = await this.honest(device, { isolate, lose, method: 'PATCH', path: '/v1/users/me', body });
-    if (answer?.exchange.status === 200) write.ackedMs = this.#now;
+    if (answer?.exchange.status !== 200) return false;
+    write.ackedMs = this.#now;
+    return true;
+  }
+
+  /** A name that no account has had, which is about to be written. */
+  newName({ names }: Account, isolate: number): [string, Write] {
+    const value = `name${(this.#names += 1)}`;
+    const write = { value, sinceMs: this.#now, ackedMs: Number.POSITIVE_INFINITY, by: this.#isolate(isolate) };
+    names.push(write);
+    return [value, write];
   }
 
   /**
@@ -208,7 +217,7 @@ export class Clients {
       path: '/v1/auth/revoke',
       body: { token: token.text },
     };
-    const outcome = await this.#call(call, device.account);
+    const outcome = await this.call(call, device.account);
     if (!outcome.lost && outcome.exchange.status === 200) {
       ending.ackedMs = this.#now;
       this.#world.trace(() => `${what} is acknowledged`);
@@ -248,13 +257,14 @@ export class Clients {
     for (let index = 0; index < count; index += 1) {
       const body = { email: account.email, password: `wrong guess ${index}` };
       const call = { label: identity, isolate, method: 'POST', path: '/v1/auth/login', body, address: '192.0.2.66' };
-      const outcome = await this.#call(call);
+      const outcome = await this.call(call);
       if (outcome.lost) continue;
-      if (outcome.exchange.status === 401) this.#world.model.admitted(outcome.exchange, identity);
+      if (outcome.exchange.status === 401) this.#world.model.admitted(outcome.exchange, 'login', identity);
     }
   }
 
-  async #call(call: Call, account?: Account): Promise<Outcome> {
+  /** One request, once, whatever comes back. */
+  async call(call: Call, account?: Account): Promise<Outcome> {
     const outcome = await this.#world.call(call);
     if (!outcome.lost) this.#world.model.seen(outcome.exchange, account);
     return outcome;
@@ -262,10 +272,11 @@ export class Clients {
 
   #showRefresh(device: Device, token: Token, isolate: number, lose?: Loss, label = device.label): Promise<Outcome> {
     const body = { refresh_token: token.text };
-    return this.#call({ label, isolate, lose, method: 'POST', path: '/v1/auth/refresh', body }, device.account);
+    return this.call({ label, isolate, lose, method: 'POST', path: '/v1/auth/refresh', body }, device.account);
   }
 
-  #newDevice(account: Account, answer: Answer, sentMs: number): Device {
+  /** A login has brought the tokens of a new session. */
+  newDevice(account: Account, answer: Answer, sentMs: number): Device {
     const device = new Device(account, `${account.email}/${account.devices.length + 1}`);
     device.firstSentMs = sentMs;
     device.firstIssuedMs = this.#now;
@@ -297,7 +308,7 @@ export class Clients {
   }
 }
 
-const claimsOf = (token: string) =>
+export const claimsOf = (token: string) =>
   JSON.parse(Buffer.from(token.split('.')[1] ?? '', 'base64url').toString()) as { sid: string; role: string };
 
 /** `undefined` while a change of it is under way. */

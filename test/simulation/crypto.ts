@@ -12,6 +12,15 @@ interface Key {
   readonly key: nodeCrypto.KeyObject;
 }
 
+/** AES-GCM as Web Crypto has it: the tag stands at the end. */
+const AES = 'aes-256-gcm';
+const TAG_BYTES = 16;
+
+interface Sealing {
+  iv: Uint8Array;
+  additionalData: Uint8Array;
+}
+
 /**
  * `crypto` and `node:crypto` for one isolate. Everything is computed at once, so that no thread pool decides which of two
  * signatures is ready first, and everything that is random comes from the run's seed.
@@ -37,11 +46,12 @@ export function createCrypto(random: () => Random) {
       async importKey(
         format: string,
         jwk: object,
-        algorithm: { name: string },
+        algorithm: { name: string } | 'AES-GCM',
         extractable: boolean,
         usages: string[],
       ) {
-        if (format !== 'jwk') throw new Error(`importKey: ${format} is not simulated`);
+        if (format === 'raw' && algorithm === 'AES-GCM') return nodeCrypto.createSecretKey(jwk as Uint8Array);
+        if (format !== 'jwk' || typeof algorithm === 'string') throw new Error(`importKey: ${format} is not simulated`);
         const input = { key: jwk as nodeCrypto.JsonWebKey, format: 'jwk' as const };
         const isPrivate = 'd' in jwk;
         const key = isPrivate ? nodeCrypto.createPrivateKey(input) : nodeCrypto.createPublicKey(input);
@@ -53,6 +63,16 @@ export function createCrypto(random: () => Random) {
       },
       async verify(_algorithm: unknown, { key }: Key, signature: Uint8Array, data: Uint8Array) {
         return nodeCrypto.verify(null, data, key, signature);
+      },
+      async encrypt({ iv, additionalData }: Sealing, key: nodeCrypto.KeyObject, data: Uint8Array) {
+        const cipher = nodeCrypto.createCipheriv(AES, key, iv).setAAD(additionalData);
+        return Buffer.concat([cipher.update(data), cipher.final(), cipher.getAuthTag()]);
+      },
+      async decrypt({ iv, additionalData }: Sealing, key: nodeCrypto.KeyObject, data: Uint8Array) {
+        const text = data.subarray(0, -TAG_BYTES);
+        const decipher = nodeCrypto.createDecipheriv(AES, key, iv).setAAD(additionalData);
+        decipher.setAuthTag(data.subarray(-TAG_BYTES));
+        return Buffer.concat([decipher.update(text), decipher.final()]);
       },
     },
   };

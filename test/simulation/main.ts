@@ -1,14 +1,14 @@
-import { readFileSync, writeFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 
 import { bundleWorker } from './bundle.ts';
 import type { DatabaseKind } from './database.ts';
-import type { Invariant, Violation } from './model.ts';
+import type { Violation } from './model.ts';
 import { tryMutations } from './mutate.ts';
-import { planOf } from './plan.ts';
+import { planOf } from './planOf.ts';
 import type { Plan } from './plan.ts';
 import { runSeeds } from './pool.ts';
+import { keep } from './regressions.ts';
 import { traceText, violationText } from './report.ts';
 import { run } from './run.ts';
 import { shrink } from './shrink.ts';
@@ -24,10 +24,10 @@ const HELP = `npm run simulate -- [options]
   --database NAME    d1 (default) or postgres
   --invariant NAME   looks at this invariant only
   --plan FILE        the same for a plan that was kept, such as test/simulation/regressions/NAME.json
-  --save NAME        keeps the shrunk plan of --seed or --plan as a regression test of that name
+  --save NAME        keeps the shrunk plan of --seed or --plan, or of the seed that notices a mutation, as a regression test
   --full             prints the trace of --seed as it is, not shrunk
   --json             prints only { seeds, steps, violations: [{ seed, invariant, trace }] }
-  --mutations        breaks the source on purpose, and says after how many seeds that is noticed
+  --mutations        breaks the source on purpose, and says which kept plan or which seed notices (--seeds 0: plans only)
   --only PATTERN     tries only the mutations whose names match this regular expression
   --workers N        cores to use (default all)
 `;
@@ -70,7 +70,9 @@ async function main(): Promise<number> {
       database,
       workers,
       seeds,
+      from: Number(values.from),
       only: values.only === undefined ? undefined : new RegExp(values.only),
+      save: values.save,
     });
   }
   const bundle = await bundleWorker(database);
@@ -106,14 +108,8 @@ async function onePlan(stage: Stage, plan: Plan): Promise<number> {
   console.log(
     `seed ${seed}: ${violations.length} violations, the first of ${first.invariant}; ${plan.steps.length} steps of the plan, shrunk to ${shown.steps.length}`,
   );
-  if (values.save !== undefined) save(values.save, first.invariant, shown);
+  if (values.save !== undefined) console.log(`written: ${keep(values.save, first.invariant, shown)}`);
   return 1;
-}
-
-function save(name: string, invariant: Invariant, plan: Plan): void {
-  const path = fileURLToPath(new URL(`./regressions/${name}.json`, import.meta.url));
-  writeFileSync(path, `${JSON.stringify({ invariant, plan }, null, 2)}\n`);
-  console.log(`written: ${path}`);
 }
 
 async function manySeeds(bundle: string): Promise<number> {

@@ -1,6 +1,10 @@
-import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, LOGIN_LIMIT, READ_DATABASE_TRIPS } from './bounds.ts';
+import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, READ_DATABASE_TRIPS } from './bounds.ts';
+import type { LimitName } from './bounds.ts';
 import type { DatabaseKind } from './database.ts';
+import type { Exchange } from './exchange.ts';
 import type { Invocation, Isolate } from './isolate.ts';
+import { Limits } from './limits.ts';
+import { Locks } from './locks.ts';
 import { shardOf } from './redis.ts';
 import type { Excuse, Timeline } from './timeline.ts';
 
@@ -27,6 +31,10 @@ export type Invariant =
   | 'signed-out'
   /** More was admitted in a window than its limit. */
   | 'limit'
+  /** Two hold a lock, or a fence does not grow. */
+  | 'lock'
+  /** A request with an idempotency key is executed twice, or its repeat gets something else. */
+  | 'once'
   /** A value whose invalidation was acknowledged is served after its bound. */
   | 'stale'
   /** The outbox does not drain. */
@@ -151,35 +159,31 @@ export class Device {
   firstIssuedMs = Number.POSITIVE_INFINITY;
 }
 
-/** One request and its response, as the client saw it. */
-export interface Exchange {
-  readonly isolate: Isolate;
-  readonly route: string;
-  readonly label: string;
-  readonly sentMs: number;
-  readonly arrivedMs: number;
-  readonly servedMs: number;
-  readonly status: number;
-  readonly code: string;
-  readonly degraded: string;
-  readonly databaseTrips: number;
-}
-
 /** What is known to be true, and what is wrong with what was seen. */
 export class Model {
   readonly violations: Violation[] = [];
   readonly #timeline: Timeline;
   readonly #rememberedMs: number;
   readonly #calmReadMs: number;
-  readonly #admitted = new Map<string, { isolate: Isolate; fromMs: number; toMs: number; alone: boolean }[]>();
+  readonly limits: Limits;
+  readonly locks: Locks;
   /** The faults are over, and everything acknowledged must be in force. */
   final = false;
 
-  /** @param options `rememberedMs`: for how long a read may go by what Redis said; 0: each asks */
-  constructor(timeline: Timeline, { rememberedMs, database }: { rememberedMs: number; database: DatabaseKind }) {
+  /**
+   * @param options `rememberedMs`: for how long a read may go by what Redis said; 0: each asks. `clocksMs`: by how much an isolate's
+   *   clock may be wrong about a minute
+   */
+  constructor(
+    timeline: Timeline,
+    { rememberedMs, clocksMs, database }: { rememberedMs: number; clocksMs: number; database: DatabaseKind },
+  ) {
     this.#timeline = timeline;
     this.#rememberedMs = rememberedMs;
     this.#calmReadMs = CALM_READ_MS[database];
+    const violate = (invariant: Invariant) => (atMs: number, text: string) => this.violate(invariant, atMs, text);
+    this.limits = new Limits({ timeline, clocksMs, violate: violate('limit') });
+    this.locks = new Locks({ timeline, violate: violate('lock') });
   }
 
   /** By how much later another isolate's changes count for a read: it may have been decided from memory. */
@@ -202,6 +206,7 @@ export class Model {
       return { account, before: { password, passwordSure, role, closed, deleted } };
     });
     return (restoredMs) => {
+      this.limits.restoredMs = restoredMs;
       for (const { account, before } of states) {
         // A change of the password that is under way is made after the recovery, or not at all.
         const passwordSure = before.passwordSure && account.passwordSure;
@@ -340,7 +345,8 @@ export class Model {
         ? ({ state: 'own', untilMs: ending.ackedMs } as const)
         : this.#timeline.trusted(ending, isolate, arrivedMs, account.shard)
           ? ({ state: 'trusted', untilMs: isolate.trustedAtMs } as const)
-          : route === 'POST /v1/auth/refresh' && !degraded.includes('refresh=redis')
+          : (route === 'POST /v1/auth/refresh' && !degraded.includes('refresh=redis')) ||
+              route === 'POST /v1/auth/login'
             ? ({ state: 'refresh', untilMs: ending.ackedMs + BOUNDS.refreshMs } as const)
             : this.#excuse(exchange, ending, BOUNDS.awayMs, account);
     if (sentMs <= untilMs + this.#laterMs(exchange, ending.by)) return;
@@ -376,8 +382,8 @@ export class Model {
       return;
     }
     const { ackedMs = account.restoredMs ?? 0, sinceMs = 0 } = write ?? {};
-    // A write whose response was lost may have been made any time until its deadline.
-    const madeMs = Number.isFinite(ackedMs) ? ackedMs : sinceMs + 20_000;
+    // A write whose response was lost may have been made any time until its client has given up.
+    const madeMs = Number.isFinite(ackedMs) ? ackedMs : sinceMs + PATIENCE_MS;
     for (const later of account.names) {
       if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
       const { state, untilMs } = this.#excuse(exchange, later, BOUNDS.cacheAwayMs, account);
@@ -410,29 +416,17 @@ export class Model {
     this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${email}, ${since}`, state);
   }
 
-  /** A guess was admitted by the limiter. */
-  admitted({ isolate, label, sentMs, arrivedMs, degraded }: Exchange, identity: string): void {
-    const all = this.#admitted.get(identity) ?? [];
-    this.#admitted.set(identity, all);
+  /** A limiter has admitted a request. @param identity that it counts */
+  admitted(exchange: Exchange, limit: LimitName, identity: string): void {
+    const { isolate, sentMs, degraded } = exchange;
     // An isolate that has not served since Redis was away counts by itself until it knows better.
     const alone = degraded.includes('limiter=local') && !this.#isAwake(isolate, sentMs);
-    all.push({ isolate, fromMs: sentMs, toMs: arrivedMs, alone });
-    const { maxRequests, windowMs } = LOGIN_LIMIT;
-    const inWindow = all.filter(({ fromMs }) => arrivedMs - fromMs < windowMs - CLOCKS_MS);
-    const own = inWindow.filter((one) => one.isolate === isolate);
-    if (own.length > maxRequests) {
-      this.violate('limit', arrivedMs, `${label}: ${isolate.name} admitted ${own.length} within ${windowMs} ms`);
-      return;
-    }
-    const together = inWindow.filter(({ alone: its }) => !its);
-    if (together.length > maxRequests && this.#timeline.calm(together[0]!.fromMs, arrivedMs)) {
-      this.violate('limit', arrivedMs, `${label}: ${together.length} were admitted within ${windowMs} ms`);
-    }
+    this.limits.admitted(exchange, limit, identity, alone);
   }
 }
 
-/** Isolates' clocks differ, and a request's time is not known exactly. */
-const CLOCKS_MS = 6_000 + BOUNDS.upMs;
+/** Four tries of 15 s, and a pause of at most 5 s after each. */
+const PATIENCE_MS = 80_000;
 
 /**
  * Whether versions of the account were raised beside a request: D1 has each new one before Redis, so a refresh that meets two of them

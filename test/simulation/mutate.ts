@@ -1,9 +1,13 @@
 import { bundleWorker } from './bundle.ts';
 import type { DatabaseKind } from './database.ts';
+import type { Violation } from './model.ts';
 import { MUTATIONS } from './mutations.ts';
+import type { Mutation } from './mutations.ts';
+import { planOf } from './planOf.ts';
 import { runSeeds } from './pool.ts';
-import { REGRESSIONS } from './regressions.ts';
+import { keep, REGRESSIONS } from './regressions.ts';
 import { run } from './run.ts';
+import { shrink } from './shrink.ts';
 import { buildStage } from './world.ts';
 
 /** A mutation that is not noticed within so many seeds is one that the simulation does not see. */
@@ -16,6 +20,10 @@ export interface MutationOptions {
   database: DatabaseKind;
   /** Seeds that each may take. @default {@link MAX_SEEDS} */
   seeds?: number | undefined;
+  /** The first of them. */
+  from: number;
+  /** Keeps the shrunk plan of the seed that notices, under this name. */
+  save?: string | undefined;
 }
 
 /**
@@ -23,29 +31,25 @@ export interface MutationOptions {
  *
  * @returns the exit code
  */
-export async function tryMutations({ only, workers, database, seeds = MAX_SEEDS }: MutationOptions): Promise<number> {
+export async function tryMutations({ only, seeds = MAX_SEEDS, save, ...options }: MutationOptions): Promise<number> {
+  const { database } = options;
   let unseen = 0;
   const wanted = MUTATIONS.filter((one) => (one.database ?? database) === database && (only?.test(one.name) ?? true));
   for (const mutation of wanted) {
     const bundle = await bundleWorker(database, mutation);
-    const found = (await byPlans(bundle, database)) ?? (await bySeeds({ bundle, database, workers, seeds }));
+    const found = (await byPlans(bundle, mutation, database)) ?? (await bySeeds({ ...options, bundle, seeds, save }));
     if (found === undefined) unseen += 1;
     console.log(`${mutation.name}: ${found ?? `NOT noticed in ${seeds} seeds`}`);
   }
   return unseen > 0 ? 1 : 0;
 }
 
-interface Search {
-  database: DatabaseKind;
-  seeds: number;
-  bundle: string;
-  workers: number | undefined;
-}
-
-async function byPlans(bundle: string, database: DatabaseKind): Promise<string | undefined> {
+/** First the plan that is known to notice. */
+async function byPlans(bundle: string, { plan: known }: Mutation, database: DatabaseKind): Promise<string | undefined> {
   const stage = await buildStage(bundle, database);
   try {
-    for (const { name, plan } of REGRESSIONS) {
+    const plans = [...REGRESSIONS].sort((a, b) => Number(b.name === known) - Number(a.name === known));
+    for (const { name, plan } of plans) {
       const { violations } = await run(stage, plan);
       const [violation] = violations;
       if (violation !== undefined) return `${violation.invariant}, plan ${name}`;
@@ -56,23 +60,33 @@ async function byPlans(bundle: string, database: DatabaseKind): Promise<string |
   }
 }
 
-async function bySeeds({ bundle, database, workers, seeds }: Search): Promise<string | undefined> {
-  let first: { seed: number; invariant: string } | undefined;
+interface Search extends Omit<MutationOptions, 'only' | 'seeds'> {
+  bundle: string;
+  seeds: number;
+}
+
+async function bySeeds({ bundle, database, workers, seeds, from, save }: Search): Promise<string | undefined> {
+  let first: { seed: number; violation: Violation } | undefined;
   await runSeeds({
     bundle,
     database,
-    from: 1,
+    from,
     count: seeds,
     ...(workers !== undefined && { workers }),
     take(results) {
       for (const { seed, violations } of results) {
         const [violation] = violations;
-        if (violation !== undefined && (first === undefined || seed < first.seed)) {
-          first = { seed, invariant: violation.invariant };
-        }
+        if (violation !== undefined && (first === undefined || seed < first.seed)) first = { seed, violation };
       }
       return first === undefined;
     },
   });
-  return first && `${first.invariant}, seed ${first.seed}`;
+  if (first === undefined) return undefined;
+  const { seed, violation } = first;
+  if (save !== undefined) {
+    const stage = await buildStage(bundle, database);
+    keep(save, violation.invariant, await shrink(stage, planOf(seed, database), violation));
+    await stage.close();
+  }
+  return `${violation.invariant}, seed ${seed}`;
 }

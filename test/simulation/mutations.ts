@@ -10,6 +10,8 @@ export interface Mutation {
   after: string;
   /** Where only the build for this database has it. */
   database?: DatabaseKind;
+  /** The kept plan (`regressions/`) that notices, where there is one: it is played first. */
+  plan?: string;
 }
 
 export const MUTATIONS: readonly Mutation[] = [
@@ -30,12 +32,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/blacklist/memo.ts',
     before: 'const LIFE_MS = 1_000;',
     after: 'const LIFE_MS = 60_000;',
+    plan: 'd1-facts-counted-from-arrival',
   },
   {
     name: 'D1 is not asked whether a session has ended',
     file: 'src/services/blacklist/facts.ts',
     before: ' || facts.sessionEnded',
     after: '',
+    plan: 'd1-facts-counted-from-arrival',
   },
   {
     name: 'D1 is not asked for tokens that were revoked one by one',
@@ -48,6 +52,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/redis/scripts/sessionRefresh.ts',
     before: "if not newest or newest == '' or newest == ARGV[9] then return end",
     after: 'if true then return end',
+    plan: 'refresh-beside-two-changes',
   },
   {
     name: 'a lost blacklist is restored without its denials',
@@ -66,6 +71,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/outbox.service.ts',
     before: 'chunks(rows, ROWS_A_STATEMENT).map((chunk) =>',
     after: 'chunks(rows.slice(1), ROWS_A_STATEMENT).map((chunk) =>',
+    plan: 'dead-shard-delays-an-end-of-others',
   },
   {
     name: 'a Redis that has gone back in time is not found out',
@@ -78,18 +84,21 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/probe.ts',
     before: 'await outbox.deliverPending();\n    databaseGone',
     after: 'databaseGone',
+    plan: 'own-change-waits-for-a-backed-off-probe',
   },
   {
     name: 'a failed probe closes the breaker',
     file: 'src/services/probe.ts',
     before: "breaker.probed(number, databaseGone.sinceMs === undefined ? 'away' : 'unchecked');",
     after: "breaker.probed(number, 'back');",
+    plan: 'idle-isolate-counts-alone-when-it-wakes',
   },
   {
     name: 'a breaker stays open for a minute and more',
     file: 'src/redis/breaker.ts',
     before: 'probeAtMs = now() + waitMs() *',
     after: 'probeAtMs = now() + 60 * waitMs() *',
+    plan: 'away-read-asks-d1-thrice',
   },
   {
     name: 'any reply counts as a delivery',
@@ -102,6 +111,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/session/refresh.ts',
     before: 'session.endedAtMs !== null || ',
     after: '',
+    plan: 'probes-fail-while-d1-is-flaky',
   },
   {
     name: 'a refresh does not look at the epoch of its account',
@@ -128,12 +138,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/redis/scripts/sessionEnd.ts',
     before: "redis.call('HSET', KEYS[2], 's:' .. ARGV[1], ARGV[4])\n",
     after: '\n',
+    plan: 'd1-facts-counted-from-arrival',
   },
   {
     name: 'a larger epoch does not reach the blacklist',
     file: 'src/redis/scripts/blacklistMerge.ts',
     before: "redis.call('HSET', KEYS[1], 'ep', epochs[2])",
     after: '',
+    plan: 'epoch-lost-by-d1-and-redis',
   },
   {
     name: 'a refresh rotates its token at once: the former one is reuse',
@@ -146,6 +158,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/user.service.ts',
     before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after, raised)]);',
     after: 'await versions?.deliver(after, raised);',
+    plan: 'refresh-beside-two-changes',
   },
   {
     name: 'a message that could not be delivered counts as delivered',
@@ -158,18 +171,21 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/cache/entry.ts',
     before: 'version === null || version !== written[index]',
     after: 'version === null && written[index] === undefined',
+    plan: 'own-message-told-by-a-probe',
   },
   {
     name: 'the isolate counts nothing while Redis is away',
     file: 'src/services/rateLimit/local.ts',
     before: 'this.#charge(counters[index]!, demand, nowMs)',
     after: 'this.#charge(counters[index]!, { ...demand, cost: 0 }, nowMs)',
+    plan: 'garbage-is-taken-as-revoked',
   },
   {
     name: 'a limit admits one request more',
     file: 'src/redis/scripts/rateLimit.ts',
     before: "if kind == 's' then over = limit.total + limit.added + n - L",
     after: "if kind == 's' then over = limit.total + limit.added + n - L - 1",
+    plan: 'idle-isolate-counts-alone-when-it-wakes',
   },
   {
     name: 'an isolate remembers what Redis said for ten times as long as it may',
@@ -213,18 +229,21 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/user.service.ts',
     before: "...(status === 'disabled' && {",
     after: "...(status === 'active' && {",
+    plan: 'epoch-lost-by-d1-and-redis',
   },
   {
     name: 'a changed password ends no session',
     file: 'src/services/auth.service.ts',
     before: '.set({ passwordHash, epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}`,',
     after: '.set({ passwordHash,',
+    plan: 'password-changed-beside-a-refresh',
   },
   {
     name: 'what was delivered behind an undelivered message waits for the run after the next',
     file: 'src/services/outbox.service.ts',
     before: 'if (!lost) await repeatBehind(beat, state.nextSeq, inOrder);',
     after: '',
+    plan: 'restored-behind-an-undelivered-message',
   },
   {
     name: 'no heartbeat is raised while a shard is away',
@@ -232,6 +251,7 @@ export const MUTATIONS: readonly Mutation[] = [
     before: 'const { lost } = await history.examine(directBatch(), state, beat);',
     after:
       'const { lost: behind, partial } = await history.examine(directBatch(), state, beat); const lost = behind || partial;',
+    plan: 'restored-while-a-shard-is-away',
   },
   {
     name: 'a transaction that PostgreSQL ends because of another one is not tried again',

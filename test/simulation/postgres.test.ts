@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { bundleWorker } from './bundle.ts';
-import { ACCOUNTS, ISOLATES, planOf } from './plan.ts';
+import { ACCOUNTS, ISOLATES } from './plan.ts';
 import type { Fault, Plan, Step } from './plan.ts';
+import { planOf } from './planOf.ts';
 import { REGRESSIONS } from './regressions.ts';
 import { traceText, violationText } from './report.ts';
 import { run } from './run.ts';

@@ -1,5 +1,6 @@
 import { Clients } from './clients.ts';
 import { Faults } from './faults.ts';
+import { begunTwice } from './keyedClients.ts';
 import { Account } from './model.ts';
 import type { Device, Violation } from './model.ts';
 import { ACCOUNTS, ISOLATES } from './plan.ts';
@@ -148,6 +149,8 @@ async function conclude(world: World, clients: Clients, cast: Cast): Promise<voi
     if (found !== undefined)
       model.violate('personal', scheduler.nowMs, `${found.key} holds ${email}, which was deleted`);
   }
+  for (const name of begunTwice(world))
+    model.violate('once', scheduler.nowMs, `the login of ${String(name)} has begun more than one session`);
   const left = database.execute(UNDELIVERED);
   if (left.length > 0) {
     model.violate('outbox', scheduler.nowMs, `${left.length} messages are left, the first ${JSON.stringify(left[0])}`);

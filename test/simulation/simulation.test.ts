@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 
 import { bundleWorker, ROOT } from './bundle.ts';
 import { MUTATIONS } from './mutations.ts';
-import { planOf } from './plan.ts';
+import { planOf } from './planOf.ts';
 import { REGRESSIONS } from './regressions.ts';
 import { traceText, violationText } from './report.ts';
 import { run } from './run.ts';
@@ -47,6 +47,11 @@ test('each mutation of `npm run simulate -- --mutations` still finds its text', 
     found: readFileSync(`${ROOT}${file}`, 'utf8').split(before).length - 1,
   }));
   expect(counts.filter(({ found }) => found !== 1)).toEqual([]);
+});
+
+test('each mutation names a kept plan', () => {
+  const kept = new Set(REGRESSIONS.map(({ name }) => name));
+  expect(MUTATIONS.filter(({ plan }) => plan !== undefined && !kept.has(plan))).toEqual([]);
 });
 
 test.for(REGRESSIONS)('regression: $name', async ({ plan }) => {

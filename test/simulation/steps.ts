@@ -1,5 +1,8 @@
+import { LIMITS } from './bounds.ts';
 import type { Clients } from './clients.ts';
+import { loginOnce, renameOnce } from './keyedClients.ts';
 import type { Account, Device } from './model.ts';
+import { busy, underLock } from './ownClients.ts';
 import type { AdminAction, ClientStep, DeviceAction } from './plan.ts';
 import type { World } from './world.ts';
 
@@ -31,6 +34,9 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
   if (step.do in byAdmin) return byAdmin[step.do as AdminAction](scene);
   if (step.do === 'login') return clients.login(account, step);
   if (step.do === 'guess') return clients.guess(account, step.count ?? 1, step);
+  if (step.do === 'login-once') return loginOnce(world, clients, account, step);
+  if (step.do === 'busy') return busy(world, clients, step);
+  if (step.do === 'lock') return underLock(world, clients, step);
   return thief(scene);
 }
 
@@ -43,6 +49,7 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
     Promise.all(Array.from({ length: count }, () => clients.read(device, { isolate }))),
   refresh: ({ clients, step }, device) => clients.refresh(device, step),
   rename: ({ clients, step }, device) => clients.rename(device, step),
+  'rename-once': ({ world, clients, step }, device) => renameOnce(world, clients, device, step),
   devices: ({ clients, step }, device) =>
     clients.honest(device, { ...where(step), method: 'GET', path: '/v1/sessions' }),
   'revoke-access': ({ clients, step }, device) => clients.revoke(device, 'access', step),
@@ -139,6 +146,16 @@ const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
   async enable({ clients, cast: { admin }, step, account }) {
     const answer = await clients.honest(admin, change(step, account, { status: 'active' }));
     if (answer?.exchange.status === 200) account.closed = false;
+  },
+  async override({ world, clients, cast: { admin }, step }) {
+    const { maxRequests = LIMITS.own.maxRequests } = step;
+    const { limits } = world.model;
+    const { restoredMs } = limits;
+    const override = limits.overriding(maxRequests, world.scheduler.nowMs);
+    const body = { policy: 'own', windows: [{ maxRequests, windowMs: LIMITS.own.windowMs }] };
+    const call = { ...where(step), method: 'POST', path: '/v1/admin/limits/override', body };
+    const answer = await clients.honest(admin, call);
+    if (answer?.exchange.status === 200 && limits.restoredMs === restoredMs) override.ackedMs = world.scheduler.nowMs;
   },
 };
 

@@ -123,12 +123,12 @@ export class Timeline {
       return { state: 'away', untilMs: throughout ? ackedMs + awayMs : Number.POSITIVE_INFINITY };
     }
     const lastMs = Math.max(ackedMs, ...found.filter(({ toMs }) => toMs < atMs).map(({ toMs }) => toMs + TAIL_MS));
-    const cronMs = this.#firstCronAfter(lastMs, shard) + BOUNDS.afterCronMs;
+    const cronMs = this.firstCronAfter(lastMs, shard) + BOUNDS.afterCronMs;
     if (redis.some(({ kind, toMs }) => kind === 'restore' && toMs >= sinceMs))
       return { state: 'restored', untilMs: cronMs };
     // A message that Redis refuses waits for a later run, and may just not be due at the first one.
     if (redis.some(({ kind }) => kind === 'refusal' || kind === 'refusal-elsewhere'))
-      return { state: 'refused', untilMs: this.#firstCronAfter(cronMs, shard) + BOUNDS.afterCronMs };
+      return { state: 'refused', untilMs: this.firstCronAfter(cronMs, shard) + BOUNDS.afterCronMs };
     if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
     // It tells Redis with the first request that it serves after Redis is back.
     const servedMs = by.servedAtMs.find((ms) => ms >= lastMs) ?? Number.POSITIVE_INFINITY;
@@ -165,7 +165,7 @@ export class Timeline {
   }
 
   /** When a cron run has ended during which all was in order that concerns this shard. */
-  #firstCronAfter(ms: number, shard: number | undefined): number {
+  firstCronAfter(ms: number, shard?: number): number {
     const undisturbed = this.crons.filter(
       ({ fromMs, toMs }) => fromMs >= ms && this.between(fromMs, toMs, shard).every(({ kind }) => kind === 'flush'),
     );

@@ -2,7 +2,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 
 import type { DatabaseKind } from './database.ts';
 import type { Violation } from './model.ts';
-import { planOf } from './plan.ts';
+import { planOf } from './planOf.ts';
 import { run } from './run.ts';
 import { buildStage } from './world.ts';
 

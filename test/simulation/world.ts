@@ -5,10 +5,10 @@ import { SimulatedD1 } from './d1.ts';
 import type { Database, DatabaseDeps, DatabaseKind } from './database.ts';
 import { bootEngine } from './engine.ts';
 import type { Engine } from './engine.ts';
+import type { Exchange } from './exchange.ts';
 import { Isolate } from './isolate.ts';
 import type { Invocation } from './isolate.ts';
 import { Model } from './model.ts';
-import type { Exchange } from './model.ts';
 import { Network } from './network.ts';
 import { PostgresStore } from './pglite.ts';
 import { ISOLATES } from './plan.ts';
@@ -67,6 +67,8 @@ export interface Call {
   token?: string | undefined;
   body?: object | undefined;
   address?: string | undefined;
+  /** Its `Idempotency-Key`. */
+  key?: string | undefined;
   lose?: Loss | undefined;
 }
 
@@ -100,7 +102,11 @@ export class World {
     this.#plan = plan;
     this.#tracing = tracing;
     const { scheduler, timeline } = this;
-    this.model = new Model(timeline, { rememberedMs: rememberedMs(plan), database: stage.kind });
+    this.model = new Model(timeline, {
+      rememberedMs: rememberedMs(plan),
+      clocksMs: clocksMs(plan, 60_000),
+      database: stage.kind,
+    });
     // The engine asks for the time of the run that it serves.
     Object.defineProperty(stage.clock, 'nowMs', { get: () => scheduler.nowMs, configurable: true });
     this.redis = new SimulatedRedis(stage.engine);
@@ -122,7 +128,17 @@ export class World {
   }
 
   /** Sends a request, and lets the model look at what comes back. */
-  call({ label, isolate: index, method, path, token, body, address = '203.0.113.7', lose }: Call): Promise<Outcome> {
+  call({
+    label,
+    isolate: index,
+    method,
+    path,
+    token,
+    body,
+    address = '203.0.113.7',
+    key,
+    lose,
+  }: Call): Promise<Outcome> {
     const { scheduler } = this;
     const isolate = this.isolates[index]!;
     const sentMs = scheduler.nowMs;
@@ -153,6 +169,7 @@ export class World {
             'CF-Connecting-IP': address,
             ...(body !== undefined && { 'Content-Type': 'application/json' }),
             ...(token !== undefined && { Authorization: `Bearer ${token}` }),
+            ...(key !== undefined && { 'Idempotency-Key': `"${key}"` }),
           },
           ...(body !== undefined && { body: JSON.stringify(body) }),
         });
@@ -236,16 +253,23 @@ export class World {
       isolate.trustedAtMs = this.scheduler.nowMs;
       isolate.probeFailedAtMs = Number.NEGATIVE_INFINITY;
     }
+    if (line.includes('"event":"own.lock_')) {
+      const { event, fence } = JSON.parse(line) as { event: string; fence: number };
+      if (event === 'own.lock_held') this.model.locks.held(isolate, fence, this.scheduler.nowMs);
+      else this.model.locks.left(fence, this.scheduler.nowMs);
+    }
     this.trace(() => `${isolate.name} logs ${line}`);
   }
 }
 
 /** How long a read may go by what Redis said: an isolate measures it by its own clock, which the plan may set back. */
-function rememberedMs({ withinMs = 0, clocks, steps }: Plan): number {
-  if (withinMs === 0) return 0;
-  const driftMs = Math.max(...clocks.map(({ driftPpm }) => (withinMs * Math.abs(driftPpm)) / 1_000_000));
+const rememberedMs = ({ withinMs = 0, ...plan }: Plan) => (withinMs === 0 ? 0 : withinMs + clocksMs(plan, withinMs));
+
+/** By how much an isolate may be wrong about a duration. */
+function clocksMs({ clocks, steps }: Pick<Plan, 'clocks' | 'steps'>, durationMs: number): number {
+  const driftMs = Math.max(...clocks.map(({ driftPpm }) => (durationMs * Math.abs(driftPpm)) / 1_000_000));
   const stepsMs = steps.reduce((sum, step) => sum + (step.do === 'clock' ? Math.abs(step.byMs) : 0), 0);
-  return withinMs + Math.ceil(driftMs) + stepsMs;
+  return Math.ceil(driftMs) + stepsMs;
 }
 
 function degradedOf(response: Response): string {
