@@ -76,9 +76,9 @@ export class LimitRound {
     this.#isDecided = true;
     if (this.#decisions === undefined) {
       // In one pipeline with the question itself.
-      const changed = LimitOverrideService.refresh();
+      const refreshed = LimitOverrideService.refresh();
       const decisions = RateLimitService.consumeAll(this.#requests(), withinMs);
-      this.#decisions = changed === undefined ? decisions : this.#decideAgain(changed, decisions);
+      this.#decisions = refreshed === undefined ? decisions : this.#decideAgain(refreshed, decisions);
     }
     return this.#decisions;
   }
@@ -100,11 +100,14 @@ export class LimitRound {
     return this.#members.map(({ request }) => request);
   }
 
-  /** An administrator has set other numbers since this isolate asked last: they decide, and what was charged goes back. */
-  async #decideAgain(changed: Promise<boolean>, decisions: Promise<RateLimitDecision[]>) {
-    const [made, isChanged] = await Promise.all([decisions, changed]);
+  /**
+   * An administrator may have set other numbers since this isolate asked last: they decide, and what was charged goes back. Which
+   * request has learned of them does not matter: all that were decided by the former ones come here.
+   */
+  async #decideAgain(refreshed: Promise<void>, decisions: Promise<RateLimitDecision[]>) {
+    const [made] = await Promise.all([decisions, refreshed]);
     const asked = this.#requests();
-    const renewed = isChanged ? this.#members.filter((member) => member.renew()) : [];
+    const renewed = this.#members.filter((member) => member.renew());
     if (renewed.length === 0) return made;
     await Promise.all(
       asked.map((request, index) => {

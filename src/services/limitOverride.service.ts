@@ -37,11 +37,10 @@ export interface LimitOverrideService {
   /** The limits in place of a policy's own, as far as this isolate knows. */
   limits(policy: string, algorithm: LimitAlgorithm): readonly Limit[] | undefined;
   /**
-   * Asks, in the request's next pipeline, when the memory is old; `undefined` when it is not.
-   *
-   * @returns whether any numbers have changed. Never rejects
+   * Asks, in the request's next pipeline, when the memory is old; `undefined` when it is not. Then {@link limits} may be others.
+   * Never rejects.
    */
-  refresh(): Promise<boolean> | undefined;
+  refresh(): Promise<void> | undefined;
   /** Whether the memory is too old to decide by it. */
   isOld(): boolean;
   /** As D1 has them. @throws {DatabaseUnavailable} */
@@ -98,6 +97,8 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
   const write = (through: RedisBatch, table: OverrideTable) =>
     through.run(fencedWrite, [key], [table.version, JSON.stringify(table), COPY_TTL_MS]);
 
+  const isOld = () => ageMs > 0 && overrides.isOld(ageMs, now());
+
   /** From D1, beside the request: Redis is away, or has no copy. */
   async function readAround(): Promise<void> {
     try {
@@ -110,15 +111,14 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
     }
   }
 
-  async function ask(): Promise<boolean> {
+  async function ask(): Promise<void> {
     try {
       const table = parseOverrides(await batch.send('HGET', key, 'value'));
       if (table !== undefined) return overrides.learn(table, now());
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
     }
-    waitUntil(readAround());
-    return false;
+    if (overrides.takeTurn(now())) waitUntil(readAround());
   }
 
   async function announce(): Promise<{ pending: boolean }> {
@@ -138,9 +138,9 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
   return {
     limits: (policy, algorithm) => overrides.limits(policy, algorithm),
 
-    refresh: () => (ageMs > 0 && overrides.takeTurn(ageMs, now()) ? ask() : undefined),
-
-    isOld: () => ageMs > 0 && overrides.isOld(ageMs, now()),
+    // Each request that meets an old memory: none is decided by it because another one is asking.
+    refresh: () => (isOld() ? ask() : undefined),
+    isOld,
 
     async list() {
       const rows = await database.run((db) => db.select().from(limitOverrides).orderBy(asc(limitOverrides.policy)));

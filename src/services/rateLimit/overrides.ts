@@ -18,8 +18,8 @@ interface Known {
   limits: Readonly<Record<LimitAlgorithm, readonly Limit[]>>;
 }
 
-/** An isolate that has not asked for longer than this asks in each request, until it has the numbers. */
-const MAX_AGE_FACTOR = 2;
+/** How long an isolate waits for what D1 says, or after a read that failed, before it reads again. */
+const READ_PAUSE_MS = 1_000;
 
 /**
  * What an isolate knows of the numbers that administrators have put in place of the app's own. The limits of a policy are
@@ -29,7 +29,7 @@ export class OverrideMemory {
   #known = new Map<string, Known>();
   #version = -1;
   #answeredAtMs = -Infinity;
-  #askedAtMs = -Infinity;
+  #readAtMs = -Infinity;
 
   limits(policy: string, algorithm: LimitAlgorithm): readonly Limit[] | undefined {
     return this.#known.get(policy)?.limits[algorithm];
@@ -39,31 +39,25 @@ export class OverrideMemory {
     return nowMs - this.#answeredAtMs >= ageMs;
   }
 
-  /** Whether it is time to ask; then the caller does so. */
-  takeTurn(ageMs: number, nowMs: number): boolean {
-    // One at a time, unless what is known is so old that no request may be decided by it.
-    const isAsking = nowMs - this.#askedAtMs < ageMs;
-    const isTooOld = nowMs - this.#answeredAtMs >= MAX_AGE_FACTOR * ageMs;
-    if (!this.isOld(ageMs, nowMs) || (isAsking && !isTooOld)) return false;
-    this.#askedAtMs = nowMs;
+  /** Whether it is time to read D1; then the caller does so. Not each of many requests, whether D1 replies or not. */
+  takeTurn(nowMs: number): boolean {
+    const sinceMs = nowMs - this.#readAtMs;
+    if (sinceMs >= 0 && sinceMs < READ_PAUSE_MS) return false;
+    this.#readAtMs = nowMs;
     return true;
   }
 
-  /** @returns whether anything has changed */
-  learn({ version, policies }: OverrideTable, nowMs: number): boolean {
+  learn({ version, policies }: OverrideTable, nowMs: number): void {
     this.#answeredAtMs = nowMs;
-    if (version === this.#version) return false;
+    if (version === this.#version) return;
     this.#version = version;
     const known = new Map<string, Known>();
-    let changed = this.#known.size !== Object.keys(policies).length;
     for (const [policy, windows] of Object.entries(policies)) {
       const text = JSON.stringify(windows);
       const before = this.#known.get(policy);
-      if (before?.text !== text) changed = true;
       known.set(policy, before?.text === text ? before : { text, limits: limitsOf(windows) });
     }
     this.#known = known;
-    return changed;
   }
 }
 

@@ -187,6 +187,20 @@ describe('an override', () => {
     expect((await audited()).action).toBe('limit-restored');
   });
 
+  test.each([
+    ['that knows the former numbers', AGE_MS],
+    ['that has served nothing yet', 0],
+  ])('counts for all requests that meet it at once, in an isolate %s', async (_, laterMs) => {
+    const other = newIsolate();
+    if (laterMs > 0) await other.call('GET', '/own/1', { headers: from('192.0.2.40') });
+    await override('GET /own/:thing', 1);
+    other.state.nowMs += laterMs;
+    const headers = from(`192.0.2.${laterMs > 0 ? 41 : 42}`);
+    const responses = await Promise.all(Array.from({ length: 5 }, () => other.call('GET', '/own/1', { headers })));
+    expect(responses.map(({ status }) => status).toSorted((a, b) => a - b)).toEqual([200, 429, 429, 429, 429]);
+    await restore('GET /own/:thing');
+  });
+
   test('the charge of the first decision goes back', async () => {
     const other = newIsolate();
     await other.call('GET', '/own/1', { headers: from('192.0.2.1') });
