@@ -49,7 +49,7 @@ export async function consumeTogether(
   if (decision === 'admitted') {
     const doubted = doubtedOf(local, requests, replies, nowMs);
     if (doubted.length > 0) {
-      const contradicted = await refusedByLoss(deps, requests, replies, { id, askedAtMs, nowMs, doubted });
+      const contradicted = await refusedByLoss(deps, requests, replies, { id, askedAtMs, doubted });
       if (contradicted !== undefined) return contradicted;
     }
   }
@@ -122,13 +122,6 @@ const leastOf = (known: readonly Left[], own: readonly Left[] | undefined): read
     return mine !== undefined && mine.remaining < left.remaining ? mine : left;
   });
 
-/** By this isolate's clock. */
-interface RequestTimes {
-  id: string;
-  askedAtMs: number;
-  nowMs: number;
-}
-
 type Replies = Awaited<ReturnType<typeof askTogether>>['replies'];
 
 /** Requests that Redis has admitted although this isolate's own window refuses them. */
@@ -152,15 +145,17 @@ async function refusedByLoss(
   deps: ConsumeDeps,
   requests: readonly ResolvedRequest[],
   replies: Replies,
-  { id, askedAtMs, nowMs, doubted }: RequestTimes & { doubted: readonly ResolvedRequest[] },
+  { id, askedAtMs, doubted }: { id: string; askedAtMs: number; doubted: readonly ResolvedRequest[] },
 ): Promise<RateLimitDecision[] | undefined> {
-  const { batch, local, blocked } = deps;
+  const { batch, local, blocked, now } = deps;
   await Promise.all(
     doubted.map(async ({ key }) => {
       const mark = await batch.send('GET', resetMark(key)).catch(() => null);
       if (mark !== null) local.reset(key);
     }),
   );
+  // Other requests may have been counted meanwhile: a window that ends earlier than they do says nothing any more.
+  const nowMs = now();
   const verdicts = requests.map((request) =>
     doubted.includes(request) ? local.contradiction(request, nowMs) : undefined,
   );

@@ -30,6 +30,7 @@ function stage() {
   return {
     state,
     isolate,
+    first,
     /** Redis goes back to a state before it knew of these counters. */
     lose: async (policy: RateLimitPolicy) => {
       const [found] = await real.execute([['KEYS', `*${policy.name}*`]]);
@@ -202,6 +203,26 @@ describe('a Redis that has lost a counter', () => {
       await scene.lose(policy);
       for (let i = 0; i < 6; i += 1, state.nowMs += 5) expect(await left()).toBe(5 - i);
       expect(await left()).toMatchObject({ allowed: false, reason: 'limit' });
+    },
+  );
+
+  test.each(['sliding-window', 'token-bucket'] as const)(
+    'requests that arrive at once are admitted no more than the limit together: %s',
+    async (algorithm) => {
+      const scene = stage();
+      const policy = { ...policyOf(4, 60_000_000), limits: [{ algorithm, maxRequests: 4, windowMs: 60_000_000 }] };
+      for (let i = 0; i < 3; i += 1) expect((await scene.consume(policy)).allowed).toBe(true);
+      await scene.lose(policy);
+      // Replies arrive one after the other, while earlier requests still ask why Redis has fewer units.
+      const decisions = await Promise.all(
+        Array.from({ length: 6 }, () =>
+          inRequest(() => RateLimitService.consume({ policy, identity: 'x' }), {
+            isolate: scene.first,
+            now: () => (scene.state.nowMs += 1),
+          }),
+        ),
+      );
+      expect(decisions.filter(({ allowed }) => allowed)).toHaveLength(1);
     },
   );
 });
