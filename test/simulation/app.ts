@@ -2,12 +2,15 @@ import { Hono } from 'hono';
 
 import { createApp } from '../../src/app';
 import { log } from '../../src/config/log';
+import { authenticate } from '../../src/middlewares/auth.middleware';
 import { guard } from '../../src/middlewares/guard.middleware';
 import { readsWithin } from '../../src/middlewares/policy';
+import { reads } from '../../src/middlewares/reads.middleware';
 import { rateLimiter } from '../../src/middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../../src/middlewares/services.middleware';
 import { scheduled } from '../../src/scheduled';
 import { LockService, lockRefused } from '../../src/services/lock.service';
+import { UserService } from '../../src/services/user.service';
 import { orAborted } from '../../src/util/orAborted';
 import { sleep } from '../../src/util/retry';
 import { OWN_LIMITS } from './own.ts';
@@ -21,6 +24,15 @@ const limitedBy = (name: 'own' | 'shop') =>
 const own = new Hono<AppEnv>()
   .get('/limited', guard(readsWithin, limitedBy('own')), (c) => c.body(null, 204))
   .get('/limited-twice', guard(readsWithin, limitedBy('own'), limitedBy('shop')), (c) => c.body(null, 204))
+  .get(
+    '/me',
+    guard(
+      readsWithin,
+      authenticate(),
+      reads((c) => UserService.keyOf(c.get('auth').userId)),
+    ),
+    async (c) => c.json(await UserService.getUser(c.get('auth').userId), 200),
+  )
   .post('/locks', async (c) => {
     const { leaseMs, workMs, waitMs } = await c.req.json<LockWish>();
     await using lock = await LockService.acquire('own', { leaseMs, waitMs });

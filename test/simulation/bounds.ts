@@ -37,7 +37,7 @@ export const BOUNDS = {
   overridesCopyMs: 150_000,
 } as const;
 
-/** What a request may wait at most, by route, in milliseconds: one Redis deadline and its database queries. */
+/** What a request may wait at most, by route, in milliseconds: one Redis deadline, and its database queries at their slowest. */
 export const DEADLINES: Readonly<Record<string, number>> = {
   'GET /v1/users/me': 200 + 2 * 2_000,
   'POST /v1/auth/refresh': 1_000 + 2 * 2_000,
@@ -45,6 +45,15 @@ export const DEADLINES: Readonly<Record<string, number>> = {
   'POST /v1/own/locks': 60_000,
   '*': 1_000 + 4 * 2_000,
 };
+
+/** The same while the database is in order: one Redis deadline, and some queries that take as long as usual. */
+export const CALM_DATABASE_DEADLINES: Readonly<Record<string, number>> = {
+  'GET /v1/users/me': 200 + 150,
+  'POST /v1/auth/refresh': 1_000 + 300,
+};
+
+/** A client gives a request up after this. */
+export const CLIENT_TIMEOUT_MS = 15_000;
 
 /** Timers fire a little late, and a reply that is there is taken before a deadline that is due. */
 export const DEADLINE_SLACK_MS = 100;

@@ -9,6 +9,8 @@ export type Answer = Extract<Outcome, { lost: false }>;
 
 interface Options {
   isolate: number;
+  /** Of a read. @default '/v1/users/me' */
+  path?: string;
   lose?: Loss | undefined;
 }
 
@@ -16,6 +18,8 @@ interface Options {
 export const ATTEMPTS = 4;
 /** It waits for `Retry-After`, but not longer than this. */
 export const PATIENCE_MS = 5_000;
+
+const ME = '/v1/users/me';
 
 /** Clients as docs/api.md tells them to behave, and those that it does not expect. */
 export class Clients {
@@ -130,7 +134,12 @@ export class Clients {
   }
 
   /** Shows a token that was copied from a device, once: what is accepted must not have ended. */
-  async thief(device: Device, token: Token, kind: 'access' | 'refresh', { isolate }: Options): Promise<void> {
+  async thief(
+    device: Device,
+    token: Token,
+    kind: 'access' | 'refresh',
+    { isolate, path = ME }: Options,
+  ): Promise<void> {
     const { model } = this.#world;
     const label = `thief of ${device.label}`;
     if (kind === 'refresh') {
@@ -138,14 +147,14 @@ export class Clients {
       if (!outcome.lost && outcome.exchange.status === 200) model.accepted(outcome.exchange, device, token, 'refresh');
       return;
     }
-    const call = { label, isolate, method: 'GET', path: '/v1/users/me', token: token.text };
+    const call = { label, isolate, method: 'GET', path, token: token.text };
     const outcome = await this.call(call, device.account);
     if (outcome.lost || outcome.exchange.status !== 200) return;
     model.accepted(outcome.exchange, device, token, 'access');
   }
 
-  async read(device: Device, { isolate, lose }: Options): Promise<void> {
-    const answer = await this.honest(device, { isolate, lose, method: 'GET', path: '/v1/users/me' });
+  async read(device: Device, { isolate, lose, path = ME }: Options): Promise<void> {
+    const answer = await this.honest(device, { isolate, lose, method: 'GET', path });
     if (answer?.exchange.status !== 200) return;
     this.#world.model.served(answer.exchange, device.account, String(answer.body['name']));
   }

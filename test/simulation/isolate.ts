@@ -23,6 +23,8 @@ export class Invocation {
   /** Whether it is a request that only reads. */
   readonly isRead: boolean;
   redisCalls = 0;
+  /** The last call that Redis has replied to: when it was sent, and when the reply arrived. */
+  replied: { sentMs: number; atMs: number } | undefined;
   #pending = 0;
   #responded = false;
 

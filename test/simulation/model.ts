@@ -1,4 +1,12 @@
-import { BOUNDS, CALM_READ_MS, DEADLINES, DEADLINE_SLACK_MS, READ_DATABASE_TRIPS } from './bounds.ts';
+import {
+  BOUNDS,
+  CALM_DATABASE_DEADLINES,
+  CALM_READ_MS,
+  CLIENT_TIMEOUT_MS,
+  DEADLINES,
+  DEADLINE_SLACK_MS,
+  READ_DATABASE_TRIPS,
+} from './bounds.ts';
 import type { LimitName } from './bounds.ts';
 import type { DatabaseKind } from './database.ts';
 import type { Exchange } from './exchange.ts';
@@ -235,7 +243,9 @@ export class Model {
     if (status === 503 && this.#timeline.calm(sentMs, arrivedMs, undefined, [])) {
       this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 503 with everything in order`);
     }
-    const most = (DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS;
+    const isDatabaseCalm = this.#timeline.between(sentMs, arrivedMs).every(({ kind }) => kind !== 'database');
+    const calmMs = isDatabaseCalm ? CALM_DATABASE_DEADLINES[route] : undefined;
+    const most = (calmMs ?? DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS;
     if (servedMs > most) this.violate('deadline', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms`);
     if (route === 'GET /v1/users/me' && databaseTrips > READ_DATABASE_TRIPS) {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to the database`);
@@ -265,6 +275,12 @@ export class Model {
         );
       }
     }
+  }
+
+  /** A request that has arrived at an isolate got no response for as long as its client waited. */
+  unanswered({ isolate, label, route }: Pick<Exchange, 'isolate' | 'label' | 'route'>, atMs: number): void {
+    const most = DEADLINES[route] ?? DEADLINES['*'] ?? 0;
+    if (most < CLIENT_TIMEOUT_MS) this.violate('deadline', atMs, `${label} at ${isolate.name} had no response`);
   }
 
   /**
@@ -388,7 +404,7 @@ export class Model {
       if (later.sinceMs <= madeMs || !(later.ackedMs < sentMs)) continue;
       const { state, untilMs } = this.#excuse(exchange, later, BOUNDS.cacheAwayMs, account);
       // Entries that its guard does not name are read from Redis in any case.
-      const laterMs = exchange.route === 'GET /v1/users/me' ? this.#laterMs(exchange, later.by) : 0;
+      const laterMs = exchange.route.endsWith('/me') ? this.#laterMs(exchange, later.by) : 0;
       if (sentMs <= untilMs + laterMs) continue;
       const since = `${Math.round(sentMs - later.ackedMs)} ms after ${later.value} was acknowledged (${STATES[state]})`;
       this.violate('stale', arrivedMs, `${label} at ${isolate.name} shows ${value}, ${since}`, state);
@@ -425,7 +441,7 @@ export class Model {
   }
 }
 
-/** Four tries of 15 s, and a pause of at most 5 s after each. */
+/** Four tries, and a pause of at most 5 s after each. */
 const PATIENCE_MS = 80_000;
 
 /**

@@ -20,12 +20,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/outbox/message.ts',
     before: 'denials.endSession(sessionId);',
     after: '',
+    plan: 'own-end-in-a-restored-redis',
   },
   {
     name: 'an isolate does not remember the versions that it raised',
     file: 'src/services/outbox/message.ts',
     before: 'denials.raise(userId, message);',
     after: '',
+    plan: 'own-version-in-a-restored-redis',
   },
   {
     name: 'what D1 said of a session is repeated for a minute',
@@ -46,6 +48,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/blacklist/facts.ts',
     before: '(facts.revokedTokens.get(claims.tokenId) ?? verdict)',
     after: 'verdict',
+    plan: 'token-revoked-alone-while-redis-is-away',
   },
   {
     name: 'a generation that is issued again leaves the token of before alone',
@@ -59,12 +62,14 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/blacklist.service.ts',
     before: "[blacklistTtlMs(config), ...denied, 'av',",
     after: "[blacklistTtlMs(config), 'av',",
+    plan: 'blacklist-is-lost',
   },
   {
     name: 'denials of sessions are read back for ten seconds only',
     file: 'src/services/blacklist/recent.ts',
     before: '(config.tokens.accessTtlSeconds + 60) * 1_000',
     after: '10 * 1_000',
+    plan: 'blacklist-is-lost-later',
   },
   {
     name: 'a message to Redis does not reach D1 with its change',
@@ -78,6 +83,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/outbox/history.ts',
     before: 'if (lowest >= expected) return',
     after: 'if (lowest >= -1) return',
+    plan: 'redis-of-yesterday',
   },
   {
     name: 'a breaker closes before Redis has been told what it missed',
@@ -105,6 +111,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/outbox/message.ts',
     before: 'if (reply !== expected) throw',
     after: 'if (reply === undefined) throw',
+    plan: 'garbage-in-place-of-a-delivery',
   },
   {
     name: 'D1 does not decide whether a session has ended',
@@ -120,18 +127,21 @@ export const MUTATIONS: readonly Mutation[] = [
     if (epoch < owner.epoch) return 'outdated';
 `,
     after: '',
+    plan: 'retired-refresh-token-while-redis-is-away',
   },
   {
-    name: 'a session is written to Redis although its blacklist denies it',
+    name: 'a session is written to Redis without the denials of its user',
     file: 'src/redis/scripts/sessionWrite.ts',
-    before: 'if state[3] or epoch > tonumber(ARGV[5]) then return 0 end',
+    before: "for i = 15, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end",
     after: '',
+    plan: 'session-of-a-lost-user-is-restored',
   },
   {
-    name: 'a refresh does not look at the blacklist',
+    name: 'a refresh does not look at the epoch of the blacklist',
     file: 'src/redis/scripts/sessionRefresh.ts',
-    before: "if denied[3] or record[7] then return {'revoked'} end",
+    before: "if denied[1] and tonumber(denied[1]) > tonumber(ARGV[3]) then return {'revoked'} end",
     after: '',
+    plan: 'retired-refresh-token-while-d1-is-away',
   },
   {
     name: 'an end is not written to the blacklist',
@@ -152,6 +162,7 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/redis/scripts/sessionRefresh.ts',
     before: 'elseif presented == current - 1 and (confirmed < current or now - confirmedAt <= tonumber(ARGV[4])) then',
     after: 'elseif presented == current and confirmed < 0 then',
+    plan: 'lost-response-of-a-refresh',
   },
   {
     name: 'a change of a user is not told to Redis',
@@ -161,10 +172,12 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'refresh-beside-two-changes',
   },
   {
-    name: 'a message that could not be delivered counts as delivered',
+    name: 'a message that Redis refuses counts as delivered',
     file: 'src/services/outbox/delivery.ts',
-    before: 'outcome.unreachable.push(row);',
+    before:
+      "log('error', 'outbox.refused', { id: row.id, ...describeError(error) });\n          outcome.refused.push(row);",
     after: 'outcome.delivered.push(row);',
+    plan: 'refused-message-of-a-dead-isolate',
   },
   {
     name: 'an entry is served although it was invalidated',
@@ -192,24 +205,28 @@ export const MUTATIONS: readonly Mutation[] = [
     file: 'src/services/memory/remembered.ts',
     before: 'return ageMs >= 0 && ageMs < withinMs;',
     after: 'return ageMs >= 0 && ageMs < 10 * withinMs;',
+    plan: 'remembered-for-too-long',
   },
   {
     name: 'an entry that an isolate remembers does not end with its own invalidations',
     file: 'src/services/cache/entryMemory.ts',
     before: 'if (singleFlight.generationOf([key.entryKey, ...key.tagVersionKeys]) > generation) return undefined;',
     after: '',
+    plan: 'own-rename-is-remembered',
   },
   {
     name: 'nothing ends a wait for Redis',
     file: 'src/redis/trip.ts',
     before: "reject(new RedisUnavailable('deadline'));",
     after: '',
+    plan: 'redis-hangs',
   },
   {
     name: 'nothing ends a wait for D1',
     file: 'src/db/client.ts',
     before: 'within(work(), deadlineMs,',
     after: 'within(work(), 2_147_483_647,',
+    plan: 'd1-hangs',
   },
   {
     name: 'reads of D1 may come from a replica that lags',
@@ -217,12 +234,14 @@ export const MUTATIONS: readonly Mutation[] = [
     database: 'd1',
     before: "withSession('first-primary')",
     after: "withSession('first-unconstrained')",
+    plan: 'replica-lags-behind-a-rename',
   },
   {
     name: 'a counter that Redis has lost admits again',
     file: 'src/services/rateLimit/consume.ts',
     before: 'if (contradicted !== undefined) return contradicted;',
     after: '',
+    plan: 'counter-is-lost',
   },
   {
     name: 'disabling an account does not end its sessions',
@@ -252,6 +271,27 @@ export const MUTATIONS: readonly Mutation[] = [
     after:
       'const { lost: behind, partial } = await history.examine(directBatch(), state, beat); const lost = behind || partial;',
     plan: 'restored-while-a-shard-is-away',
+  },
+  {
+    name: 'an override does not count for requests that meet it at once',
+    file: 'src/middlewares/limitRound.ts',
+    before: 'const renewed = this.#members.filter((member) => member.renew());',
+    after: 'const renewed: RoundMember[] = [];',
+    plan: 'override-met-by-parallel-requests',
+  },
+  {
+    name: 'a version of the overrides may come twice',
+    file: 'src/services/limitOverride.service.ts',
+    before: 'greatest(sql`coalesce(max(version), 0) + 1`, atMs)',
+    after: 'sql`coalesce(max(version), 0) + 1`',
+    plan: 'override-lost-by-a-restored-d1',
+  },
+  {
+    name: 'a request that asks why Redis has lost units goes by an old window',
+    file: 'src/services/rateLimit/consume.ts',
+    before: '  const nowMs = now();\n  const verdicts = requests.map',
+    after: '  const nowMs = askedAtMs;\n  const verdicts = requests.map',
+    plan: 'lost-counter-met-by-parallel-requests',
   },
   {
     name: 'a transaction that PostgreSQL ends because of another one is not tried again',

@@ -109,16 +109,24 @@ export class Network {
           () => `${who} -> Redis: ${exchange(commands, replies)}${mode === 'reply-lost' ? ' (reply lost)' : ''}`,
         );
         if (mode === 'reply-lost') return undefined;
-        return arrive(() => resolve(responseOf(200, JSON.stringify(replies))));
+        return arrive(() => {
+          invocation.replied = { sentMs: sentAtMs, atMs: scheduler.nowMs };
+          resolve(responseOf(200, JSON.stringify(replies)));
+        });
       });
     });
   }
 
-  /** While Redis is away, an isolate whose probe has failed asks with its next probe, and not before. */
-  #judge({ isolate, label }: Invocation, commands: readonly Command[]): void {
+  /**
+   * While Redis is away, an isolate whose probe has failed asks with its next probe, and not before. A delivery that was under way then,
+   * and has had a reply since, goes on until a call of its own fails.
+   */
+  #judge({ isolate, label, replied }: Invocation, commands: readonly Command[]): void {
     const isAway = this.mode === 'away' || this.mode === 'hang' || this.mode === 'status';
     const concerned = this.only === undefined || this.only === isolate.index;
     if (!isAway || !concerned || isolate.probeFailedAtMs <= this.#sinceMs) return;
+    if (replied !== undefined && replied.sentMs < isolate.probeFailedAtMs && replied.atMs >= isolate.probeFailedAtMs)
+      return;
     if (label === CRON || String(commands[0]?.[0]) === 'PING') return;
     this.#deps.inVain(`${isolate.name} [${label}] asks Redis (${brief(commands)}), though its last probe has failed`);
   }

@@ -25,6 +25,8 @@ export interface ByClient extends Timed {
 /** What a signed-in device does. */
 export type DeviceAction =
   | 'read'
+  /** On a route without a limit, whose guard decides from memory for all of `withinMs`. */
+  | 'read-unlimited'
   /** Several reads at once. */
   | 'burst'
   | 'refresh'
@@ -52,6 +54,10 @@ export type OtherAction =
   | 'thief-refresh'
   /** The same with an access token of the session that has ended last. */
   | 'thief-latest'
+  /** The same on a route without a limit. */
+  | 'thief-unlimited'
+  /** The same with a refresh token of before a change of the password. */
+  | 'thief-retired'
   /** Guesses of a password, one after the other. */
   | 'guess'
   /** A login with an idempotency key, repeated. */

@@ -40,11 +40,14 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
   return thief(scene);
 }
 
+const UNLIMITED = '/v1/own/me';
+
 /** Longer than an isolate may take to hear of an end while Redis is up. */
 const STILL_MS = 8_000;
 
 const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: readonly Device[]) => Promise<unknown>> = {
   read: ({ clients, step }, device) => clients.read(device, step),
+  'read-unlimited': ({ clients, step }, device) => clients.read(device, { ...where(step), path: UNLIMITED }),
   burst: ({ clients, step: { count = 2, isolate } }, device) =>
     Promise.all(Array.from({ length: count }, () => clients.read(device, { isolate }))),
   refresh: ({ clients, step }, device) => clients.refresh(device, step),
@@ -179,19 +182,19 @@ async function thief({ world, clients, cast, step }: Scene): Promise<void> {
   const byEnd = (device: Device) =>
     Math.max(0, ...[...device.ends()].map(({ ackedMs }) => ackedMs).filter((ms) => Number.isFinite(ms)));
   const device =
-    step.do === 'thief-latest'
+    step.do === 'thief-latest' || step.do === 'thief-unlimited'
       ? [...devices].sort((a, b) => byEnd(b) - byEnd(a))[0]
       : devices[step.device % devices.length];
   if (device === undefined) return;
-  const options = { isolate: step.isolate };
-  // The refresh token of a live session is left alone: to show it would be a theft, which ends the session.
-  if (step.do === 'thief-refresh' && ended.includes(device))
-    return clients.thief(device, device.refresh, 'refresh', options);
+  const options = { isolate: step.isolate, ...(step.do === 'thief-unlimited' && { path: UNLIMITED }) };
   // One from before a change of the password is worth nothing, and to show it ends no session.
   const retired = all.flatMap((one) => one.retired.map(({ token }) => ({ one, token })));
   const stolen = retired[step.device % retired.length];
-  if (step.do === 'thief-refresh' && stolen !== undefined)
+  const isEnded = ended.includes(device);
+  if (stolen !== undefined && (step.do === 'thief-retired' || (step.do === 'thief-refresh' && !isEnded)))
     return clients.thief(stolen.one, stolen.token, 'refresh', options);
+  // The refresh token of a live session is left alone: to show it would be a theft, which ends the session.
+  if (step.do === 'thief-refresh' && isEnded) return clients.thief(device, device.refresh, 'refresh', options);
   const recent = device.copies.slice(-4);
   const token = recent[step.device % recent.length];
   if (token !== undefined) await clients.thief(device, token, 'access', options);

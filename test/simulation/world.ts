@@ -1,6 +1,6 @@
 import { createHash, createPrivateKey } from 'node:crypto';
 
-import { SETTINGS } from './bounds.ts';
+import { CLIENT_TIMEOUT_MS, SETTINGS } from './bounds.ts';
 import { SimulatedD1 } from './d1.ts';
 import type { Database, DatabaseDeps, DatabaseKind } from './database.ts';
 import { bootEngine } from './engine.ts';
@@ -77,9 +77,6 @@ export type Outcome =
   | { lost: true }
   | { lost: false; exchange: Exchange; body: Record<string, unknown>; retryAfterMs: number };
 
-/** A client gives a request up after this. */
-const CLIENT_TIMEOUT_MS = 15_000;
-
 /** Everything that one run is made of. */
 export class World {
   readonly scheduler = new Scheduler();
@@ -149,13 +146,16 @@ export class World {
     );
     return new Promise((resolve) => {
       let settled = false;
+      let underWay = false;
       const settle = (outcome: Outcome) => {
         if (settled) return;
         settled = true;
         resolve(outcome);
       };
       scheduler.after(CLIENT_TIMEOUT_MS, () => {
-        if (!settled) this.trace(() => `${label} gives up ${method} ${path}`);
+        if (settled) return;
+        this.trace(() => `${label} gives up ${method} ${path}`);
+        if (underWay && isolate.alive) this.model.unanswered({ isolate, label: name, route }, scheduler.nowMs);
         settle({ lost: true });
       });
       if (lose === 'request') return;
@@ -163,6 +163,7 @@ export class World {
       scheduler.after(onTheWay, () => {
         if (!isolate.alive) return;
         const servedFromMs = scheduler.nowMs;
+        underWay = true;
         const request = new Request(`https://api.gatehouse.test${path}`, {
           method,
           headers: {
@@ -175,6 +176,7 @@ export class World {
         });
         void isolate.serve(label, request).then(async ({ response, invocation }) => {
           const text = await response.text();
+          underWay = false;
           const json = (text === '' ? {} : JSON.parse(text)) as Record<string, unknown>;
           const servedMs = scheduler.nowMs - servedFromMs;
           const databaseTrips = invocation.databaseTrips;
