@@ -18,41 +18,41 @@ export interface Database {
   /**
    * Runs queries within the deadline.
    *
-   * @throws {DatabaseUnavailable} when another try may succeed
+   * @throws {DatabaseUnavailable} when a retry may succeed
    * @throws {ConstraintViolation} see {@link isUniqueViolation}
-   * @throws {StatementMistake} for a statement that fails each time. Errors of `work` itself pass through
+   * @throws {StatementMistake} for a statement that fails each time. Errors thrown by `work` itself pass through
    */
   run<T>(work: (db: Drizzle) => Promise<T>): Promise<T>;
-  /** A query that is not run: for its SQL. */
+  /** Builds a query without running it, to read its SQL. */
   build<T>(make: (db: Drizzle) => T): T;
   /**
    * Several statements as one transaction: all or nothing.
    *
-   * @returns each one's rows, for those that return any
+   * @returns the rows of each statement that returns any
    */
   batch<const S extends readonly Statement[]>(
     statements: (db: Drizzle) => S,
     options?: BatchOptions,
   ): Promise<BatchResults<S>>;
   /**
-   * Whether the way to the database is sound.
+   * Checks whether the connection is safe to use.
    *
-   * @returns what is wrong with it, in words for an operator
+   * @returns a problem, in words for an operator; `undefined`: none
    * @throws {DatabaseUnavailable}
    */
   check(): Promise<string | undefined>;
 }
 
-/** What the request's scope has beside that. */
+/** A database with a connection that belongs to one request. */
 export interface RequestDatabase extends Database {
-  /** The request is over: its connection ends. */
+  /** Closes the connection at the end of the request. */
   close(): void;
 }
 
 export interface DatabaseOptions {
   deadlineMs: number;
   now?: () => number;
-  /** Told of each query or batch: how long it took, and the kind of its failure (`''`: none). */
+  /** Called after each query or batch, with its duration and the kind of its failure (`''`: none). */
   observe?: (durationMs: number, error: string) => void;
   /** `undefined`: the request is not traced. */
   inSpan?: InSpan | undefined;
@@ -69,7 +69,7 @@ export function bindingOf(env: object): Binding {
   throw new AppError('CONFIG_INVALID', { detail: `Configuration missing: ${BINDING} (${BINDING_KIND})` });
 }
 
-/** D1's primary, each time: a lagging replica must not decide over sessions and caches. */
+/** Always queries D1's primary: a lagging replica must not decide about sessions or fill caches. */
 export function createDatabase(
   binding: Binding,
   { deadlineMs, now = Date.now, observe, inSpan }: DatabaseOptions,
@@ -115,7 +115,7 @@ export function createDatabase(
 
 const DATABASE_SPAN = { 'db.system.name': SYSTEM_NAME, 'db.operation.name': 'query' };
 
-/** Drizzle refuses some statements itself, mostly with a bare `Error`. */
+/** Texts of statements that Drizzle itself refuses, mostly with a bare `Error`. */
 const DRIZZLE_TEXTS =
   /^(?:No values to set|values\(\) must be called with at least one value|Insert select error|You cannot specify|Set operator error|Cannot pass undefined values|Alias ".*" is already used|Cannot execute a query on a query builder|Your .* references a column)/;
 

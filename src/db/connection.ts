@@ -1,20 +1,15 @@
 import type { Table } from 'drizzle-orm';
 
 export interface BatchOptions {
-  /**
-   * A table with numbers in the order of insertion: the batch sees every row whose number is smaller than the largest that it
-   * sees.
-   */
+  /** A table whose rows are numbered in the order of insertion: the batch sees every row below the largest number that it sees. */
   settled?: Table;
-  /** A table of that kind whose rows get other numbers in the batch: later rows get larger ones. */
+  /** Such a table, whose rows the batch renumbers. Rows inserted later get larger numbers. */
   renumbered?: Table;
-  /**
-   * The statements' ORDER BY is that of an index, whose entries are to be read in this order until LIMIT has its rows.
-   */
+  /** The ORDER BY of the statements is that of an index. Read the index in this order and stop once LIMIT is reached. */
   alongIndex?: boolean;
 }
 
-/** What an engine makes of its binding, for one request. Its errors are those of `errors.ts`. */
+/** One request's connection, made by an engine from its binding. It throws the errors of `errors.ts`. */
 export interface Connection<Drizzle, Statement> {
   drizzle: Drizzle;
   /**
@@ -23,10 +18,10 @@ export interface Connection<Drizzle, Statement> {
    * @returns the rows of each statement
    */
   batch(make: (db: Drizzle) => readonly Statement[], options?: BatchOptions): Promise<unknown[]>;
-  /** What is wrong on the way to a database that responds, in words for an operator. */
+  /** A problem with the connection to a database that does respond, in words for an operator. */
   check?(): Promise<string | undefined>;
-  /** When a query has had no response in time: later ones do not wait behind it. */
+  /** Called after a query timed out: later queries must not wait behind it. */
   abandon?(): void;
-  /** When the request is over, where that ends the connection. */
+  /** Called at the end of the request, if the engine has a connection to close. */
   close?(): void;
 }

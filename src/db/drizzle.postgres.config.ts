@@ -1,6 +1,6 @@
 import { defineConfig } from 'drizzle-kit';
 
-// With the condition `postgres`: see `npm run db:generate`.
+// Used with the condition `postgres`: see `npm run db:generate`.
 export default defineConfig({
   dialect: 'postgresql',
   schema: './src/db/schema.ts',

@@ -1,8 +1,6 @@
 import type { LogFields } from '../config/log';
 
-/**
- * Anything that went wrong with the database. Messages never hold values; `logFields` is what a log line may say about it.
- */
+/** Base class of all database errors. Messages never hold values; a log line may contain `logFields`. */
 export abstract class DatabaseError extends Error {
   /** The database's own message without values, and the statement's shape. */
   readonly logFields: LogFields;
@@ -14,12 +12,12 @@ export abstract class DatabaseError extends Error {
 }
 
 /**
- * The database did not respond, not in time, or refused for the moment: another try may succeed. The change that was asked
- * for may or may not have happened.
+ * The database did not respond in time, or refused for the moment: a retry may succeed. The requested change may or may not
+ * have happened.
  */
 export class DatabaseUnavailable extends DatabaseError {
   override readonly name = 'DatabaseUnavailable';
-  /** The database has more work than it can do: retries must be slower. */
+  /** The database is overloaded: retries must be slower. */
   readonly overloaded: boolean;
 
   constructor(message: string, { overloaded = false, ...fields }: LogFields & { overloaded?: boolean } = {}) {
@@ -30,7 +28,7 @@ export class DatabaseUnavailable extends DatabaseError {
 
 export type Constraint = 'unique' | 'foreign-key' | 'not-null' | 'check' | 'other';
 
-/** A statement met a constraint of the schema. The same statement fails again as long as the data are what they are. */
+/** A statement violates a constraint of the schema. It fails again unless the data change. */
 export class ConstraintViolation extends DatabaseError {
   override readonly name = 'ConstraintViolation';
   readonly constraint: Constraint;
@@ -41,7 +39,7 @@ export class ConstraintViolation extends DatabaseError {
   }
 }
 
-/** A developer's mistake: a missing table or column, a syntax error, `set({})`. No retry helps. */
+/** A developer's mistake: a missing table or column, a syntax error, `set({})`. A retry fails again. */
 export class StatementMistake extends DatabaseError {
   override readonly name = 'StatementMistake';
 
@@ -50,7 +48,7 @@ export class StatementMistake extends DatabaseError {
   }
 }
 
-/** The database's error in a chain of causes, where Drizzle has wrapped it. */
+/** Finds the database's error in a chain of causes: Drizzle wraps errors. */
 export function findDatabaseError(error: unknown): DatabaseError | undefined {
   return causesOf(error).find((cause) => cause instanceof DatabaseError);
 }
@@ -60,7 +58,7 @@ export function isUniqueViolation(error: unknown): boolean {
   return causesOf(error).some((cause) => cause instanceof ConstraintViolation && cause.constraint === 'unique');
 }
 
-/** An error, what caused it, and so on. */
+/** An error and its chain of causes. */
 export function causesOf(error: unknown): Error[] {
   const causes: Error[] = [];
   for (let cause = error; cause instanceof Error && causes.length < 5; cause = cause.cause) causes.push(cause);

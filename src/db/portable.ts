@@ -1,7 +1,7 @@
 import { sql } from 'drizzle-orm';
 import type { SQL } from 'drizzle-orm';
 
-/** SQL on which the engines do not agree. What services write apart from these must run on each engine. */
+/** SQL that differs between the engines. All other SQL in services must run on each engine. */
 export {
   POSITION_FUNCTION,
   anyOf,
@@ -17,7 +17,7 @@ export {
   unionAll,
 } from '#db';
 
-/** A condition as a number: 1 or 0. */
+/** A condition as 1 or 0. */
 export const flag = (condition: SQL): SQL<number> => sql`case when ${condition} then 1 else 0 end`;
-/** The condition that always holds. */
+/** A condition that is always true. */
 export const always = sql`true`;

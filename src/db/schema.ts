@@ -5,8 +5,8 @@ import { autoNumber, index, integer, primaryKey, table, text, uniqueIndex } from
 /**
  * Accounts. Times are milliseconds since the Unix epoch; the API shows them as RFC 3339.
  *
- * `epoch` ends every session issued before it, `accessVersion` only the access tokens; both only grow. They are the
- * truth that Redis's `blacklist` hash copies.
+ * `epoch` ends every session issued before it, `accessVersion` only the access tokens. Both only grow. Redis's `blacklist`
+ * hash holds copies of them.
  */
 export const users = table(
   'users',
@@ -16,8 +16,8 @@ export const users = table(
     email: text('email').notNull(),
     name: text('name').notNull(),
     /**
-     * Name and address as {@link searchText} folds them, for `?q=`. `null` until it is filled: rows from before the column,
-     * and those that a statement without it has changed (a trigger sees to that).
+     * Name and address as folded by {@link searchText}, for `?q=`. `null` until filled: in rows older than the column, and
+     * in rows changed by a statement that does not set it (a trigger clears it).
      */
     search: text('search'),
     role: text('role', { enum: ['user', 'admin'] })
@@ -37,16 +37,16 @@ export const users = table(
   },
   (t) => [
     uniqueIndex('users_email').on(t.email),
-    // A change that takes an administrator's rights away looks whether another one is left.
+    // Before a change removes an administrator's rights, a query checks that another administrator is left.
     index('users_admins')
       .on(t.id)
       .where(sql`${t.role} = 'admin' and ${t.status} = 'active'`),
-    // Lists are in this order, and a search looks at the index alone to tell which rows it wants.
+    // Lists use this order. A search reads only the index to find its rows.
     index('users_search').on(t.createdAtMs, t.id, t.search),
     index('users_unfolded')
       .on(t.id)
       .where(sql`${t.search} is null`),
-    // The oldest unverified accounts, which the scheduled run may delete.
+    // The oldest unverified accounts, which the cron trigger may delete.
     index('users_unverified')
       .on(t.createdAtMs)
       .where(sql`${t.emailVerifiedAtMs} is null`),
@@ -54,8 +54,8 @@ export const users = table(
 );
 
 /**
- * Device sessions. A row outlives the session's end until `expiresAtMs`, because it is what tells an isolate that lost
- * Redis that this session was revoked.
+ * Device sessions. A row stays after the session has ended, until `expiresAtMs`: when Redis is lost, isolates learn from it
+ * that the session was revoked.
  */
 export const sessions = table(
   'sessions',
@@ -63,24 +63,24 @@ export const sessions = table(
     /** `<userId>.<random>` */
     id: text('id').primaryKey(),
     userId: text('user_id').notNull(),
-    /** What the client calls itself, or its User-Agent. */
+    /** The client's name for itself, or its User-Agent. */
     device: text('device').notNull(),
     /** Client address at login, as Cloudflare reports it. */
     address: text('address').notNull(),
     createdAtMs: integer('created_at_ms').notNull(),
-    /** Refreshes write it; between them Redis knows better. */
+    /** Written by refreshes. In between, Redis has a newer time. */
     lastSeenAtMs: integer('last_seen_at_ms').notNull(),
-    /** Absolute end, whatever its use. */
+    /** Absolute expiry: use does not extend it. */
     expiresAtMs: integer('expires_at_ms').notNull(),
-    /** User epoch that its newest tokens carry. */
+    /** User epoch in its newest tokens. */
     epoch: integer('epoch').notNull(),
-    /** Newest refresh generation that D1 knows: a lower bound, written after the response. */
+    /** Newest refresh generation known to D1. It is written after the response, so the real one may be higher. */
     generation: integer('generation').notNull().default(1),
-    /** `jti` of the newest access token that a refresh has issued with that generation; `null`: none, or not known. */
+    /** `jti` of the newest access token that a refresh has issued with that generation; `null`: none, or unknown. */
     tokenId: text('token_id'),
-    /** When the user last proved the password in this session; `null`: when it began. */
+    /** When the user last confirmed the password in this session; `null`: at its login. */
     authenticatedAtMs: integer('authenticated_at_ms'),
-    /** Wrong passwords in this session since the last right one. */
+    /** Wrong passwords in this session since the last correct one. */
     passwordFailures: integer('password_failures').notNull().default(0),
     /** JSON of the app's own session data. */
     data: text('data').notNull().default('{}'),
@@ -110,8 +110,8 @@ export const sessions = table(
 );
 
 /**
- * Access tokens that were revoked one by one (RFC 7009), for as long as they would live: what a Redis that has lost its
- * data is told again.
+ * Access tokens that were revoked individually (RFC 7009), kept until they expire. They are published again after Redis has
+ * lost data.
  */
 export const revokedTokens = table(
   'revoked_tokens',
@@ -125,17 +125,20 @@ export const revokedTokens = table(
   (t) => [index('revoked_tokens_user').on(t.userId), index('revoked_tokens_expires').on(t.expiresAtMs)],
 );
 
-/** What was sent by mail to be shown once: taken with DELETE … RETURNING, so two who show it cannot both have it. */
+/**
+ * Single-use tokens sent by mail. They are taken with DELETE … RETURNING, so only one of two concurrent requests gets the
+ * token.
+ */
 export const oneTimeTokens = table(
   'one_time_tokens',
   {
-    /** SHA-256 of the token, base64url: who reads this table can use none of them. */
+    /** SHA-256 of the token, base64url: a reader of this table cannot use the tokens. */
     hash: text('hash').primaryKey(),
     purpose: text('purpose', {
       enum: ['recovery', 'verification', 'email-change', 'email-undo', 'deletion'],
     }).notNull(),
     userId: text('user_id').notNull(),
-    /** The address that it was sent to. */
+    /** The address that received it. */
     email: text('email').notNull(),
     /** Of `email-change`: the account's address when the change was asked for. */
     formerEmail: text('former_email'),
@@ -145,7 +148,7 @@ export const oneTimeTokens = table(
   (t) => [
     index('one_time_tokens_user').on(t.userId, t.purpose),
     index('one_time_tokens_expires').on(t.expiresAtMs),
-    // Addresses that stay reserved for an account which may go back to them.
+    // Addresses that stay reserved, because an account may be changed back to them.
     index('one_time_tokens_reserved')
       .on(t.email)
       .where(sql`${t.purpose} = 'email-undo'`),
@@ -153,8 +156,8 @@ export const oneTimeTokens = table(
 );
 
 /**
- * Wrong passwords at the login since the last right one, by account, from addresses that the account has not signed in from.
- * Accounts that do not exist are counted as well, or the count would tell them apart.
+ * Wrong passwords at login since the last correct one, by account, from addresses where the account has never signed in.
+ * Accounts that do not exist are counted too, so the count does not reveal which accounts exist.
  */
 export const loginFailures = table(
   'login_failures',
@@ -168,23 +171,24 @@ export const loginFailures = table(
 );
 
 /**
- * Where an account has signed in from: the newest of each user. A flood of wrong passwords from elsewhere does not count here.
+ * The addresses where an account has signed in; only the newest of each user are kept. Wrong passwords from other addresses
+ * do not count here.
  */
 export const knownOrigins = table(
   'known_origins',
   {
     userId: text('user_id').notNull(),
-    /** Keyed hash of the client's address, of an IPv6 one of its network. */
+    /** Keyed hash of the client's address; for IPv6, of its network. */
     origin: text('origin').notNull(),
-    /** Wrong passwords from there since the last right one. */
+    /** Wrong passwords from this address since the last correct one. */
     failed: integer('failed').notNull().default(0),
-    /** Last sign-in from there. */
+    /** Last sign-in from this address. */
     lastAtMs: integer('last_at_ms').notNull(),
   },
   (t) => [primaryKey({ columns: [t.userId, t.origin] })],
 );
 
-/** What happened to an account, for its owner to see: the last 50 a user are kept. */
+/** Events of an account, shown to its owner: the last 50 of each user are kept. */
 export const events = table(
   'events',
   {
@@ -217,9 +221,9 @@ export const events = table(
         'sessions-ended',
       ],
     }).notNull(),
-    /** The session that it happened to, or in; `null` when there is none. */
+    /** The session concerned; `null` when there is none. */
     sessionId: text('session_id'),
-    /** Client address and device name, `''` where they say nothing. */
+    /** Client address and device name; `''` where unknown or meaningless. */
     address: text('address').notNull().default(''),
     device: text('device').notNull().default(''),
     atMs: integer('at_ms').notNull(),
@@ -228,8 +232,8 @@ export const events = table(
 );
 
 /**
- * What administrators did, in the console, through the API or on the command line. It outlives the accounts that it is
- * about, so it holds ids and names of settings, and nothing personal.
+ * Actions of administrators, in the console, through the API or on the command line. The log outlives the accounts
+ * concerned, so it holds only ids and names of settings, and no personal data.
  */
 export const audit = table(
   'audit',
@@ -258,46 +262,46 @@ export const audit = table(
         'warming-stopped',
       ],
     }).notNull(),
-    /** The account that it was done to, if any. */
+    /** The account concerned, if any. */
     userId: text('user_id'),
-    /** JSON object of texts and numbers: what was done in particular. */
+    /** JSON object of texts and numbers: details of the action. */
     detail: text('detail').notNull().default('{}'),
   },
   (t) => [index('audit_user').on(t.userId, t.seq)],
 );
 
-/** Numbers of rate limits that an administrator has put in place of the app's own. */
+/** Rate limits set by an administrator in place of the app's own. */
 export const limitOverrides = table('limit_overrides', {
   /** Name of the policy. */
   policy: text('policy').primaryKey(),
-  /** JSON of a list of `{ maxRequests, windowMs }`; `null`: the app's own numbers count again. */
+  /** JSON of a list of `{ maxRequests, windowMs }`; `null`: the app's own limits apply again. */
   windows: text('windows'),
   by: text('by').notNull(),
   atMs: integer('at_ms').notNull(),
-  /** Of the table: grows with each change of any row, and is at least the time of the change. */
+  /** Version of the whole table: grows with each change of any row, and is at least the time of the change. */
   version: integer('version').notNull(),
 });
 
 /**
- * Messages for Redis: each row is written in the same D1 batch as the change that caused it and delivered at once. A
- * delivered row stays for a while as the log from which Redis is told again after it has lost writes.
+ * Messages for Redis. Each row is written in the same D1 batch as the change that caused it, and delivered at once.
+ * Delivered rows stay for a while: after Redis has lost writes they are delivered again.
  */
 export const outbox = table(
   'outbox',
   {
-    /** The database's own order; no number is given twice. */
+    /** Assigned by the database in the order of insertion; no number is given twice. */
     seq: autoNumber('seq'),
     id: text('id').notNull(),
     /** JSON of an `OutboxMessage`. */
     message: text('message').notNull(),
-    /** `pending` until Redis was told once. */
+    /** `pending` until delivered to Redis once. */
     state: text('state', { enum: ['pending', 'delivered'] })
       .notNull()
       .default('pending'),
-    /** Earliest next attempt: 0 for a row that the scheduled run has not tried yet. */
+    /** Earliest next attempt: 0 for a row that the cron trigger has not tried yet. */
     dueAtMs: integer('due_at_ms').notNull(),
     createdAtMs: integer('created_at_ms').notNull(),
-    /** After this the message no longer matters (every token that it ends has expired). */
+    /** After this the message is obsolete: every token that it ends has expired. */
     expiresAtMs: integer('expires_at_ms').notNull(),
   },
   (t) => [
@@ -311,31 +315,37 @@ export const outbox = table(
 /** One row (id 1): what the database knows of the copy in Redis. */
 export const redisState = table('redis_state', {
   id: integer('id').primaryKey(),
-  /** Heartbeat that Redis holds: every message with a smaller `seq` was delivered before it was written. */
+  /**
+   * Number of the newest heartbeat in Redis. Every message with a smaller `seq` was delivered before this heartbeat was
+   * written.
+   */
   beat: integer('beat').notNull().default(0),
   /** Messages with a smaller `seq` were delivered a second time, after a heartbeat. */
   repeatedSeq: integer('repeated_seq').notNull().default(0),
-  /** Redis has lost writes: messages from this `seq` on must be delivered again; `null`: nothing is known to be lost. */
+  /** Redis has lost writes: messages from this `seq` on must be delivered again; `null`: no loss is known. */
   lostSeq: integer('lost_seq'),
-  /** Progress of that, newest first: messages from this `seq` on were delivered again. */
+  /** Progress of that delivery, newest first: messages from this `seq` on are done. */
   lostDoneSeq: integer('lost_done_seq'),
-  /** Progress over sessions that ended before the oldest message: their end, newest first; `null`: not needed. */
+  /**
+   * Progress over sessions that ended before the oldest kept message, newest first: the end of the last one done; `null`:
+   * not needed.
+   */
   lostSessionsMs: integer('lost_sessions_ms'),
-  /** The isolate that delivers, and until when: others leave the backlog to it. */
+  /** The isolate that delivers the backlog, and until when. The other isolates skip it until then. */
   leaseHolder: text('lease_holder'),
   leaseUntilMs: integer('lease_until_ms').notNull().default(0),
 });
 
-/** Numbers that would cost a scan: triggers keep them (see the migration that makes this table). */
+/** Counts that would cost a scan. Triggers maintain them (see the migration that creates this table). */
 export const counters = table('counters', {
-  /** `users`: how many there are. */
+  /** `users`: the number of users. */
   name: text('name', { enum: ['users'] }).primaryKey(),
   value: integer('value').notNull(),
 });
 
 /**
- * Requests with an `Idempotency-Key` that were executed: each row is written in the same D1 batch as the change that the
- * request made, so a second execution violates the primary key and changes nothing.
+ * Executed requests with an `Idempotency-Key`. Each row is written in the same D1 batch as the change of the request, so a
+ * second execution violates the primary key and changes nothing.
  */
 export const idempotencyKeys = table(
   'idempotency_keys',
@@ -346,9 +356,12 @@ export const idempotencyKeys = table(
     userId: text('user_id'),
     /** HMAC over query and body. */
     fingerprint: text('fingerprint').notNull(),
-    /** JSON from which the route makes the response again: ids and versions, nothing secret or personal. `null` in JSON: its user was deleted. */
+    /**
+     * JSON from which the route builds the response again: ids and versions, nothing secret or personal. `null` in JSON: its user was
+     * deleted.
+     */
     reference: text('reference'),
-    /** The response, encrypted; `null` when it is made again, or not known (any more). */
+    /** The response, encrypted; `null` when it can be built again, or is not known (any more). */
     response: text('response'),
     createdAtMs: integer('created_at_ms').notNull(),
     expiresAtMs: integer('expires_at_ms').notNull(),
@@ -362,7 +375,7 @@ export const idempotencyKeys = table(
 );
 
 export type UserRow = typeof users.$inferSelect;
-/** A user without the secret. */
+/** A user without the password hash. */
 export type AccountRow = Omit<UserRow, 'passwordHash'>;
 export type SessionRow = typeof sessions.$inferSelect;
 export type OneTimeTokenRow = typeof oneTimeTokens.$inferSelect;

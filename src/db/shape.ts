@@ -2,13 +2,13 @@ const MAX_STATEMENT = 500;
 const MAX_MESSAGE = 300;
 
 /**
- * A statement as it may be logged: literals and comments replaced, lists of placeholders shortened. Names in double quotes
- * stay where they can be names.
+ * A statement in a form that may be logged: literals and comments replaced, lists of placeholders shortened. Text in double
+ * quotes stays where it can be a name.
  */
 export function shapeOf(sql: string): string {
   return (
     sql
-      // In the order in which SQLite reads: what is inside a literal is no comment.
+      // Match in the order in which SQLite reads: text inside a literal is not a comment.
       .replace(/'(?:[^']|'')*(?:'|$)|"(?:[^"]|"")*(?:"|$)|--[^\n]*|\/\*[\s\S]*?(?:\*\/|$)/g, (token) => {
         if (token.startsWith('"')) return /^"[A-Za-z_]\w*"$/.test(token) ? token : '?';
         return token.startsWith("'") ? '?' : ' ';
@@ -26,8 +26,8 @@ export function shapeOf(sql: string): string {
 const QUOTES = /['"`]/g;
 
 /**
- * A message of the database without what it quotes: `near "x": syntax error` -> `near ?: syntax error`. A quoted value may
- * hold quotes of its own, so everything from the first quote to the last one goes.
+ * A database message without quoted values: `near "x": syntax error` -> `near ?: syntax error`. A quoted value may contain
+ * quotes, so everything from the first quote to the last is replaced.
  */
 export function withoutValues(message: string): string {
   const line = message.split('\n', 1)[0] ?? '';

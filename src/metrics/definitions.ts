@@ -1,13 +1,13 @@
-/** What is measured. */
+/** One instrument: its name, unit, labels and buckets. */
 export interface Definition {
   /** As OpenTelemetry writes names: https://opentelemetry.io/docs/specs/semconv/general/naming/ */
   readonly name: string;
-  /** `gauge`: a state that is reported whole; the others only grow. */
+  /** `gauge`: a current state, replaced by each report. The other kinds only grow. */
   readonly kind: 'counter' | 'histogram' | 'gauge';
   /** UCUM; `{…}` is an annotation and no unit. */
   readonly unit: string;
   readonly help: string;
-  /** Attributes, at most three, in the order in which values are given. */
+  /** At most three attributes, in the order in which their values are passed. */
   readonly labels: readonly string[];
   /** Upper bounds of a histogram's buckets, in `unit`. */
   readonly bounds?: readonly number[];
@@ -22,8 +22,8 @@ const DATABASE_SECONDS = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10];
 const define = <const D extends Record<string, Definition>>(definitions: D): D => definitions;
 
 /**
- * All instruments. Names, units and attributes follow OpenTelemetry's semantic conventions 1.45 where these have them
- * (`http.server.request.duration`, `db.client.operation.duration`); the rest begins with `gatehouse.`.
+ * All instruments. Names, units and attributes follow OpenTelemetry's semantic conventions 1.45 where these define them
+ * (`http.server.request.duration`, `db.client.operation.duration`); all other names begin with `gatehouse.`.
  */
 export const DEFINITIONS = define({
   requests: {
@@ -57,7 +57,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.redis.commands',
     kind: 'counter',
     unit: '{command}',
-    help: 'Commands sent to Redis; a script is one.',
+    help: 'Commands sent to Redis; a script counts as one.',
     labels: [],
     maxSeries: 1,
   },
@@ -65,7 +65,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.ratelimit.decisions',
     kind: 'counter',
     unit: '{decision}',
-    help: 'Decisions of rate limits, by what made them.',
+    help: 'Decisions of rate limits, by the mechanism that decided.',
     labels: ['gatehouse.policy', 'gatehouse.outcome', 'gatehouse.source'],
     maxSeries: 150,
   },
@@ -73,7 +73,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.cache.requests',
     kind: 'counter',
     unit: '{request}',
-    help: 'Reads through the cache, by what they were served from.',
+    help: 'Reads through the cache, by the source of the response.',
     labels: ['gatehouse.namespace', 'gatehouse.outcome'],
     maxSeries: 150,
   },
@@ -81,7 +81,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.guard.outcomes',
     kind: 'counter',
     unit: '{request}',
-    help: 'Requests that a guard let pass (`ok`) or refused, by code.',
+    help: 'Requests that a guard allowed (`ok`) or refused, by error code.',
     labels: ['gatehouse.code'],
     maxSeries: 40,
   },
@@ -89,7 +89,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.degraded',
     kind: 'counter',
     unit: '{request}',
-    help: 'Requests that were served by a failure policy.',
+    help: 'Requests handled by a failure policy.',
     labels: ['gatehouse.policy'],
     maxSeries: 30,
   },
@@ -97,7 +97,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.breaker.transitions',
     kind: 'counter',
     unit: '{transition}',
-    help: 'Changes of the circuit breaker of an isolate.',
+    help: 'State changes of the circuit breaker of an isolate.',
     labels: ['gatehouse.state'],
     maxSeries: 4,
   },
@@ -105,7 +105,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.outbox.deliveries',
     kind: 'counter',
     unit: '{message}',
-    help: 'Messages that Redis was told or, by a request or a backlog run, could not be told.',
+    help: 'Outbox messages that were delivered to Redis, or that a request or a backlog run failed to deliver.',
     labels: ['gatehouse.outcome'],
     maxSeries: 8,
   },
@@ -113,7 +113,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.outbox.pending',
     kind: 'gauge',
     unit: '{message}',
-    help: 'Messages that Redis has not been told, at the last run of the cron trigger.',
+    help: 'Outbox messages not yet delivered to Redis, at the last run of the cron trigger.',
     labels: [],
     maxSeries: 1,
   },
@@ -121,7 +121,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.outbox.oldest_age',
     kind: 'gauge',
     unit: 's',
-    help: 'Age of the oldest of these messages.',
+    help: 'Age of the oldest undelivered outbox message.',
     labels: [],
     maxSeries: 1,
   },
@@ -162,7 +162,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.mails',
     kind: 'counter',
     unit: '{mail}',
-    help: 'Mails that a mailer took over, or did not.',
+    help: 'Mails that a mailer accepted or refused.',
     labels: ['gatehouse.kind', 'gatehouse.outcome'],
     maxSeries: 20,
   },
@@ -186,7 +186,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.log.left_out',
     kind: 'counter',
     unit: '{line}',
-    help: 'Log lines about refused and degraded requests that were left out because there were too many.',
+    help: 'Log lines about refused and degraded requests that were suppressed because there were too many.',
     labels: ['gatehouse.event'],
     maxSeries: 8,
   },
@@ -194,7 +194,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.metrics.dropped',
     kind: 'counter',
     unit: '{request}',
-    help: 'Requests whose measurements an isolate had to give up.',
+    help: 'Requests whose counts were dropped, by reason.',
     labels: ['gatehouse.reason'],
     maxSeries: 4,
   },
@@ -210,7 +210,7 @@ export const DEFINITIONS = define({
     name: 'gatehouse.metrics.complete',
     kind: 'gauge',
     unit: '1',
-    help: '1: counts of all isolates. 0: Redis is away, and the counts are of the responding isolate since its last report.',
+    help: '1: counts of all isolates. 0: Redis is away; the counts are those of the responding isolate since its last report.',
     labels: [],
     maxSeries: 1,
   },

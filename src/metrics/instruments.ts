@@ -2,7 +2,7 @@ import { DEFINITIONS } from './definitions';
 import type { InstrumentName } from './definitions';
 import { Instrument } from './registry';
 
-/** Everything that an isolate measures. Made once an isolate, and handed to what measures. */
+/** Everything that an isolate measures. One set per isolate, passed to the code that records. */
 export type Instruments = Readonly<Record<InstrumentName, Instrument>>;
 
 export function createInstruments(): Instruments {
@@ -10,10 +10,10 @@ export function createInstruments(): Instruments {
   return Object.fromEntries(entries) as Instruments;
 }
 
-/** How a call to Redis or D1 ended: `''` well, else a word for `error.type`. */
+/** Records how a call to Redis or D1 ended. `error` is `''` after success, else the value of `error.type`. */
 export type CallObserver = (durationMs: number, error: string) => void;
 
-/** Observes calls to one system, without a look-up for those that end well. */
+/** Observes calls to one system. A successful call costs no series look-up. */
 export function observerOf({ databaseCalls }: Instruments, system: string, operation: string): CallObserver {
   const well = databaseCalls.series(system, operation);
   return (durationMs, error) => {

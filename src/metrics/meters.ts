@@ -17,7 +17,7 @@ export interface Meters {
   outbound: Outbound;
   observeRedis: TripObserver;
   observeDatabase: CallObserver;
-  /** By event. */
+  /** Key: the event. */
   refusals: Map<string, RefusalBudget>;
   memo: {
     /** Gauges to report, by name. */

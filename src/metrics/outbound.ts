@@ -2,42 +2,46 @@ import { addCounts, takeCounts } from './registry';
 import type { Counts } from './registry';
 import type { Instruments } from './instruments';
 
-/** What was counted until a time, to be added to the counts of all isolates. */
+/** Counts up to a time, to be added to the counts of all isolates. */
 export interface Lot {
   /** Numbers the lots of an isolate from 1. */
   readonly seq: number;
-  /** When the last of it was counted, in milliseconds since the epoch: decides its place in the time series. */
+  /**
+   * When the last of these counts was recorded, in milliseconds since the epoch. Decides their interval in the time series.
+   */
   atMs: number;
   readonly counts: Counts;
-  /** When it was sent first. From then on it may have been added, and stays as it is. */
+  /** When the lot was first sent. Redis may have added it since, so it must not change any more. */
   sentAtMs?: number;
 }
 
 export interface OutboundOptions {
   instruments: Instruments;
-  /** Time between two reports; 0: none are made. */
+  /** Time between two reports. 0 disables reports. */
   intervalMs: number;
   nowMs: number;
   /** Names the isolate. */
   id: string;
 }
 
-/** What is counted after a pause as long as this has a place of its own in the time series. */
+/** After a pause of this length, earlier counts become a lot with its own time. */
 const PAUSE_MS = 5_000;
-/** Counts of so short a time are not told apart. */
+/** Counts within this time share a lot. */
 const STEP_MS = 10_000;
-/** Lots of a time without Redis: beyond these the older ones are merged, which costs only their place in time. */
+/**
+ * The most lots to keep while Redis is away. Beyond it the two oldest are merged, which only makes their times less exact.
+ */
 const MAX_LOTS = 90;
-/** Lots that one report sends. */
+/** The most lots in one report. */
 const LOTS_AT_ONCE = 30;
-/** A report whose request died is sent again. */
+/** A report without an outcome after this time is sent again: its request has probably died. */
 const LOST_MS = 10_000;
-/** Redis forgets an isolate's last number two hours after its last report; a lot is given up well before. */
+/** Redis forgets an isolate's last number two hours after its last report; an unsettled lot is dropped well before. */
 export const GIVE_UP_MS = 3_600_000;
 
 /**
- * Counts of an isolate that Redis does not have yet. A lot is sent until Redis replies; its number shows whether it was added
- * already. While Redis is away counts are kept; those that cannot be kept are counted as dropped.
+ * Counts of an isolate that Redis does not have yet. A lot is sent until Redis replies. Its number lets Redis ignore a lot
+ * that it has already added. While Redis is away counts are kept; those that cannot be kept are counted as dropped.
  */
 export class Outbound {
   readonly id: string;
@@ -59,7 +63,7 @@ export class Outbound {
     this.#dueAtMs = intervalMs === 0 ? Infinity : nowMs + intervalMs;
   }
 
-  /** Before something is counted: what was counted before a pause keeps its time. */
+  /** Call before counting: after a pause, earlier counts are closed as a lot and so keep their time. */
   touch(nowMs: number): void {
     if (nowMs - this.#countedAtMs >= PAUSE_MS && this.#intervalMs > 0) this.#close(this.#countedAtMs);
     this.#countedAtMs = nowMs;
@@ -70,9 +74,9 @@ export class Outbound {
   }
 
   /**
-   * What to send now, oldest first; the caller then says what became of each.
+   * The lots to send now, oldest first. The caller then settles, keeps or drops each.
    *
-   * @returns none while another request sends
+   * @returns an empty list while another request is sending
    */
   take(nowMs: number): readonly Lot[] {
     if (this.#intervalMs === 0 || nowMs < this.#busyUntilMs) return [];
@@ -81,37 +85,37 @@ export class Outbound {
       if (lot.sentAtMs !== undefined && nowMs - lot.sentAtMs > GIVE_UP_MS) this.drop(lot, 'expired');
     }
     const taken = this.#lots.slice(0, LOTS_AT_ONCE);
-    // After a time without Redis the rest goes with the next response.
+    // After an outage not all lots fit into one report: send the rest with the next response.
     this.#dueAtMs = taken.length < this.#lots.length ? nowMs : nowMs + this.#intervalMs;
     if (taken.length > 0) this.#busyUntilMs = nowMs + LOST_MS;
     for (const lot of taken) lot.sentAtMs ??= nowMs;
     return taken;
   }
 
-  /** All lots that were taken have an outcome. */
+  /** Call when all lots that were taken have an outcome. */
   release(): void {
     this.#busyUntilMs = 0;
   }
 
-  /** It has not left this isolate. @param takenAtMs when it was taken */
+  /** The lot has not left this isolate, and may still grow. @param takenAtMs when it was taken */
   keep(lot: Lot, takenAtMs: number): void {
     if (lot.sentAtMs === takenAtMs) delete lot.sentAtMs;
   }
 
-  /** Redis has added it. */
+  /** Redis has added the lot. */
   settle(lot: Lot): void {
     const at = this.#lots.indexOf(lot);
     if (at !== -1) this.#lots.splice(at, 1);
   }
 
-  /** Redis refuses the lot, or has been away too long: its counts are counted as dropped. */
+  /** Redis refuses the lot, or was away too long: its requests are counted as dropped. */
   drop(lot: Lot, reason: string): void {
     this.settle(lot);
     const { dropped } = this.#instruments;
     dropped.add(dropped.series(reason), requestsOf(lot.counts));
   }
 
-  /** What Redis has not been told, for a page that shows this isolate while Redis is away. */
+  /** Lots that Redis does not have yet. The metrics page shows them while Redis is away. */
   get pending(): readonly Lot[] {
     return this.#lots;
   }
@@ -139,7 +143,7 @@ export class Outbound {
   }
 }
 
-/** Requests in these counts. */
+/** The number of requests in these counts. */
 function requestsOf(counts: Counts): number {
   let total = 0;
   for (const [id, values] of Object.entries(counts)) {

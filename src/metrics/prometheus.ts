@@ -1,6 +1,6 @@
 import type { Definition } from './definitions';
 
-/** One series as it is written. */
+/** One series, ready to be written. */
 export interface Sample {
   definition: Definition;
   labels: Readonly<Record<string, string>>;
@@ -10,15 +10,18 @@ export interface Sample {
 
 export const CONTENT_TYPE = 'text/plain; version=0.0.4; charset=utf-8';
 
-/** Names as OpenTelemetry turns its own into Prometheus's: https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/ */
+/**
+ * OpenTelemetry's names in Prometheus's form:
+ * https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/
+ */
 export function prometheusName({ name, unit, kind }: Definition): string {
   const base = `${name.replace(/[^\w:]/g, '_')}${unit === 's' ? '_seconds' : ''}`;
   return kind === 'counter' ? `${base}_total` : base;
 }
 
 /**
- * Prometheus's text format 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/. `UNIT` lines are
- * OpenMetrics's; readers of this format take them for comments.
+ * Prometheus's text format 0.0.4: https://prometheus.io/docs/instrumenting/exposition_formats/. `UNIT` lines belong to
+ * OpenMetrics; parsers of the 0.0.4 format ignore them as comments.
  */
 export function writeText(samples: readonly Sample[]): string {
   const families = new Map<Definition, Sample[]>();

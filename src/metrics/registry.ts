@@ -1,26 +1,26 @@
 import type { Definition } from './definitions';
 
 /**
- * One series, as its isolate has counted it since the counts were last taken: `[total]` of a counter, `[sum, …counts by
- * bucket]` of a histogram. Plain numbers, so that counting costs an addition.
+ * The counts of one series since they were last taken: `[total]` of a counter, `[sum, …counts by bucket]` of a histogram.
+ * Plain numbers, so that counting costs one addition.
  */
 export interface Series {
-  /** As Redis knows it: the instrument's name and its label values. */
+  /** The name of the series in Redis: the instrument's name and its label values. */
   readonly id: string;
   readonly values: number[];
 }
 
-/** What was counted: names of series and the numbers to add to them. */
+/** Counts to add, by name of the series. */
 export type Counts = Record<string, number[]>;
 
 const MAX_VALUE_LENGTH = 100;
-/** In the place of label values: the series that takes the rest. */
+/** Stands for the label values of an instrument's overflow series. */
 export const OVERFLOW = '*';
 
 const escaped = (value: string) =>
   value.slice(0, MAX_VALUE_LENGTH).replace(/[%|*]/g, (char) => `%${char.charCodeAt(0).toString(16)}`);
 
-/** The label values of a series, `undefined` for the one that takes the rest. */
+/** The label values of a series; `undefined` for an overflow series. */
 export function labelValuesOf(id: string): string[] | undefined {
   const [, ...values] = id.split('|');
   if (values[0] === OVERFLOW) return undefined;
@@ -31,13 +31,13 @@ export function labelValuesOf(id: string): string[] | undefined {
 
 type Tree = Map<string, Map<string, Map<string, Series>>>;
 
-/** All series of one instrument, at most `maxSeries` and one for the rest. */
+/** All series of one instrument: at most `maxSeries`, and one overflow series. */
 export class Instrument {
   readonly definition: Definition;
   readonly all: Series[] = [];
   readonly #tree: Tree = new Map();
   readonly #width: number;
-  /** Upper bounds in the unit that is recorded: milliseconds in place of seconds. */
+  /** Upper bounds in the recorded unit: milliseconds for an instrument in seconds. */
   readonly #bounds: readonly number[];
   #overflow: Series | undefined;
 
@@ -48,7 +48,10 @@ export class Instrument {
     this.#width = kind === 'histogram' ? bounds.length + 2 : 1;
   }
 
-  /** The series with these label values. What is called for each request keeps it, or finds it by at most three look-ups. */
+  /**
+   * The series with these label values, after at most three look-ups. Code that runs for each request should keep the
+   * result.
+   */
   series(first = '', second = '', third = ''): Series {
     return this.#tree.get(first)?.get(second)?.get(third) ?? this.#make(first, second, third);
   }
@@ -57,7 +60,7 @@ export class Instrument {
     series.values[0]! += count;
   }
 
-  /** Counts one with these label values. */
+  /** Adds one to the series with these label values. */
   count(first?: string, second?: string, third?: string): void {
     this.series(first, second, third).values[0]! += 1;
   }
@@ -94,7 +97,7 @@ export class Instrument {
   }
 }
 
-/** Takes what was counted since the last call; `undefined` when nothing was. */
+/** Takes the counts since the last call; `undefined` when there are none. */
 export function takeCounts(instruments: readonly Instrument[]): Counts | undefined {
   let counts: Counts | undefined;
   for (const { all } of instruments) {
@@ -108,7 +111,7 @@ export function takeCounts(instruments: readonly Instrument[]): Counts | undefin
   return counts;
 }
 
-/** Adds counts to others of the same series. */
+/** Adds the counts of `from` to those of `to`. */
 export function addCounts(to: Counts, from: Counts): void {
   for (const [id, values] of Object.entries(from)) {
     const known = to[id];

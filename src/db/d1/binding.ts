@@ -3,10 +3,10 @@ import type { D1Database, D1DatabaseSession, D1PreparedStatement } from '@cloudf
 import { databaseError } from './errors';
 
 /**
- * The part of a D1 binding that Drizzle uses, with every query and batch in a session of its own that begins at the primary: "All
- * queries" of a `first-primary` session are sequentially consistent, but only "the first query" is routed to the primary
- * (https://developers.cloudflare.com/d1/best-practices/read-replication/); a later one may be served by a replica that
- * lags behind what other requests have changed since.
+ * The part of a D1 binding that Drizzle uses. Every query and batch gets its own session, which begins at the primary: "All
+ * queries" of a `first-primary` session are sequentially consistent, but only "the first query" goes to the primary
+ * (https://developers.cloudflare.com/d1/best-practices/read-replication/). A replica may serve a later one, and lag behind
+ * the changes of other requests.
  *
  * Every error is thrown as `DatabaseUnavailable`, `ConstraintViolation` or `StatementMistake`.
  */
@@ -15,7 +15,7 @@ export function primaryOf(binding: D1Database): D1Database {
   const primary = {
     prepare: (sql: string) => new Statement(begin, sql),
     batch: (statements: readonly Statement[]) =>
-      told(
+      withDatabaseErrors(
         async () => {
           const session = begin();
           return session.batch(statements.map((statement) => statement.in(session)));
@@ -23,7 +23,7 @@ export function primaryOf(binding: D1Database): D1Database {
         statements.map(({ sql }) => sql),
       ),
   };
-  // Drizzle uses these two methods of the binding, and no other.
+  // Drizzle uses only these two methods of the binding.
   return primary as unknown as D1Database;
 }
 
@@ -64,11 +64,11 @@ class Statement {
   }
 
   #run<T>(query: (statement: D1PreparedStatement) => Promise<T>): Promise<T> {
-    return told(async () => query(this.in(this.#begin())), [this.sql]);
+    return withDatabaseErrors(async () => query(this.in(this.#begin())), [this.sql]);
   }
 }
 
-async function told<T>(query: () => Promise<T>, sql: readonly string[]): Promise<T> {
+async function withDatabaseErrors<T>(query: () => Promise<T>, sql: readonly string[]): Promise<T> {
   try {
     return await query();
   } catch (error) {

@@ -9,12 +9,10 @@ import { integer } from 'drizzle-orm/sqlite-core';
 import type { Connection } from '../connection';
 import { primaryOf } from './binding';
 
-/**
- * The engine is D1. Everything else gets it as `#db` (package.json, `imports`), so that no module beside this folder knows a dialect.
- */
+/** The D1 engine. Other modules import it as `#db` (package.json, `imports`), so only this folder depends on a dialect. */
 export { index, integer, primaryKey, sqliteTable as table, text, unionAll, uniqueIndex } from 'drizzle-orm/sqlite-core';
 
-/** Any table, and any of its columns. */
+/** Any table, and a column of any table. */
 export type { SQLiteColumn as TableColumn, SQLiteTable as Table } from 'drizzle-orm/sqlite-core';
 
 export type Drizzle = DrizzleD1Database;
@@ -22,21 +20,21 @@ export type Statement = BatchItem<'sqlite'>;
 /** The rows that each statement of a batch returns. */
 export type BatchResults<S extends readonly Statement[]> = BatchResponse<S>;
 
-/** A column of numbers that the database gives in the order of insertion, none twice. */
+/** A column that the database numbers in the order of insertion. No number is given twice. */
 export const autoNumber = (name: string) => integer(name).primaryKey({ autoIncrement: true });
 
-/** The binding that the Worker's environment has for this engine. */
+/** The Worker's binding for this engine. */
 export type Binding = D1Database;
 export const BINDING = 'DB';
 export const BINDING_KIND = 'a D1 database';
-/** What metrics and traces call it (https://opentelemetry.io/docs/specs/semconv/database/). */
+/** The name of the system in metrics and traces (https://opentelemetry.io/docs/specs/semconv/database/). */
 export const SYSTEM_NAME = 'sqlite';
 
 export function open(binding: Binding): Connection<Drizzle, Statement> {
   const db = drizzle(primaryOf(binding));
   return {
     drizzle: db,
-    // D1 runs one batch after the other: numbers need no care.
+    // D1 runs batches one after the other, so numbers become visible in their order without a lock.
     async batch(make) {
       const [first, ...rest] = make(db);
       return first === undefined ? [] : db.batch([first, ...rest]);
@@ -65,9 +63,9 @@ export const greatest = (...values: readonly Operand[]): SQL<number> => sql`max(
 /** The smallest of several values, none of them null. */
 export const least = (...values: readonly Operand[]): SQL<number> => sql`min(${list(values)})`;
 
-/** Tells where a part begins in a text, from 1; 0: nowhere. */
+/** SQL function that returns the position of a text in another one, from 1; 0: not found. */
 export const POSITION_FUNCTION = 'instr';
-/** Where a text begins in another one, from 1; 0: nowhere. */
+/** The position of `part` in `text`, from 1; 0: not found. */
 export const positionOf = (part: Operand, text: SQLWrapper): SQL<number> =>
   sql`${sql.raw(POSITION_FUNCTION)}(${text}, ${part})`;
 
@@ -75,13 +73,13 @@ export const positionOf = (part: Operand, text: SQLWrapper): SQL<number> =>
 export const jsonObject = (members: Readonly<Record<string, Operand>>): SQL<string> =>
   sql`json_object(${list(Object.entries(members).flatMap(([name, value]) => [sql.raw(`'${name}'`), value]))})`;
 
-/** A JSON object of all rows of a query, as text: an aggregate. */
+/** Aggregates all rows of a query into one JSON object, as text. */
 export const jsonMap = (key: SQLWrapper, value: SQLWrapper): SQL<string> => sql`json_group_object(${key}, ${value})`;
 
-/** In the column list of INSERT … SELECT: the number that the database gives. */
+/** For the column list of INSERT … SELECT: lets the database assign the number. */
 export const nextNumber = (_column: Column): SQL<number> => sql`null`;
 
-/** A bound value where the engine cannot tell its type from what stands beside it. */
+/** A bound value, typed as text for an engine that cannot infer the type from the context. */
 export const asText = (value: string | null): SQL<string> => sql`${value}`;
 export const asNumber = (value: number | null): SQL<number> => sql`${value}`;
 

@@ -2,7 +2,7 @@ import { ConstraintViolation, DatabaseUnavailable, StatementMistake, causesOf } 
 import type { Constraint, DatabaseError } from '../errors';
 import { shapeOf, withoutValues } from '../shape';
 
-/** Names by which SQLite and D1 tell the constraint. */
+/** How the messages of SQLite and D1 name each constraint. */
 const CONSTRAINTS: readonly (readonly [RegExp, Constraint])[] = [
   [/UNIQUE constraint failed|SQLITE_CONSTRAINT_(?:UNIQUE|PRIMARYKEY|ROWID)/, 'unique'],
   [/FOREIGN KEY constraint failed|SQLITE_CONSTRAINT_FOREIGNKEY/, 'foreign-key'],
@@ -12,25 +12,25 @@ const CONSTRAINTS: readonly (readonly [RegExp, Constraint])[] = [
 ];
 
 /**
- * D1's list of errors marks these "optimize the queries, send fewer requests"
- * (https://developers.cloudflare.com/d1/observability/debug-d1/#error-list); SQLite calls it BUSY and LOCKED. The last one
- * is the limit of queries in one invocation (https://developers.cloudflare.com/d1/platform/limits/).
+ * D1's list of errors advises for these to "optimize the queries, send fewer requests"
+ * (https://developers.cloudflare.com/d1/observability/debug-d1/#error-list). BUSY and LOCKED are SQLite's names for it. The
+ * last pattern is the limit of queries in one invocation (https://developers.cloudflare.com/d1/platform/limits/).
  */
 const OVERLOADED =
   /overloaded|SQLITE_(?:BUSY|LOCKED)|database (?:table )?is locked|exceeded (?:timeout|its (?:memory|CPU time) limit)|Too many API requests/;
 
 /**
- * Result codes that blame the statement, not the server (https://www.sqlite.org/rescode.html), and D1's own for values of a
- * wrong type and columns that do not exist.
+ * Result codes that blame the statement, not the server (https://www.sqlite.org/rescode.html), and D1's own codes for
+ * values of a wrong type and for unknown columns.
  */
 const MISTAKE_CODES =
   /\bSQLITE_(?:ERROR|MISMATCH|RANGE|AUTH|TOOBIG|MISUSE|PERM|READONLY|INTERNAL)\b|\bD1_(?:TYPE_ERROR|COLUMN_NOTFOUND|EXEC_ERROR)\b/;
-/** SQLite's texts for the same, where no code stands beside them. */
+/** SQLite's texts for such mistakes, for messages without a code. */
 const MISTAKE_TEXTS =
   /no such (?:table|column|function|index|module|view|trigger|savepoint)|syntax error|has no column named|ambiguous column name|unrecognized token|incomplete input|datatype mismatch|too many SQL variables|(?:wrong|different) number of (?:arguments|parameter bindings|bindings)|values for \d+ columns|misuse of|(?:statement|string or blob) too (?:long|big)|not authorized|malformed JSON|Type '\w+' not supported/i;
 
 /**
- * What an error of the D1 binding means. Unknown ones count as an outage: D1's texts change, and a retry does no harm.
+ * Classifies an error of the D1 binding. Unknown errors count as an outage: D1's texts change, and a retry does no harm.
  *
  * @param sql the statements of the call
  */

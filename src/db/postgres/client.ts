@@ -3,7 +3,7 @@ import { Client, types } from 'pg';
 import { DatabaseUnavailable } from '../errors';
 import { postgresError } from './errors';
 
-/** A statement as it goes to the server. */
+/** A statement, as sent to the server. */
 export interface Query {
   text: string;
   values: readonly unknown[];
@@ -12,32 +12,32 @@ export interface Query {
 }
 
 /**
- * The connection of one request: opened with its first query, and over with the request. When it breaks, it fails the queries that
- * wait for it, and the next query opens another.
+ * The connection of one request: opened by its first query, closed at the end of the request. When it breaks, the waiting
+ * queries fail, and the next query opens a new connection.
  */
 export interface PostgresClient {
   /** @throws {DatabaseError} */
   query(query: Query): Promise<unknown[]>;
   /**
-   * Sends all in one go, without waiting for responses in between, and runs them one after the other.
+   * Sends all queries at once, without waiting for responses in between. The server runs them one after the other.
    *
-   * @returns the outcome of each
+   * @returns the outcome of each query
    */
   pipeline(queries: readonly Query[]): Promise<PromiseSettledResult<{ rows: unknown[]; command: string }>[]>;
-  /** A query waits in vain: later ones must not wait behind it. */
+  /** Call when a query timed out: later queries must not wait behind it. */
   abandon(): void;
   close(): void;
 }
 
 const INT8: number = types.builtins.INT8;
-/** `bigint` as a number: sequences, milliseconds and counts stay below 2^53. */
+/** Reads `bigint` as a number: sequences, milliseconds and counts stay below 2^53. */
 const PARSERS = {
   getTypeParser: ((id: number, format?: 'text') =>
     id === INT8 ? Number : types.getTypeParser(id, format)) as typeof types.getTypeParser,
 };
 
 export function createClient(connectionString: string): PostgresClient {
-  /** What the next query uses. */
+  /** The connection for the next query. */
   let current: Promise<Client> | undefined;
   let isClosed = false;
 
@@ -60,7 +60,7 @@ export function createClient(connectionString: string): PostgresClient {
 
   function abandon(): void {
     const goodbye = async (connected: Promise<Client>) => (await connected).end();
-    // Of a connection that has failed the queries have told.
+    // Ignored: when the connection fails, its queries report the error.
     if (current !== undefined) void goodbye(current).catch(() => undefined);
     current = undefined;
   }
@@ -91,7 +91,7 @@ export function createClient(connectionString: string): PostgresClient {
       } catch (error) {
         throw postgresError(error, []);
       }
-      // In one turn: other queries of the request come before or after.
+      // Sent in one turn, so that no other query of the request comes between these.
       return Promise.allSettled(queries.map((query) => send(through, query)));
     },
 

@@ -11,12 +11,12 @@ import { recordingOf } from './recording';
 import { inTransaction } from './transaction';
 
 /**
- * PostgreSQL, where the build's condition `postgres` asks for it (package.json, `imports`): the same names as those of the
- * engine for D1.
+ * The PostgreSQL engine, chosen by the build condition `postgres` (package.json, `imports`). It exports the same names as
+ * the D1 engine.
  */
 export { index, pgTable as table, primaryKey, text, unionAll, uniqueIndex } from 'drizzle-orm/pg-core';
 
-/** Any table, and any of its columns. */
+/** Any table, and a column of any table. */
 export type { PgColumn as TableColumn, PgTable as Table } from 'drizzle-orm/pg-core';
 
 export type Drizzle = PgRemoteDatabase;
@@ -24,31 +24,32 @@ export type Statement = BatchItem<'pg'>;
 /** The rows that each statement of a batch returns. */
 export type BatchResults<S extends readonly Statement[]> = BatchResponse<S>;
 
-/** Milliseconds do not fit into PostgreSQL's own `integer`. */
+/** Milliseconds since the epoch do not fit into PostgreSQL's own `integer`. */
 export const integer = (name: string) => bigint(name, { mode: 'number' });
 
-/** A column of numbers that the database gives in the order of insertion, none twice. */
+/** A column that the database numbers in the order of insertion. No number is given twice. */
 export const autoNumber = (name: string) => bigserial(name, { mode: 'number' }).primaryKey();
 
-/** What the Worker's environment has for this engine: Hyperdrive's binding, or a server's own address. */
+/** The Worker's binding for this engine: Hyperdrive, or a server's own address. */
 export interface Binding {
   connectionString: string;
 }
 export const BINDING = 'HYPERDRIVE';
 export const BINDING_KIND = 'a Hyperdrive configuration';
-/** What metrics and traces call it (https://opentelemetry.io/docs/specs/semconv/database/). */
+/** The name of the system in metrics and traces (https://opentelemetry.io/docs/specs/semconv/database/). */
 export const SYSTEM_NAME = 'postgresql';
 
 const CACHED =
   'Hyperdrive caches queries, and would serve what was revoked: npx wrangler hyperdrive update ID --caching-disabled';
 
-/** For one request: a socket must not be used by another one. */
+/** Opens a connection for one request. Another request must not use its socket. */
 export function open({ connectionString }: Binding): Connection<Drizzle, Statement> {
   const client = createClient(connectionString);
   return {
     drizzle: drizzle(async (text, values, method) => {
       const query = { text, values, isArray: method === 'all' };
-      // One statement that reads is consistent in itself; one that writes is a transaction with others of its kind.
+      // A single reading statement is consistent without a transaction. A writing one must be serializable with other
+      // transactions.
       const [rows] = text.startsWith('select ') ? [await client.query(query)] : await inTransaction(client, [query]);
       return { rows: rows ?? [] };
     }),
@@ -62,7 +63,7 @@ export function open({ connectionString }: Binding): Connection<Drizzle, Stateme
       return Promise.all(outcomes);
     },
     async check() {
-      // A view of the server's own clock: only a cache gives the same time twice.
+      // Read the server's clock twice: only a cache returns the same time again.
       const read = async () =>
         JSON.stringify(await client.query({ text: 'select "now" from "clock"', values: [], isArray: true }));
       return (await read()) === (await read()) ? CACHED : undefined;
@@ -73,13 +74,14 @@ export function open({ connectionString }: Binding): Connection<Drizzle, Stateme
 }
 
 /**
- * A sequence gives its numbers before transactions commit, so a smaller number may become visible after a larger one. Writers
- * hold a lock on the table until they commit; a batch that must see every number that was given waits for them.
+ * A sequence assigns numbers before transactions commit, so a smaller number may become visible after a larger one. Writers
+ * lock the table until they commit; a batch that must see every assigned number waits for them.
  */
 function around({ settled, renumbered, alongIndex = false }: BatchOptions = {}) {
   const before: string[] = [];
   const after: string[] = [];
-  // The server's statistics are from before a backlog: it expects fewer rows than LIMIT, and would read all of them to sort them.
+  // During a backlog the server's statistics are outdated. It expects fewer rows than LIMIT, and would read and sort all of
+  // them.
   if (alongIndex) before.push('set local enable_sort = off');
   if (settled !== undefined) before.push(`lock table "${getTableName(settled)}" in share mode`);
   if (renumbered !== undefined) {
@@ -116,9 +118,9 @@ export const greatest = (...values: readonly Operand[]): SQL<number> => sql`grea
 /** The smallest of several values, none of them null. */
 export const least = (...values: readonly Operand[]): SQL<number> => sql`least(${list(values)})`;
 
-/** Tells where a part begins in a text, from 1; 0: nowhere. */
+/** SQL function that returns the position of a text in another one, from 1; 0: not found. */
 export const POSITION_FUNCTION = 'strpos';
-/** Where a text begins in another one, from 1; 0: nowhere. */
+/** The position of `part` in `text`, from 1; 0: not found. */
 export const positionOf = (part: Operand, text: SQLWrapper): SQL<number> =>
   sql`${sql.raw(POSITION_FUNCTION)}(${text}, ${part})`;
 
@@ -128,15 +130,15 @@ export const jsonObject = (members: Readonly<Record<string, Operand>>): SQL<stri
   return sql`json_build_object(${sql.join(parts, sql`, `)})::text`;
 };
 
-/** A JSON object of all rows of a query, as text: an aggregate. */
+/** Aggregates all rows of a query into one JSON object, as text. */
 export const jsonMap = (key: SQLWrapper, value: SQLWrapper): SQL<string> =>
   sql`coalesce(json_object_agg(${key}, ${value})::text, '{}')`;
 
-/** In the column list of INSERT … SELECT: the number that the database gives. */
+/** For the column list of INSERT … SELECT: lets the database assign the number. */
 export const nextNumber = (column: Column): SQL<number> =>
   sql`nextval(${sql.raw(`'${getTableName(column.table)}_${column.name}_seq'`)})`;
 
-/** A bound value where the engine cannot tell its type from what stands beside it. */
+/** A bound value, typed as text for an engine that cannot infer the type from the context. */
 export const asText = (value: string | null): SQL<string> => sql`${value}::text`;
 export const asNumber = (value: number | null): SQL<number> => sql`${value}::bigint`;
 

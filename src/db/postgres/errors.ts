@@ -9,19 +9,19 @@ const CONSTRAINTS: Readonly<Record<string, Constraint>> = {
   '23502': 'not-null',
   '23514': 'check',
 };
-/** Serialization failure, deadlock: the same transaction may succeed the next time. */
+/** Serialization failure or deadlock: a retry of the same transaction may succeed. */
 const CONFLICTS: ReadonlySet<string> = new Set(['40001', '40P01']);
-/** Too many connections, no memory, no disk: retries must be slower. */
+/** Too many connections, no memory or no disk space: retries must be slower. */
 const OVERLOADED = /^53/;
-/** Wrong data, syntax, names, rights, or more than the server takes. */
+/** Wrong data, syntax, names or permissions, or a server limit exceeded. */
 const MISTAKES = /^(?:0A|21|22|26|34|42|54)/;
 
-/** Whether another transaction has ended this one. */
+/** Whether the server ended the transaction because of a conflict with another one. */
 export const isConflict = (error: unknown): boolean => CONFLICTS.has(codeOf(error) ?? '');
 
 /**
- * What an error of the driver means. The server's `detail` quotes values and is not kept. Errors without an SQLSTATE are those
- * of the connection.
+ * Classifies an error of the driver. The server's `detail` quotes values, so it is dropped. Errors without an SQLSTATE come
+ * from the connection.
  */
 export function postgresError(error: unknown, sql: readonly string[]): DatabaseError {
   if (error instanceof DatabaseError) return error;
@@ -36,7 +36,7 @@ export function postgresError(error: unknown, sql: readonly string[]): DatabaseE
   return new DatabaseUnavailable(code ?? 'failed', fields);
 }
 
-/** Five characters. */
+/** The five characters of an SQLSTATE. */
 function codeOf(error: unknown): string | undefined {
   const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
   return typeof code === 'string' && /^[\dA-Z]{5}$/.test(code) ? code : undefined;

@@ -5,8 +5,8 @@ interface Recorded extends Query {
 }
 
 /**
- * Collects the queries of statements instead of running them, so that they can be sent as one transaction, and sent again
- * after a conflict; each statement gets its rows once the transaction is committed.
+ * Collects the queries of statements instead of running them. They can then be sent as one transaction, and again after a
+ * conflict. Each statement gets its rows once the transaction has committed.
  */
 export function recordingOf() {
   const queries: Recorded[] = [];
@@ -15,14 +15,14 @@ export function recordingOf() {
   return {
     queries: queries as readonly Query[],
 
-    /** What Drizzle calls to run a query. */
+    /** Drizzle calls this to run a query. */
     record: (text: string, values: unknown[], method: string) =>
       new Promise<{ rows: unknown[] }>((resolve) => {
         queries.push({ text, values, isArray: method === 'all', resolve: (rows) => resolve({ rows }) });
         recorded();
       }),
 
-    /** @returns the outcome of each statement, which comes after {@link resolve} */
+    /** @returns the outcome of each statement; it settles after {@link resolve} */
     async of(statements: readonly object[]): Promise<Promise<unknown>[]> {
       const outcomes: Promise<unknown>[] = [];
       for (const statement of statements) {
@@ -31,7 +31,7 @@ export function recordingOf() {
         // A Drizzle statement runs when it is awaited.
         const outcome = Promise.resolve(statement as PromiseLike<unknown>);
         outcomes.push(outcome);
-        // One that Drizzle refuses records nothing, and fails here.
+        // A statement that Drizzle refuses records no query; its error surfaces here.
         await Promise.race([promise, outcome]);
       }
       return outcomes;

@@ -2,7 +2,7 @@ import { DatabaseUnavailable } from '../errors';
 import type { PostgresClient, Query } from './client';
 import { isConflict, postgresError } from './errors';
 
-/** Tries of a transaction that meets others; the waits between them double from the first. */
+/** Attempts for a transaction that conflicts with others. The waits in between double each time. */
 const TRIES = 12;
 const FIRST_WAIT_MS = 2;
 const LONGEST_WAIT_MS = 200;
@@ -10,8 +10,8 @@ const LONGEST_WAIT_MS = 200;
 const plain = (text: string): Query => ({ text, values: [], isArray: false });
 
 /**
- * All of the queries or none, as if no other transaction ran at the same time (SERIALIZABLE). BEGIN, the queries and COMMIT
- * travel together: one round trip. A transaction that the server ends because of another one is tried again.
+ * Runs all of the queries or none, as if no other transaction ran at the same time (SERIALIZABLE). BEGIN, the queries and
+ * COMMIT travel together: one round trip. A transaction that the server ends because of a conflict is retried.
  *
  * @returns the rows of each query
  * @throws {DatabaseError}
@@ -31,7 +31,7 @@ export async function inTransaction(
   const texts = queries.map(({ text }) => text);
   for (let tried = 1; ; tried += 1) {
     const outcomes = await client.pipeline(all);
-    // After the first failure the others fail as well, and COMMIT rolls back.
+    // After the first failure all later queries fail as well, and COMMIT rolls back.
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failed === undefined) {
       const results = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
@@ -40,7 +40,7 @@ export async function inTransaction(
     }
     const { reason } = failed;
     if (!isConflict(reason) || tried === TRIES) throw postgresError(reason, texts);
-    // Uniform, or the same transactions meet again.
+    // Random waits: with equal ones the same transactions would conflict again.
     const waitMs = Math.random() * Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** tried);
     await new Promise((resolve) => setTimeout(resolve, waitMs));
   }
