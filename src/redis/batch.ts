@@ -5,49 +5,49 @@ import { Trips } from './trip';
 import type { TripOptions } from './trip';
 
 export interface RedisBatchOptions extends TripOptions {
-  /** Whether the server takes Upstash's key-locking flag at the head of scripts. @default false */
+  /** Whether the server accepts Upstash's key-locking flag at the head of scripts. @default false */
   keyLocking?: boolean;
 }
 
 interface Slot {
   command: Command;
-  /** Text of the command's script, for a server that does not know it. */
+  /** The script's text, for a server that does not have it cached. */
   text: string | undefined;
   resolve: (value: RedisValue) => void;
   reject: (error: unknown) => void;
 }
 
 /**
- * One request's way to Redis. Commands issued in the same turn leave as ONE pipeline, in the order issued, and each
- * gets its own result or error.
+ * Sends the Redis commands of one request. Commands issued in the same turn leave as ONE pipeline, in the order issued.
+ * Each gets its own result or error.
  *
  * @example
  * const [name, visits] = await Promise.all([batch.send('GET', key), batch.send('INCR', counter)]); // one HTTP request
  */
 export interface RedisBatch {
-  /** Gives the request another deadline for its further Redis work (auth routes have a longer one). */
+  /** Sets another deadline for the request's further Redis work (auth routes have a longer one). */
   setDeadline(deadlineMs: number): void;
   /** @throws {RedisUnavailable | RedisReplyError} */
   send(...command: Command): Promise<RedisValue>;
-  /** Runs a script by its SHA; a server that does not know it yet gets its text, in one more trip. */
+  /** Runs a script by its SHA. A server without the script gets its text, in one more trip. */
   run(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
   /**
-   * {@link run}, after the response, together with everything else that can wait. The promise may be ignored: a
-   * rejection that is not handled is not reported.
+   * {@link run}, but sent after the response, in one pipeline with all other deferred work. The promise may be ignored: an
+   * unhandled rejection is not reported.
    */
   deferRun(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
   /**
-   * Sends commands now, as a pipeline of their own beside the request: the request does not wait for it, and it uses up
-   * none of the request's deadline.
+   * Sends commands now, in a separate pipeline. The request does not wait for it, and it does not count against the
+   * request's deadline.
    *
    * @throws {RedisUnavailable | RedisReplyError}
    */
   aside(...commands: Command[]): Promise<RedisValue[]>;
-  /** {@link run}, now and beside the request, as {@link aside} does. @throws {RedisUnavailable | RedisReplyError} */
+  /** {@link run}, now and in a separate pipeline, as {@link aside}. @throws {RedisUnavailable | RedisReplyError} */
   runAside(script: Script, keys: readonly string[], args: readonly Argument[]): Promise<RedisValue>;
-  /** Collects across turns: nothing leaves until the returned function is called. */
+  /** Collects commands across turns: none is sent until the returned function is called. */
   hold(): () => void;
-  /** Sends deferred commands as one pipeline. Called once the response is made; `undefined` when there were none. */
+  /** Sends the deferred commands as one pipeline. Called when the response is ready; `undefined` when there are none. */
   settle(): Promise<void> | undefined;
 }
 
@@ -90,7 +90,7 @@ class PipelinedBatch implements RedisBatch {
       this.#deferred.push({ command: ['EVALSHA', sha, keys.length, ...keys, ...args], text, resolve, reject });
     });
     outcome.catch(() => undefined);
-    // A load that outlived its request still fills the cache.
+    // A load that outlives its request still fills the cache.
     if (this.#answered && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.#sendDeferred()));
     return outcome;
   }
@@ -165,7 +165,7 @@ class PipelinedBatch implements RedisBatch {
     this.#dispatch(slots, (commands) => this.#trips.wait(commands)).catch((error: unknown) => rejectAll(slots, error));
   }
 
-  /** Settles every slot, or throws what they all fail with. */
+  /** Settles every slot, or throws the error that all of them fail with. */
   async #dispatch(slots: readonly Slot[], trip: (commands: Command[]) => Promise<Reply[]>): Promise<void> {
     const replies = await trip(slots.map((slot) => slot.command));
     const unknown: Slot[] = [];
@@ -180,7 +180,7 @@ class PipelinedBatch implements RedisBatch {
   }
 }
 
-/** The EVALSHA command as the EVAL that means the same. */
+/** Turns an EVALSHA command into the equivalent EVAL. */
 function withText({ command: [, , ...rest], text = '' }: Slot): Command {
   return ['EVAL', text, ...rest];
 }
@@ -195,7 +195,7 @@ function settleSlot(slot: Slot, reply: Reply | undefined): void {
   else slot.reject(reply.error);
 }
 
-/** Those that are settled already stay as they are. */
+/** Slots that are already settled are not affected. */
 function rejectAll(slots: readonly Slot[], error: unknown): void {
   for (const slot of slots) slot.reject(error);
 }

@@ -1,22 +1,22 @@
 import { setRedisAvailable } from '../config/redis';
 
 export interface BreakerOptions {
-  /** Over which calls are counted, in milliseconds. */
+  /** The period over which calls are counted, in milliseconds. */
   windowMs: number;
-  /** Fewer calls than this in the window never open it. */
+  /** With fewer calls than this in the window, it never opens. */
   minCalls: number;
-  /** Share of failed calls at which it opens, 0 to 1. */
+  /** The share of failed calls at which it opens, 0 to 1. */
   failureRatio: number;
-  /** Wait before the first probe; doubles after each failed one, up to `probeMaxMs`. */
+  /** Wait before the first probe. It doubles after each failed probe, up to `probeMaxMs`. */
   probeMs: number;
   probeMaxMs: number;
-  /** After this a probe that has not reported is taken for lost; longer than one can take. @default 30_000 */
+  /** A probe that has not reported after this time counts as lost. Must be longer than a probe can take. @default 30_000 */
   probeLostMs?: number;
-  /** Successful calls after a probe until the next wait is short again. @default minCalls */
+  /** The number of successful calls after a probe that resets the wait. @default minCalls */
   provenAfter?: number;
-  /** Told when it opens and closes, and of the first success. @default what `isRedisAvailable()` reads */
+  /** Called when it opens or closes, and at the first success. @default sets the value of `isRedisAvailable()` */
   onAvailable?: (available: boolean) => void;
-  /** Told of each change. */
+  /** Called on each change of state. */
   onState?: (state: BreakerState) => void;
   now?: () => number;
   random?: () => number;
@@ -26,56 +26,59 @@ export type BreakerState = 'closed' | 'open' | 'half-open';
 export type ProbeOutcome = 'back' | 'away' | 'unchecked';
 
 /**
- * A circuit breaker for one isolate (Nygard, Release It!, 2nd ed., ch. 5). While it is not closed no request spends
- * time on Redis; one probe at a time finds out, beside the requests, whether Redis is back.
+ * A circuit breaker for one isolate (Nygard, Release It!, 2nd ed., ch. 5). While it is not closed, requests skip Redis. One
+ * probe at a time, outside the requests' deadlines, checks whether Redis is back.
  *
- * A probe that succeeds closes it, but proves little: a server may answer PING and refuse all else. So the wait before
- * the next probe starts over only when a number of calls have succeeded since. Until then each
- * opening doubles the wait, as a failed probe does.
+ * A successful probe closes it, but proves little: a server may answer PING and refuse all other commands. The wait before
+ * the next probe is therefore reset only after a number of successful calls. Until then each opening doubles the wait, as a
+ * failed probe does.
  */
 export interface Breaker {
   readonly state: BreakerState;
-  /** Taken when a call begins, and shown with its outcome. */
+  /** Take a ticket when a call begins, and pass it with the call's outcome. */
   ticket(): number;
   /**
-   * Scores the real outcome of a call, even when its request has stopped waiting. What began before the breaker last
-   * closed says nothing about now.
+   * Scores the real outcome of a call, even when its request has stopped waiting. Calls that began before the breaker last
+   * closed are ignored: they say nothing about Redis now.
    */
   record(ok: boolean, ticket: number): void;
-  /** A number for exactly one caller when a probe is due: that caller reports with it. */
+  /** When a probe is due, returns its number to exactly one caller. That caller must report the outcome with it. */
   takeProbe(): number | undefined;
   /**
-   * A probe that was taken for lost reports in vain.
+   * Reports a probe's outcome. Reports of a probe that counts as lost are ignored.
    *
-   * @param outcome `unchecked`: Redis has replied, but the database could not say what it has missed. The wait before the next
-   *   probe does not grow, and stays short
+   * @param outcome `unchecked`: Redis has replied, but the database could not be asked which messages Redis has missed. The
+   *   wait before the next probe does not grow, and is short
    */
   probed(probe: number, outcome: ProbeOutcome): void;
   /**
-   * `true` for one caller, after a call has succeeded that followed a failed one: Redis may have missed messages
-   * meanwhile, or have lost its last writes, although the breaker did not open.
+   * `true` for one caller, when a call succeeds after another has failed. That caller must check Redis's state: Redis may
+   * have missed messages, or lost its last writes, although the breaker did not open.
    */
   takeLook(): boolean;
-  /** The look that was claimed has failed: another one, some seconds later. */
+  /** That check has failed: another one is due some seconds later. */
   lookFailed(): void;
   /**
-   * This isolate has made a change that Redis has not been told: until a probe succeeds, the wait before the next one stays
-   * short, whatever came before.
+   * This isolate has made a change that is not yet delivered to Redis. Until a probe succeeds, the wait before the next
+   * probe stays short, even after many failed ones.
    */
   owe(): void;
-  /** `true` for one caller at a time while something is owed: that caller waits until a probe is due, for {@link WATCH_MS}. */
+  /**
+   * While a delivery is owed, `true` for one caller at a time. That caller waits for the next probe, for up to {@link
+   * WATCH_MS}.
+   */
   takeWatch(): boolean;
 }
 
 const BUCKETS = 10;
-/** Looks are at least this far apart, in milliseconds. */
+/** The least time between two checks of Redis's state, in milliseconds. */
 const LOOK_MS = 2_000;
 /**
- * The longest wait between probes while something is owed, or after one to which Redis has replied, in milliseconds, before
- * jitter.
+ * The longest wait between probes while a delivery is owed, or after a probe with the outcome `unchecked`, in milliseconds,
+ * before jitter.
  */
 const SHORT_PROBE_MS = 4_000;
-/** How long one request waits for the next probe: longer than the wait between two. */
+/** How long one request waits for the next probe. Longer than the wait between two probes. */
 export const WATCH_MS = 8_000;
 
 export function createBreaker({
@@ -92,16 +95,16 @@ export function createBreaker({
   random = Math.random,
 }: BreakerOptions): Breaker {
   const bucketMs = windowMs / BUCKETS;
-  /** Ring of counts; `stamp` tells which interval a slot holds. */
+  /** A ring of counts. `stamp` is the number of the interval that a bucket counts. */
   const buckets = Array.from({ length: BUCKETS }, () => ({ stamp: -1, calls: 0, failures: 0 }));
   let state: BreakerState = 'closed';
   let closings = 0;
   let probes = 0;
   let backoffMs = probeMs;
   let probeAtMs = 0;
-  /** A probe whose request died never reports; after this another request may probe. */
+  /** When the current probe counts as lost: a probe never reports if its request dies. Another request may then probe. */
   let probeLostAtMs = 0;
-  /** Successful calls that are still missing until a closing is taken for a recovery. */
+  /** The number of successful calls still missing until the wait is reset. */
   let unproven = 0;
   let available: boolean | undefined;
 
@@ -111,7 +114,7 @@ export function createBreaker({
     onAvailable(value);
   };
 
-  /** Whether a call has failed, and whether another has succeeded since. */
+  /** Whether a call has failed since the last success. */
   let failedBefore = false;
   let lookDue = false;
   let lookAtMs = 0;
@@ -122,7 +125,7 @@ export function createBreaker({
   const waitMs = () => (owed || replied ? Math.min(backoffMs, SHORT_PROBE_MS) : backoffMs);
 
   const schedule = () => {
-    // Jitter of a quarter either way keeps the isolates of a colo from probing in step.
+    // Jitter of a quarter either way: the isolates of a colo must not probe at the same time.
     probeAtMs = now() + waitMs() * (0.75 + random() * 0.5);
   };
 

@@ -6,13 +6,13 @@ import { isTooLarge, replyError } from './replyError';
 
 export type Argument = string | number;
 
-/** A command as Redis takes it: `['SET', 'key', 'value', 'PX', 1000]`. */
+/** A command and its arguments: `['SET', 'key', 'value', 'PX', 1000]`. */
 export type Command = readonly [name: string, ...args: Argument[]];
 
 /** A RESP2 reply as JSON: strings, integers, null, and arrays of these. */
 export type RedisValue = string | number | null | RedisValue[];
 
-/** One command's outcome. A pipeline is not atomic: a command's error leaves the others alone. */
+/** The outcome of one command. A pipeline is not atomic: an error of one command does not affect the others. */
 export type Reply = { value: RedisValue; error?: never } | { error: RedisError; value?: never };
 
 export interface RedisClientOptions {
@@ -24,14 +24,14 @@ export interface RedisClient {
   /**
    * Sends the commands as one pipeline: one HTTP request, executed in order.
    *
-   * @throws {RedisUnavailable} when there is no usable response to the request as a whole
+   * @throws {RedisUnavailable} when the request as a whole has no usable response
    */
   execute(commands: readonly Command[]): Promise<Reply[]>;
 }
 
 /**
- * Upstash's SDK, set up for this app: it neither retries (a lost reply may have been executed), nor guesses types, nor
- * splits what was issued together.
+ * Upstash's SDK, configured for this app: no retries (a command may have run although its reply was lost), no guessing of
+ * types, and no splitting of commands that were issued together.
  */
 class PipelineClient extends Redis {
   constructor({ url, token }: RedisClientOptions) {
@@ -46,13 +46,13 @@ class PipelineClient extends Redis {
     });
   }
 
-  /** What `pipeline().exec()` does, without its object of 200 closures. */
+  /** Does the same as `pipeline().exec()`, without its object of 200 closures. */
   post(commands: readonly Command[]): Promise<unknown> {
     return this.client.request({ path: ['pipeline'], body: commands });
   }
 }
 
-/** The one place that speaks to Redis. Holds no connection: one instance serves all requests of an isolate. */
+/** The only code that calls Redis. It holds no connection: one instance serves all requests of an isolate. */
 export function createRedisClient(options: RedisClientOptions): RedisClient {
   const client = new PipelineClient(options);
 
@@ -67,7 +67,7 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
         return commands.map(() => ({ error: refusal }));
       }
       if (refusal instanceof RedisUnavailable) throw refusal;
-      // One command of these is too large, or all together are. Nothing was executed: the parts go one after the other.
+      // One command is too large, or all of them together. None was executed, so send them in parts, one after the other.
       const replies: Reply[] = [];
       for (const part of split(commands)) replies.push(...(await executeOrFail(part)));
       return replies;
@@ -75,7 +75,7 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
     return parseReplies(body, commands.length);
   }
 
-  /** What was executed before a part that fails has its replies all the same. */
+  /** Turns an outage into error replies, so that the replies of earlier parts are kept. */
   async function executeOrFail(part: readonly Command[]): Promise<Reply[]> {
     try {
       return await execute(part);
@@ -89,16 +89,16 @@ export function createRedisClient(options: RedisClientOptions): RedisClient {
 }
 
 /**
- * Why a request was refused as a whole. The SDK's messages begin with the server's text and go on with the whole command:
- * only the kind of failure leaves this function.
+ * Classifies the refusal of a whole request. The SDK's messages contain the server's text and the whole command, so only
+ * the kind of the failure is kept.
  *
- * @returns {RedisReplyError} when the request was too large, which says nothing about Redis; an error with a code when it
- * is what Redis says to each of its commands (the gateway tells that with status 503)
+ * @returns {RedisReplyError} when the request was too large, which says nothing about Redis's health; an error with a code
+ *   when Redis would refuse each of the commands with it (the gateway then responds with status 503)
  */
 function refusalOf(error: unknown): RedisError {
   const { name, message } = error instanceof Error ? error : { name: '', message: '' };
   if (name === 'UpstashJSONParseError') {
-    // A proxy's own page. 413 is "Content Too Large" (RFC 9110, section 15.5.14).
+    // An error page of a proxy. 413 is "Content Too Large" (RFC 9110, section 15.5.14).
     const tooLarge = /<title>413 |<h1>413 /i.test(message);
     return tooLarge ? new RedisReplyError('ERR') : new RedisUnavailable('garbage');
   }
@@ -108,12 +108,12 @@ function refusalOf(error: unknown): RedisError {
   return said instanceof RedisUnavailable ? said : new RedisUnavailable('status');
 }
 
-/** What comes before the largest command, that command, and what comes after; in the order given, and none empty. */
+/** Splits before and after the largest command, and keeps the order. No part is empty. */
 function split(commands: readonly Command[]): (readonly Command[])[] {
   const sizes = commands.map((command) => command.reduce<number>((sum, part) => sum + String(part).length, 0));
   const total = sizes.reduce((sum, size) => sum + size, 0);
   const largest = sizes.indexOf(Math.max(...sizes));
-  // Where no command stands out, they are too large together.
+  // If no command is larger than all others together, split in the middle.
   const parts =
     (sizes[largest] ?? 0) * 2 > total
       ? [commands.slice(0, largest), commands.slice(largest, largest + 1), commands.slice(largest + 1)]
@@ -121,7 +121,7 @@ function split(commands: readonly Command[]): (readonly Command[])[] {
   return parts.filter((part) => part.length > 0);
 }
 
-/** Checks every part: a proxy's response, or a truncated one, must not pass for Redis's. */
+/** Checks every part: a proxy's response, or a truncated one, must not be taken for Redis's. */
 function parseReplies(body: unknown, expected: number): Reply[] {
   if (!Array.isArray(body) || body.length !== expected) throw new RedisUnavailable('garbage');
   return body.map((slot: unknown): Reply => {

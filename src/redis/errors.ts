@@ -1,8 +1,8 @@
 /**
- * Why there is no reply: `refused` no connection; `timeout` the call was given up; `deadline` this request stopped
- * waiting (the call may still succeed); `status` not 2xx; `garbage` not the protocol; `state` the server says that it
- * cannot serve (LOADING, READONLY, …); `shard` the part of a cluster that holds the key cannot serve (CLUSTERDOWN, …);
- * `breaker` not even tried.
+ * Why there is no reply. `refused`: no connection. `timeout`: the call was abandoned. `deadline`: this request stopped
+ * waiting (the call may still succeed). `status`: not 2xx. `garbage`: not the protocol. `state`: the server reports that it
+ * cannot serve (LOADING, READONLY, …). `shard`: the shard of the key cannot serve (CLUSTERDOWN, …). `breaker`: the call was
+ * not made.
  */
 export type UnavailableReason =
   | 'refused'
@@ -14,18 +14,18 @@ export type UnavailableReason =
   | 'shard'
   | 'breaker';
 
-/** Anything that went wrong with Redis. Messages never hold keys, arguments or values. */
+/** Base class of all Redis errors. Messages never hold keys, arguments or values. */
 export abstract class RedisError extends Error {}
 
 export interface UnavailableOptions extends ErrorOptions {
   code?: string;
 }
 
-/** Redis could not be asked, or not in time. */
+/** Redis could not be reached, or did not reply in time. */
 export class RedisUnavailable extends RedisError {
   override readonly name = 'RedisUnavailable';
   readonly reason: UnavailableReason;
-  /** Of `state` and `shard`: the code that the server gave, such as `READONLY`. */
+  /** For `state` and `shard`: the server's error code, such as `READONLY`. */
   readonly code: string | undefined;
 
   constructor(reason: UnavailableReason, { code, ...options }: UnavailableOptions = {}) {

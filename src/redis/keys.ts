@@ -4,7 +4,7 @@ import { canonicalIdentity } from '../util/identity';
 import { BoundedMap } from '../util/boundedMap';
 import { hashTagOf } from './slots';
 
-/** The app's namespaces. Calls accept any string; these are the ones that it uses itself. */
+/** The namespaces of the app itself. Calls accept any string. */
 export const RedisNamespace = {
   AUTH: 'auth',
   CACHE: 'cache',
@@ -16,7 +16,7 @@ export const RedisNamespace = {
 
 export type RedisNamespace = (typeof RedisNamespace)[keyof typeof RedisNamespace];
 
-/** TTL of a key whose writer gave none, in seconds. Nothing is written without one. */
+/** TTL of a key whose writer gave none, in seconds. No key is written without a TTL. */
 export const DEFAULT_TTL_SECONDS: Readonly<Record<string, number>> = {
   [RedisNamespace.AUTH]: 7 * 86_400,
   [RedisNamespace.CACHE]: 300,
@@ -27,28 +27,31 @@ export const DEFAULT_TTL_SECONDS: Readonly<Record<string, number>> = {
 
 export const FALLBACK_TTL_SECONDS = 3_600;
 
-/** The user that a session id belongs to: what stands before its first dot. */
+/** The user of a session id: the part before its first dot. */
 export function userOfSession(sessionId: string): string {
   const dot = sessionId.indexOf('.');
   return dot === -1 ? sessionId : sessionId.slice(0, dot);
 }
 
-/** Hash tags in the middle of each sixteenth of a cluster's slots: any shard that holds as much as that has one of them. */
+/**
+ * Hash tags in the middle of each sixteenth of a cluster's slots. A shard with at least a sixteenth of the slots has one of
+ * them.
+ */
 const HEARTBEAT_TAGS = '18 5x dj 3r d2 pv uh iy ly h9 uv q6 9s 5f dt ha'.split(' ');
 
 /**
- * Every key of the app. Keys that one script touches share a hash tag (`{…}`), so they live in one slot of a cluster.
+ * Every key of the app. Keys used by one script share a hash tag (`{…}`), so they are in one slot of a cluster.
  *
- * @param secret what identities are hashed with; when it changes, their counters begin anew
- * @param ipv6PrefixBits how much of an IPv6 address tells identities apart
+ * @param secret HMAC key for identities; when it changes, their counters start again from zero
+ * @param ipv6PrefixBits the part of an IPv6 address that distinguishes identities
  */
 export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: number) {
-  /** Callers come back: their digests are remembered, as long as the isolate lives. */
+  /** Digests are remembered for as long as the isolate lives, because callers come back. */
   const digests = new BoundedMap<string, string>(2_000);
 
   /**
-   * 128 bits of an HMAC over an identity in its one spelling, for parts of keys that are personal: without the secret, no list
-   * of addresses gives them away.
+   * 128 bits of an HMAC over a normalized identity, for personal data in keys. Without the secret, such a digest cannot be
+   * matched against a list of addresses.
    */
   function concealed(text: string): string {
     let made = digests.get(text);
@@ -61,59 +64,62 @@ export function createKeys(prefix: string, secret: string, ipv6PrefixBits?: numb
   }
 
   return {
-    /** String: written to find out whether the shard of another key takes writes. */
+    /** String: written by a probe, to check whether the shard of another key accepts writes. */
     probe: (key: string) => `${prefix}:probe:{${hashTagOf(key)}}`,
 
-    /** A key of an app developer's own. */
+    /** A key chosen by an app developer. */
     plain: (namespace: string, key: string) => `${prefix}:${namespace}:${key}`,
 
-    /** Hash, one a user: epochs and denied sessions and tokens. */
+    /** Hash, one per user: epochs, denied sessions and denied tokens. */
     blacklist: (userId: string) => `${prefix}:auth:blacklist:{${userId}}`,
 
-    /** Strings: the same heartbeat on every shard. See `services/outbox/history.ts`. */
+    /** Strings: the same heartbeat, spread over all shards. See `services/outbox/history.ts`. */
     heartbeats: HEARTBEAT_TAGS.map((tag) => `${prefix}:auth:heartbeat:{${tag}}`),
 
-    /** Hash, one a session, in the slot of its user's blacklist. */
+    /** Hash, one per session, in the slot of its user's blacklist. */
     session: (sessionId: string) => {
       const userId = userOfSession(sessionId);
       return `${prefix}:session:{${userId}}${sessionId.slice(userId.length)}`;
     },
 
-    /** String, one a policy and identity. The identity is hashed: it may be an address. */
+    /** String, one per policy and identity. The identity is hashed, because it may be an address. */
     rateLimit: (policy: string, identity: string) => `${prefix}:ratelimit:${policy}:{${concealed(identity)}}`,
 
-    /** Hash: the numbers that administrators have set, and their version. */
+    /** Hash: the limits set by administrators, and their version. */
     limitOverrides: `${prefix}:ratelimit:{overrides}`,
-    /** Parts of the database's own keys: an account by its e-mail address, and a client's address. */
+    /** Digests for the database's own keys: of an account's e-mail address, and of a client's address. */
     account: (email: string) => concealed(`account:${email}`),
     origin: (address: string) => concealed(`address:${address}`),
 
-    /** String: who holds a lock, with its fence; hash: the last fence; string, one a holder: it has left. In one slot. */
+    /** String: the holder and its fence. Hash: the last fence. String, one per holder: it has left. All in one slot. */
     lock: (name: string) => `${prefix}:lock:{${name}}`,
     lockFence: (name: string) => `${prefix}:lock:{${name}}:fence`,
     lockLeft: (name: string, holder: string) => `${prefix}:lock:{${name}}:left:${holder}`,
 
-    /** String: the request that has an idempotency key, and whether it was executed. The name is a hash already. */
+    /** String: the request that claimed an idempotency key, and whether it was executed. `name` is a hash already. */
     idempotency: (name: string) => `${prefix}:idempotency:{${name}}`,
 
-    /** Hash, one a job: the progress of its run, and the fence of the lock's holder that wrote it. */
+    /** Hash, one per job: the progress of its run, and the fence of the lock holder that wrote it. */
     warming: (job: string) => `${prefix}:cache:warming:{${job}}`,
 
-    /** Hashes in one slot: what all isolates have counted; steps of 10 s and of a minute, some to a key. */
+    /**
+     * Hashes in one slot: the counts of all isolates, and time series in steps of 10 s and of a minute, several steps to a
+     * key.
+     */
     metrics: `${prefix}:metrics:{all}:totals`,
     metricsSteps: (stepMs: number, chunk: number) => `${prefix}:metrics:{all}:${stepMs / 1_000}s:${chunk}`,
 
-    /** String: the cached user, in one slot with the user's tag version. */
+    /** String: the cached user, in the slot of the user's tag version. */
     user: (userId: string) => `${prefix}:user:{${userId}}`,
-    /** String: the tag version of everything that is cached of a user. It is called nonce in Redis, as in releases before. */
+    /** String: the tag version of all cached entries of a user. Its key ends with `nonce`, as in earlier releases. */
     userVersion: (userId: string) => `${prefix}:user:{${userId}}:nonce`,
 
-    /** String: one cached query of a user's data, likewise. */
+    /** String: one cached query of a user's data, in the same slot. */
     userEntry: (namespace: string, userId: string, hash: string) => `${prefix}:user:{${userId}}:${namespace}:${hash}`,
 
     /** String: one cached query. */
     cacheEntry: (namespace: string, hash: string) => `${prefix}:cache:${namespace}:{${hash}}`,
-    /** String: made once, and gone only after a flush (or its TTL). */
+    /** String: created once, and absent only after a flush (or after its TTL). */
     flushSentinel: `${prefix}:cache:{mark}`,
     namespaceVersion: (namespace: string) => `${prefix}:cache:${namespace}:nonce`,
     tagVersion: (tag: string) => `${prefix}:cache:tag:${createHash('sha256').update(tag).digest('base64url')}`,

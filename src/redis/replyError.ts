@@ -1,7 +1,7 @@
 import { RedisReplyError, RedisUnavailable } from './errors';
 import type { RedisError } from './errors';
 
-/** The server cannot serve at present, or not as the one that is to be trusted: it may have missed writes. */
+/** The server cannot serve at present, or is no longer the master: it may have missed writes. */
 const SERVER = new Set([
   'LOADING',
   'READONLY',
@@ -16,41 +16,44 @@ const SERVER = new Set([
   'DENIED',
 ]);
 
-/** No server has the key at present, or another one than the gateway believes. `UNAVAILABLE` is the gateway's own. */
+/**
+ * No server has the key at present, or another server than the gateway expects. `UNAVAILABLE` comes from the gateway
+ * itself.
+ */
 const SHARD = new Set(['CLUSTERDOWN', 'UNAVAILABLE', 'MOVED', 'ASK', 'TRYAGAIN', 'REDIRECT']);
 
-/** The keys are being moved: other keys of the same server are served. */
+/** The keys are being moved to another server. Their server still serves its other keys. */
 const MOVING = new Set(['MOVED', 'ASK', 'TRYAGAIN', 'REDIRECT']);
 
-/** Whether the error says that the whole shard cannot serve, not only the slot that is being moved. */
+/** Whether the whole shard cannot serve, not only a slot that is being moved. */
 export function isShardDown({ code }: RedisUnavailable): boolean {
   return code === undefined || !MOVING.has(code);
 }
 
 /**
- * What Redis 6 puts before an error that ended a script: `ERR Error running script (call to f_<sha>): `, and the place in
- * the script once or twice (`@user_script:1: `, `@user_script: 1: `). Redis 7 puts the place behind the error.
+ * Redis 6 puts this before an error that ended a script: `ERR Error running script (call to f_<sha>): `, and the position
+ * in the script once or twice (`@user_script:1: `, `@user_script: 1: `). Redis 7 puts the position after the error.
  */
 const SCRIPT_PREFIX = /^(?:ERR Error running script \(call to f_[0-9a-f]{40}\): )?(?:@?[a-z_]+: ?\d+: )*-?/;
 
-/** EXEC that was refused as a whole, for this reason. */
+/** EXEC refused as a whole, followed by the reason. */
 const TRANSACTION_PREFIX = /^EXECABORT Transaction discarded because of: -?/;
 
-/** What has a plain ERR for a code, by its beginning. */
+/** Beginnings of texts whose code is only ERR. */
 const PLAIN: readonly [text: RegExp, code: string, kind: 'state' | 'shard'][] = [
-  // A script in a cluster that is down, or that no longer has the key. Redis 6 begins with "Lua script".
+  // A script in a cluster that is down, or that has lost the key's slot. Redis 6 begins with "Lua script".
   [/^(?:Lua s|S)cript attempted to execute a (?:write )?command while the cluster is down/, 'CLUSTERDOWN', 'shard'],
   [/^(?:Lua s|S)cript attempted to access a (?:slot not served|non local key)/, 'CLUSTERDOWN', 'shard'],
   [/^max number of clients/, 'MAXCLIENTS', 'state'],
-  // Upstash's quotas. Its limits of one command are sizes: "max request size exceeded", "max key size exceeded".
+  // Upstash's quotas. Its limits for one command are sizes: "max request size exceeded", "max key size exceeded".
   [/^max (?!(?:[a-z]+ ){0,3}size exceeded)[a-z ]+ exceeded/i, 'QUOTA', 'state'],
   [/^max (?:database|db|disk|data) size exceeded/i, 'QUOTA', 'state'],
   [/^DB capacity/i, 'QUOTA', 'state'],
 ];
 
 /**
- * The error that a reply's text stands for, by its code and by where in the text that stands. The text itself quotes
- * arguments and is dropped.
+ * Classifies the text of an error reply by its code and by the code's position. The text itself quotes arguments and is
+ * dropped.
  */
 export function replyError(text: string): RedisError {
   const plain = text.replace(SCRIPT_PREFIX, '').replace(TRANSACTION_PREFIX, '');
@@ -63,7 +66,10 @@ export function replyError(text: string): RedisError {
   return known === undefined ? new RedisReplyError('ERR') : new RedisUnavailable(known[2], { code: known[1] });
 }
 
-/** Whether a request was refused as a whole because it, or a command in it, is too large. Nothing of it was executed. */
+/**
+ * Whether a request was refused as a whole because it, or one of its commands, is too large. None of its commands was
+ * executed.
+ */
 export function isTooLarge(text: string): boolean {
   return /^ERR max [a-z ]*size exceeded/i.test(text) && replyError(text) instanceof RedisReplyError;
 }

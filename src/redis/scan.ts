@@ -1,23 +1,23 @@
 import type { RedisBatch } from './batch';
 import { RedisUnavailable } from './errors';
 
-/** Keys looked at in a trip. A walk over 100,000 keys takes 20, and holds Redis up for a few milliseconds each. */
+/** Keys examined in one trip. A walk over 100,000 keys takes 20 trips, and blocks Redis for a few milliseconds each. */
 const COUNT = 5_000;
 
 export interface WalkOptions {
-  /** Where an earlier walk stopped. @default the beginning */
+  /** The cursor returned by an earlier walk. @default the beginning */
   cursor?: string | undefined;
-  /** No page is begun after this, in milliseconds. */
+  /** No page is started after this time, in milliseconds. */
   budgetMs: number;
   now?: () => number;
 }
 
 /**
- * Walks the key space page by page (SCAN: what is there all the time is found, some of it twice). It holds nothing between
- * two calls but its cursor.
+ * Walks the key space page by page. SCAN returns every key that exists throughout the walk, and some keys twice. Between
+ * two calls only the cursor is kept.
  *
- * @param visit keys that match, and never an empty page
- * @returns the cursor to go on from; `null` at the end
+ * @param visit receives matching keys, never an empty page
+ * @returns the cursor to continue from; `null` at the end
  * @throws {RedisUnavailable | RedisReplyError}
  */
 export async function walkKeys(
@@ -33,13 +33,13 @@ export async function walkKeys(
     if (!Array.isArray(page) || !Array.isArray(page[1])) throw new RedisUnavailable('garbage');
     const found = page[1].map(String);
     if (found.length > 0) await visit(found);
-    // Only now: what a page held has been visited when its successor's cursor is given out.
+    // Only now: when the next cursor is returned, the keys of this page must have been visited.
     cursor = String(page[0]);
   } while (cursor !== '0' && now() < untilMs);
   return cursor === '0' ? null : cursor;
 }
 
-/** A text as a glob that matches it alone. */
+/** Escapes a text as a glob that matches exactly this text. */
 export function escapeGlob(text: string): string {
   return text.replaceAll(/[*?[\]\\^]/g, String.raw`\$&`);
 }

@@ -5,10 +5,10 @@ interface ScriptText {
   readonly sha: string;
 }
 
-/** A Lua script and its SHA-1, by which Redis knows it once it has run. Every key that it touches is in KEYS. */
+/** A Lua script and its SHA-1, under which Redis caches it once it has run. KEYS must hold every key that it touches. */
 export interface Script extends ScriptText {
   /**
-   * The same for Upstash, where a script without this flag takes a lock on the whole database; stock Redis refuses it
+   * The same script for Upstash. Without this flag, Upstash locks the whole database for it; stock Redis refuses the flag
    * (https://upstash.com/docs/redis/features/key-locking).
    */
   readonly locking: ScriptText;

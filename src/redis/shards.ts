@@ -13,45 +13,45 @@ export interface ShardsOptions extends Pick<BreakerOptions, 'probeMs' | 'probeMa
   now?: () => number;
 }
 
-/** A shard that is out, and due to be tried. */
+/** A shard that is out, and whose probe is due. */
 export interface ShardProbe {
-  /** A key in the shard, of a command that failed. */
+  /** The key of a failed command in this shard. */
   key: string;
   report: (outcome: ProbeOutcome) => void;
 }
 
-/** Whether a call speaks for Redis as a whole, or against it; `undefined`: it says only that one shard is out. */
+/** The outcome of a call for Redis as a whole; `undefined`: it only shows that one shard is out. */
 export type Score = boolean | undefined;
 
 export interface Judgement {
-  /** Those that may be trusted; in place of the others, why not. */
+  /** The trusted replies; the others are replaced by an error. */
   replies: Reply[];
-  /** A promise while the topology is being asked for. */
+  /** A promise while the topology is being read. */
   score: Score | Promise<Score>;
 }
 
 /**
  * An isolate's knowledge of the servers behind the one address that it calls.
  *
- * An error of a server's state (READONLY, LOADING, OOM …) discredits all that this server said: it may have missed
- * revocations. On a single server that is the whole pipeline. On a cluster it is one shard, and each shard has a breaker
- * of its own: the first failure opens it, and its users are served without Redis. Redis is asked which of the two it is
- * when that first matters. Until then it counts as a single server.
+ * An error of a server's state (READONLY, LOADING, OOM …) discredits all replies of this server: it may have missed
+ * revocations. On a single server that is the whole pipeline. On a cluster it is one shard. Each shard has its own breaker:
+ * its first failure opens it, and the shard's users are then served without Redis. The isolate asks Redis for its topology
+ * when that first matters. Until then Redis counts as a single server.
  */
 export interface Shards {
-  /** Whether a command would go to a shard that is out. */
+  /** Whether the command belongs to a shard that is out. */
   isOut(command: Command): boolean;
   readonly outCount: number;
   judge(commands: readonly Command[], replies: Reply[]): Judgement;
-  /** For exactly one caller, when a shard that is out is due to be tried: that caller reports. */
+  /** When a shard that is out is due for a probe, returns it to exactly one caller. That caller must report the outcome. */
   takeProbe(): ShardProbe | undefined;
-  /** As {@link Breaker.owe}, for all shards that are out: which of them holds a message's keys does not matter. */
+  /** Calls {@link Breaker.owe} for all shards that are out, because the shard of the undelivered message is not known. */
   owe(): void;
-  /** As {@link Breaker.takeWatch}, for each of them. */
+  /** {@link Breaker.takeWatch} for any shard. */
   takeWatch(): boolean;
 }
 
-/** For a probe: asks the shards that are out as well, and learns from their replies. */
+/** For a probe: also sends commands to shards that are out, and learns from their replies. */
 export function ungated(shards: Shards): Shards {
   return {
     isOut: () => false,
@@ -63,24 +63,24 @@ export function ungated(shards: Shards): Shards {
   };
 }
 
-/** The first failure opens a shard's breaker: its users then cost a read of D1, and nothing else. */
+/** The first failure opens a shard's breaker. Its users then cost one read of D1 each, and no other harm is done. */
 const SHARD_BREAKER = { windowMs: 10_000, minCalls: 1, failureRatio: 0, provenAfter: 10 };
-/** Shards that have failed, or slots of a cluster that does not tell its shards. */
+/** The most failed shards, or failed slots of a cluster with an unknown topology, to remember. */
 const MAX_ENTRIES = 1_000;
-/** How old the topology may be when something goes wrong. */
+/** The topology may be this old when a command fails. */
 const TOPOLOGY_MS = 5_000;
-/** How long the score of a call waits for the topology; after this another call asks for it. */
+/** How long the score of a call waits for the topology. After this another call asks for it. */
 const LEARN_MS = 2_000;
 
 export function createShards({ client, now = Date.now, ...breakerOptions }: ShardsOptions): Shards {
-  /** Those that have failed since this isolate began. */
+  /** Shards that have failed since this isolate began. */
   const failed = new Map<string, { breaker: Breaker; key: string }>();
   let topology: Topology | 'single' | undefined;
   let askedAtMs = -Infinity;
-  /** Weakly: requests wait for it, and it never settles when the request that asks has died. */
+  /** Weak, because the promise never settles if the request that asks dies. */
   let asking: WeakRef<Promise<void>> | undefined;
 
-  /** The shards that a command's keys belong to. Where shards are not known, each slot counts as one. */
+  /** The shards of a command's keys. While the shards are unknown, each slot counts as one. */
   function shardsOf(command: Command): string[] {
     const known = typeof topology === 'object' ? topology : undefined;
     const slots = keysOf(command).map((key) => slotOf(key));
@@ -104,7 +104,7 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
     entry.breaker.record(false, entry.breaker.ticket());
   }
 
-  /** Asks again when what is known is old. A failure to ask leaves it as it was. */
+  /** Reads the topology again when it is old. If that fails, the known one stays. */
   function learn(): Promise<void> {
     if (now() - askedAtMs >= TOPOLOGY_MS) {
       askedAtMs = now();
@@ -119,11 +119,11 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
         ),
       );
     }
-    // The request that asks may die, and its promise then never settles.
+    // The request that asks may die; its promise then never settles.
     return within(asking?.deref() ?? Promise.resolve(), LEARN_MS, () => undefined);
   }
 
-  /** What the servers said, without what servers said that are discredited. */
+  /** Replaces the replies of discredited servers by their error. */
   function trusted(commands: readonly Command[], replies: readonly Reply[]): Reply[] {
     const discredited = new Map<string, Reply>();
     for (const [at, reply] of replies.entries()) {
@@ -138,17 +138,17 @@ export function createShards({ client, now = Date.now, ...breakerOptions }: Shar
     });
   }
 
-  /** Notes which shards have failed and which serve again. */
+  /** Records which shards have failed and which serve again. */
   function score(commands: readonly Command[], replies: readonly Reply[]): Score {
     const kept = trusted(commands, replies);
     const usable = kept.some(isUsable);
     const isCluster = typeof topology === 'object';
-    // On a single server nothing is a shard's fault; where something came back, it may be a cluster that does not tell.
+    // A single server has no shards. If some replies are usable, this may be a cluster that does not reveal its topology.
     if (!isCluster && !usable) return false;
     for (const [at, { error }] of kept.entries()) {
       if (!(error instanceof RedisUnavailable) || !isShardDown(error)) continue;
       const [shard, ...others] = shardsOf(commands[at] ?? ['PING']);
-      // Which of several shards refused a command of theirs is not known.
+      // If a command belongs to several shards, the one that refused it is unknown.
       if (shard !== undefined && others.length === 0) opened(shard, keysOf(commands[at] ?? ['PING'])[0] ?? '');
     }
     noteServing(commands, kept);

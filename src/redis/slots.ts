@@ -1,6 +1,8 @@
 import type { Command } from './client';
 
-/** The part of a key that decides its hash slot: what stands in its first `{…}`, where that is not empty, else all of it. */
+/**
+ * The part of a key that decides its hash slot: the content of its first `{…}` if that is not empty, else the whole key.
+ */
 export function hashTagOf(key: string): string {
   const start = key.indexOf('{');
   const end = start === -1 ? -1 : key.indexOf('}', start + 1);
@@ -22,7 +24,7 @@ export function slotOf(key: string): number {
 const WITHOUT_KEYS = new Set(['PING', 'TIME', 'INFO', 'SCAN', 'DBSIZE', 'SCRIPT', 'CONFIG', 'CLUSTER']);
 const ALL_KEYS = new Set(['MGET', 'UNLINK', 'DEL', 'EXISTS']);
 
-/** The keys of a command of this app: none, the first argument, all arguments, or those that a script names. */
+/** The keys of a command of this app: none, the first argument, all arguments, or the KEYS of a script. */
 export function keysOf([name, ...args]: Command): string[] {
   const upper = name.toUpperCase();
   if (WITHOUT_KEYS.has(upper)) return [];

@@ -1,16 +1,16 @@
 import type { RedisClient, RedisValue } from './client';
 import { RedisUnavailable } from './errors';
 
-/** Which shard of a cluster serves which slots. A shard is named by its first slot: a failover does not change that. */
+/** Which shard of a cluster serves which slots. A shard is named by its first slot, so its name survives a failover. */
 export interface Topology {
   shardCount: number;
-  /** `undefined` where no shard serves the slot. */
+  /** `undefined` if no shard serves the slot. */
   shardOf(slot: number): string | undefined;
 }
 
 /**
- * Asks whether Redis is a cluster (`CLUSTER SLOTS`). A server that refuses to tell (a single one, Upstash, a proxy) counts
- * as a single one.
+ * Asks whether Redis is a cluster (`CLUSTER SLOTS`). A server that refuses the command (a single one, Upstash, a proxy)
+ * counts as a single one.
  *
  * @throws {RedisUnavailable}
  */

@@ -9,19 +9,19 @@ import type { Shards } from './shards';
 export interface TripOptions {
   client: RedisClient;
   breaker: Breaker;
-  /** What the isolate knows of Redis's shards. @default nothing yet, and it is forgotten with the request */
+  /** The isolate's knowledge of Redis's shards. @default a new one, which lives only as long as the request */
   shards?: Shards;
   /** Keeps a call alive after the response. */
   waitUntil: (promise: Promise<unknown>) => void;
-  /** Told of each call: how long it took, the reason of its failure (`''`: none), and how many commands it had. */
+  /** Called after each call with its duration, the reason of its failure (`''`: none), and its number of commands. */
   observe?: TripObserver | undefined;
   /** `undefined`: the request is not traced. */
   inSpan?: InSpan | undefined;
-  /** Where calls that the request waits for are counted. */
+  /** Counts the calls that the request waits for. */
   counts?: TripCounts | undefined;
-  /** What this request may wait for Redis in all, in milliseconds. */
+  /** How long this request may wait for Redis in all, in milliseconds. */
   deadlineMs: number;
-  /** When a call that the request no longer waits for is given up, in milliseconds. */
+  /** A call that the request no longer waits for is abandoned after this time, in milliseconds. */
   callTimeoutMs: number;
   now?: () => number;
 }
@@ -33,16 +33,16 @@ export interface TripCounts {
 }
 
 /**
- * One request's HTTP calls to Redis: scored for the breakers, and waited for within ONE deadline for all of them. The
- * deadline is the time during which the request waits for at least one of them.
+ * The HTTP calls of one request to Redis. The breakers score each call. All calls share ONE deadline: the total time in
+ * which the request waits for at least one of them.
  */
 export class Trips {
   readonly #options: TripOptions;
   readonly #shards: Shards;
   readonly #now: () => number;
-  /** Without the wait that is going on. */
+  /** Not reduced by a wait that is still in progress. */
   #remainingMs: number;
-  /** Calls that the request waits for at present, and since when it has waited for at least one. */
+  /** The number of calls that the request waits for at present; below, when it began to wait. */
   #waits = 0;
   #waitingSinceMs = 0;
   #blockedAtStart = 0;
@@ -60,14 +60,14 @@ export class Trips {
     this.#beginWaiting();
   }
 
-  /** `breaker` or `deadline` when a call would be in vain. */
+  /** Why a call would be pointless: `breaker` or `deadline`. */
   get refused(): RedisUnavailable | undefined {
     if (this.#options.breaker.state !== 'closed') return new RedisUnavailable('breaker');
     return this.#leftMs() <= 0 ? new RedisUnavailable('deadline') : undefined;
   }
 
   /**
-   * A call that the request waits for. At the deadline the request stops waiting, but the call goes on: a slow first
+   * A call that the request waits for. At the deadline the request stops waiting, but the call continues: a slow first
    * connection warms up, and the breaker learns the real outcome.
    *
    * @throws {RedisUnavailable}
@@ -114,16 +114,16 @@ export class Trips {
     this.#blockedAtStart = blockedMs();
   }
 
-  /** What is left of the deadline now. Time in which this isolate itself was blocked is free. */
+  /** The remaining deadline. Time in which this isolate itself was blocked does not count. */
   #leftMs(): number {
     if (this.#waits === 0) return this.#remainingMs;
     return this.#remainingMs - (this.#now() - this.#waitingSinceMs - (blockedMs() - this.#blockedAtStart));
   }
 
   /**
-   * Starts a call without the commands of shards that are out, and scores its outcome. A call that is given up is not
-   * aborted: the runtime does that when the request's last promise has settled, and a signal for every call would cost more than
-   * it could save.
+   * Starts a call without the commands of shards that are out, and scores its outcome. An abandoned call is not aborted:
+   * the runtime aborts it when the request's last promise has settled, and an abort signal for every call would cost more
+   * than it saves.
    */
   #start(commands: readonly Command[]): { outcome: Promise<Reply[]>; giveUpAfter: (ms: number) => void } {
     const shards = this.#shards;
@@ -141,7 +141,7 @@ export class Trips {
     return { outcome: whole, giveUpAfter };
   }
 
-  /** The one place where a call is made. */
+  /** Every call is made here. */
   #call(commands: readonly Command[]): { outcome: Promise<Reply[]>; giveUpAfter: (ms: number) => void } {
     const { client, breaker, waitUntil, observe, inSpan } = this.#options;
     const ticket = breaker.ticket();
@@ -188,7 +188,7 @@ export class Trips {
 
 const REDIS_SPAN = { 'db.system.name': 'redis', 'db.operation.name': 'PIPELINE' };
 
-/** Why servers could not serve some of the commands. */
+/** Why some of the commands could not be served. */
 function failureOf(replies: readonly Reply[]): string {
   for (const { error } of replies) if (error instanceof RedisUnavailable) return error.reason;
   return '';

@@ -2,16 +2,16 @@ import { defineScript } from '../script';
 import { blacklistPrune } from './blacklistPrune';
 
 /**
- * Tells Redis of revocations. Idempotent and monotone: a value only grows, a field is only added, the TTL only gets
- * longer, so deliveries may repeat and overtake each other.
+ * Delivers revocations. Idempotent and monotone: values only grow, fields are only added, the TTL only gets longer.
+ * Deliveries may therefore repeat and overtake each other.
  *
- * `ep` means that the hash holds every denial, so only a write that includes all denials may create it. A message that knows
- * only the epoch sets `least`, which raises `ep` where there is one, now or later.
+ * `ep` means that the hash holds every denial, so only a write that includes all denials may create it. A message that
+ * knows only the epoch sets `least`, which raises an existing `ep`, or one that is created later.
  *
  * KEYS[1] blacklist hash of a user
  * ARGV[1] TTL (ms), longer than any token lives
- * ARGV[2…] field and value in turn: `ep`, `least` and `av` are versions; `s:<sid>` and `j:<jti>` hold the end of what they deny
- *          (ms since the epoch), by which a large hash is pruned
+ * ARGV[2…] field and value in turn: `ep`, `least` and `av` are versions; the value of `s:<sid>` and `j:<jti>` is when the denied
+ *          session or token expires (ms since the epoch), by which a large hash is pruned
  * -> 1
  */
 export const blacklistMerge = defineScript(`

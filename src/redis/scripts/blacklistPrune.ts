@@ -1,6 +1,6 @@
 /**
- * Lua, for scripts whose KEYS[n] is the blacklist hash of a user: once it is large, it forgets denials of what has expired
- * by itself. The hash outlives them all, because every write gives it its whole TTL again.
+ * Lua for scripts whose KEYS[n] is the blacklist hash of a user. Once the hash is large, denials of expired sessions and
+ * tokens are removed. The hash itself outlives them, because every write renews its whole TTL.
  */
 export const blacklistPrune = (key: `KEYS[${number}]`) => `
 if redis.call('HLEN', ${key}) > 256 then

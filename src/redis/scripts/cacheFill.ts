@@ -1,13 +1,13 @@
 import { defineScript } from '../script';
 
 /**
- * Fills a cache entry only if nothing has changed since it was read: compare-and-set on the entry's write id. A delete
- * leaves a tombstone with a fresh write id, so the fill of a loader that ran before it is refused. Where there was no
- * entry there is nothing to compare once the tombstone has gone: such a fill is refused by the clock, however long it
- * was on its way. What is not an entry of ours (another type, foreign text) counts as none.
+ * Fills a cache entry only if it has not changed since it was read: compare-and-set on the entry's write id. A delete
+ * leaves a tombstone with a new write id, so the fill of a loader that ran before the delete is refused. If there was no
+ * entry, and the tombstone has expired, there is no write id to compare: such a fill is refused when it arrives after
+ * ARGV[4]. A value that is not an entry of this app (another type, foreign text) counts as none.
  *
  * KEYS[1] entry   ARGV[1] write id seen when reading ('' for none)   ARGV[2] new entry (16-character write id + body)
- * ARGV[3] TTL (ms)   ARGV[4] latest time by the server's clock to fill where there is none (ms since the epoch; 0: any)
+ * ARGV[3] TTL (ms)   ARGV[4] latest time by the server's clock to fill an absent entry (ms since the epoch; 0: any)
  * -> the server's time (ms since the epoch), negative when refused
  */
 export const cacheFill = defineScript(`

@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Writes what a lock's holder says, unless a later holder has written already: one that was suspended past its lease
- * cannot undo what came after it.
+ * Writes a value for a lock's holder, unless a later holder has already written. A holder that was suspended past its lease
+ * cannot overwrite the later holder's value.
  *
  * KEYS[1] hash: fence, value   ARGV[1] fence of the lock   ARGV[2] value   ARGV[3] TTL (ms)
  * -> 1 written, 0 refused

@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Reads a heartbeat, and raises it unless Redis has gone back: a smaller heartbeat than the database knows of stays as it
- * is, so that every reader sees the loss until it is made good.
+ * Reads a heartbeat and raises it, unless Redis has gone back in time. A heartbeat below the one that the database knows
+ * stays as it is, so that every reader sees the loss until it is repaired.
  *
  * KEYS[1] the heartbeat
  * ARGV[1] the heartbeat that Redis must hold   ARGV[2] the new heartbeat   ARGV[3] TTL (ms)

@@ -1,8 +1,8 @@
 import { defineScript } from '../script';
 
 /**
- * Claims an idempotency key for one execution, unless another request has it. Idempotent: the same holder asking again
- * (its response was lost) has it still.
+ * Claims an idempotency key for one execution, unless another request has claimed it. Idempotent: a holder that asks again
+ * (its response was lost) keeps its claim.
  *
  * KEYS[1] string: `running <fingerprint> <holder>` or `done <fingerprint> <holder>`
  * ARGV[1] fingerprint of the request   ARGV[2] holder   ARGV[3] lease (ms)

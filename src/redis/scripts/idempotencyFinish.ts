@@ -1,11 +1,11 @@
 import { defineScript } from '../script';
 
 /**
- * Ends a claim: the request was executed, or it was not and may be tried again.
+ * Ends a claim: the request was executed, or it was not and may be retried.
  *
  * KEYS[1] as in `idempotencyClaim`
- * ARGV[1] fingerprint of the request   ARGV[2] holder   ARGV[3] how long `done` is remembered (ms); 0: not executed
- * -> 1 written or removed, 0 the claim is another request's
+ * ARGV[1] fingerprint of the request   ARGV[2] holder   ARGV[3] how long to remember `done` (ms); 0: not executed
+ * -> 1 written or removed, 0 the claim belongs to another request
  */
 export const idempotencyFinish = defineScript(`
 if ARGV[3] ~= '0' then

@@ -1,18 +1,18 @@
 import { defineScript } from '../script';
 
 /**
- * Takes a lock for a while, with a fencing token that only grows. Idempotent: the same holder asking again (its answer
- * was lost) gets the same fence, and the lease from now on; a lease is never shortened, or a late copy of the first call
- * would cut what was extended since.
+ * Takes a lock for a limited time, with a fencing token that only grows. Idempotent: a holder that asks again (its reply
+ * was lost) gets the same fence, and a lease that starts now. A lease is never shortened: otherwise a late copy of the
+ * first call would undo an extension.
  *
- * The fence is at least the server's clock in microseconds, so it grows over a loss of the data as well; nobody takes a
- * lock more often than once a microsecond, so it is ahead of the clock only where the clock was set back. Its key lives
- * until the clock has passed the fence by ARGV[3]: what comes after that is larger by the clock alone, unless the clock
- * goes back by more than ARGV[3] in one step.
+ * The fence is at least the server's clock in microseconds, so it grows even after a loss of the data. A lock is not taken
+ * more often than once per microsecond, so the fence is ahead of the clock only if the clock was set back. The fence's key
+ * lives until the clock has passed the fence by ARGV[3]. Later fences are larger by the clock alone, unless the clock goes
+ * back by more than ARGV[3] in one step.
  *
- * KEYS[1] lock, string: `<holder> <fence>`   KEYS[2] hash: fence (the last one)   KEYS[3] there once this holder has left
+ * KEYS[1] lock, string: `<holder> <fence>`   KEYS[2] hash: fence (the last one)   KEYS[3] exists once this holder has left
  * ARGV[1] holder   ARGV[2] lease (ms)   ARGV[3] how far back the server's clock may be set (ms)
- * -> {1, fence}, or {0, remaining lease (ms)} while another holds it; {0, 0}: this holder has left, and this call is late
+ * -> {1, fence}, or {0, remaining lease (ms)} while another holds it; {0, 0}: this holder has already left; the call came too late
  */
 export const lockAcquire = defineScript(`
 local held = redis.call('GET', KEYS[1])

@@ -1,10 +1,10 @@
 import { defineScript } from '../script';
 
 /**
- * Prolongs a lease that has not ended. One that has ended stays so, even if no other holder took the lock since: this
+ * Extends a lease that has not ended. An ended lease is not renewed, even if no other holder took the lock since: its
  * holder can no longer rely on it.
  *
- * KEYS[1] lock   ARGV[1] holder   ARGV[2] lease from now on (ms); a longer one stays
+ * KEYS[1] lock   ARGV[1] holder   ARGV[2] lease from now on (ms); a longer remaining lease stays
  * -> 1 extended, 0 lost
  */
 export const lockExtend = defineScript(`

@@ -1,10 +1,10 @@
 import { defineScript } from '../script';
 
 /**
- * Frees a lock if this holder has it, and notes that the holder has left: an acquisition of this holder that is still in flight
- * (the holder stopped waiting for it) must not take the lock.
+ * Releases a lock if this holder has it, and records that the holder has left. An acquisition that this holder no longer
+ * waits for may still be in flight, and must not take the lock.
  *
- * KEYS[1] lock   KEYS[2] string, of this holder: it has left   ARGV[1] holder   ARGV[2] for how long late calls are refused (ms)
+ * KEYS[1] lock   KEYS[2] string, of this holder: it has left   ARGV[1] holder   ARGV[2] how long to refuse late calls (ms)
  * -> 1 freed, 0 it was not this holder's (any more)
  */
 export const lockRelease = defineScript(`

@@ -1,21 +1,21 @@
 import { defineScript } from '../script';
 
-/** More series than this are counted as left out. */
+/** The most series in the totals. Values of further series are counted as left out. */
 export const MAX_SERIES = 2_000;
 
 /**
- * Adds what an isolate has counted to the totals and to two time series, once, however often it arrives. Whole hashes of
- * numbers are read and written with one command each.
+ * Adds the counts of an isolate's lot to the totals and to two time series, exactly once, even if the lot arrives
+ * repeatedly. A whole hash of numbers is read or written with one command.
  *
  * The totals are a hash: a series' name -> JSON `[number of the series, value, …]`; `i:<isolate>` -> `<last number> <time
- * (ms)>`; `g:<gauge>` -> its value; `#` -> how many series there are; `!` -> values left out. A field of a time series is
- * a step -> JSON `{number of the series: [value, …]}`.
+ * (ms)>`; `g:<gauge>` -> its value; `#` -> the number of series; `!` -> values left out. A field of a time series is a step
+ * -> JSON `{number of the series: [value, …]}`.
  *
  * KEYS[1] totals   KEYS[2] steps of 10 s   KEYS[3] steps of a minute
- * ARGV[1] isolate   ARGV[2] its lot's number   ARGV[3] time (ms)   ARGV[4], ARGV[5] the step in KEYS[2], KEYS[3]
- * ARGV[6] TTL of KEYS[1], ARGV[7] of KEYS[2], ARGV[8] of KEYS[3] (ms)   ARGV[9] how long an isolate is remembered (ms)
- * ARGV[10] most series   ARGV[11] JSON {name: [value, …]}   then name and value of each gauge
- * -> 1 added, 0 it had been added before
+ * ARGV[1] isolate   ARGV[2] the lot's number   ARGV[3] time (ms)   ARGV[4], ARGV[5] the step in KEYS[2], KEYS[3]
+ * ARGV[6] TTL of KEYS[1], ARGV[7] of KEYS[2], ARGV[8] of KEYS[3] (ms)   ARGV[9] how long to remember an isolate (ms)
+ * ARGV[10] limit of series   ARGV[11] JSON {name: [value, …]}   then name and value of each gauge
+ * -> 1 added, 0 it was already added
  */
 export const metricsAdd = defineScript(`
 local fields = {'i:' .. ARGV[1], '#', '!'}
@@ -76,7 +76,7 @@ end
 add_step(KEYS[2], ARGV[4], ARGV[7])
 if add_step(KEYS[3], ARGV[5], ARGV[8]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[6])
-  -- Once an hour: isolates that have long ended.
+  -- Once an hour, forget isolates that ended long ago.
   if redis.call('HLEN', KEYS[3]) == 1 then
     local all, ended = redis.call('HGETALL', KEYS[1]), {}
     for at = 1, #all, 2 do

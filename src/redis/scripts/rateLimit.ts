@@ -2,20 +2,20 @@ import { defineScript } from '../script';
 import { rateLimitState } from './rateLimitState';
 
 /**
- * Decides over a request under several limits of one or more counters at once, all or nothing: it is admitted when
- * every limit admits it, and then charged to all of them; else nothing is charged. A request whose id a counter
- * remembers is not charged there again, so that a call may be repeated.
+ * Decides a request under several limits of one or more counters at once, all or nothing. If every limit admits it, all of
+ * them are charged; otherwise none is. A counter that remembers the request's id does not charge it again, so the call may
+ * be repeated.
  *
- * Sliding window (`s`): admitted when the units recorded later than W ago and its own are at most L. Token bucket (`g`,
- * the generic cell rate algorithm of ITU-T I.371): a debt in units of 1/L ms that time pays off; admitted when
- * debt + n·W <= W·L. Exact integer arithmetic throughout.
+ * Sliding window (`s`): admits a request if its units and those recorded later than W ago are at most L. Token bucket (`g`,
+ * the generic cell rate algorithm of ITU-T I.371): a debt in units of 1/L ms, paid off by time; admits a request if debt +
+ * n·W <= W·L. Exact integer arithmetic throughout.
  *
- * KEYS for each counter its key; a key may occur again
+ * KEYS the key of each counter; a key may occur more than once
  * ARGV[1] the caller's time (ms), for servers that forbid TIME   ARGV[2] the request's id
- * ARGV[3] how long the charge may be taken back (ms): until then it refuses no other request; 0 when it is final
+ * ARGV[3] how long the charge may be taken back (ms): until then no other request is refused because of it; 0: it is final
  * ARGV[4…] for each key: n, ms ahead of now at which it is recorded (the end of a lease), number of limits, and for each
  *          limit: `s` or `g`, W (ms), L, step (ms): times are rounded up to its multiples
- * -> {0 refused | 1 admitted | 2 undecided: it depends on charges that may be taken back,
+ * -> {0 refused | 1 admitted | 2 undecided: depends on charges that may be taken back,
  *     then for each key: the counter's time (ms), and for each limit: 0 | 1 | 2, units left, ms until all are, ms to wait
  *     (-1: never)}
  */
@@ -24,7 +24,7 @@ local now = clock(ARGV[1])
 local id, reserveMs, arg = ARGV[2], tonumber(ARGV[3]), 4
 local counters, charges, verdict = {}, {}, 1
 
--- Milliseconds until so many units have left the window.
+-- Milliseconds until this many units have left the window.
 local function waitFor(limit, units, now)
   local at, from = limit.first, 1
   while true do
@@ -87,7 +87,7 @@ if verdict == 1 then
     if counter.units and not counter.known then
       remember(counter, id)
       if reserveMs > 0 then
-        -- What can no longer be taken back is forgotten here, and counts.
+        -- Charges that can no longer be taken back are final: drop them from this list.
         counter.reserved = string.gsub(counter.reserved, '[^,]-:(%d+),', function(till)
           if tonumber(till) <= counter.now then return '' end
         end) .. string.format('%s:%.0f:%.0f,', id, counter.units, counter.now + reserveMs)

@@ -2,14 +2,14 @@ import { defineScript } from '../script';
 import { rateLimitState } from './rateLimitState';
 
 /**
- * Changes what one counter has recorded, whatever its limits say: units that were spent elsewhere or cost more after all
- * (positive) and units given back (negative). Each goes to the time at which it was spent: what has left the window by
- * now changes nothing.
+ * Changes the record of one counter without a decision: adds units that were spent elsewhere, or cost more than expected
+ * (positive), and removes units given back (negative). Each item is recorded at the time when the units were spent. Items
+ * that have already left the window have no effect.
  *
- * An item with an id is done once: the counter remembers the id. A charge that another call may make under the same id
- * (a request whose reply was lost) is thus made by one of the two. Units that are given back of a request may name its id:
- * when the counter has not seen it, nothing is given back, and the charge will be skipped should it come late. With 0
- * units, the request's reservation becomes final.
+ * An item with an id is applied once: the counter remembers the id. If another call may charge under the same id (a request
+ * whose reply was lost), only one of the two is applied. Units given back may name the id of their request. If the counter
+ * does not know that id, it gives nothing back, and skips the charge if it arrives late. With 0 units, the request's
+ * reservation becomes final.
  *
  * KEYS[1] the counter
  * ARGV[1] the caller's time (ms), for servers that forbid TIME   ARGV[2] number of limits
@@ -51,7 +51,7 @@ local function rebuild(limit, entries)
   limit.before = before
 end
 
--- What the bucket's debt would be now, had it been charged like this.
+-- The bucket's present debt if it had been charged with these entries.
 local function replay(limit, entries)
   local debt, at = limit.before, entries[1] and math.min(entries[1].at, now) or now
   for _, entry in ipairs(entries) do
@@ -69,7 +69,7 @@ local function charge(to, at, units)
   to.entries = to.entries or entriesOf(limit)
   local entries = to.entries
   if limit.debt then
-    -- At most what the bucket can have owed just before, by what is known of later.
+    -- The largest debt that the bucket can have had just before, according to its later entries.
     if #entries > 0 and at < entries[1].at then limit.before = limit.before + (entries[1].at - at) * limit.L
     elseif #entries == 0 then limit.before = limit.a == 0 and 0 or debtAt(limit, at) end
   end
@@ -95,7 +95,8 @@ local function giveBack(to, at, units)
     local taken = math.min(entry.units, units)
     entry.units, units = entry.units - taken, units - taken
   end
-  -- The newest that is not later; only what was recorded late, behind entries that were ahead, is found after it.
+  -- Take from the newest entry that is not later than the spending. Entries after it come last: they were recorded late,
+  -- behind entries ahead of now.
   for i = newest, 1, -1 do take(entries[i]) end
   for i = newest + 1, #entries do take(entries[i]) end
   if limit.debt then
@@ -107,11 +108,11 @@ end
 local ttl = 1
 local function rememberLonger(id)
   remember(counter, id)
-  -- Longer than a call can be on its way.
+  -- Longer than a call can be in flight.
   ttl = 60000
 end
 
--- Whether there was one.
+-- Returns whether there was a reservation.
 local function settleReservation(id)
   local found = false
   counter.reserved = string.gsub(counter.reserved, '([^,:]+):%d+:%d+,', function(of)

@@ -1,19 +1,19 @@
 /**
- * Lua that the limiter's scripts share: a counter's text, read into tables and written back.
+ * Lua shared by the limiter's scripts: parses a counter's text into tables, and writes it back.
  *
  * A counter is one string. Its first line is `<time> <ids> <reservations>`: the counter's time in ms, which never goes
- * back; the ids of the requests charged last, {@link ID_LENGTH} characters each; `<id>:<units>:<until ms>,` for each
- * charge that may still be taken back. One line for each limit follows:
+ * back; the ids of the last charged requests, {@link ID_LENGTH} characters each; `<id>:<units>:<until ms>,` for each charge
+ * that may still be taken back. One line for each limit follows:
  *
  *     s<W> <total> <first> <last> <units> <log>                       sliding window
  *     g<W> <total> <first> <last> <units> <log, as above> after `<a> <debt> <debt at first> <L> `: token bucket
  *
- * `first` and `last` are the times of the oldest and newest entry, `units` those of the newest, and the log holds the
- * others, oldest first, each `<units, if not 1>:<ms until the next entry>,`. Taking from the front and adding to the end
- * leaves the rest alone, so a decision costs the same whether the log is short or long.
+ * `first` and `last` are the times of the oldest and newest entry, `units` the units of the newest. The log holds the other
+ * entries, oldest first, each as `<units, if not 1>:<ms until the next entry>,`. Taking from the front and adding to the
+ * end leaves the rest unchanged, so a decision costs the same for a short and a long log.
  */
 export const rateLimitState = `
--- Redis's clock is one for all isolates. A server that forbids TIME in scripts leaves the caller's.
+-- All isolates share Redis's clock. If a server forbids TIME in scripts, the caller's clock is used.
 local function clock(given)
   local time = redis.pcall('TIME')
   if time.err then return tonumber(given) end
@@ -23,7 +23,7 @@ end
 local ENTRY = '^(%d*):(%d+),()'
 
 local function read(key, now)
-  -- The ids stay where they are, from idsFrom to idsTo of text: copies of them would cost more than the decision.
+  -- The ids stay in text, from idsFrom to idsTo: copying them would cost more than the decision.
   local counter = {now = now, text = '', idsFrom = 1, idsTo = 0, newIds = '', reserved = '', limits = {}}
   local text = redis.call('GET', key)
   if not text then return counter end
@@ -54,21 +54,21 @@ local function read(key, now)
   end
   local behind = tonumber(time) - now
   if behind > span then
-    -- A clock that is far behind the one that wrote: the counter goes on from where it was, by the new clock. That is
-    -- written in any case, or it would be done again each time, and no time would pass.
+    -- This clock is far behind the one that wrote. Shift the counter to this clock, and always write it: otherwise the
+    -- shift would repeat with each call, and time would never pass for the counter.
     counter.reserved, counter.rebased = '', true
     for _, limit in pairs(counter.limits) do
       limit.first, limit.last = limit.first - behind, limit.last - behind
       if limit.a and limit.a > 0 then limit.a = limit.a - behind end
     end
   elseif behind > 0 then
-    -- A little behind: the counter's time stands still until the clock has caught up.
+    -- This clock is a little behind. The counter's time stands still until the clock has caught up.
     counter.now = tonumber(time)
   end
   return counter
 end
 
--- Drops the entries that have left the window.
+-- Drops entries that have left the window.
 local function prune(limit, now)
   local due = now - limit.W
   if limit.total == 0 then return end
@@ -86,7 +86,7 @@ local function prune(limit, now)
   if from > 1 then limit.log = string.sub(limit.log, from) end
 end
 
--- The limit of this kind and window, as it is now.
+-- The limit of this kind and window, with its present state.
 local function limitOf(counter, kind, W, L)
   local limit = counter.limits[kind .. W]
   if not limit then
@@ -99,7 +99,7 @@ local function limitOf(counter, kind, W, L)
   return limit
 end
 
--- What a bucket owes at a time that is not before its last charge.
+-- A bucket's debt at a time that is not before its last charge.
 local function debtAt(limit, at)
   return math.max(0, limit.debt - (at - limit.a) * limit.L)
 end
@@ -108,7 +108,7 @@ local function owe(limit, debt, now)
   limit.a, limit.debt = now, debt
 end
 
--- Sub-windows: an entry is recorded at the end of its own.
+-- Sub-windows: an entry is recorded at the end of its sub-window.
 local function recordedAt(at, step)
   return math.ceil(at / step) * step
 end
@@ -126,7 +126,7 @@ local function append(limit, units, at)
   limit.total = limit.total + units
 end
 
--- Whether one of the ids that begin at first is this one.
+-- Whether one of the ids from first to last is this one.
 local function holds(text, first, last, id)
   local from = first
   while true do
@@ -137,7 +137,7 @@ local function holds(text, first, last, id)
   end
 end
 
--- Whether a request of this id was charged here.
+-- Whether a request with this id was charged here.
 local function knows(counter, id)
   return holds(counter.text, counter.idsFrom, counter.idsTo, id) or holds(counter.newIds, 1, #counter.newIds, id)
 end
@@ -165,7 +165,7 @@ local function write(key, counter, atLeastMs)
   for name, limit in pairs(counter.limits) do
     local left = limit.total > 0 and limit.last + limit.W - counter.now or 0
     if limit.kind == 'g' then left = math.max(left, resetMs(limit, counter.now)) end
-    -- What another limiter of this name has counted stays as long as it counts.
+    -- Keep the counts of other limiters with this name until they have expired.
     if left > 0 then
       ttl, most = math.max(ttl, left), math.max(most, limit.total)
       local at = #parts
@@ -176,7 +176,7 @@ local function write(key, counter, atLeastMs)
       parts[at + 4], parts[at + 5] = limit.log, '\\n'
     end
   end
-  -- Each remembered request has charged a unit; what was settled of late is remembered besides.
+  -- Keep the ids of all requests whose units count, and some more for requests that were settled lately.
   local keep = 6 * math.min(128, most + 32) - #counter.newIds
   parts[2] = string.sub(counter.text, math.max(counter.idsFrom, counter.idsTo + 1 - keep), counter.idsTo)
   redis.call('SET', key, table.concat(parts), 'PX', ttl)

@@ -2,7 +2,7 @@ import { defineScript } from '../script';
 import { blacklistPrune } from './blacklistPrune';
 
 /**
- * Ends a session: denies it and leaves a dead record until its absolute end, so that nothing can restore it.
+ * Ends a session: denies it, and leaves a dead record until its absolute end, so that it cannot be restored.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
  * ARGV[1] sid   ARGV[2] reason   ARGV[3] time to its absolute end (ms)   ARGV[4] its absolute end (ms since the epoch)

@@ -1,21 +1,23 @@
 import { defineScript } from '../script';
 
 /**
- * Rotates a session's refresh token. Only what was issued arrives here (its MAC was checked), so a generation or an
- * epoch ahead of the record means that Redis lost a write, and is adopted.
+ * Rotates a session's refresh token. Its MAC was checked before, so the app has issued it. A generation or an epoch ahead
+ * of the record therefore means that Redis lost a write, and is adopted.
  *
- * Confirmation by use: presenting the current generation rotates it. Presenting the one before gives the same successor
- * again until a token of that successor is presented, and for the grace after that. Anything older is reuse, and ends the
- * session. The script keeps reporting reuse until `sessionEnd` confirms that the database knows.
+ * Confirmation by use: presenting the current generation rotates it. Presenting the previous one returns the same
+ * successor, until a token of that successor is presented, and for the grace period after that. Any older generation is
+ * reuse, and ends the session. The script keeps reporting reuse until `sessionEnd` confirms that the database has recorded
+ * it.
  *
- * A generation that is issued again ends the access token that it was issued with before: of two clients with the same refresh
- * token, one is refused. From then on both may continue side by side, so the next rotation ends the newest one as well.
+ * When a generation is issued again, the access token first issued with it ends: of two clients with the same refresh
+ * token, one is refused. From then on both could continue side by side, so the next rotation also ends the newest access
+ * token.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
  * ARGV[1] sid   ARGV[2] generation presented   ARGV[3] epoch of the token   ARGV[4] grace (ms)   ARGV[5] idle TTL (ms)
  * ARGV[6] time to its absolute end (ms)   ARGV[7] its absolute end (ms since the epoch)   ARGV[8] blacklist TTL (ms)
- * ARGV[9] jti of the access token that will be issued   ARGV[10] what a token that this ends is denied with
- * -> {'ok', generation, epoch, access version, role}, and the jti of a token that this has ended
+ * ARGV[9] jti of the access token that will be issued   ARGV[10] value of the denial of an ended token
+ * -> {'ok', generation, epoch, access version, role}, and the jti of the access token that was ended, if any
  *    {'stale', access version} the record's role is older than the user's access version: read it from D1
  *    {'unknown'} Redis has lost the record or the user's epoch: ask D1   {'revoked'}   {'reuse'}
  */
@@ -35,8 +37,8 @@ local current = tonumber(record[1])
 local confirmed = tonumber(record[2])
 local confirmedAt = tonumber(record[3])
 
--- The epoch is as genuine as the generation: a larger one is a renewal whose write was lost, and what was recorded under
--- the one before counts no more.
+-- The epoch is as genuine as the generation. A larger one comes from a renewal whose write was lost; the record of the
+-- former epoch no longer counts.
 local renewed = tonumber(ARGV[3]) > tonumber(record[4])
 local epoch = math.max(tonumber(record[4]), tonumber(ARGV[3]))
 
@@ -55,7 +57,7 @@ if presented >= current or renewed then
   redis.call('HSET', KEYS[1], 'g', current, 'ls', now)
 elseif presented == current - 1 and (confirmed < current or now - confirmedAt <= tonumber(ARGV[4])) then
   redis.call('HSET', KEYS[1], 'ls', now)
-  -- Not where the same call runs a second time.
+  -- Skip this if the same call runs a second time.
   if newest ~= ARGV[9] then redis.call('HSET', KEYS[1], 'f', current) end
   supersede()
 else

@@ -1,11 +1,11 @@
 import { defineScript } from '../script';
 
 /**
- * Last seen, and confirmation of the generation that an access token carries: a client that presents it has received it, so the
- * refresh token before it is no longer needed for a retry.
+ * Records last seen, and confirms the generation of the presented access token. The client has received that token, so it
+ * no longer needs the previous refresh token for a retry.
  *
  * KEYS[1] session hash   ARGV[1] generation
- * -> 1 touched, 0 nothing there (Redis lost it, or it is dead)
+ * -> 1 touched, 0 no live record (Redis lost it, or it is dead)
  */
 export const sessionSeen = defineScript(`
 local record = redis.call('HMGET', KEYS[1], 'g', 'c', 'dead')

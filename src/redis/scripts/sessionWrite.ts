@@ -1,23 +1,24 @@
 import { defineScript } from '../script';
 
 /**
- * Writes a session's record from what D1 says: when it begins, and again after Redis lost it. Refuses a session that is
- * denied, dead or older than its user's epoch, so a restore that races a revocation never brings it back. A generation
- * that is larger than the recorded one is adopted (a failover lost a rotation), and one of a newer epoch in any case, as
- * the tokens before it count no more; a smaller one changes nothing. A role
- * goes with the access version that it was read with, never with a newer one.
+ * Writes a session's record with D1's data: at login, and again after Redis has lost it. Refuses a session that is denied,
+ * dead or older than its user's epoch, so a restore that races a revocation never revives it. A larger generation than the
+ * recorded one is adopted (a failover lost a rotation). A generation of a newer epoch always is, because tokens of former
+ * epochs no longer count. A smaller one changes nothing. A role is stored with the access version that it was read with,
+ * never with a newer one.
  *
  * KEYS[1] session hash   KEYS[2] blacklist hash of its user
  * ARGV[1] sid   ARGV[2] data (JSON)   ARGV[3] generation   ARGV[4] confirmed generation   ARGV[5] epoch of the session
  * ARGV[6] role   ARGV[7] epoch of the user   ARGV[8] access version of the user
  * ARGV[9] idle TTL (ms)   ARGV[10] time to its absolute end (ms)   ARGV[11] TTL of the blacklist (ms)
- * ARGV[12] 1: the data, and the time that they live, replace what is there; 0: it fills a gap, or comes with a newer access version
- * ARGV[13] 1: what follows are all recent denials of the user, so that a lost hash may be made anew; 0: leave it lost
- * ARGV[14] jti of the newest access token that a refresh has issued with that generation, '' where it is not known
- * ARGV[15…] field and value in turn, `s:<sid>` and the end of what it denies (ms since the epoch)
- * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen
- * (ms), j jti of the newest access token issued with g, f the newest generation that was issued more than once, dead reason, or `unrecorded` for a reuse of which the database may not know yet
- * -> 1 written or already there, 0 refused
+ * ARGV[12] 1: the data and their TTL replace the recorded ones; 0: only fill a gap, or write data with a newer access version
+ * ARGV[13] 1: the denials that follow are all recent ones of the user, so a lost hash may be recreated; 0: leave it lost
+ * ARGV[14] jti of the newest access token that a refresh has issued with that generation, '' if unknown
+ * ARGV[15…] field and value in turn: `s:<sid>`, and when the denied session expires (ms since the epoch)
+ * Fields: d data, g generation, c confirmed generation, ct when it was confirmed (ms), ep, av, ro role, ls last seen (ms),
+ * j jti of the newest access token issued with g, f the newest generation that was issued more than once, dead reason, or
+ * `unrecorded` for a reuse that the database may not have recorded yet
+ * -> 1 written or unchanged, 0 refused
  */
 export const sessionWrite = defineScript(`
 local state = redis.call('HMGET', KEYS[2], 'ep', 'av', 's:' .. ARGV[1], 'least')
