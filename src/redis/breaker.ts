@@ -64,8 +64,8 @@ export interface Breaker {
    */
   owe(): void;
   /**
-   * While a delivery is owed, `true` for one caller at a time. That caller waits for the next probe, for up to {@link
-   * WATCH_MS}.
+   * While a delivery is owed, `true` for one caller at a time. That caller waits for the next probe, for up to
+   * {@link WATCH_MS}.
    */
   takeWatch(): boolean;
 }

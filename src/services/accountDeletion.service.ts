@@ -15,11 +15,11 @@ import { normalizeEmail } from './user.service';
 import type { UserService } from './user.service';
 import { lastAdministrator } from './user/administrators';
 
-/** Deletion of an account without the app: by a link that is mailed to its owner. */
+/** Deletes accounts without the app: by a link that is mailed to the owner. */
 export interface AccountDeletionService {
   /**
-   * Mails a link to the active account of this address, if there is one. Nothing that depends on that happens before the
-   * response.
+   * Mails a link to the active account with this address, if there is one. The look-up begins only after the response, so
+   * the response's timing reveals nothing.
    *
    * @throws {AppError} `CONFIG_INVALID` without a mailer
    * @throws {DatabaseUnavailable}
@@ -28,7 +28,7 @@ export interface AccountDeletionService {
   /**
    * Deletes the account with the token of such a mail.
    *
-   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `LAST_ADMINISTRATOR`, which uses nothing up
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `LAST_ADMINISTRATOR`, which leaves the token valid
    */
   confirm(token: string): Promise<void>;
 }
@@ -41,7 +41,7 @@ declare module './scope' {
 
 export const AccountDeletionService: AccountDeletionService = facade('accountDeletion');
 
-/** An attempt is overtaken only by a login of the same user in the same moment. */
+/** An attempt fails only if the same user logs in, or the token is withdrawn, at the same moment. */
 const ATTEMPTS = 3;
 
 export interface AccountDeletionDeps {
@@ -83,7 +83,8 @@ export function createAccountDeletionService(deps: AccountDeletionDeps): Account
         const outcome = await user.deleteUserWhile(row.userId, stands);
         if (outcome === 'deleted') return;
         if (outcome === 'last-administrator') throw lastAdministrator();
-        // Deleted by another request. `overtaken`: a session has begun, or the token was withdrawn, which the next look tells.
+        // `missing`: another request has deleted the account. `overtaken`: a session has begun or the token was withdrawn;
+        // try again.
         if (outcome === 'missing') throw invalidOneTimeToken();
       }
       throw unavailable('The deletion', 1);

@@ -3,8 +3,8 @@ import type { Isolate } from './isolate';
 import { RequestScope, currentScope } from './scope';
 
 /**
- * Runs work in a scope and with a batch of its own, and sends everything at its end: for work that outlives the request, or has
- * another deadline.
+ * Runs work in a separate scope with its own batch, and sends all deferred commands at its end: for work that outlives the
+ * request, or needs another deadline.
  */
 export type Apart = <T>(changes: { refreshWithinMs?: number }, work: (own: RequestScope) => Promise<T>) => Promise<T>;
 

@@ -11,14 +11,14 @@ import { facade } from './scope';
 
 export type AuditAction = AuditRow['action'];
 
-/** One administrative act. */
+/** One administrative action. */
 export interface NewAudit {
   /** The administrator's user id. */
   by: string;
   action: AuditAction;
-  /** The account that it is done to. */
+  /** The account concerned. */
   userId?: string | undefined;
-  /** Names of settings and numbers; nothing personal, because it outlives the account. */
+  /** Names of settings and numbers; no personal data, because the entry outlives the account. */
   detail?: Readonly<Record<string, string | number>>;
 }
 
@@ -26,22 +26,22 @@ export interface AuditEntry extends Pick<AuditRow, 'seq' | 'atMs' | 'by' | 'acti
   detail: Record<string, string | number>;
 }
 
-/** The record of what administrators did. */
+/** The log of administrators' actions. */
 export interface AuditService {
   /**
-   * A statement for the D1 batch that does it: both happen or neither.
+   * A statement for the D1 batch of the action: both are committed or neither.
    *
-   * @param when a condition on D1, told in the same transaction: without it there is no entry
+   * @param when a condition, evaluated in the same transaction: if it is false, there is no entry
    */
   prepare(entry: NewAudit, when?: SQL): (db: Drizzle) => Statement;
-  /** Before an act that D1 does not see: what cannot be recorded is not done. @throws {DatabaseUnavailable} */
+  /** Records an action outside D1, before it begins. If recording fails, do not act. @throws {DatabaseUnavailable} */
   record(entry: NewAudit): Promise<void>;
   /** Newest first. */
   list(query: { page: number; limit: number; userId?: string | undefined }): Promise<{
     items: AuditEntry[];
     total: number;
   }>;
-  /** Forgets entries that are older than {@link KEPT_DAYS}. */
+  /** Deletes entries older than {@link KEPT_DAYS}. */
   purge(): Promise<void>;
 }
 
@@ -78,7 +78,7 @@ export function createAuditService({ database, now }: AuditDeps): AuditService {
     async list({ page, limit, userId }) {
       const where = userId === undefined ? undefined : eq(audit.userId, userId);
       const offset = (page - 1) * limit;
-      // One statement, which looks at each entry once: at those up to the page's end, and then at the others.
+      // One statement that reads each entry once: first those up to the page's end, then the rest.
       const [rows] = await database.batch((db) => {
         const found = db
           .$with('found')

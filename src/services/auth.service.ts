@@ -39,47 +39,46 @@ export interface Credentials {
 
 export type SignedIn = { user: User } & TokenPair;
 
-/** Registration, login, logout and changes of the password. Refusals are `AppError`s. */
+/** Registration, login, logout and password changes. Refusals are `AppError`s. */
 export interface AuthService {
   /** @throws {AppError} `EMAIL_TAKEN`, or `VALIDATION_FAILED` for a password that {@link PasswordService.check} refuses */
   register(registration: Registration, device: Device): Promise<SignedIn>;
-  /** @throws {AppError} `INVALID_CREDENTIALS` or, to who knows the password, `ACCOUNT_DISABLED` */
+  /** @throws {AppError} `INVALID_CREDENTIALS`, or `ACCOUNT_DISABLED` if the password is right */
   login(credentials: Credentials, device: Device): Promise<SignedIn>;
   /** @throws {AppError} `INVALID_TOKEN`, `TOKEN_EXPIRED`, `TOKEN_REVOKED`, `TOKEN_REUSED` */
   refresh(refreshToken: string): Promise<TokenPair>;
   /**
-   * Revokes a token (RFC 7009, section 2): with a refresh token its session ends, an access token is refused from now
-   * on. An unknown or expired token is no error: the client already has what it wants.
+   * Revokes a token (RFC 7009, section 2). A refresh token's session ends; an access token is refused from now on. An
+   * unknown or expired token is not an error: the client's goal is already met.
    */
   revoke(token: string): Promise<void>;
   logout(claims: AccessClaims): Promise<void>;
   /** Ends every session of the user. */
   logoutAll(claims: AccessClaims): Promise<void>;
   /**
-   * Proves the password once more in this session, for what `requireFresh()` asks it for.
+   * Confirms the password again in this session, as `requireFresh()` demands.
    *
    * @throws {AppError} `PASSWORD_INCORRECT`
    */
   reauthenticate(claims: AccessClaims, password: string): Promise<FreshToken>;
   /**
-   * Ends every other session; this one gets new tokens. A retry with a token from before the change gets tokens of this session
-   * if it names the same next password.
+   * Ends every other session; this one gets new tokens. A retry with a token from before the change gets tokens of this
+   * session if it sends the same new password.
    *
    * @throws {AppError} `PASSWORD_INCORRECT`, `VALIDATION_FAILED`; `TOKEN_REVOKED` for a session that has ended
    */
   changePassword(claims: AccessClaims, current: string, next: string): Promise<TokenPair>;
-  /** Whether this token was outdated by a renewal of its session, and by nothing else. One query. */
+  /** Whether this token was outdated only by a renewal of its session. One query. */
   isRenewed(claims: AccessClaims): Promise<boolean>;
   /**
-   * Tokens like those that a response had, with the user as they are today. A token of a session that has ended is never
-   * issued again: Redis knows an ended session only until the tokens issued before its end have expired.
+   * Issues tokens like those of an earlier response, with the user's present data. A session that has ended never gets
+   * tokens again: Redis remembers an ended session only until the tokens issued before its end have expired.
    *
-   * @throws {AppError} `TOKEN_REVOKED` where the session, or the epoch of the tokens, has ended
    */
   reissue(issued: IssuedTokens): Promise<SignedIn>;
 }
 
-/** What a response's tokens were made of. */
+/** The claims and grant of a response's tokens. */
 export type IssuedTokens = RefreshGrant & TokenSubject;
 
 declare module './scope' {
@@ -112,7 +111,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
 
   const reauthentication = createReauthentication(deps);
 
-  /** By an account, or kept for one that may go back to it. */
+  /** Whether the address belongs to an account, or is reserved for one that may change back to it. */
   const isTaken = async (email: string) => {
     const [row] = await database.run((db) =>
       db
@@ -125,8 +124,8 @@ export function createAuthService(deps: AuthDeps): AuthService {
   const taken = () => new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'is already registered' }] });
 
   /**
-   * Starts a session together with `extra`, and returns its tokens; `undefined` when the user's sessions were ended, or
-   * the account disabled, after `user` was read.
+   * Starts a session together with `extra`, and returns its tokens. `undefined` if, after `user` was read, the user's
+   * sessions were ended or the account was disabled.
    */
   async function signIn(
     user: UserRow,
@@ -159,7 +158,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
     return { user: presentUser(published), ...(await token.issue(subjectOf(published, now()), grant)) };
   }
 
-  /** Stores the password as the settings of today want it, unless it was changed meanwhile. */
+  /** Hashes the password with the present settings, unless it has changed meanwhile. */
   async function rehashed({ id, passwordHash: former }: UserRow, password: string): Promise<void> {
     try {
       const passwordHash = await passwords.hash(password);
@@ -178,7 +177,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
     async register({ email: given, password, name }, device) {
       const email = normalizeEmail(given);
       await passwords.check(password, { email, name }, '/password');
-      // Checked before the hash, which is expensive; the unique index decides.
+      // Check before the expensive hash. The unique index decides finally.
       if (await isTaken(email)) throw taken();
       const at = now();
       const user: UserRow = {
@@ -206,7 +205,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
       } catch (error) {
         throw isUniqueViolation(error) ? taken() : error;
       }
-      // The address was reserved meanwhile.
+      // The address was reserved in the meantime.
       if (signedIn === undefined) throw taken();
       // The response need not wait until lists show the new user.
       waitUntil(entry.deliver());
@@ -228,7 +227,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
         }
         if (user.status !== 'active') throw new AppError('ACCOUNT_DISABLED');
         const signedIn = await signIn(user, device, 'login', (db) => attempts.succeeded(db, user.id, device.address));
-        // Overtaken by a logout everywhere, a new password or a disabling: what holds now decides.
+        // Overtaken by a logout everywhere, a new password or a disabling: try again with the present data.
         if (signedIn === undefined) continue;
         if (rehash) waitUntil(rehashed(user, password));
         return signedIn;
@@ -269,12 +268,13 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const [rows] = await idempotency.batch((db) => [
         db
           .update(users)
-          // Larger than that of the caller's token, too: D1 may have been restored from a backup since.
+          // Also larger than the epoch of the caller's token: D1 may have been restored from a backup since that token was
+          // issued.
           .set({ epoch: sql`${greatest(users.epoch, epoch)} + ${versionStep()}` })
           .where(eq(users.id, userId))
           .returning(),
         endOthers(db, { userId, reason: 'logout-all', atMs: now() }),
-        // What a thief has asked for.
+        // An attacker with access to the account may have requested these.
         dropOneTimeTokens(db, userId, 'email-change', 'deletion'),
         ...versions.statements(db),
         ...happened.statements(db),
@@ -294,8 +294,8 @@ export function createAuthService(deps: AuthDeps): AuthService {
       if (found === undefined || user == null) throw new AppError('TOKEN_REVOKED');
       const renewed = session.renewedSince(found, claims);
       if (renewed !== undefined) {
-        // The token was outdated by a change whose response was lost; who knows the new password may have it again. With
-        // such a token nothing is changed.
+        // The token was outdated by a change whose response was lost. A client that knows the new password gets its tokens
+        // again. Nothing else can be changed with such a token.
         await session.countPassword(sessionId);
         const { valid } = await passwords.verify(user.passwordHash, next);
         if (!valid) throw new AppError('TOKEN_REVOKED');
@@ -307,11 +307,11 @@ export function createAuthService(deps: AuthDeps): AuthService {
       const passwordHash = await passwords.hash(next);
       const versions = outbox.prepareVersions(userId);
       const renewal = session.prepareRenewal(found, generation);
-      // Of two changes at once one is made: the hash, salted, tells whether it is this one.
+      // Only one of two concurrent changes succeeds. Its salted hash shows which one it is.
       const made = eq(users.passwordHash, passwordHash);
       const happened = event.prepare({ kind: 'password-changed', userId, sessionId }, made);
       const { expiresAtMs, generation: nextGeneration } = renewal.grant(user);
-      // The epoch is the database's to say.
+      // The database decides the epoch.
       const issued = jsonObject({
         sessionId,
         generation: nextGeneration,
@@ -380,7 +380,7 @@ const subjectOf = ({ id, role, accessVersion }: UserRow, authenticatedAtMs: numb
 
 const isAccounts = (email: string) => sql`exists (select 1 from ${users} where ${users.email} = ${email})`;
 
-/** A new account's row, unless its address is kept for another account. In the order of the table's columns. */
+/** A new account's row, in the order of the table's columns. No row if its address is reserved for another account. */
 const newUser = (user: UserRow) => sql`select ${user.id}, ${user.email}, ${user.name}, ${user.search}, ${user.role},
   ${user.status}, null, ${user.passwordHash}, ${user.epoch}, ${user.accessVersion}, ${user.createdAtMs}, ${user.updatedAtMs}
   where not ${isReserved(user.email, user.createdAtMs)}`;

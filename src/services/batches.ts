@@ -8,7 +8,7 @@ import type { RequestScope } from './scope';
 type RequestParts = Pick<RedisBatchOptions, 'now' | 'waitUntil'> &
   Partial<Pick<RedisBatchOptions, 'breaker' | 'shards' | 'counts' | 'inSpan'>>;
 
-/** A batch of the isolate's client. @param deadlineMs what all its calls together may wait for Redis */
+/** Makes a batch with the isolate's client. @param deadlineMs how long all its calls together may wait for Redis */
 export function batchOf(
   { config, client, breaker, shards, metrics }: Isolate,
   deadlineMs: number,
@@ -19,13 +19,13 @@ export function batchOf(
   return createRedisBatch({ client, breaker, shards, deadlineMs, callTimeoutMs, keyLocking, observe, ...request });
 }
 
-/** A further batch of a request, with a deadline of its own. */
+/** An extra batch for a request, with its own deadline. */
 export function extraBatch(isolate: Isolate, scope: RequestScope, deadlineMs: number): RedisBatch {
   const waitUntil = (promise: Promise<unknown>) => scope.waitUntil(promise);
   return batchOf(isolate, deadlineMs, { now: scope.now, waitUntil, counts: scope.trips, inSpan: scope.inSpan });
 }
 
-/** A batch that asks Redis whatever the breakers say: for probes. */
+/** A batch that ignores the breakers: for probes. */
 export function probeBatch(isolate: Isolate, scope: RequestScope): RedisBatch {
   return batchOf(isolate, 2 * isolate.config.redis.callTimeoutMs, {
     now: scope.now,

@@ -34,38 +34,39 @@ import { facade } from './scope';
 export type { RevocationVerdict } from './blacklist/denials';
 
 /**
- * Who decides while Redis is away. `d1`: the database. `open`: every token passes until it expires. `closed`: none does (503).
+ * The decision about tokens while Redis is away. `d1`: ask the database. `open`: accept every token until it expires.
+ * `closed`: refuse all (503).
  */
 export type RevocationFailurePolicy = 'd1' | 'open' | 'closed';
 
 /**
- * Which tokens are revoked. Redis holds one hash a user: `ep` ends sessions issued before it, `av` access tokens,
- * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost it: D1 knows. `least` is an
- * epoch that Redis was told of in between.
+ * Checks and records revocations. Redis holds one hash per user: `ep` ends sessions issued before it, `av` access tokens,
+ * `s:<sid>` one session, `j:<jti>` one token. A hash without `ep` means that Redis has lost the hash and D1 must be asked.
+ * `least` is an epoch that was delivered to Redis while `ep` was missing.
  */
 export interface BlacklistService {
-  /** The verdict from this isolate's memory: it never accepts a token that it has revoked itself. */
+  /** The verdict from this isolate's memory, so the isolate never accepts a token that it has revoked itself. */
   known(claims: AccessClaims): RevocationVerdict;
   /**
-   * Denies one access token until it expires; its session goes on. Resolves once D1 has it.
+   * Denies one access token until it expires; its session continues. Resolves once D1 has recorded it.
    *
    * @param event for the account's history
    */
   revokeToken(claims: AccessClaims, event: EventEntry): Promise<void>;
-  /** Forgets denials of tokens that have expired. */
+  /** Deletes denials of expired tokens. */
   purge(): Promise<void>;
   /**
-   * Asks in the request's next pipeline.
+   * Checks the token with the request's next pipeline.
    *
-   * @param withinMs for how long this isolate may go by what Redis says now; 0: not at all
-   * @throws {AppError} `SERVICE_UNAVAILABLE` when neither Redis nor D1 can tell
+   * @param withinMs for how long this isolate may reuse Redis's reply; 0: never
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when neither Redis nor D1 responds
    */
   check(claims: AccessClaims, whenUnavailable?: RevocationFailurePolicy, withinMs?: number): Promise<RevocationVerdict>;
   /**
-   * Whether Redis has allowed this very token at most `withinMs` ago, and this isolate knows of no revocation since.
+   * Whether Redis has allowed this token at most `withinMs` ago, and this isolate knows of no revocation since.
    *
-   * @returns to be called when the request relies on it: has Redis asked again after the response when that is soon over.
-   *   `undefined` when Redis must be asked now
+   * @returns a function to call when the request relies on it. If the reply expires soon, it schedules a new check after
+   *   the response. `undefined`: Redis must be asked now
    */
   recall(claims: AccessClaims, withinMs: number): (() => void) | undefined;
 }
@@ -85,12 +86,12 @@ export interface BlacklistDeps {
   keys: Keys;
   config: Config;
   memo: RevocationMemo;
-  /** Bounds what this isolate asks D1 because Redis cannot tell. */
+  /** Limits the isolate's queries to D1 while Redis has no data. */
   lookups: Lookups;
-  /** The current request's, for the row that a lookup brings along. */
+  /** The current request's, to keep the user's row that a lookup returns. */
   accounts: () => RequestAccounts;
   denials: LocalDenials;
-  /** What Redis has allowed a moment ago. */
+  /** Tokens that Redis has allowed recently. */
   revocations: Remembered<RememberedRevocation>;
   refresher: Refresher;
   waitUntil: (promise: Promise<unknown>) => void;
@@ -98,7 +99,7 @@ export interface BlacklistDeps {
   degraded: (what: string) => void;
 }
 
-/** Longer than a lookup takes, by this much. */
+/** How much longer than a lookup its followers wait. */
 const LOOKUP_SLACK_MS = 500;
 
 export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
@@ -106,7 +107,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   const { revocations, refresher } = deps;
   const lostAfterMs = config.databaseDeadlineMs + LOOKUP_SLACK_MS;
 
-  /** Asks D1, and tells Redis after the response when it has lost what D1 says. */
+  /** Asks D1. If Redis has lost the user's hash, restores it after the response. */
   async function lookUp(claims: AccessClaims, lost: boolean): Promise<FoundFacts> {
     const found = await lookups.run(() => readFacts(claims, { database, config, now, withDenials: lost }));
     memo.set(claims.sessionId, found.facts, found.askedAtMs);
@@ -115,7 +116,8 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
   }
 
   /**
-   * Redis is away: D1 decides. Its result is reused for up to a second. Parallel requests of a session share one lookup.
+   * While Redis is away, D1 decides. Its result is reused for up to a second. Parallel requests of a session share one
+   * lookup.
    */
   async function withoutRedis(claims: AccessClaims): Promise<RevocationVerdict> {
     const { sessionId } = claims;
@@ -125,7 +127,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     const found = await memo.singleFlight.load(
       sessionId,
       async () => {
-        // A lookup that ended while this one waited for its turn is young enough.
+        // A lookup that finished while this one waited for its turn is recent enough.
         const meanwhile = memo.get(sessionId, now());
         if (meanwhile !== undefined) return withoutAccount(meanwhile);
         return lookUp(claims, false);
@@ -136,9 +138,9 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     return judge(claims, found.facts);
   }
 
-  /** Redis is there but has lost this user: a revocation that was acknowledged before this request counts. */
+  /** Redis responds, but has lost this user's hash. Revocations acknowledged before this request must count. */
   async function withoutHash(claims: AccessClaims): Promise<RevocationVerdict> {
-    // Cache entries that this request has asked for are looked at before D1 is, so that the user's row may fill them.
+    // Wait for this request's cache reads before asking D1, so that the user's row can fill missed entries.
     await accounts().readsSettled();
     const order = accounts().nextOrder();
     const found = await memo.singleFlight.load(`lost ${claims.sessionId}`, () => lookUp(claims, true), {
@@ -158,7 +160,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     }
   }
 
-  /** The user's hash, with everything that D1 denies. */
+  /** Restores the user's hash with all denials from D1. */
   function seed(userId: string, { facts, denials: recent }: FoundFacts): void {
     const denied = recent && denialFields(recent);
     if (facts === null || denied === undefined) return;
@@ -179,7 +181,7 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     return parsed;
   }
 
-  /** Remembers that Redis allows a token; anything else it says is forgotten. @param askedAtMs when it was asked */
+  /** Remembers that Redis allows a token. Any other reply deletes the memory. @param askedAtMs when Redis was asked */
   function remember(claims: AccessClaims, { epoch, accessVersion, denied }: RevocationReply, askedAtMs: number): void {
     const question = questionOf(claims);
     if (denied || epoch === null) return revocations.delete(question);
@@ -187,13 +189,13 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
     revocations.set(question, { userId, sessionId, tokenId, epoch, accessVersion }, askedAtMs, 2 * question.length);
   }
 
-  /** After a response, for a caller who goes on. */
+  /** Checks again after a response, for a caller with further requests. */
   async function askAgain(claims: AccessClaims, through: RedisBatch): Promise<void> {
     const askedAtMs = now();
     try {
       remember(claims, await askRedis(claims, through), askedAtMs);
     } catch (error) {
-      // It is remembered for as long as it was, and no longer.
+      // The earlier reply still expires at its time.
       if (!(error instanceof RedisError)) throw error;
     }
   }
@@ -262,13 +264,13 @@ export function createBlacklistService(deps: BlacklistDeps): BlacklistService {
       const verdict = await ask(claims, whenUnavailable, withinMs);
       if (verdict === 'revoked') denials.endToken(claims.tokenId);
       if (verdict !== 'valid') revocations.delete(questionOf(claims));
-      // Something may have been revoked here while the question was on its way.
+      // This isolate may have revoked the token while the check was in flight.
       return verdict === 'valid' ? denials.verdict(claims) : verdict;
     },
   };
 }
 
-/** Facts that were read for an earlier request: its row of the user is not for this one. */
+/** Facts that an earlier request has read, without the user's row: that belongs to the earlier request. */
 function withoutAccount(facts: FoundFacts['facts']): FoundFacts {
   return { facts, account: undefined, denials: undefined, askedAtMs: 0, askedAtWallMs: 0 };
 }

@@ -52,43 +52,43 @@ export type { CachedRows, Json, RowsOptions } from './cache/rows';
 export type { CacheSchema } from './cache/schema';
 
 /**
- * Cache-aside reads that cannot serve what was invalidated while they were filled: an entry carries the tag versions that its
- * namespace, tags and user had before the loader ran, and is served only while Redis still has the same ones.
+ * Cache-aside reads that never serve values invalidated during their load: an entry carries the tag versions of its
+ * namespace, tags and user from before the loader ran, and is served only while Redis still has the same versions.
  *
- * While Redis is away every read goes to its loader. What a request has read or loaded stays so for it (for a second at
- * most), unless it invalidates something.
+ * While Redis is away every read runs its loader. A request reuses values that it has read or loaded (for at most a
+ * second), unless it invalidates something.
  */
 export interface CacheService {
   keyOf(options: KeyOptions): CacheKey;
   userKey(userId: string): CacheKey;
   /**
-   * Asks for entries now, so that they travel with the request's other commands.
+   * Requests entries now, in the same pipeline as the request's other commands.
    *
-   * @param withinMs for how long the isolate may serve them without asking again; 0: not at all
+   * @param withinMs for how long the isolate may serve them without asking Redis again; 0: never
    */
   prefetch(keys: CacheKey | readonly CacheKey[], withinMs?: number): void;
   /**
    * Fresh entries that Redis had at most `withinMs` ago, and that this isolate has not invalidated since.
    *
-   * @returns lets this request read them without asking, and has those asked for again after the response that are soon
-   *   older than that; `undefined` when one of them is not remembered
+   * @returns a function that lets this request read them without asking Redis. Entries that soon exceed `withinMs` are read
+   *   again after the response. `undefined` if any entry is not remembered
    */
   recall(keys: readonly CacheKey[], withinMs: number): (() => void) | undefined;
   /**
-   * The cached value, or the loader's. A loader that returns `null` says that there is nothing; that is not cached.
-   * `notFound()` says so for a while.
+   * The cached value, or the loader's. When a loader returns `null`, it has found nothing, and that is not cached.
+   * `notFound()` caches it for a while.
    *
    * @example
    * const orders = await CacheService.query({ namespace: 'orders', args: { userId, page }, user: userId, ttlSeconds: 60 },
    *   () => loadOrders(userId, page));
    */
   query<T>(options: QueryOptions<T>, loader: Loader<T>): Promise<T | null>;
-  /** {@link query}, with how the value was had. */
+  /** {@link query}, with the origin of the value. */
   result<T>(options: QueryOptions<T>, loader: Loader<T>): Promise<CacheResult<T>>;
   /**
-   * Many at a time: one round trip for all entries, one call of the loader for those that are missing.
+   * Reads many entries: one round trip for all, and one call of the loader for the missing ones.
    *
-   * @param loader is given the missing requests, and returns a value (or `null`, or `notFound()`) for each, in their order
+   * @param loader receives the missing requests, and returns a value (or `null`, or `notFound()`) for each, in their order
    * @example
    * const products = await CacheService.getMany(
    *   ids.map((id) => ({ namespace: 'products', args: { id }, ttlSeconds: 300 })),
@@ -100,7 +100,7 @@ export interface CacheService {
   ): Promise<(T | null)[]>;
   /**
    * The rows of a Drizzle query, cached by its SQL and values, within the database's deadline. It runs when awaited, and
-   * `reads(…)` takes it as it is.
+   * can be passed to `reads(…)`.
    *
    * @example
    * const ordersOf = (userId: string) => CacheService.rows({ namespace: 'orders', user: userId, ttlSeconds: 60 },
@@ -108,10 +108,10 @@ export interface CacheService {
    * const rows = await ordersOf(userId);
    */
   rows<T>(options: RowsOptions, build: (db: Drizzle) => RowsQuery<T>): CachedRows<T>;
-  /** {@link query} for the entry that `cacheUser` and `getCachedUser` name. */
+  /** {@link query} for the entry of `cacheUser` and `getCachedUser`. */
   user<T>(userId: string, life: number | UserOptions, loader: Loader<T>): Promise<T | null>;
   /**
-   * {@link user} for many users: one round trip for all, one call of the loader for those that are missing.
+   * {@link user} for many users: one round trip for all, one call of the loader for the missing ones.
    *
    * @param loader returns a user (or `null`) for each of the missing ids, in their order
    */
@@ -121,47 +121,48 @@ export interface CacheService {
     loader: (missing: readonly string[]) => Promise<readonly (T | null)[]>,
   ): Promise<(T | null)[]>;
   /**
-   * Stores a user that this request has loaded after its `getCachedUser`, which must come first: it notes what the cache
-   * looked like before the load. Without it that is noted now, and a user who was loaded before an invalidation would
-   * count as current.
+   * Stores a user that this request has loaded. Call `getCachedUser` before the load: it records the state of the cache.
+   * Otherwise the state is recorded only now, and a user loaded before an invalidation would count as current.
    *
    * @returns `true`: stored, and served unless the user was invalidated since that `getCachedUser`. `false`: not stored,
-   *   because Redis is away or an invalidation was seen, also one by this request
+   *   because Redis is away or this or another request has invalidated the user
    */
   cacheUser(userId: string, user: unknown, ttlSeconds?: number): Promise<boolean>;
   getCachedUser<T>(userId: string): Promise<T | null>;
   invalidateUser(userId: string): Promise<{ pending: boolean }>;
   /**
-   * Forgets what this request has read. Later requests may not join loads that began before this call.
+   * Forgets the values that this request has read. Later requests may not join loads that began before this call.
    *
-   * @param redisKeys the keys that an invalidation writes: loads of other entries may still be joined. Left out: no load may be
+   * @param redisKeys the keys written by an invalidation: loads of other entries may still be joined. If omitted, no load
+   *   may be
    */
   forgetReads(redisKeys?: readonly string[]): void;
   /**
-   * One round trip, whatever the number of entries. Await it before you respond.
+   * One round trip for any number of entries. Await it before you respond.
    *
    * @returns `pending: true` when Redis could not be reached: the outbox keeps retrying
    * @throws {DatabaseUnavailable} when neither Redis nor the outbox could be written
    */
   invalidate(change: Invalidation): Promise<{ pending: boolean }>;
   /**
-   * Ends everything cached in the namespaces that match. `orders:*` names one: one command, whatever the number of its
-   * entries. A glob of names (`orders-*`) has Redis searched for namespaces: 20 s at most, not for a request's hot path.
+   * Invalidates all entries of the matching namespaces. `orders:*` names one namespace: one command for any number of
+   * entries. For a glob of names (`orders-*`) Redis's key space is searched for namespaces, for up to 20 s: not for a
+   * request's hot path.
    *
-   * @param cursor where an earlier call stopped
-   * @returns how many namespaces; `cursor` to go on from, `null` at the end
-   * @throws {RedisUnavailable} while a glob is searched: nothing is known of what was not yet found
+   * @param cursor the cursor returned by an earlier call
+   * @returns the number of namespaces; `cursor` to continue from, `null` at the end
+   * @throws {RedisUnavailable} during such a search: the namespaces not yet found are not invalidated
    */
   deletePattern(
     pattern: string,
     cursor?: string,
   ): Promise<{ namespaces: number; pending: boolean; cursor: string | null }>;
   /**
-   * A change in the database together with the invalidation of what it makes stale. Both are committed in one transaction (the
-   * invalidation as an outbox row), then Redis is told. You can respond as soon as this resolves. With `idempotent()` on the
-   * route, the row of its key is in the same transaction.
+   * Commits a change in the database together with the invalidation of the entries that it makes stale. Both are in one
+   * transaction (the invalidation as an outbox row), then the invalidation is delivered to Redis. You can respond as soon
+   * as this resolves. With `idempotent()` on the route, the row of its key is in the same transaction.
    *
-   * @returns each statement's rows
+   * @returns the rows of each statement
    * @throws {DatabaseUnavailable} the error of a violated unique constraint passes through
    * @example
    * const [[order]] = await CacheService.change({ users: [userId] },
@@ -174,7 +175,7 @@ export interface CacheService {
   ): Promise<BatchResults<S>>;
 }
 
-/** How long a cached user may be served, and where it comes from. */
+/** How long a cached user may be served, and its source. */
 export interface UserOptions extends LifeOptions, Pick<Wanted, 'readsDatabase'> {
   /** The user, if this request has read it already. */
   readonly known?: Wanted['known'];
@@ -210,7 +211,7 @@ export interface CacheDeps extends InvalidatorDeps {
   manualFills: () => ManualFills;
 }
 
-/** One wanted entry, with the caller's request for it. */
+/** One wanted entry, with the caller's options. */
 interface Request<R> extends Wanted {
   readonly request: R;
 }
@@ -281,7 +282,7 @@ export function createCacheService(given: CacheDeps): CacheService {
       loader: (missing: readonly R[], context: LoaderContext) => Promise<readonly (T | NegativeEntry | null)[]>,
     ) {
       const named = requests.map((request): Request<R> => ({ request, ...wantedOf(request) }));
-      // Asked for twice, read and loaded once.
+      // An entry that was requested twice is read and loaded once.
       const distinct = [...new Map(named.map((wanted) => [wanted.key.entryKey, wanted])).values()];
       const results = await resolve(distinct, (missing, context) =>
         loader(
@@ -324,7 +325,7 @@ export function createCacheService(given: CacheDeps): CacheService {
         }
       }
       instruments.cacheRequests.count('user', snapshot === undefined ? 'bypass' : 'miss');
-      // The caller is about to load: from here on an invalidation must show.
+      // The caller is about to load: invalidations from now on must be noticed.
       await manual.note(key, snapshot);
       return null;
     },
@@ -349,7 +350,7 @@ export function createCacheService(given: CacheDeps): CacheService {
         degraded('cache=bypass');
         return false;
       } finally {
-        // Later reads of this request must see what was written.
+        // Later reads of this request must see the written value.
         reader.forget(key);
       }
     },
@@ -366,7 +367,7 @@ function userOptions(options: UserOptions) {
   return { windows: windowsOf(options), readsDatabase, known, withinMs: withinOf(options) };
 }
 
-/** A longer time would not count as fresh, and would fill the memory with old entries. */
+/** With a longer time, remembered values would not count as fresh, and old entries would fill the memory. */
 const MAX_WITHIN_SECONDS = 60;
 
 function withinOf({ withinSeconds = 0 }: LifeOptions): number {

@@ -4,24 +4,23 @@ import type { Config } from '../../config/env';
 import { CLOCK_TOLERANCE_SECONDS } from '../token/accessToken';
 import type { AccessClaims } from '../token/accessToken';
 
-/** A user's versions: tokens issued under an older one are refused. */
+/** A user's versions. Tokens issued under an older version are refused. */
 export interface UserVersions {
-  /** Ends sessions. */
+  /** Raising it ends sessions. */
   epoch: number;
-  /** Ends access tokens. */
+  /** Raising it ends access tokens. */
   accessVersion: number;
 }
 
-/** `superseded`: the session lives, but the token must be refreshed (a role has changed, or it was issued once more). */
+/** `superseded`: the session lives, but the token must be refreshed (a role has changed, or the token was issued again). */
 export type RevocationVerdict = 'valid' | 'revoked' | 'superseded';
 
-/** What denies a single token. A time that ends in 001 ms: the session lives, the token must be refreshed. */
+/** The denial of a single token. A time that ends in 001 ms means: the session lives, the token must be refreshed. */
 export type TokenDenial = Exclude<RevocationVerdict, 'valid'>;
 
 /**
- * Until when an access token must be known as superseded that was issued until now: when it has expired. All that is known
- * of a denial, in Redis and in D1, is its time, so the time says which kind it is; that of a revoked token is in whole
- * seconds.
+ * Expiry of the denial of a superseded access token that was issued until now: when the token has expired. Redis and D1
+ * store only this time of a denial, so the time also encodes its kind. For a revoked token it is in whole seconds.
  */
 export function supersededUntil({ tokens }: Config, nowMs: number): number {
   return (Math.ceil(nowMs / 1_000) + tokens.accessTtlSeconds + CLOCK_TOLERANCE_SECONDS) * 1_000 + 1;
@@ -30,15 +29,15 @@ export function supersededUntil({ tokens }: Config, nowMs: number): number {
 export const denialOf = (untilMs: number): TokenDenial => (untilMs % 1_000 === 1 ? 'superseded' : 'revoked');
 
 /**
- * What this isolate has revoked, or passed on, itself: whatever becomes of the message to Redis, it never accepts that
- * again. Bounded: an access token lives for minutes.
+ * Revocations that this isolate has made or delivered itself. The isolate never accepts these tokens again, even if the
+ * message to Redis is lost. Bounded: an access token lives for minutes.
  */
 export class LocalDenials {
   readonly #sessions = new BoundedMap<string, true>(10_000);
   readonly #tokens = new BoundedMap<string, TokenDenial>(10_000);
   readonly #versions = new BoundedMap<string, UserVersions>(10_000);
 
-  /** A token that Redis or D1 has called revoked: the next time it costs neither a trip nor its owner's quota. */
+  /** Remembers a token that Redis or D1 reported as revoked. Its next use costs neither a trip nor its owner's quota. */
   endToken(tokenId: string, denial: TokenDenial = 'revoked'): void {
     this.#tokens.set(tokenId, denial);
   }
@@ -55,7 +54,7 @@ export class LocalDenials {
     });
   }
 
-  /** Whether a session that carries this epoch has ended. */
+  /** Whether a session with this epoch has ended. */
   ends(sessionId: string, epoch = Infinity): boolean {
     if (this.#sessions.get(sessionId) !== undefined) return true;
     return epoch < (this.#versions.get(userOfSession(sessionId))?.epoch ?? 0);

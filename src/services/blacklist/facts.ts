@@ -11,17 +11,17 @@ import { recentDenials } from './recent';
 import type { Denial } from './recent';
 import type { AccessClaims } from '../token/accessToken';
 
-/** What D1 says about a session and its user. `null`: there is no such user. */
+/** D1's data about a session and its user. `null`: there is no such user. */
 export type RevocationFacts =
   | (UserVersions & { sessionEnded: boolean; revokedTokens: ReadonlyMap<string, TokenDenial> })
   | null;
 
-/** The facts, and what else the same round trip to D1 has brought. */
+/** The facts, and other results of the same round trip to D1. */
 export interface FoundFacts {
   facts: RevocationFacts;
-  /** The user's row, for the handler that is about to load it. */
+  /** The user's row, for a handler that is about to load it. */
   account: AccountRow | undefined;
-  /** What denies tokens of the user, where it was asked for: for a Redis that has lost it. */
+  /** The user's denials, if requested: Redis has lost them. */
   denials: readonly Denial[] | undefined;
   /** When D1 was asked, by the request's clock and by the wall clock. */
   askedAtMs: number;
@@ -30,7 +30,7 @@ export interface FoundFacts {
 
 const { passwordHash: _, ...accountColumns } = getTableColumns(users);
 
-/** The facts and the user's row in one statement. */
+/** Reads the facts and the user's row in one statement. */
 function factsOf(db: Drizzle, userId: string, sessionId: string) {
   return db
     .select({
@@ -49,7 +49,7 @@ export interface FactsOptions {
   database: Database;
   config: Config;
   now: () => number;
-  /** Whether Redis has lost the user's hash and needs what denies tokens. */
+  /** Whether Redis has lost the user's hash, so that its denials are needed. */
   withDenials: boolean;
 }
 

@@ -6,20 +6,20 @@ import { unionAll } from '../../db/portable';
 import { revokedTokens, sessions } from '../../db/schema';
 import type { Argument } from '../../redis/client';
 
-/** A field of a user's blacklist hash, and until when it must be known. */
+/** A field of a user's blacklist hash, and its expiry. */
 export interface Denial {
   /** `s:<sid>` or `j:<jti>` */
   field: string;
   expiresAtMs: number;
 }
 
-/** More than a user can have. Where there are more, Redis does not get the mark of a complete list. */
+/** More denials than a user can normally have. Beyond that Redis does not get the mark of a complete list. */
 const MOST = 200;
 
 /**
- * What denies access tokens of a user that have not expired: sessions that ended recently, and tokens revoked one by
- * one. A write of a user's epoch into Redis must include these: from then on a hash that denies nothing counts as an approval.
- * (Refresh tokens need a record in Redis, which an ended session does not get.)
+ * A user's denials of access tokens that have not expired: recently ended sessions, and tokens revoked individually. A
+ * write of a user's epoch into Redis must include them, because a hash with an epoch allows all tokens that it does not
+ * deny. (Refresh tokens need a session record in Redis, and an ended session gets none.)
  */
 export function recentDenials(db: Drizzle, userId: string, config: Config, nowMs: number) {
   const sinceMs = nowMs - (config.tokens.accessTtlSeconds + 60) * 1_000;
@@ -34,7 +34,7 @@ export function recentDenials(db: Drizzle, userId: string, config: Config, nowMs
   return unionAll(ended, revoked).limit(MOST);
 }
 
-/** Fields and values for the blacklist hash; `undefined` when the list may not be whole. */
+/** Fields and values for the blacklist hash; `undefined` if the list may be incomplete. */
 export function denialFields(denials: readonly Denial[]): Argument[] | undefined {
   return denials.length < MOST ? denials.flatMap(({ field, expiresAtMs }) => [field, expiresAtMs]) : undefined;
 }

@@ -8,12 +8,12 @@ export interface RememberedRevocation extends UserVersions {
   readonly tokenId: string;
 }
 
-/** The question that a reply belongs to: user, session and token. */
+/** Identifies a check by user, session and token. */
 export function questionOf({ userId, sessionId, tokenId }: AccessClaims): string {
   return `${userId} ${sessionId} ${tokenId}`;
 }
 
-/** Whether it was this very question: names may hold spaces. */
+/** Whether the reply belongs to this user, session and token. Needed because names may contain spaces. */
 export function isOf({ userId, sessionId, tokenId }: AccessClaims, reply: RememberedRevocation): boolean {
   return reply.userId === userId && reply.sessionId === sessionId && reply.tokenId === tokenId;
 }

@@ -3,9 +3,9 @@ import { denialOf } from './denials';
 import type { TokenDenial } from './denials';
 import { isTimeMs, isVersion, orNull } from '../replies';
 
-/** What a user's blacklist hash says about one token. */
+/** The state of one token in its user's blacklist hash. */
 export interface RevocationReply {
-  /** `null`: Redis has lost the hash, so it cannot tell. */
+  /** `null`: Redis has lost the hash, so the token's state is unknown. */
   epoch: number | null;
   accessVersion: number;
   /** The session or the token is denied. */
@@ -16,15 +16,16 @@ const isVersionOrNull = orNull(isVersion);
 const isTimeOrNull = orNull(isTimeMs);
 
 /**
- * The reply to `HMGET hash ep av s:<sid> j:<jti>`. Only values of the form that the app's scripts write count.
+ * Parses the reply to `HMGET hash ep av s:<sid> j:<jti>`. Only values in the form that the app's scripts write are
+ * accepted.
  *
- * @returns `undefined` for anything else: no response, neither "revoked" nor "allowed"
+ * @returns `undefined` for any other reply, which is treated as no reply: neither "revoked" nor "allowed"
  */
 export function parseRevocation(reply: RedisValue): RevocationReply | undefined {
   if (!Array.isArray(reply) || reply.length !== 4) return undefined;
   const [epoch, accessVersion, session, token] = reply;
   if (!isVersionOrNull(epoch) || !isVersionOrNull(accessVersion)) return undefined;
-  // Denials hold the end of what they deny.
+  // The value of a denial is when the denied session or token expires.
   if (!isTimeOrNull(session) || !isTimeOrNull(token)) return undefined;
   return {
     epoch: epoch === null ? null : Number(epoch),

@@ -1,11 +1,11 @@
 import { createHash } from 'node:crypto';
 
-/** Deeper arguments are refused: a cycle has no end. */
+/** Deeper arguments are refused, because a cycle has no end. */
 const MAX_DEPTH = 64;
 
 /**
- * One text for one value: keys sorted, types told apart (`1` and `"1"`, a missing and an undefined member, a hole and
- * `undefined`, a date and its text), so that two sets of arguments never share an entry.
+ * The canonical text of a value: keys sorted, types distinguished (`1` and `"1"`, a missing and an undefined member, a hole
+ * and `undefined`, a date and its text), so that two different sets of arguments never share an entry.
  *
  * @throws {TypeError} for anything but plain objects, arrays, dates and primitives
  */
@@ -32,8 +32,8 @@ function textOf(value: unknown, depth: number): string {
       throw new TypeError(`a ${typeof value} cannot be part of a cache key`);
   }
   if (value === null) return 'z';
-  if (depth >= MAX_DEPTH) throw new TypeError('what is part of a cache key must not be nested that deep, or in itself');
-  // A member that would not show in the text must not be lost from it.
+  if (depth >= MAX_DEPTH) throw new TypeError('the parts of a cache key must not be nested so deeply, or in itself');
+  // The text would not contain such a member: two different values would share an entry.
   if (Object.getOwnPropertySymbols(value).length > 0) throw new TypeError('a symbol cannot be part of a cache key');
   const names = Object.keys(value);
   if (Array.isArray(value)) return arrayText(value, names, depth);

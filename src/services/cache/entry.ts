@@ -2,24 +2,27 @@ import { randomBytes } from 'node:crypto';
 
 import type { Command, RedisValue } from '../../redis/client';
 
-/** Where a value is cached, and what invalidates it. */
+/** Where a value is cached, and the tag versions that invalidate it. */
 export interface CacheKey {
   /** For metrics. @default `user` */
   readonly namespace?: string;
   readonly entryKey: string;
-  /** What the key stands for. Not the arguments themselves but their SHA-256: what users search for is personal. */
+  /**
+   * The key's canonical text. Redis gets only the SHA-256 of its arguments, because they can be personal, such as search
+   * terms.
+   */
   readonly canonical: string;
   /** Redis keys of the tag versions: bumping any of them invalidates the entry. */
   readonly tagVersionKeys: readonly string[];
 }
 
-/** A value as it is stored. Times are milliseconds since the epoch. */
+/** A value as stored. Times are milliseconds since the epoch. */
 export interface Entry {
   readonly json: string;
   readonly createdAtMs: number;
-  /** Until then it is fresh. */
+  /** Fresh until then. */
   readonly softExpiryMs: number;
-  /** After this time it is not served at all. */
+  /** Not served at all after this time. */
   readonly hardExpiryMs: number;
   /** How long the loader took, in milliseconds. */
   readonly costMs: number;
@@ -27,26 +30,26 @@ export interface Entry {
   readonly negative: boolean;
 }
 
-/** The state that one read of the cache saw, before the loader ran. Fills carry its `writeId` and `tagVersions`. */
+/** The state of the cache before a loader runs, from one read. Fills carry its `writeId` and `tagVersions`. */
 export interface Snapshot {
   /** The value, if all its tag versions are current and it has not expired. */
   readonly entry: Entry | undefined;
-  /** `''`: the key holds none of our entries. */
+  /** `''`: the key holds no entry of this app. */
   readonly writeId: string;
   /** `null`: this tag version is missing, so no entry relies on it yet. */
   readonly tagVersions: readonly (string | null)[];
-  /** When it was read, among the reads of its request: see `RequestAccounts`. */
+  /** Its number among the reads of the request: see `RequestAccounts`. */
   readonly order?: number;
-  /** When Redis was asked, where the isolate may remember it; and the isolate's generation of invalidations then. */
+  /** If the isolate may remember it: when Redis was asked, and the isolate's generation of invalidations at that time. */
   readonly seen?: { readonly askedAtMs: number; readonly generation: number } | undefined;
-  /** It comes from the isolate's memory: Redis was not asked for this request. */
+  /** Read from the isolate's memory, without asking Redis for this request. */
   readonly remembered?: boolean;
 }
 
-/** A tag version outlives every entry that carries it; a lost one only costs misses. */
+/** A tag version outlives every entry that carries it. Losing one only costs misses. */
 export const TAG_VERSION_TTL_MS = 7 * 86_400_000;
 
-/** Entries of another form are misses, of whatever version of this code they are. */
+/** Entries in another format are misses, whichever version of the code wrote them. */
 const FORMAT = 'g2';
 
 const WRITE_ID_LENGTH = 16;
@@ -56,32 +59,32 @@ const newWriteId = (): string => randomBytes(12).toString('base64url');
 
 const DAY_MS = 86_400_000;
 
-/** 12 random characters and the day on which it was made. */
+/** 12 random characters and the day of its creation. */
 const newTagVersion = (): string =>
   `${randomBytes(9).toString('base64url')}.${Math.floor(Date.now() / DAY_MS).toString(36)}`;
 
-/** Without the day: made by an earlier version of this code. */
+/** Earlier versions of this code wrote no day. */
 const TAG_VERSION = /^\+?[\w-]{12}(?:\.([0-9a-z]{1,6}))?$/;
 
-/** Whether this is a tag version that the app has made; anything else in its place is none. */
+/** Whether this is a tag version of this app. Other values are treated as a missing tag version. */
 export const isTagVersion = (value: unknown): value is string => typeof value === 'string' && TAG_VERSION.test(value);
 
 /**
- * Whether a tag version has lost a part of its life. It lives {@link TAG_VERSION_TTL_MS}, and everything that carries it ends
- * with it.
+ * Whether a tag version must be renewed. It lives {@link TAG_VERSION_TTL_MS}; when it expires, all entries that carry it
+ * become misses.
  */
 export function isAging(version: string, nowMs: number): boolean {
   const day = TAG_VERSION.exec(version)?.[1];
   return day === undefined || nowMs - parseInt(day, 36) * DAY_MS >= 2 * DAY_MS;
 }
 
-/** Only versions that a load has made begin like this; those of invalidations do not. */
+/** Only versions created by a load begin like this; those of invalidations do not. */
 const INITIAL = '+';
 
-/** For a tag version that is missing, to be written by `SET … NX`. */
+/** For a missing tag version, to be written by `SET … NX`. */
 export const initialTagVersion = (): string => INITIAL + newTagVersion();
 
-/** Whether nothing was invalidated since this tag version was missing. */
+/** Whether a load created this tag version, so there was no invalidation since the version was missing. */
 export const isInitial = (version: unknown): version is string => isTagVersion(version) && version.startsWith(INITIAL);
 
 /** Invalidates every entry that carries this tag version. Also overwrites a key of another type. */
@@ -105,7 +108,7 @@ export function encodeEntry({ canonical }: CacheKey, tagVersions: readonly strin
   return `${newWriteId()}${JSON.stringify(header)}\n${entry.json}`;
 }
 
-/** Interprets the replies to the reads of a key. An entry that is not ours, or not current, is a miss. */
+/** Parses the replies to the reads of a key. An entry that is foreign or outdated is a miss. */
 export function readSnapshot(
   key: CacheKey,
   stored: RedisValue,

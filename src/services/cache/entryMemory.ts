@@ -5,11 +5,11 @@ import type { SingleFlight } from './singleFlight';
 interface Kept {
   readonly key: CacheKey;
   readonly snapshot: Snapshot;
-  /** Of this isolate's own invalidations, when Redis was asked. */
+  /** The generation of this isolate's own invalidations when Redis was asked. */
   readonly generation: number;
 }
 
-/** Entries that Redis had: in front of it, for reads that accept a bound of staleness. */
+/** Entries that Redis had recently, for reads that accept bounded staleness. */
 export class EntryMemory {
   readonly #kept = new Remembered<Kept>({ maxEntries: 5_000, maxBytes: 16 * 2 ** 20 });
 
@@ -21,7 +21,7 @@ export class EntryMemory {
     return this.#kept.bytes;
   }
 
-  /** Remembers what a look at Redis has found; misses are not remembered. */
+  /** Remembers the entry that Redis returned. Misses are not remembered. */
   note(key: CacheKey, snapshot: Snapshot): void {
     const { entry, seen } = snapshot;
     if (seen === undefined) return;
@@ -36,7 +36,7 @@ export class EntryMemory {
   /**
    * A fresh entry that Redis had at most `withinMs` ago, and that this isolate has not invalidated since.
    *
-   * @returns with the time at which Redis was asked
+   * @returns the entry, with the time at which Redis was asked
    */
   get(
     key: CacheKey,
@@ -53,7 +53,7 @@ export class EntryMemory {
   }
 }
 
-/** Another value may have been cached under a key that hashes alike, or ends with other invalidations. */
+/** The cached value may belong to a key with the same hash, or with other tags. */
 function isSame(a: CacheKey, b: CacheKey): boolean {
   if (a.canonical !== b.canonical || a.tagVersionKeys.length !== b.tagVersionKeys.length) return false;
   return a.tagVersionKeys.every((name, index) => name === b.tagVersionKeys[index]);

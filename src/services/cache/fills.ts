@@ -10,7 +10,7 @@ import { expiriesOf } from './freshness';
 import type { Windows } from './freshness';
 import type { CacheMemory } from './memory';
 
-/** An entry to fill, as it was before the loader ran. */
+/** An entry to fill, with its state from before the loader ran. */
 export interface Fillable {
   readonly key: CacheKey;
   readonly snapshot: Snapshot | undefined;
@@ -20,13 +20,15 @@ export interface Fillable {
 export interface Filling {
   /** The loader must not start before this resolves. */
   readonly ready: Promise<void>;
-  /** The loader starts now, or started at this time by the wall clock: its value is at least as new. */
+  /**
+   * Call when the loader starts, or with the time at which it started by the wall clock: its value is at least that new.
+   */
   loading(atWallMs?: number): void;
-  /** @param entry `undefined`: there is nothing to cache, and the cached value is removed */
+  /** @param entry `undefined`: there is no value to cache, and the cached one is removed */
   fill(index: number, entry: Entry | undefined): void;
-  /** The loader failed. @param over its error is its result: the cached value is removed */
+  /** The loader failed. @param over the error is the loader's result, so the cached value is removed */
   cancel(over: boolean): void;
-  /** Settles when the fill has been, or will not be, done. */
+  /** Settles when the fill is done, or certain not to happen. */
   done(index: number): Promise<unknown>;
 }
 
@@ -41,21 +43,27 @@ export interface FillDeps {
   degraded: (what: string) => void;
 }
 
-/** Guarded writes: each carries the state of the cache before the loader ran, and Redis refuses it if that has changed. */
+/**
+ * Guarded writes: each carries the state of the cache from before the loader ran. Redis refuses it if that state has
+ * changed.
+ */
 export function createFills({ batch, keys, memory, settings, waitUntil, now, random, degraded }: FillDeps) {
   function entryOf(json: string, windows: Windows, costMs: number, negative: boolean): Entry {
     const createdAtMs = now();
     return { json, createdAtMs, costMs, negative, ...expiriesOf(windows, createdAtMs, random) };
   }
 
-  /** Reads the script's reply: the server's time, negative for a refusal. Anything else is garbage. */
+  /** Reads the script's reply: the server's time, negative for a refusal. Any other reply is garbage. */
   const noteTime = (reply: RedisValue): 'filled' | 'refused' | 'garbage' => {
     if (typeof reply !== 'number' || !Number.isSafeInteger(reply) || reply === 0) return 'garbage';
     memory.noteServerTime(Math.abs(reply));
     return reply > 0 ? 'filled' : 'refused';
   };
 
-  /** Arguments of the script. @param loadingAtMs by the wall clock: a tombstone set since lives at least until … */
+  /**
+   * Arguments of the script. @param loadingAtMs by the wall clock. A tombstone set since then lives at least until the
+   * computed time
+   */
   const fillArguments = ({ key, snapshot }: Fillable, body: string, lifeMs: number, loadingAtMs: number) =>
     [
       [key.entryKey],
@@ -75,11 +83,11 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
     );
     const reservation = reserveTagVersions([...new Set(missing)], { batch: through, keys, memory, degraded });
     const ends = fillables.map(() => Promise.withResolvers<unknown>());
-    // A failed fill does no harm, and the caller may not wait for its end.
+    // A failed fill does no harm, and the caller may not be waiting for it.
     for (const { promise } of ends) promise.catch(() => undefined);
     let loadingAtMs = Date.now();
 
-    /** Sends the fill once Redis has the tag versions that it carries. */
+    /** Sends the fill once Redis has its tag versions. */
     async function send(
       index: number,
       bodyOf: (tagVersions: readonly string[]) => string,
@@ -95,12 +103,12 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
     }
 
     const start = (index: number, bodyOf: (tagVersions: readonly string[]) => string, lifeMs: number) => {
-      // A fill that was sent ends with Redis's reply; one that was not ends now.
+      // A fill that was sent is done with Redis's reply; otherwise it is done now.
       const end = () => ends[index]?.resolve(undefined);
       waitUntil(send(index, bodyOf, lifeMs).then(end, end));
     };
 
-    /** Removes the cached value, so that no request falls back on it. */
+    /** Removes the cached value, so that no request uses it as a fallback. */
     const drop = (index: number) => {
       if (fillables[index]?.snapshot?.entry === undefined) ends[index]?.resolve(undefined);
       else start(index, tombstone, settings.tombstoneSeconds * 1_000);

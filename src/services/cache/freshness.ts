@@ -1,6 +1,6 @@
 import type { Entry } from './entry';
 
-/** How long a value may be served, in milliseconds. */
+/** How long a value may be served, in milliseconds, in this order. */
 export interface Windows {
   /** Fresh. */
   readonly ttlMs: number;
@@ -11,20 +11,21 @@ export interface Windows {
 }
 
 /**
- * `fresh`; `early`: fresh, and this reader refreshes it already; `stale`: served, and refreshed; `fallback`: only when
- * the loader fails; `expired`: not served.
+ * `fresh`; `early`: fresh, but this reader already refreshes it; `stale`: served and refreshed; `fallback`: served only
+ * when the loader fails; `expired`: not served.
  */
 export type Freshness = 'fresh' | 'early' | 'stale' | 'fallback' | 'expired';
 
-/** Above 1 refreshes earlier. 1 is optimal for exponential gaps between reads. */
+/** Values above 1 refresh earlier. 1 is optimal for exponential gaps between reads. */
 const BETA = 1;
 
-/** Up to a tenth shorter, so that entries written together do not expire together. */
+/** Lifetimes are up to a tenth shorter, so that entries written together do not expire together. */
 const JITTER = 0.1;
 
 /**
- * Early refresh is XFetch: a reader takes it upon itself with a probability that grows towards the expiry, and with what
- * the loader takes (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB 2015).
+ * Early refresh is XFetch: each reader decides at random whether to refresh. The probability grows towards the expiry, and
+ * with the loader's duration (Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede Prevention, VLDB
+ * 2015).
  *
  * @param random uniform in [0, 1)
  */
@@ -36,7 +37,7 @@ export function freshnessOf(
 ): Freshness {
   if (nowMs >= hardExpiryMs) return 'expired';
   if (nowMs < softExpiryMs) {
-    // 1 - random() is never 0, whose logarithm is infinite.
+    // 1 - random() is never 0: the logarithm of 0 is infinite.
     return nowMs - costMs * BETA * Math.log(1 - random()) >= softExpiryMs ? 'early' : 'fresh';
   }
   if (negative) return 'expired';
@@ -44,7 +45,7 @@ export function freshnessOf(
   return nowMs < softExpiryMs + staleIfErrorMs ? 'fallback' : 'expired';
 }
 
-/** When a value that was loaded now stops being fresh, and being there. */
+/** When a value loaded now stops being fresh, and when its entry expires. */
 export function expiriesOf(
   { ttlMs, staleMs, staleIfErrorMs }: Windows,
   nowMs: number,

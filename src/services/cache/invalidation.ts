@@ -3,7 +3,7 @@ import type { Keys } from '../../redis/keys';
 import { bump, tombstone } from './entry';
 import type { CacheKey } from './entry';
 
-/** What changed. A namespace, tag or user costs one command, whatever the number of entries under it. */
+/** The data that changed. A namespace, tag or user costs one command, for any number of entries. */
 export interface Invalidation {
   readonly keys?: readonly Pick<CacheKey, 'entryKey'>[];
   readonly namespaces?: readonly string[];
@@ -25,12 +25,12 @@ export function invalidationCommands(
   ];
 }
 
-/** The Redis keys that these commands of an invalidation write. */
+/** The Redis keys that these commands write. */
 export function keysOf(commands: readonly Command[]): string[] {
   return commands.map(([, key]) => String(key));
 }
 
-/** The invalidation as it may be stored: without the arguments of its keys, which are personal. */
+/** The invalidation in a form that may be stored: without the arguments of its keys, which can be personal. */
 export function recordable({ keys, ...groups }: Invalidation): Invalidation {
   return { ...groups, ...(keys !== undefined && { keys: keys.map(({ entryKey }) => ({ entryKey })) }) };
 }

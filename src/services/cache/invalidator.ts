@@ -9,22 +9,22 @@ import { bump } from './entry';
 import { invalidationCommands, keysOf, recordable } from './invalidation';
 import type { Invalidation } from './invalidation';
 
-/** A search for namespaces stops after this and says where. */
+/** A search for namespaces stops after this time and returns its cursor. */
 const SEARCH_MS = 20_000;
 
-/** What a change leaves for a repeat of its request whose response was not kept. */
+/** Kept with a change, for a retry of its request when the response was not stored. */
 export interface ChangeRecord {
-  /** Handed to the route's `again`: ids and the like, nothing secret. */
+  /** Passed to the route's `again`: ids and versions, no secrets. */
   reference?: object;
 }
 
 export interface InvalidatorDeps {
   batch: RedisBatch;
-  /** One with a deadline for work that takes many trips. */
+  /** Makes a batch with a long deadline, for work with many trips. */
   slowBatch: () => RedisBatch;
   keys: Keys;
   database: Database;
-  /** Writes a change, and with it the row of the request's `Idempotency-Key`. */
+  /** Writes a change together with the row of the request's `Idempotency-Key`. */
   idempotency: Pick<Database, 'batch'> & {
     batch(statements: (db: Drizzle) => Statement[], record?: ChangeRecord): Promise<readonly unknown[]>;
   };
@@ -54,7 +54,7 @@ export function createInvalidator(deps: InvalidatorDeps) {
     forgetReads(ended);
     try {
       const replies = await Promise.all(commands.map((command) => batch.send(...command)));
-      // Any other reply is no acknowledgement.
+      // Any other reply does not acknowledge the command.
       if (replies.some((reply) => reply !== 'OK')) throw new RedisUnavailable('garbage');
       return { pending: false };
     } catch (error) {
@@ -78,9 +78,9 @@ export function createInvalidator(deps: InvalidatorDeps) {
     forgetReads();
     const slow = slowBatch();
     let namespaces = 0;
-    // SCAN misses a tag version whose first write is still in flight. A new flush sentinel makes its load fill nothing.
+    // SCAN misses a tag version whose first write is still in flight. With a new flush sentinel its load fills no entry.
     if (cursor === undefined) await slow.send(...bump(keys.flushSentinel));
-    // A namespace without a tag version has no entry that is served.
+    // A namespace without a tag version has no entries that can be served.
     const rest = await walkKeys(
       slow,
       keys.namespaceVersion(name),

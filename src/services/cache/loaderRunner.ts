@@ -32,37 +32,37 @@ export interface Wanted {
   readonly key: CacheKey;
   readonly windows: Windows;
   readonly schema?: CacheSchema<unknown> | undefined;
-  /** For how long the isolate may serve a fresh value without asking Redis again; 0: not at all. */
+  /** For how long the isolate may serve a fresh value without asking Redis again; 0: never. */
   readonly withinMs?: number | undefined;
-  /** One load among all isolates. */
+  /** Single flight across all isolates. */
   readonly lease?: boolean | undefined;
-  /** The loader reads D1: while Redis is away it counts among the isolate's lookups. */
+  /** The loader reads D1: while Redis is away it counts as one of the isolate's lookups. */
   readonly readsDatabase?: boolean | undefined;
   /**
-   * A value that this request has read already, if it is no older than its look at the cache.
+   * A value that this request has already read, if it is at least as new as the request's read of the cache.
    *
-   * @param since the look's order; `undefined`: Redis is away, and nothing is filled
+   * @param since the order of that read; `undefined`: Redis is away, and no entry is filled
    */
   readonly known?: ((since: number | undefined) => KnownValue | undefined) | undefined;
 }
 
-/** A value, and a time (by the wall clock) before which it was not read. */
+/** A value that was read at or after this time (by the wall clock). */
 export interface KnownValue {
   readonly value: unknown;
   readonly readAtWallMs: number;
 }
 
-/** A wanted entry to load, and the state of the cache in which it was missed. */
+/** A wanted entry to load, and the state of the cache when it was missed. */
 export interface Miss<W> {
   readonly wanted: W;
   /** `undefined`: Redis could not be asked. */
   readonly snapshot: Snapshot | undefined;
   readonly flight: string;
-  /** May be served if the load fails. */
+  /** Served if the load fails. */
   readonly fallback?: CacheResult<unknown>;
 }
 
-/** The result of a load while Redis is away. `joined`: of another request's load. */
+/** The result of a load while Redis is away. `joined`: another request has loaded it. */
 export interface FreshlyLoaded {
   readonly loaded: Loaded;
   readonly joined: boolean;
@@ -74,7 +74,7 @@ export type LoadAll<W extends Wanted> = (wanted: readonly W[], context: LoaderCo
 export interface LoaderRunnerDeps {
   reader: CacheReader;
   batch: RedisBatch;
-  /** A batch with a deadline of its own. */
+  /** Makes a batch with its own deadline. */
   freshBatch: () => RedisBatch;
   keys: Keys;
   singleFlight: SingleFlight;
@@ -95,14 +95,14 @@ export interface LoaderRunnerDeps {
   instruments: Pick<Instruments, 'cacheRequests'>;
 }
 
-/** Followers wait this much longer than the loader's deadline: for Redis before the load, and a moment. */
+/** Followers wait this much longer than the loader's deadline: for Redis before the load, and some slack. */
 const LEADER_SLACK_MS = 1_500;
-/** How long an isolate waits for another one's load before it loads itself. */
+/** How long an isolate waits for another isolate's load before it loads itself. */
 const LEASE_WAIT_MS = 5_000;
 /** How long an isolate leaves a refresh to another isolate before it checks again. */
 const REFRESH_PAUSE_MS = 1_000;
 
-/** Runs loaders: requests for the same entry join, each run has a deadline, and its values are written guarded. */
+/** Runs loaders. Requests for the same entry join one run; each run has a deadline, and guarded fills. */
 export function createLoaderRunner(deps: LoaderRunnerDeps) {
   const { reader, freshBatch, singleFlight, freshLoads, lookups, memory, locks, settings } = deps;
   const { waitUntil, now, random, spans } = deps;
@@ -113,7 +113,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
   const flightOf = (key: CacheKey, snapshot: Snapshot): string =>
     `${singleFlight.generationOf([key.entryKey, ...key.tagVersionKeys])} ${stateOf(key, snapshot)}`;
 
-  /** One call of the loader for all of these, for a request that waits. Other requests may join. */
+  /** Calls the loader once for all of these, for a request that waits. Other requests may join. */
   function lead<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<Loaded>[] {
     const [first] = misses;
     const leased = misses.length === 1 && first?.wanted.lease === true && first.snapshot !== undefined;
@@ -121,14 +121,14 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
       const filling = fills.begin(misses.map(fillable), 'after the response');
       return share(misses, run(misses, load, filling, false), filling, 0);
     }
-    // Other isolates wait for the fill, so it does not wait for this request's response.
+    // Other isolates wait for the fill, so send it before this request's response.
     const filling = fills.begin([fillable(first)], freshBatch());
     return share(misses, runLeased(first, load, filling), filling, leaseWaitMs);
   }
 
   /**
-   * Loads while Redis is away, when no version tells whether a load that runs is new enough: each of these gets the result
-   * of a load that begins after this call.
+   * Loads while Redis is away. Without tag versions it is unknown whether a running load is recent enough. Each caller
+   * therefore gets the result of a load that begins after this call.
    */
   function loadFresh<W extends Wanted>(misses: readonly Miss<W>[], load: LoadAll<W>): Promise<FreshlyLoaded>[] {
     const followed = misses.map(({ wanted }) => freshLoads.follow(wanted.key.entryKey));
@@ -141,17 +141,17 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
       const following = followed[index];
       if (following === undefined) return { loaded: (await own[led.indexOf(miss)]) ?? unreachable(), joined: false };
       const outcome = await following;
-      // Its leader died.
+      // The leader died.
       return outcome === 'lost'
         ? (loadFresh([miss], load)[0] ?? unreachable())
         : { loaded: outcome.value, joined: true };
     });
   }
 
-  /** Caches a value that the request has read already, where that is as safe as after a load. */
+  /** Caches a value that the request has already read, if that is as safe as after a load. */
   function adopt({ wanted, snapshot }: Miss<Wanted>, { value, readAtWallMs }: KnownValue): void {
     if (snapshot === undefined) return;
-    // Without a flush sentinel, missing tag versions must be made before the value is read.
+    // Without a flush sentinel, missing tag versions must be created before the value is read.
     if (memory.flushSentinel === undefined && snapshot.tagVersions.includes(null)) return;
     const entry = encode(value, wanted, 0);
     const filling = fills.begin([{ key: wanted.key, snapshot }], 'after the response');
@@ -160,7 +160,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
     if (entry !== undefined) reader.replace(wanted.key, { ...snapshot, entry });
   }
 
-  /** Loads again entries that were served stale. Fills are sent at once. */
+  /** Loads entries again that were served stale. Fills are sent at once. */
   async function refresh<W extends Wanted>(
     misses: readonly Miss<W>[],
     load: LoadAll<W>,
@@ -198,7 +198,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
     });
   }
 
-  /** The load of one entry that no other isolate is loading, or what another has loaded. */
+  /** Loads one entry unless another isolate is loading it; else returns that isolate's result. */
   async function runLeased<W extends Wanted>(miss: Miss<W>, load: LoadAll<W>, filling: Filling): Promise<Loaded[]> {
     const times = { leaseMs, waitMs: leaseWaitMs, reread: () => newerOf(miss), now };
     const lease = await takeLoadLease(stateOf(miss.wanted.key, miss.snapshot), locks, times);
@@ -208,13 +208,13 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
     }
     const loading = run([miss], load, filling, false);
     if (lease.outcome === 'load') {
-      // Released once waiting isolates can find the entry. The response does not wait for that.
+      // Release once waiting isolates can find the entry. The response does not wait for that.
       waitUntil(loading.then(() => filling.done(0)).then(lease.release, lease.release));
     }
     return loading;
   }
 
-  /** The present entry, if it was written since this miss. */
+  /** The current entry, if it was written after this miss. */
   async function newerOf({ wanted, snapshot }: Miss<Wanted>): Promise<Entry | undefined> {
     const fresh: CacheReads = new Map();
     try {
@@ -258,7 +258,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
         const { key } = wanted[index] as W;
         memory.noteSuccess(key.entryKey);
         filling.fill(index, entry);
-        // The request need not read this again, unless it has invalidated something since.
+        // The request need not read this entry again, unless it has invalidated something since.
         if (entry === undefined || snapshot === undefined || generation !== singleFlight.generation) continue;
         reader.replace(key, { ...snapshot, entry });
       }
@@ -270,7 +270,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
     }
   }
 
-  /** The entry that a loader's value becomes; `undefined` when it is not to be cached. */
+  /** Converts a loader's value to an entry; `undefined` if it must not be cached. */
   function encode(value: unknown, { windows, schema }: Wanted, costMs: number): Entry | undefined {
     if (value === null || value === undefined) return undefined;
     if (value instanceof NegativeEntry) {
@@ -287,8 +287,8 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
 }
 
 /**
- * Names the state of the cache in which an entry was missed. A request that has seen a later invalidation gets another name.
- * Requests before and after a load made a missing tag version get the same one.
+ * Names the state of the cache when an entry was missed. A request that has seen a later invalidation gets another name. A
+ * missing tag version and the one that a load created for it give the same name.
  */
 export function stateOf(
   { entryKey }: CacheKey,

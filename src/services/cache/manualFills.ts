@@ -2,7 +2,7 @@ import { carriedVersions, reserveTagVersions } from './tagReservations';
 import type { TagReservation, TagReservationDeps } from './tagReservations';
 import type { CacheKey, Snapshot } from './entry';
 
-/** The state of the cache when a request began to load a value by itself. */
+/** The state of the cache when a request began to load a value itself. */
 export interface ManualFill {
   readonly key: CacheKey;
   readonly snapshot: Snapshot;
@@ -13,10 +13,10 @@ export interface ManualFill {
 
 /** Redis could not be asked when the load began. */
 const UNKNOWN = 'unknown';
-/** This request has invalidated it since. */
+/** This request has invalidated the entry since. */
 const OVER = 'over';
 
-/** Loads of a request's own, by their entries' keys. */
+/** The loads of the request itself, by their entries' keys. */
 export type ManualFills = Map<
   string,
   { key: CacheKey; snapshot: Snapshot; reservation: TagReservation; loadingAtMs: number } | typeof UNKNOWN | typeof OVER
@@ -27,15 +27,15 @@ export interface ManualFillDeps extends TagReservationDeps {
   manualFills: () => ManualFills;
 }
 
-/** A request's own loads: from the miss at which they begin to the value with which they end. */
+/** Tracks a request's own loads, from the miss to the value. */
 export function createManualFills({ manualFills, ...deps }: ManualFillDeps) {
   return {
     has: (key: CacheKey): boolean => manualFills().has(key.entryKey),
 
     /**
-     * Resolves when the load may begin. The first one counts: it is the oldest.
+     * Resolves when the load may begin. The first call for a key counts, because its state is the oldest.
      *
-     * @param snapshot `undefined`: Redis was away, so later invalidations cannot be noticed
+     * @param snapshot `undefined`: Redis was away, so later invalidations would go unnoticed
      */
     async note(key: CacheKey, snapshot: Snapshot | undefined): Promise<void> {
       const manual = manualFills();
@@ -47,7 +47,9 @@ export function createManualFills({ manualFills, ...deps }: ManualFillDeps) {
       await reservation.ready;
     },
 
-    /** `undefined` when nothing may be written: Redis was away, has not taken the tag versions, or it was invalidated. */
+    /**
+     * `undefined` if no value may be written: Redis was away or has refused the tag versions, or the entry was invalidated.
+     */
     async take({ entryKey }: CacheKey): Promise<ManualFill | undefined> {
       const manual = manualFills();
       const manualFill = manual.get(entryKey);
@@ -61,8 +63,8 @@ export function createManualFills({ manualFills, ...deps }: ManualFillDeps) {
 }
 
 /**
- * The request has invalidated these Redis keys (left out: all). Values that it has loaded before are not written; loads that it
- * begins after this are.
+ * The request has invalidated these Redis keys (omitted: all). Values of loads that began before this call are not written;
+ * those of later loads are.
  */
 export function endManualFills(fills: ManualFills, redisKeys: readonly string[] | undefined): void {
   for (const [entryKey, fill] of fills) {

@@ -1,28 +1,28 @@
 import type { CacheSchema } from './schema';
 
-/** Names an entry, and what invalidates it. */
+/** Names an entry, and the groups that invalidate it. */
 export interface KeyOptions {
-  /** Groups entries that change together: `invalidate({ namespaces: [namespace] })` ends them all. */
+  /** Groups entries that change together: `invalidate({ namespaces: [namespace] })` invalidates all of them. */
   readonly namespace: string;
   /** Everything that the result depends on: plain objects, arrays, dates and primitives, in any order. */
   readonly args: unknown;
-  /** The user whose data this is: `invalidateUser` ends it. */
+  /** The owner of the data: `invalidateUser` invalidates the entry. */
   readonly user?: string | undefined;
-  /** Tags whose invalidation ends it. They are declared here because a read needs their versions. */
+  /** Tags that invalidate the entry. They are declared here because a read needs their versions. */
   readonly tags?: readonly string[] | undefined;
 }
 
-/** How long a value is good. */
+/** How long a value may be served. */
 export interface LifeOptions {
-  /** Fresh for so long, up to a tenth less: what was cached together does not expire together. */
+  /** Fresh for this time, or up to a tenth less: entries cached together must not expire together. */
   readonly ttlSeconds: number;
   /** After the TTL it is still served at once for this long, and refreshed after the response. @default 0 */
   readonly staleSeconds?: number | undefined;
   /** After the TTL it is served for this long when the loader fails, exceeds its deadline, or has just failed. @default 0 */
   readonly staleIfErrorSeconds?: number | undefined;
   /**
-   * For so long after Redis was asked for it, at most a minute, the isolate may serve a fresh value without asking again:
-   * an invalidation by another isolate counts after that time at the latest, one by this isolate at once. 0: each read
+   * For this time after Redis was asked, at most a minute, the isolate may serve a fresh value without asking again. An
+   * invalidation by another isolate takes effect after that time at the latest, one by this isolate at once. 0: each read
    * asks Redis. @default 0
    */
   readonly withinSeconds?: number | undefined;
@@ -30,18 +30,19 @@ export interface LifeOptions {
 
 export interface QueryOptions<T = unknown> extends KeyOptions, LifeOptions {
   /**
-   * Standard Schema (zod, valibot, …), synchronous. A cached value that does not pass is a miss and is replaced; what a
-   * loader returns must pass as well, after a turn through JSON, so that hits and misses give the same.
+   * Standard Schema (zod, valibot, …), synchronous. A cached value that it refuses is a miss and is replaced. A loader's
+   * value must pass it too, after conversion to JSON and back, so that hits and misses give the same.
    */
   readonly schema?: CacheSchema<T> | undefined;
   /**
-   * Among all isolates one loads and the others wait for its result (or serve what is stale), by a lock in Redis that
-   * costs two round trips on a miss. Within an isolate that is so without it. Not for `getMany`. @default false
+   * Single flight across all isolates: one loads, the others wait for its result (or serve a stale value). It uses a lock
+   * in Redis, which costs two round trips on a miss. Within an isolate, single flight needs no lease. Not for `getMany`.
+   * @default false
    */
   readonly lease?: boolean | undefined;
   /**
-   * The loader reads the app's database: while Redis is away, `DATABASE_LOOKUPS_MAX` bounds how many such loads an isolate
-   * has under way. @default false
+   * The loader reads the app's database. While Redis is away, `DATABASE_LOOKUPS_MAX` limits such concurrent loads of an
+   * isolate. @default false
    */
   readonly readsDatabase?: boolean | undefined;
 }
@@ -58,11 +59,11 @@ export class NegativeEntry {
 export interface LoaderContext {
   /** Aborted at the loader's deadline. */
   readonly signal: AbortSignal;
-  /** The request was served from the cache: this load only refreshes the entry. */
+  /** The request was already served from the cache: this load only refreshes the entry. */
   readonly refresh: boolean;
   /**
-   * Makes a negative entry: the loader found nothing, and that is cached for this long (`query` returns `null`). A loader's
-   * plain `null` is not cached.
+   * Makes a negative entry: the loader found nothing, and this result is cached for the given time (`query` returns
+   * `null`). A plain `null` is not cached.
    *
    * @param ttlSeconds @default the query's, or the app's for negative entries if that is shorter
    */
@@ -71,20 +72,19 @@ export interface LoaderContext {
 
 export type Loader<T> = (context: LoaderContext) => Promise<T | NegativeEntry | null>;
 
-/** A value and where it comes from. Times are milliseconds since the epoch. */
+/** A value and its origin. Times are milliseconds since the epoch. */
 export interface CacheResult<T> {
   readonly value: T | null;
   /**
    * `hit`: from the cache, fresh; `stale`: from the cache, being refreshed; `fallback`: from the cache, because the loader
-   * failed; `loaded`: by the loader; `joined`: by a load that another request had begun; `bypass`: by the loader, while
-   * Redis is away.
+   * failed; `loaded`: by the loader; `joined`: by another request's load; `bypass`: by the loader, while Redis is away.
    */
   readonly from: 'hit' | 'stale' | 'fallback' | 'loaded' | 'joined' | 'bypass';
-  /** Whether there was a value, which was too old. */
+  /** Whether there was a cached value that was too old. */
   readonly expired: boolean;
   readonly createdAtMs: number;
-  /** When it stops, or stopped, being fresh. */
+  /** The end of its freshness; may be past. */
   readonly freshUntilMs: number;
-  /** From the isolate's memory: Redis was not asked for this request. */
+  /** From the isolate's memory, without asking Redis for this request. */
   readonly remembered?: boolean;
 }

@@ -12,9 +12,9 @@ import type { CacheResult } from './options';
 import { decode } from './schema';
 
 export interface ReadThroughDeps extends LoaderRunnerDeps {
-  /** Runs work that outlives the request, with services and a batch of its own. */
+  /** Runs work that outlives the request, with its own services and batch. */
   background: <T>(work: (batch: RedisBatch) => Promise<T>) => Promise<T>;
-  /** The current request loads anew, before it serves them, entries that are fresh for less than this. */
+  /** Entries that are fresh for less than this are loaded again before the current request is served. */
   refreshWithinMs: () => number | undefined;
 }
 
@@ -23,7 +23,7 @@ type ServeDecision =
   | { result: CacheResult<unknown>; refresh: boolean }
   | { result?: never; fallback?: CacheResult<unknown> };
 
-/** Cache-aside for any number of entries at a time: one read of the cache, one call of the loader. */
+/** Cache-aside for any number of entries: one read of the cache, one call of the loader. */
 export function createReadThrough(deps: ReadThroughDeps) {
   const { reader, singleFlight, memory, waitUntil, background, now, random, refreshWithinMs, degraded } = deps;
   const { cacheRequests } = deps.instruments;
@@ -31,7 +31,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
 
   const counted = ({ namespace = 'user' }: CacheKey, outcome: string) => cacheRequests.count(namespace, outcome);
 
-  /** `undefined` when Redis cannot be asked: the caller goes on without a cache. */
+  /** `undefined` if Redis cannot be asked: the caller continues without a cache. */
   async function snapshotsOf(keys: readonly CacheKey[], withinMs = 0): Promise<Snapshot[] | undefined> {
     try {
       return await Promise.all(reader.read(keys, withinMs));
@@ -82,7 +82,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
     return answers.map((answer) => ('wanted' in answer ? (loaded[misses.indexOf(answer)] ?? unreachable()) : answer));
   }
 
-  /** Everything from the loader, or as this request has read it already. */
+  /** Loads all entries, or reuses values that this request has already read. */
   async function withoutRedis<W extends Wanted>(
     wanted: readonly W[],
     load: LoadAll<W>,
@@ -135,7 +135,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
     }
   }
 
-  /** Joins the loads that are under way, and loads the rest together. */
+  /** Joins loads in progress, and loads the other entries together. */
   async function loadAll<W extends Wanted>(
     misses: readonly Miss<W>[],
     load: LoadAll<W>,
@@ -146,7 +146,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
       misses.map(async (miss): Promise<CacheResult<unknown>> => {
         const loading = own[led.indexOf(miss)];
         const loaded = await (loading ?? singleFlight.follow(miss.flight));
-        // Its leader died, or ended a moment ago: out with its flight.
+        // The leader died, or its load ended a moment ago: start a new load.
         if (loaded === undefined || loaded === 'lost') return (await loadAll([miss], load))[0] ?? unreachable();
         return resultOf(miss, loaded, loading === undefined);
       }),
@@ -176,12 +176,12 @@ export function createReadThrough(deps: ReadThroughDeps) {
     };
   }
 
-  /** As if it had been loaded: after a turn through JSON. */
+  /** Converts the value to JSON and back, as after a load. */
   function resultOfKnown(miss: Miss<Wanted>, { value }: KnownValue): CacheResult<unknown> {
     return resultOf(miss, { json: JSON.stringify(value) }, false);
   }
 
-  /** Refreshes entries that were served: in `waitUntil`, by one request of the isolate. */
+  /** Refreshes served entries: in `waitUntil`, by one request of the isolate. */
   function refresh<W extends Wanted>(stale: readonly Miss<W>[], load: LoadAll<W>): void {
     const due = stale.filter(
       ({ flight, wanted }) => !singleFlight.has(flight) && !memory.isBackedOff(wanted.key.entryKey, now()),
@@ -189,7 +189,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
     if (due.length === 0) return;
     waitUntil(
       background((batch) => loads.refresh(due, load, batch)).catch((error: unknown) => {
-        // The entry stays stale until it expires; the next refresh waits for its back-off.
+        // The entry stays stale until it expires; the next refresh waits for the back-off.
         if (!isAnswer(error)) log('warn', 'cache.refresh_failed', { entries: due.length, ...describeError(error) });
       }),
     );

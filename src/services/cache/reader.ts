@@ -11,30 +11,30 @@ import type { CacheMemory } from './memory';
 import { isDue } from '../memory/remembered';
 import type { Refresher } from '../memory/refresher';
 
-/** A request keeps what it has read for this long, and no longer: a job may run for minutes. */
+/** A request reuses values for this long only: a job may run for minutes. */
 const REUSE_MS = 1_000;
 
 export interface CacheReader {
   /**
-   * Entries with all their tag versions: one command, whatever the number of either. What this request has just asked for is
-   * not asked for again.
+   * Reads entries with all their tag versions: one command for any number of entries and versions. Entries that this
+   * request has just read are not read again.
    *
-   * @param withinMs for how long the isolate may serve what Redis says now; 0: not at all
+   * @param withinMs for how long the isolate may serve Redis's reply; 0: never
    * @throws {RedisError}
    */
   read(keys: readonly CacheKey[], withinMs?: number): Promise<Snapshot>[];
   /**
    * Fresh entries that Redis had at most `withinMs` ago.
    *
-   * @returns lets the request read them without asking; `undefined` when one of them is not remembered
+   * @returns a function that lets the request read them without asking Redis; `undefined` if any entry is not remembered
    */
   recall(keys: readonly CacheKey[], withinMs: number): (() => void) | undefined;
-  /** Later reads of this request see what it has loaded. */
+  /** Later reads of this request return the value that it has loaded. */
   replace(key: CacheKey, snapshot: Snapshot): void;
   forget(key: CacheKey): void;
 }
 
-/** Entries that a request has asked for, by their keys. */
+/** The entries that a request has read, by key. */
 export type CacheReads = Map<string, { snapshot: Promise<Snapshot>; atMs: number }>;
 
 export interface ReaderDeps {
@@ -43,7 +43,7 @@ export interface ReaderDeps {
   reads: () => CacheReads;
   keys: Keys;
   memory: CacheMemory;
-  /** What this isolate serves without asking. */
+  /** Entries that this isolate serves without asking Redis. */
   entries: EntryMemory;
   singleFlight: SingleFlight;
   refresher: Refresher;
@@ -55,10 +55,10 @@ export interface ReaderDeps {
 export function createReader(deps: ReaderDeps): CacheReader {
   const { batch, reads: readsOfRequest, keys, memory, entries, singleFlight, refresher, nextOrder, now } = deps;
 
-  /** The values of these Redis keys by name; a key of another type has none. */
+  /** The values of these Redis keys by name. A key of another type has no value. */
   async function valuesOf(names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
-    // What an isolate has yet to learn travels along with its first read.
-    // The flush sentinel is a command of its own: its shard may be dead while that of the entry lives.
+    // The first read also fetches the flush sentinel, if the isolate does not know it yet. It needs a separate command: its
+    // shard may be down while the entry's shard is up.
     const sentinel =
       memory.flushSentinel === undefined
         ? batch.send('GET', keys.flushSentinel).then(noteSentinel, () => undefined)
@@ -72,14 +72,14 @@ export function createReader(deps: ReaderDeps): CacheReader {
   async function valuesFrom(through: RedisBatch, names: readonly string[]): Promise<ReadonlyMap<string, RedisValue>> {
     const values = await through.send('MGET', names[0] ?? '', ...names.slice(1));
     if (!Array.isArray(values) || values.length !== names.length) throw new RedisUnavailable('garbage');
-    // Redis gives a string or nothing for each.
+    // Redis returns a string or null for each key.
     if (!values.every(isTextOrNull)) throw new RedisUnavailable('garbage');
     return new Map(names.map((name, index) => [name, values[index] ?? null]));
   }
 
-  /** What the values say of one entry. */
+  /** Builds the snapshot of one entry from the values. */
   function snapshotOf(key: CacheKey, found: ReadonlyMap<string, RedisValue>): Snapshot {
-    // Foreign text in the place of a tag version is none: the load's reservation replaces it.
+    // Foreign text counts as a missing tag version: the load's reservation replaces it.
     const tagVersions = key.tagVersionKeys.map((name) => {
       const version = found.get(name);
       return isTagVersion(version) ? version : null;
@@ -89,14 +89,14 @@ export function createReader(deps: ReaderDeps): CacheReader {
     return readSnapshot(key, found.get(key.entryKey) ?? null, tagVersions, now());
   }
 
-  /** Asks again for an entry that this isolate serves from memory. */
+  /** Reads an entry again that this isolate serves from memory. */
   async function refresh(key: CacheKey, through: RedisBatch): Promise<void> {
     const seen = { askedAtMs: now(), generation: singleFlight.generation };
     try {
       const found = await valuesFrom(through, namesOf([key]));
       entries.note(key, { ...snapshotOf(key, found), seen });
     } catch (error) {
-      // It is remembered for as long as it was, and no longer.
+      // The remembered entry still expires at its time.
       if (!(error instanceof RedisError)) throw error;
     }
   }
@@ -111,20 +111,23 @@ export function createReader(deps: ReaderDeps): CacheReader {
     memory.noteServerTime(Number(seconds) * 1_000 + Math.floor(Number(micros) / 1_000));
   }
 
-  /** Tag versions in use live on: one command after the response, at most once a day for each in an isolate. */
+  /** Renews tag versions that are in use: one command after the response, at most once a day per version and isolate. */
   function renew(names: readonly string[], tagVersions: readonly (string | null)[]): void {
     const nowMs = now();
     const aging = names.filter((name, at) => {
       const version = tagVersions[at] ?? null;
       return version !== null && isAging(version, nowMs) && memory.takeRenewal(name, nowMs);
     });
-    // The flush sentinel is as old as the oldest of them, or older.
+    // The flush sentinel is at least as old as the oldest tag version.
     const due =
       aging.length > 0 && memory.takeRenewal(keys.flushSentinel, nowMs) ? [...aging, keys.flushSentinel] : aging;
     for (const name of due) void batch.deferRun(cacheRenew, [name], [TAG_VERSION_TTL_MS]);
   }
 
-  /** Loads make the flush sentinel with the tag versions that they miss. Where none is missing, every read would ask for it. */
+  /**
+   * Creates the flush sentinel. Loads create it with missing tag versions; if none is missing, every read would ask for it
+   * again.
+   */
   function makeSentinel(tagVersions: readonly (string | null)[]): void {
     const isDue = memory.flushSentinel === undefined && !tagVersions.includes(null);
     if (!isDue || !memory.takeRenewal(keys.flushSentinel, now())) return;
@@ -148,7 +151,7 @@ export function createReader(deps: ReaderDeps): CacheReader {
             entries.note(key, read);
             return read;
           });
-          // A prefetch whose result is never read must not become an unhandled rejection.
+          // A prefetch whose result is never read must not cause an unhandled rejection.
           snapshot.catch(() => undefined);
           reads.set(key.entryKey, { snapshot, atMs });
         }
@@ -162,7 +165,7 @@ export function createReader(deps: ReaderDeps): CacheReader {
     recall(wanted, withinMs) {
       const nowMs = now();
       const reads = readsOfRequest();
-      // What the request has read, loaded or asked for by itself is at least as new.
+      // Entries that the request has read or loaded itself are at least as new.
       const missing = wanted.filter((key) => !isRead(reads, key, nowMs));
       const found = missing.map((key) => entries.get(key, { withinMs, nowMs, singleFlight }));
       if (found.includes(undefined)) return undefined;
@@ -187,14 +190,14 @@ export function createReader(deps: ReaderDeps): CacheReader {
   };
 }
 
-/** Every Redis key of these entries, once. */
+/** All Redis keys of these entries, without duplicates. */
 function namesOf(wanted: readonly CacheKey[]): string[] {
   const names: string[] = [];
   for (const { entryKey, tagVersionKeys } of wanted) names.push(entryKey, ...tagVersionKeys);
   return wanted.length === 1 ? names : [...new Set(names)];
 }
 
-/** Whether the request has read this entry a moment ago. */
+/** Whether the request has read this entry recently. */
 function isRead(reads: CacheReads, { entryKey }: CacheKey, nowMs: number): boolean {
   const known = reads.get(entryKey);
   return known !== undefined && Math.abs(nowMs - known.atMs) <= REUSE_MS;

@@ -2,7 +2,7 @@ import type { Database, Drizzle } from '../../db/client';
 import type { CacheKey } from './entry';
 import type { LifeOptions, QueryOptions } from './options';
 
-/** What JSON makes of a value: dates become text, what has no JSON form goes. */
+/** A value after conversion to JSON and back: dates become text; values without a JSON form disappear. */
 export type Json<T> = T extends Date
   ? string
   : T extends readonly (infer Item)[]
@@ -11,7 +11,7 @@ export type Json<T> = T extends Date
       ? { [Name in keyof T]: Json<T[Name]> }
       : T;
 
-/** A Drizzle query that is yet to run. */
+/** A Drizzle query that has not run yet. */
 export interface RowsQuery<T> extends PromiseLike<T> {
   toSQL(): { sql: string; params: readonly unknown[] };
 }
@@ -23,7 +23,7 @@ export interface RowsOptions extends LifeOptions {
   readonly lease?: boolean | undefined;
 }
 
-/** A cached read that runs when it is awaited. `reads(…)` takes it as it is. */
+/** A cached read that runs when awaited. It can be passed to `reads(…)`. */
 export interface CachedRows<T> extends PromiseLike<Json<T>> {
   readonly key: CacheKey;
 }
@@ -36,7 +36,7 @@ export interface RowsDeps {
   };
 }
 
-/** A query's SQL and its values are its arguments: what is asked differently is cached apart. */
+/** The arguments of the cache key are the query's SQL and values, so different queries have different entries. */
 export function createRows<T>(
   { database, cache }: RowsDeps,
   options: RowsOptions,

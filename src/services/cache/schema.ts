@@ -1,6 +1,6 @@
 /**
- * What zod, valibot, arktype and others have in common (https://standardschema.dev), as far as it is used here.
- * Validation must be synchronous.
+ * The part of Standard Schema (https://standardschema.dev; zod, valibot, arktype and others) that is used here. Validation
+ * must be synchronous.
  */
 export interface CacheSchema<T> {
   readonly '~standard': {
@@ -11,7 +11,7 @@ export interface CacheSchema<T> {
   };
 }
 
-/** A value as its reader sees it: parsed, and checked. */
+/** A value after parsing and validation. */
 export type Decoded = { ok: true; value: unknown } | { ok: false };
 
 /** @throws {TypeError} when the schema is asynchronous */

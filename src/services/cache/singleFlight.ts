@@ -1,43 +1,47 @@
 import { Sweep } from '../../util/sweep';
 import { within } from '../../util/within';
 
-/** A load's result: a value's JSON, or nothing. Only plain data is shared between requests; workerd forbids more. */
+/** The result of a load: a value's JSON, or none. Requests may share only plain data: workerd forbids more. */
 export interface Loaded {
   readonly json: string | undefined;
 }
 
 /**
- * A load under way, or whose fill is. The promises that end it refer to it strongly, the isolate weakly: requests wait for these
- * promises, so a load that never ends (the runtime has dropped its request) would keep them and all that they refer to.
+ * A load in progress, or its fill. The promises that end it refer to it strongly, the isolate weakly: requests wait for
+ * these promises, so a load that never ends (the runtime has dropped its request) would keep them and everything they refer
+ * to in memory.
  */
 interface Flight {
   readonly loaded: Promise<Loaded>;
-  /** By this time the leading request has finished, or died. */
+  /** By this time the leading request has finished or died. */
   lostAtMs: number;
 }
 
-/** A result is still shared while its fill is on the way, but not for longer than this. */
+/** A result is shared while its fill is in flight, but at most for this long. */
 const LINGER_MS = 1_000;
-/** When so many keys are remembered all are forgotten, at the price of one separation of everything. */
+/**
+ * Beyond this number of keys all are forgotten. The cost: later requests may join no load that is in flight at that moment.
+ */
 const MAX_SEPARATED = 2_000;
 
 /**
- * Single flight in one isolate: a request for a value that is being loaded waits for that load. The leading request must keep
- * its load alive (`waitUntil`). Followers do not rely on that: each races its own timer.
+ * Single flight in one isolate: a request for a value that is being loaded waits for that load. The leading request must
+ * keep its load alive (`waitUntil`). Followers do not rely on that: each has its own timer.
  *
- * A flight's name contains the entry and the state of the cache in which it was missed (write id and tag versions). So no
- * request joins a load that began before an invalidation that the request has seen. The name also contains a generation of this
- * isolate's own invalidations, which counts even when Redis does not have them: it is away, has lost them, or a replica lags.
+ * A flight's name contains the entry and the state of the cache when it was missed (write id and tag versions). So no
+ * request joins a load that began before an invalidation that the request has seen. The name also contains a generation of
+ * this isolate's own invalidations. It counts even if Redis does not have them: Redis is away, has lost them, or a replica
+ * lags.
  */
 export class SingleFlight {
   readonly #flights = new Map<string, WeakRef<Flight>>();
   readonly #sweep = new Sweep(this.#flights, (flight) => !isCurrent(flight.deref()));
 
-  /** Redis keys that this isolate has invalidated, with the generation that this began. */
+  /** Redis keys that this isolate has invalidated, each with the generation that began then. */
   readonly #separated = new Map<string, number>();
 
   #generation = 0;
-  /** No key is of an older generation than this. */
+  /** The lowest generation of any key. */
   #oldest = 0;
 
   /** Changes with each invalidation that this isolate knows of. */
@@ -45,7 +49,7 @@ export class SingleFlight {
     return this.#generation;
   }
 
-  /** Part of every name: changes with each invalidation of one of these Redis keys that this isolate knows of. */
+  /** Part of every flight's name: changes with each invalidation of one of these Redis keys that this isolate knows of. */
   generationOf(redisKeys: readonly string[]): number {
     return redisKeys.reduce((latest, key) => Math.max(latest, this.#separated.get(key) ?? 0), this.#oldest);
   }
@@ -61,7 +65,7 @@ export class SingleFlight {
     for (const key of redisKeys) this.#separated.set(key, this.#generation);
   }
 
-  /** Loads under way. */
+  /** The number of loads in progress. */
   get size(): number {
     return this.#flights.size;
   }
@@ -71,10 +75,10 @@ export class SingleFlight {
   }
 
   /**
-   * Lets others join a load that has just begun.
+   * Lets other requests join a load that has just begun.
    *
-   * @param filled settles once the cache has the result (or will not get it): until then latecomers share it
-   * @param lostAfterMs when followers give up on it
+   * @param filled settles once the cache has the result (or will not get it). Until then later requests share it
+   * @param lostAfterMs when followers stop waiting for it
    */
   lead(name: string, loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
     this.#sweep.step();
@@ -91,7 +95,7 @@ export class SingleFlight {
     filled.then(end, end);
   }
 
-  /** Waits for the load of that name: `lost` when its leader died. `undefined` when there is none. */
+  /** Waits for the load with this name. `lost`: its leader died; `undefined`: there is none. */
   follow(name: string): Promise<Loaded | 'lost'> | undefined {
     const flight = this.#current(name);
     if (flight === undefined) return undefined;
