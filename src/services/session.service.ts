@@ -290,7 +290,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     async getSession<T extends object = SessionData>(sessionId: string) {
       if (denials.ends(sessionId)) return null;
       try {
-        const data = await records.data(sessionId);
+        const data = await records.data(sessionId, denials.versionsOf(userOfSession(sessionId)));
         if (data !== undefined) return data === null ? null : (JSON.parse(data) as T);
       } catch (error) {
         if (!(error instanceof RedisError)) throw error;

@@ -60,6 +60,11 @@ export class LocalDenials {
     return epoch < (this.#versions.get(userOfSession(sessionId))?.epoch ?? 0);
   }
 
+  /** The versions that this isolate has raised a user's to; 0 where it has not. */
+  versionsOf(userId: string): UserVersions {
+    return this.#versions.get(userId) ?? { epoch: 0, accessVersion: 0 };
+  }
+
   verdict(claims: AccessClaims): RevocationVerdict {
     if (this.#sessions.get(claims.sessionId) !== undefined) return 'revoked';
     const versions = this.#versions.get(claims.userId);

@@ -70,8 +70,12 @@ export interface SessionRecords {
   writeLater(state: SessionState): void;
   /** @param tokenId `jti` of the access token that will be issued */
   refresh(grant: RefreshGrant, tokenId: string): Promise<RefreshReply>;
-  /** The app's data; `null` for a session that has ended, `undefined` when Redis does not know. */
-  data(sessionId: string): Promise<string | null | undefined>;
+  /**
+   * The app's data; `null` for a session that has ended, `undefined` when Redis does not know.
+   *
+   * @param known the owner's versions that this isolate knows of; a Redis that has gone back in time may have older ones
+   */
+  data(sessionId: string, known: UserVersions): Promise<string | null | undefined>;
   /** The largest versions of a user that Redis knows. */
   versions(userId: string): Promise<UserVersions>;
   /** Ends a session after the response, for a Redis that has forgotten its end. */
@@ -137,7 +141,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       );
     },
 
-    async data(sessionId) {
+    async data(sessionId, known) {
       const [key = '', blacklist = ''] = slot(sessionId);
       const [record, denied] = await Promise.all([
         batch.send('HMGET', key, 'd', 'dead', 'ep', 'av'),
@@ -148,8 +152,8 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       if (dead != null || ended != null) return null;
       // An older epoch than the user's may be a lost write of a session that went on; with an older version the role is
       // the former one.
-      const current = epoch != null && userEpoch != null && Number(epoch) >= Number(userEpoch);
-      const ofToday = Number(accessVersion ?? 0) >= Number(userVersion ?? 0);
+      const current = epoch != null && userEpoch != null && Number(epoch) >= Math.max(Number(userEpoch), known.epoch);
+      const ofToday = Number(accessVersion ?? 0) >= Math.max(Number(userVersion ?? 0), known.accessVersion);
       return typeof data === 'string' && isJson(data) && current && ofToday ? data : undefined;
     },
 

@@ -92,13 +92,19 @@ export function createRefresh(deps: RefreshDeps) {
     return reply.status === 'unknown' || reply.status === 'stale' ? records.refresh(grant, tokenId) : reply;
   }
 
+  /**
+   * D1 is told of every rotation after its response: two behind it means that the one between was used. It was used within the grace
+   * at the latest when the session was last seen.
+   */
+  function isReuse(grant: RefreshGrant, session: SessionRow): boolean {
+    const behind = session.generation - grant.generation;
+    return behind > 2 || (behind === 2 && now() - session.lastSeenAtMs > graceMs);
+  }
+
   function withoutRedis(grant: RefreshGrant, { session, owner }: SessionTruth, tokenId: string): RefreshOutcome {
     degraded('refresh=d1');
     if (owner === null) return { status: 'revoked' };
-    // D1 is told of every rotation after its response: two behind it means that the one between was used. It was used
-    // within the grace at the latest when the session was last seen.
-    const behind = session.generation - grant.generation;
-    if (behind > 2 || (behind === 2 && now() - session.lastSeenAtMs > graceMs)) return { status: 'reuse' };
+    if (isReuse(grant, session)) return { status: 'reuse' };
     const subject = { ...subjectOf(owner), authenticatedAtMs: authenticatedAt(session) };
     return { status: 'ok', rotated: false, grant: { ...grant, epoch: session.epoch }, subject, tokenId };
   }
@@ -161,6 +167,8 @@ export function createRefresh(deps: RefreshDeps) {
     if (reply instanceof RedisError || reply.status === 'unknown' || reply.status === 'stale') {
       return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth, tokenId);
     }
+    // A Redis that has gone back in time does not know of rotations that D1 was told.
+    if (reply.status === 'ok' && isReuse(grant, truth.session)) return { status: 'reuse' };
     return outcomeOf(grant, reply, tokenId, truth);
   };
 }
@@ -168,7 +176,7 @@ export function createRefresh(deps: RefreshDeps) {
 /** @param truth D1's word on the role, which is never older than Redis's */
 function outcomeOf(grant: RefreshGrant, reply: KnownReply, tokenId: string, truth?: SessionTruth): RefreshOutcome {
   if (reply.status !== 'ok') return { status: reply.status };
-  const { generation, epoch, accessVersion, role, superseded } = reply;
+  const { generation, epoch, accessVersion, role, superseded = issuedBefore(truth, generation, tokenId) } = reply;
   const owner = truth?.owner ?? undefined;
   const versions =
     owner !== undefined && owner.accessVersion >= accessVersion
@@ -176,6 +184,13 @@ function outcomeOf(grant: RefreshGrant, reply: KnownReply, tokenId: string, trut
       : { userId: userOfSession(grant.sessionId), role, accessVersion };
   const subject = { ...versions, authenticatedAtMs: truth && authenticatedAt(truth.session) };
   return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject, tokenId, superseded };
+}
+
+/** The access token that a generation was issued with before, where D1 knows of it, and a Redis that has gone back in time does not. */
+function issuedBefore(truth: SessionTruth | undefined, generation: number, tokenId: string): string | undefined {
+  if (truth?.session.generation !== generation) return undefined;
+  const known = truth.session.tokenId;
+  return known === null || known === tokenId ? undefined : known;
 }
 
 /** When the user of a session last proved the password in it. */

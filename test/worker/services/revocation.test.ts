@@ -4,6 +4,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 import { createApp } from '../../../src/app';
 import { DatabaseUnavailable } from '../../../src/db/client';
 import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
+import type { RequestScope } from '../../../src/services/scope';
 import type { Answer } from '../../support/client';
 import { tappedD1 } from '../support/database';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
@@ -216,6 +217,59 @@ describe('a logout', () => {
     expect(await logout(access)).toMatchObject({ status: 204 });
     expect(await refresh(token, elsewhere())).toMatchObject(refused);
     expect(await me(access, elsewhere())).toMatchObject(refused);
+  });
+});
+
+/** Remembers what Redis has of the owner. @returns takes it back to that */
+async function restorable(): Promise<() => Promise<void>> {
+  const keys = [isolate.keys.session(owner.sessionId), isolate.keys.blacklist(owner.userId)];
+  const read = inRequest(({ batch }) => Promise.all(keys.map((key) => batch.send('HGETALL', key))), { isolate });
+  const hashes = (await read) as string[][];
+  return async () => {
+    await forget(...keys);
+    const write = ({ batch }: RequestScope) =>
+      Promise.all(keys.map((key, index) => batch.send('HSET', key, ...hashes[index]!)));
+    await inRequest(write, { isolate });
+  };
+}
+
+describe('a refresh token that was copied, after Redis has gone back in time', () => {
+  test('shown again, it ends the access token that the thief got for it', async () => {
+    const goBack = await restorable();
+    const thief = tokensOf(await refresh(owner.refresh, elsewhere()));
+    await goBack();
+    const again = tokensOf(await refresh(owner.refresh, elsewhere()));
+    expect(await me(thief.access, elsewhere())).toMatchObject({ status: 401, body: { code: 'TOKEN_SUPERSEDED' } });
+    expect(await me(again.access, elsewhere())).toMatchObject({ status: 200 });
+  });
+
+  test('shown again when its successors were used, it ends the session', async () => {
+    const goBack = await restorable();
+    let thief = owner;
+    for (let i = 0; i < 3; i += 1) thief = tokensOf(await refresh(thief.refresh, elsewhere()));
+    await goBack();
+    expect(await refresh(owner.refresh, elsewhere())).toMatchObject({ status: 401, body: { code: 'TOKEN_REUSED' } });
+    expect(await refresh(thief.refresh, elsewhere())).toMatchObject(refused);
+    expect(await me(thief.access, elsewhere())).toMatchObject(refused);
+  });
+});
+
+describe('the record of a session, in the isolate that has made a change, after Redis has gone back in time', () => {
+  const session = () => inRequest(({ services }) => services.session.getSession(owner.sessionId), { isolate });
+
+  test('is gone when all sessions of its owner were ended', async () => {
+    const goBack = await restorable();
+    expect(await session()).toMatchObject({ userId: owner.userId });
+    expect(await call('POST', '/v1/auth/logout-all', { token: owner.access })).toMatchObject({ status: 204 });
+    await goBack();
+    expect(await session()).toBeNull();
+  });
+
+  test('has the new role', async () => {
+    const goBack = await restorable();
+    await inRequest(({ services }) => services.user.updateUser(owner.userId, { role: 'admin' }), { isolate });
+    await goBack();
+    expect(await session()).toMatchObject({ role: 'admin' });
   });
 });
 
