@@ -1,15 +1,19 @@
+import { eq } from 'drizzle-orm';
 import { Hono } from 'hono';
 
 import { createApp } from '../../src/app';
 import { log } from '../../src/config/log';
 import { authenticate } from '../../src/middlewares/auth.middleware';
+import { users } from '../../src/db/schema';
 import { guard } from '../../src/middlewares/guard.middleware';
 import { readsWithin } from '../../src/middlewares/policy';
 import { reads } from '../../src/middlewares/reads.middleware';
 import { rateLimiter } from '../../src/middlewares/rateLimiter.middleware';
 import type { AppEnv } from '../../src/middlewares/services.middleware';
 import { scheduled } from '../../src/scheduled';
+import { CacheService } from '../../src/services/cache.service';
 import { LockService, lockRefused } from '../../src/services/lock.service';
+import { SessionService } from '../../src/services/session.service';
 import { UserService } from '../../src/services/user.service';
 import { orAborted } from '../../src/util/orAborted';
 import { sleep } from '../../src/util/retry';
@@ -33,6 +37,18 @@ const own = new Hono<AppEnv>()
     ),
     async (c) => c.json(await UserService.getUser(c.get('auth').userId), 200),
   )
+  .get('/name', async (c) => {
+    const id = c.req.query('id') ?? '';
+    const [row] = await CacheService.rows(
+      { namespace: 'own', user: id, tags: ['own'], ttlSeconds: 20, staleSeconds: 40, staleIfErrorSeconds: 60 },
+      (db) => db.select({ name: users.name }).from(users).where(eq(users.id, id)),
+    );
+    return c.json({ name: row?.name ?? null }, 200);
+  })
+  .get('/session', async (c) => {
+    const session = await SessionService.getSession(c.req.query('id') ?? '');
+    return c.json({ lives: session !== null }, 200);
+  })
   .post('/locks', async (c) => {
     const { leaseMs, workMs, waitMs } = await c.req.json<LockWish>();
     await using lock = await LockService.acquire('own', { leaseMs, waitMs });

@@ -19,6 +19,9 @@ export const ATTEMPTS = 4;
 /** It waits for `Retry-After`, but not longer than this. */
 export const PATIENCE_MS = 5_000;
 
+/** D1 is told of a refresh within this time, beside its response. */
+const TOLD_MS = 2_100;
+
 const ME = '/v1/users/me';
 
 /** Clients as docs/api.md tells them to behave, and those that it does not expect. */
@@ -245,7 +248,8 @@ export class Clients {
     const access = { text: String(outcome.body['access_token']), issuedMs: this.#now };
     device.copies.push(access);
     // While Redis or D1 is away nothing rotates, or nothing is recorded.
-    if (outcome.exchange.degraded === '') device.stolen = { shown, access };
+    const { degraded, isolate: by } = outcome.exchange;
+    if (degraded === '') device.stolen = { shown, access, by, restoredMs: device.account.restoredMs };
     return access;
   }
 
@@ -254,6 +258,15 @@ export class Clients {
     const { stolen } = device;
     if (stolen?.shown !== used.text || degraded !== '' || stolen.access.issuedMs > sentMs) return;
     device.stolen = undefined;
+    // A Redis that has lost the first issue does not know of it, nor does D1 where that was not told.
+    const { by, access, restoredMs } = stolen;
+    const { timeline } = this.#world;
+    if (timeline.lostData(access.issuedMs - TOLD_MS, this.#now)) {
+      const untold = timeline
+        .between(access.issuedMs, access.issuedMs + TOLD_MS)
+        .some(({ kind }) => kind === 'database');
+      if (untold || by.diedAtMs < access.issuedMs + TOLD_MS || restoredMs !== device.account.restoredMs) return;
+    }
     const what = `the second issue of a generation to ${device.label}, after its thief,`;
     const ending: Ending = { what, sinceMs: sentMs, ackedMs: this.#now, possible: true, by: isolate };
     device.revoked.set(stolen.access.text, ending);

@@ -48,6 +48,8 @@ export async function loginOnce(world: World, clients: Clients, account: Account
   const [answer] = answers;
   if (answer === undefined) return;
   const device = clients.newDevice(account, answer, sentMs);
+  // It waited for the other of two requests, and D1 may have lost the session meanwhile.
+  if (account.restoredMs !== restoredMs) Object.assign(device, { unsure: true, forgotten: true });
   await scheduler.sleep(step.device * 10);
   const later = await repeated(world, clients, call, { ...step, lose: undefined }, account);
   if (account.restoredMs !== restoredMs) return;

@@ -143,7 +143,7 @@ export class Device {
   /** A thief uses its refresh token, or a change of the password was left open: its session may have ended. */
   unsure = false;
   /** What a thief got for its refresh token, until the device shows the same one. */
-  stolen: { shown: string; access: Token } | undefined;
+  stolen: { shown: string; access: Token; by: Isolate; restoredMs: number | undefined } | undefined;
   signedOut = false;
   /** D1 was taken back to a moment before this session began, and does not know it. */
   forgotten = false;
@@ -172,6 +172,7 @@ export class Model {
   readonly violations: Violation[] = [];
   readonly #timeline: Timeline;
   readonly #rememberedMs: number;
+  readonly #clocksMs: number;
   readonly #calmReadMs: number;
   readonly limits: Limits;
   readonly locks: Locks;
@@ -188,6 +189,7 @@ export class Model {
   ) {
     this.#timeline = timeline;
     this.#rememberedMs = rememberedMs;
+    this.#clocksMs = clocksMs;
     this.#calmReadMs = CALM_READ_MS[database];
     const violate = (invariant: Invariant) => (atMs: number, text: string) => this.violate(invariant, atMs, text);
     this.limits = new Limits({ timeline, clocksMs, violate: violate('limit') });
@@ -240,12 +242,15 @@ export class Model {
   seen(exchange: Exchange, account?: Account): void {
     const { route, label, sentMs, arrivedMs, servedMs, status, degraded, databaseTrips, isolate } = exchange;
     if (status === 500) this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 500`);
-    if (status === 503 && this.#timeline.calm(sentMs, arrivedMs, undefined, [])) {
+    // Without Redis there is no lock, and an isolate that has not served of late may not know that Redis is back.
+    const knows = route !== 'POST /v1/own/locks' || this.#isAwake(isolate, sentMs);
+    if (status === 503 && knows && this.#timeline.calm(sentMs, arrivedMs, undefined, [])) {
       this.violate('fault', arrivedMs, `${label} at ${isolate.name} was answered 503 with everything in order`);
     }
     const isDatabaseCalm = this.#timeline.between(sentMs, arrivedMs).every(({ kind }) => kind !== 'database');
     const calmMs = isDatabaseCalm ? CALM_DATABASE_DEADLINES[route] : undefined;
-    const most = (calmMs ?? DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS;
+    // An isolate waits by its own clock, which the plan may set back.
+    const most = (calmMs ?? DEADLINES[route] ?? DEADLINES['*'] ?? 0) + DEADLINE_SLACK_MS + this.#clocksMs;
     if (servedMs > most) this.violate('deadline', arrivedMs, `${label} at ${isolate.name} took ${servedMs} ms`);
     if (route === 'GET /v1/users/me' && databaseTrips > READ_DATABASE_TRIPS) {
       this.violate('cost', arrivedMs, `${label} at ${isolate.name} took ${databaseTrips} trips to the database`);
@@ -290,7 +295,10 @@ export class Model {
   upkeep({ isRead, isolate, label }: Invocation, atMs: number): void {
     if (!isRead) return;
     const asks = `${isolate.name} [${label}] asks the database about the outbox`;
-    if (this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, 3)) {
+    // The last breaker that an outage has opened, of Redis or of a shard, may be due so late.
+    const dueMs = this.#timeline.endedMs(atMs) + BOUNDS.breakerMs;
+    const hasAsked = isolate.servedAtMs.some((ms) => ms >= dueMs && ms <= atMs - BOUNDS.wakeMs);
+    if (hasAsked && this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, 3)) {
       this.violate('cost', atMs, `${asks} with everything in order`);
     } else if (this.#timeline.awaySince(atMs) < isolate.probeFailedAtMs) {
       this.violate('cost', atMs, `${asks} while Redis is away, though its last probe has failed`);
@@ -374,9 +382,19 @@ export class Model {
     return this.#timeline.excuse(change, awayMs, { atMs: sentMs, untilMs: arrivedMs }, shard);
   }
 
+  /** The app's own code was told that a session lives. */
+  lives(exchange: Exchange, device: Device): void {
+    for (const ending of device.ends()) this.#judge(exchange, ending, device.account, device.access);
+  }
+
   /** An honest client was answered 401, and not for a token that it may refresh. */
   refused(exchange: Exchange, device: Device): void {
     device.signedOut = true;
+    this.livesNot(exchange, device);
+  }
+
+  /** A session is said to have ended. */
+  livesNot(exchange: Exchange, device: Device): void {
     if (device.unsure) return;
     // A session that began while another ending was under way may be among those that it ended.
     const { endings } = device.account;
@@ -385,8 +403,8 @@ export class Model {
       ...endings.filter(({ ackedMs, except }) => ackedMs >= device.firstSentMs && except !== device),
     ];
     if (covered.some(({ possible }) => possible)) return;
-    const { label, isolate, code, arrivedMs } = exchange;
-    this.violate('signed-out', arrivedMs, `${label} at ${isolate.name} was answered 401 ${code}`);
+    const { label, isolate, status, code, arrivedMs } = exchange;
+    this.violate('signed-out', arrivedMs, `${label} at ${isolate.name} was answered ${status} ${code}`);
   }
 
   /** A user's name was served. */

@@ -10,7 +10,7 @@ export interface Mutation {
   after: string;
   /** Where only the build for this database has it. */
   database?: DatabaseKind;
-  /** The kept plan (`regressions/`) that notices, where there is one: it is played first. */
+  /** The kept plan (`regressions/`) that notices: it is played first. Left out for one that is new. */
   plan?: string;
 }
 
@@ -294,11 +294,26 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'lost-counter-met-by-parallel-requests',
   },
   {
+    name: 'an isolate does not look at the versions that it raised when it reads a session',
+    file: 'src/services/session.service.ts',
+    before: 'records.data(sessionId, denials.versionsOf(userOfSession(sessionId)))',
+    after: 'records.data(sessionId, { epoch: 0, accessVersion: 0 })',
+    plan: 'session-read-in-a-restored-redis',
+  },
+  {
+    name: 'a refresh does not look at what D1 knows of its generation',
+    file: 'src/services/session/refresh.ts',
+    before: 'superseded = issuedBefore(truth, generation, tokenId)',
+    after: 'superseded',
+    plan: 'refresh-shown-again-in-a-restored-redis',
+  },
+  {
     name: 'a transaction that PostgreSQL ends because of another one is not tried again',
     file: 'src/db/postgres/transaction.ts',
     database: 'postgres',
     before: '!isConflict(reason) || tried === TRIES',
     after: 'true',
+    plan: 'transactions-that-meet',
   },
   {
     name: 'a batch on PostgreSQL is no transaction',
@@ -306,5 +321,6 @@ export const MUTATIONS: readonly Mutation[] = [
     database: 'postgres',
     before: "'begin isolation level serializable'",
     after: "'rollback'",
+    plan: 'adopted-value-whose-fill-is-lost',
   },
 ];

@@ -1,4 +1,5 @@
 import type { Clients } from './clients.ts';
+import type { Account } from './model.ts';
 import type { ClientStep } from './plan.ts';
 import type { World } from './world.ts';
 
@@ -33,4 +34,34 @@ export async function underLock(world: World, clients: Clients, step: ClientStep
   const outcome = await clients.call({ label, isolate, lose, method: 'POST', path: '/v1/own/locks', body });
   if (outcome.lost || outcome.exchange.status !== 200) return;
   world.model.locks.had(Number(outcome.body['fence']), since, world.scheduler.nowMs);
+}
+
+/** Code of the app's own reads an account's name through the cache. */
+export async function ownName(
+  { model }: World,
+  clients: Clients,
+  account: Account,
+  { isolate }: ClientStep,
+): Promise<void> {
+  const call = { label: `reader of ${account.email}`, isolate, method: 'GET', path: `/v1/own/name?id=${account.id}` };
+  const outcome = await clients.call(call);
+  if (outcome.lost || outcome.exchange.status !== 200) return;
+  const { name } = outcome.body;
+  if (typeof name === 'string') model.listed(outcome.exchange, [account], [{ id: account.id, name }]);
+}
+
+/** Code of the app's own asks whether a session lives. */
+export async function ownSession(
+  { model }: World,
+  clients: Clients,
+  account: Account,
+  { isolate, device: which }: ClientStep,
+): Promise<void> {
+  const device = account.devices[which % account.devices.length];
+  if (device === undefined) return;
+  const path = `/v1/own/session?id=${device.sessionId}`;
+  const outcome = await clients.call({ label: `reader of ${device.label}`, isolate, method: 'GET', path });
+  if (outcome.lost || outcome.exchange.status !== 200) return;
+  if (outcome.body['lives'] === true) model.lives(outcome.exchange, device);
+  else model.livesNot(outcome.exchange, device);
 }

@@ -44,8 +44,8 @@ export type DeviceAction =
   /** With an idempotency key, and another one between two tries. */
   | 'rename-once';
 
-/** What the administrator does: reads the list or an account, changes an account, or overrides a limit. */
-export type AdminAction = 'list' | 'inspect' | 'role' | 'disable' | 'enable' | 'override';
+/** What the administrator does: reads the list or an account, changes an account, ends its sessions, or overrides a limit. */
+export type AdminAction = 'list' | 'inspect' | 'role' | 'disable' | 'enable' | 'end-sessions' | 'override';
 
 export type OtherAction =
   | 'login'
@@ -65,7 +65,12 @@ export type OtherAction =
   /** Calls of a route with a small limit. */
   | 'busy'
   /** Works under a lock. */
-  | 'lock';
+  | 'lock'
+  /** The app's own code reads an account's name through the cache, or asks whether a session lives. */
+  | 'own-name'
+  | 'own-session'
+  /** A new password by mail, with a token that is shown more than once. */
+  | 'recover';
 
 /** Something that a client does. */
 export interface ClientStep extends ByClient {
@@ -107,6 +112,8 @@ export interface Plan {
   replicas?: boolean;
   /** `READS_WITHIN_MS`: how old what Redis said may be by which the app's own reads are decided. Left out: each asks. */
   withinMs?: number;
+  /** Whether mails are sent. */
+  mail?: boolean;
   /** After the last step faults end, and what was acknowledged must come into force. */
   lengthMs: number;
   steps: Step[];

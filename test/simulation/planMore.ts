@@ -24,7 +24,11 @@ export function withMore(plan: Plan): Plan {
   if (random.chance(0.4)) steps.push(...workers(random, near()));
   if (random.chance(0.5)) steps.push(...keyed(random, near));
   if (random.chance(0.3)) steps.push(...deaths(random, steps));
-  return { ...plan, steps: steps.sort((a, b) => a.at - b.at) };
+  // What is drawn from here on changes nothing above.
+  const mail = random.chance(0.3);
+  if (mail) steps.push(...Array.from({ length: random.between(1, 3) }, () => client(random, 'recover', near())));
+  if (random.chance(0.6)) steps.push(...ownCode(random, near));
+  return { ...plan, ...(mail && { mail }), steps: steps.sort((a, b) => a.at - b.at) };
 }
 
 const client = (random: Random, what: ClientStep['do'], at: number): ClientStep => ({
@@ -79,6 +83,25 @@ function keyed(random: Random, near: () => number): ClientStep[] {
   return Array.from({ length: random.between(1, 5) }, () =>
     client(random, random.pick(['login-once', 'rename-once'] as const), near()),
   );
+}
+
+/** Code of the app's own reads beside those that change what it reads. */
+function ownCode(random: Random, near: () => number): ClientStep[] {
+  return Array.from({ length: random.between(2, 6) }, () => {
+    const what = random.pick(['rename', 'rename', 'logout', 'logout-all', 'end-sessions', 'end-device'] as const);
+    const change = client(random, what, near());
+    const read = what === 'rename' ? 'own-name' : 'own-session';
+    const reads = Array.from({ length: random.between(2, 8) }, () => ({
+      ...client(
+        random,
+        random.pick([read, read, read, 'thief-retired', 'read-unlimited', 'thief-unlimited'] as const),
+        0,
+      ),
+      at: Math.max(0, change.at + random.between(-2_000, random.pick([300, 4_000, 50_000]))),
+      account: change.account,
+    }));
+    return [change, ...reads];
+  }).flat();
 }
 
 /** Isolates die while they serve a change, or while the cron runs. */

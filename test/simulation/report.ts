@@ -9,7 +9,9 @@ export function planText({ seed, clocks, replicas, steps }: Plan): string {
     offsetMs === 0 && driftPpm === 0 ? [] : [`${String.fromCharCode(65 + index)} ${offsetMs} ms, ${driftPpm} ppm`],
   );
   const lines = steps.map(({ at, do: what, ...rest }) => {
-    const details = Object.entries(rest).map(([name, value]) => `${name}=${String(value)}`);
+    const details = Object.entries(rest).map(
+      ([name, value]) => `${name}=${typeof value === 'object' ? JSON.stringify(value) : String(value)}`,
+    );
     return `${(at / 1_000).toFixed(3).padStart(9)}  ${what} ${details.join(' ')}`;
   });
   const clockLine = skewed.length > 0 ? [`  clocks: ${skewed.join('; ')}`] : [];

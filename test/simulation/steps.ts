@@ -2,8 +2,9 @@ import { LIMITS } from './bounds.ts';
 import type { Clients } from './clients.ts';
 import { loginOnce, renameOnce } from './keyedClients.ts';
 import type { Account, Device } from './model.ts';
-import { busy, underLock } from './ownClients.ts';
+import { busy, ownName, ownSession, underLock } from './ownClients.ts';
 import type { AdminAction, ClientStep, DeviceAction } from './plan.ts';
+import { recover } from './recovery.ts';
 import type { World } from './world.ts';
 
 /** The accounts of a run. */
@@ -31,11 +32,14 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
     if (device !== undefined) await byDevice[step.do as DeviceAction](scene, device, devices);
     return;
   }
-  if (step.do in byAdmin) return byAdmin[step.do as AdminAction](scene);
+  if (step.do in byAdmin) return void (await byAdmin[step.do as AdminAction](scene));
   if (step.do === 'login') return clients.login(account, step);
   if (step.do === 'guess') return clients.guess(account, step.count ?? 1, step);
   if (step.do === 'login-once') return loginOnce(world, clients, account, step);
   if (step.do === 'busy') return busy(world, clients, step);
+  if (step.do === 'own-name') return ownName(world, clients, account, step);
+  if (step.do === 'own-session') return ownSession(world, clients, account, step);
+  if (step.do === 'recover') return recover(world, clients, account, step);
   if (step.do === 'lock') return underLock(world, clients, step);
   return thief(scene);
 }
@@ -114,7 +118,7 @@ const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: rea
   },
 };
 
-const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
+const byAdmin: Record<AdminAction, (scene: Scene) => Promise<unknown>> = {
   async list({ world, clients, cast: { admin, accounts }, step }) {
     const answer = await clients.honest(admin, { ...where(step), method: 'GET', path: '/v1/users' });
     if (answer?.exchange.status !== 200) return;
@@ -149,6 +153,10 @@ const byAdmin: Record<AdminAction, (scene: Scene) => Promise<void>> = {
   async enable({ clients, cast: { admin }, step, account }) {
     const answer = await clients.honest(admin, change(step, account, { status: 'active' }));
     if (answer?.exchange.status === 200) account.closed = false;
+  },
+  'end-sessions'({ clients, cast: { admin }, step, account }) {
+    const call = { ...where(step), method: 'DELETE', path: `/v1/admin/users/${account.id}/sessions` };
+    return clients.ends(admin, account.endings, `the end of all sessions of ${account.email}`, call);
   },
   async override({ world, clients, cast: { admin }, step }) {
     const { maxRequests = LIMITS.own.maxRequests } = step;

@@ -90,6 +90,12 @@ export class Timeline {
     return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => ignored.includes(kind));
   }
 
+  /** When everything that went wrong until then was over; `-Infinity`: nothing has. */
+  endedMs(untilMs: number): number {
+    const ends = this.disturbances.filter(({ fromMs }) => fromMs <= untilMs).map(({ toMs }) => toMs + TAIL_MS);
+    return Math.max(Number.NEGATIVE_INFINITY, ...ends);
+  }
+
   /** Since when Redis has replied to no call; `Infinity`: it does. */
   awaySince(atMs: number): number {
     const away = this.disturbances.filter(

@@ -92,6 +92,7 @@ export class World {
   readonly #plan: Plan;
   readonly #tracing: boolean;
   readonly #used: Realm[] = [];
+  readonly #mails = new Map<string, readonly string[]>();
   #births = 0;
 
   constructor(stage: Stage, plan: Plan, tracing: boolean) {
@@ -236,7 +237,12 @@ export class World {
       name: life <= ISOLATES ? letter : `${letter}${life}`,
       realm,
       // A new object: the Worker's state hangs on its settings.
-      env: { ...bindings(), READS_WITHIN_MS: String(this.#plan.withinMs ?? 0), ...this.database.env() },
+      env: {
+        ...bindings(),
+        ...(this.#plan.mail === true && MAIL),
+        READS_WITHIN_MS: String(this.#plan.withinMs ?? 0),
+        ...this.database.env(),
+      },
       clock: { ...this.#plan.clocks[index]! },
       scheduler: this.scheduler,
       random: createRandom(this.#plan.seed, `isolate ${life}`),
@@ -249,7 +255,14 @@ export class World {
     });
   }
 
+  /** Tokens of the mails to an address. */
+  mailsTo(email: string): readonly string[] {
+    return this.#mails.get(email) ?? [];
+  }
+
   #log(isolate: Isolate, line: string): void {
+    const [, to, token] = /mail to (\S+) [^]*\?token=([\w.-]+)/.exec(line) ?? [];
+    if (to !== undefined && token !== undefined) this.#mails.set(to, [...this.mailsTo(to), token]);
     if (line.includes('"event":"redis.probe_failed"')) isolate.probeFailedAtMs = this.scheduler.nowMs;
     if (line.includes('"event":"redis.available"')) {
       isolate.trustedAtMs = this.scheduler.nowMs;
@@ -278,6 +291,9 @@ function degradedOf(response: Response): string {
   const degraded = response.headers.get('Gatehouse-Degraded');
   return degraded === null ? '' : ` (${degraded})`;
 }
+
+/** The mailer for developers writes mails to the log. */
+const MAIL = { MAILER: 'console', RECOVERY_URL: 'https://app.gatehouse.test/recovery?token={token}' };
 
 let made: Record<string, string> | undefined;
 
