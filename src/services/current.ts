@@ -6,8 +6,8 @@ import type { RequestScope } from './scope';
 import type { InSpan } from '../util/spans';
 
 /**
- * The parts of a scope that services are handed as values: they are made once an isolate, and every call of these goes to
- * the request that is running.
+ * The parts of a scope that services receive as values. Services are made once per isolate; each call of these functions
+ * acts on the running request.
  */
 export interface CurrentRequest {
   batch: RedisBatch;
@@ -24,7 +24,7 @@ export interface CurrentRequest {
   manualFills: () => RequestScope['manualFills'];
   accounts: () => RequestScope['accounts'];
   forgetReads: RequestScope['forgetReads'];
-  /** The execution that the request's `Idempotency-Key` stands for. */
+  /** The execution for the request's `Idempotency-Key`. */
   keyedExecution: {
     get: () => RecordableExecution | undefined;
     set: (execution: RecordableExecution | undefined) => void;

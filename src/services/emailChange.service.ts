@@ -33,26 +33,26 @@ import { endOthers, whileOwner } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
 import { searchWithEmail } from './user/search';
 
-/** Another e-mail address for an account: confirmed at the new one, announced at the old one, which may undo it. */
+/** Changes the e-mail address of an account: confirmed at the new address, announced at the old one, which can undo it. */
 export interface EmailChangeService {
   /**
-   * Mails a link to the new address, after the response. Whether the address has an account already shows nowhere: neither in
-   * the response, nor in its time, nor in the account's history.
+   * Mails a link to the new address, after the response. It reveals nowhere whether the address already has an account: not
+   * in the response, its timing, or the account's history.
    *
    * @throws {AppError} `CONFIG_INVALID` without a mailer
    * @throws {DatabaseUnavailable}
    */
   request(userId: string, email: string): Promise<void>;
   /**
-   * Takes the token of such a mail: the account has the new address, which is verified by that. Sessions go on. The old
-   * address gets a mail with a token that undoes the change, and is kept for this account as long as that token is good.
+   * Takes the token of such a mail: the account gets the new address, which counts as verified. Sessions continue. The old
+   * address gets a mail with a token that undoes the change, and stays reserved for this account while that token is valid.
    *
    * @throws {AppError} `ONE_TIME_TOKEN_INVALID`
    */
   confirm(token: string): Promise<void>;
   /**
-   * Takes the account back to the old address: every session ends, the password is good no more, and a mail to the old
-   * address lets its owner set another. An undo of an earlier change stays possible, one of a later change does not.
+   * Changes the account back to the old address: every session ends, the password becomes invalid, and a mail to the old
+   * address lets its owner set a new one. Undoing an earlier change stays possible; undoing a later one does not.
    *
    * @throws {AppError} `ONE_TIME_TOKEN_INVALID`
    */
@@ -84,7 +84,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
   const { database, mail, outbox, passwords, event, idempotency, attempts, config, waitUntil, now } = deps;
   const { emailChangeTtlSeconds, emailUndoTtlSeconds, recoveryTtlSeconds } = config.mail;
 
-  /** A token, and its row. */
+  /** A new token, and its row. */
   function newToken(purpose: OneTimePurpose, user: { userId: string; email: string }, ttlSeconds: number) {
     const token = newOneTimeToken(purpose);
     const createdAtMs = now();
@@ -94,7 +94,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
     return { token, row };
   }
 
-  /** @returns `undefined` where the address is not to be had */
+  /** @returns `undefined` if the address is taken or reserved */
   async function issue(userId: string, email: string): Promise<string | undefined> {
     const requested = event.prepare({ kind: 'email-change-requested', userId });
     const atMs = now();
@@ -150,7 +150,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
       try {
         const results = await idempotency.batch(
           (db) => [
-            // Before the change: their conditions look at the row as it was.
+            // Before the change: their conditions test the row's old values.
             happened.insert(db),
             insertOneTimeToken(db, undo.row, stands),
             db
@@ -159,7 +159,8 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
                 email,
                 search: searchWithEmail(email),
                 emailVerifiedAtMs: atMs,
-                // Redis's copies of the sessions hold the address: with a newer version they are written anew.
+                // Redis's copies of the sessions contain the address: a newer version makes them outdated, so they are
+                // written again.
                 accessVersion: sql`${users.accessVersion} + ${versionStep()}`,
                 updatedAtMs: atMs,
               })
@@ -167,7 +168,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
               .returning(),
             ...invalidation.statements(db),
             ...versions.statements(db),
-            // Of the former address; an address that the account has no more makes them invalid in any case.
+            // Those sent to the former address. They are invalid in any case once the account has another address.
             dropOneTimeTokens(db, userId, 'recovery', 'verification', 'deletion'),
             ...taken.statements(db),
           ],
@@ -175,7 +176,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
         );
         changed = results[2];
       } catch (error) {
-        // Another account was registered with the address since the mail was sent.
+        // Another account was registered with the address after the mail was sent.
         throw isUniqueViolation(error) ? invalidOneTimeToken() : error;
       }
       const [owner] = changed;
@@ -194,7 +195,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
       const atMs = now();
       const live = and(eq(oneTimeTokens.hash, row.hash), eq(oneTimeTokens.purpose, 'email-undo'));
       const granted = sql`exists (select 1 from ${oneTimeTokens} where ${live})`;
-      // Its salt is new: of two who show one token, one finds its own hash in the account.
+      // The salt is new: if two requests use the same token, only one finds its own hash in the account.
       const mine = eq(users.passwordHash, passwordHash);
       const recovery = newToken('recovery', { userId, email }, recoveryTtlSeconds);
       const happened = event.prepare({ kind: 'email-change-undone', userId }, mine);
@@ -220,7 +221,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
           ...happened.statements(db),
           ...attempts.forget(db, userId),
           dropOneTimeTokens(db, userId, 'recovery', 'verification', 'email-change', 'deletion'),
-          // This one, and those of later changes: what a thief has changed since gives no way back to a thief's address.
+          // This token, and those of later changes: a thief's later changes must not lead back to a thief's address.
           db.delete(oneTimeTokens).where(
             sql`${oneTimeTokens.userId} = ${userId} and ${oneTimeTokens.purpose} = 'email-undo'
             and ${oneTimeTokens.createdAtMs} >= (select ${oneTimeTokens.createdAtMs} from ${oneTimeTokens} where ${live})`,

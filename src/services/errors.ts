@@ -1,3 +1,3 @@
-/** What services may throw beside `AppError`, for those that may not look below them. */
+/** Errors of services besides `AppError`, for modules that may not import the database. */
 export { ConstraintViolation, DatabaseUnavailable, StatementMistake } from '../db/client';
 export { RedisError, RedisUnavailable } from '../redis/errors';

@@ -17,37 +17,39 @@ export interface NewEvent {
   kind: EventKind;
   userId: string;
   sessionId?: string;
-  /** Who did it, where that is not the user: the id of an administrator. */
+  /** The administrator's id, if an administrator did it and not the user. */
   by?: string;
 }
 
-/** Something that happened to an account, as its owner sees it. */
+/** An event of an account, as shown to its owner. */
 export type AccountEvent = Pick<EventRow, 'id' | 'kind' | 'sessionId' | 'address' | 'device' | 'atMs'>;
 
-/** An event and its change: recorded together, and logged after that. */
+/** An event with its change: recorded together, then logged. */
 export interface EventEntry {
   /**
-   * To go into the D1 batch that makes the change: before it where `when` looks at what it changes, after it where it
-   * makes the user. Returns a row if the event happened.
+   * A statement for the D1 batch of the change: before the change if `when` tests a value that it changes, after it if it
+   * creates the user. Returns a row if the event happened.
    */
   insert(db: Drizzle): Statement;
-  /** {@link insert}, and what forgets older ones. */
+  /** {@link insert}, and the statements that delete older events. */
   statements(db: Drizzle): Statement[];
-  /** Writes the line of the audit log, `audit.<kind>`: ids and nothing that is personal. */
+  /** Writes the line of the audit log, `audit.<kind>`: ids only, no personal data. */
   report(): void;
 }
 
-/** What happened to accounts: the audit log, and the last events of each for its owner. */
+/** Events of accounts: the audit log, and each account's last events for its owner. */
 export interface EventService {
-  /** @param when a condition on D1, told in the same transaction: without it there is no event */
+  /** @param when a condition, evaluated in the same transaction: if it is false, there is no event */
   prepare(event: NewEvent, when?: SQL): EventEntry;
-  /** A failed login for an address without an account: there is no history to write to. */
+  /** A failed login for an address without an account: only counted and logged, as there is no history. */
   unknownLogin(): void;
-  /** Counts what is no event of an account's list, such as a refresh. */
+  /** Counts an event that is not listed in the account's history, such as a refresh. */
   count(kind: string): void;
-  /** Logs now, and records after a timing pause: for events without another change, whose timing would reveal an account. */
+  /**
+   * Logs now, and records after a timing pause. For events without another change, whose timing would reveal an account.
+   */
   note(event: NewEvent): void;
-  /** The last 50, newest first; of what strangers can cause, such as failed logins, at most 10 each. */
+  /** The last 50, newest first. Of each kind that strangers can cause, such as failed logins, at most 10. */
   list(userId: string): Promise<AccountEvent[]>;
 }
 
@@ -60,9 +62,9 @@ declare module './scope' {
 export const EventService: EventService = facade('event');
 
 const KEPT = 50;
-/** OFFSET needs a LIMIT: more than a user ever has. */
+/** OFFSET needs a LIMIT: this is more than a user ever has. */
 const ALL = 1_000_000;
-/** Kept in smaller numbers: events that strangers can cause must not push the others out. */
+/** Limits for events that strangers can cause: they must not push the other events out. */
 const KEPT_OF: Partial<Record<EventKind, number>> = {
   'login-failed': 10,
   'login-limited': 5,
@@ -70,7 +72,7 @@ const KEPT_OF: Partial<Record<EventKind, number>> = {
   'recovery-requested': 10,
   'deletion-requested': 10,
 };
-/** What a request without a session can cause. */
+/** Events that a request without a session can cause. */
 const OF_STRANGERS: ReadonlySet<EventKind> = new Set([
   'login-failed',
   'login-limited',
@@ -82,7 +84,7 @@ const WARNINGS: ReadonlySet<EventKind> = new Set(['login-failed', 'login-limited
 
 export interface EventDeps {
   database: Database;
-  /** Where the request comes from. */
+  /** The device of the current request. */
   origin: () => Device;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -100,10 +102,10 @@ export function createEventService({ database, origin, waitUntil, now, instrumen
 
   function prepare(event: NewEvent, when?: SQL): EventEntry {
     const { kind, userId, sessionId = null } = event;
-    // Of an administrator the account's owner learns neither device nor address.
+    // The account's owner must not see an administrator's device or address.
     const from = event.by === undefined ? origin() : { device: '', address: '' };
     const { address } = from;
-    // A stranger who sends these chooses the User-Agent: no text of theirs comes before the owner's eyes.
+    // A stranger who causes these events chooses the User-Agent. The owner must not see a stranger's text.
     const device = OF_STRANGERS.has(kind) ? '' : from.device;
     const atMs = now();
     const row = { id: nextId(atMs), kind, sessionId, address, device, atMs };
@@ -130,7 +132,7 @@ export function createEventService({ database, origin, waitUntil, now, instrumen
       statements: (db) => {
         const keptOfKind = KEPT_OF[kind];
         const ofKind = keptOfKind === undefined ? [] : [prune(db, userId, keptOfKind, kind)];
-        // These first: they make room for the newcomer among their own.
+        // Prune the event's kind first, so that a new event displaces one of its own kind.
         return [insert(db), ...ofKind, prune(db, userId, KEPT)];
       },
       report: () => report(event),
@@ -167,7 +169,7 @@ export function createEventService({ database, origin, waitUntil, now, instrumen
   };
 }
 
-/** Forgets all but the newest of a user, or of a user's one kind. */
+/** Deletes all but a user's newest events, of all kinds or of one. */
 function prune(db: Drizzle, userId: string, kept: number, kind?: EventKind): Statement {
   const ofUser = and(eq(events.userId, userId), kind && eq(events.kind, kind));
   return db.delete(events).where(

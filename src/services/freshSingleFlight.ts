@@ -1,40 +1,40 @@
 import { Sweep } from '../util/sweep';
 import { within } from '../util/within';
 
-/** How a load is kept, and given up. */
+/** Keeps a load alive, and limits it. */
 export interface FlightOptions {
   /** Keeps the work alive after its own request's response. */
   waitUntil: (promise: Promise<unknown>) => void;
-  /** When others stop believing in the work once it has begun: its request has died. */
+  /** A load that runs longer than this counts as lost: its request has died. */
   lostAfterMs: number;
 }
 
-/** The work refers to it strongly, the isolate weakly: see `Flight` in `cache/singleFlight.ts`. */
+/** The work holds it strongly, the isolate weakly: see `Flight` in `cache/singleFlight.ts`. */
 interface Flight<T> {
   readonly result: Promise<T>;
-  /** By this time the work has finished, or its request has died. */
+  /** By this time the work has finished or its request has died. */
   lostAtMs: number;
 }
 
-/** A load waits for the one before it, but not for longer than this: that one may hang. */
+/** A load waits at most this long for the load before it, which may hang. */
 const MAX_WAIT_MS = 1_000;
 
 /**
- * Single flight for reads that no cache vouches for: a caller's result comes from a load that began after the caller asked,
- * so it holds every change that was acknowledged before. Callers that arrive while a load runs share the next one, which
- * begins when that one ends; so an isolate runs one load of a key at a time.
+ * Single flight for reads without a cache. A caller's result comes from a load that began after the call, so it contains
+ * every change acknowledged before. Callers that arrive while a load runs share the next one, which begins when that one
+ * ends. So an isolate runs one load per key at a time.
  */
 export class FreshSingleFlight<T> {
   readonly #waiting: Flights<T> = new Map();
   readonly #running: Flights<T> = new Map();
   readonly #sweeps = [this.#waiting, this.#running].map((flights) => new Sweep(flights, isOver));
 
-  /** Loads under way, and those that wait for them. */
+  /** The number of running and waiting loads. */
   get size(): number {
     return this.#waiting.size + this.#running.size;
   }
 
-  /** Joins the load of this key that is about to begin, or leads it. */
+  /** Joins the next load of this key, or leads it. */
   async load(key: string, work: () => Promise<T>, options: FlightOptions): Promise<T> {
     for (;;) {
       const followed = this.follow(key);
@@ -47,7 +47,7 @@ export class FreshSingleFlight<T> {
     }
   }
 
-  /** The load of this key that has not begun yet; `lost` when its request died. `undefined`: there is none. */
+  /** The result of this key's load that has not begun yet. `lost`: its request died; `undefined`: there is none. */
   follow(key: string): Promise<{ value: T } | 'lost'> | undefined {
     const flight = current(this.#waiting, key);
     if (flight === undefined) return undefined;
@@ -58,7 +58,7 @@ export class FreshSingleFlight<T> {
     });
   }
 
-  /** One call of `work` for all of these keys, once the loads of them that run have ended. */
+  /** Calls `work` once for all of these keys, after their running loads have ended. */
   lead(
     keys: readonly string[],
     work: () => Promise<readonly T[]>,
@@ -107,7 +107,7 @@ function isCurrent<T>(flight: Flight<T> | undefined): flight is Flight<T> {
   return flight !== undefined && flight.lostAtMs > Date.now();
 }
 
-/** A flight that may still be believed in; others are forgotten. */
+/** Returns a flight unless it is lost. Lost flights are forgotten. */
 function current<T>(flights: Flights<T>, key: string): Flight<T> | undefined {
   const flight = flights.get(key)?.deref();
   if (isCurrent(flight)) return flight;

@@ -7,13 +7,13 @@ import { createLeasing } from './rateLimit/leasing';
 import type { LeasingDeps } from './rateLimit/leasing';
 
 /**
- * What an isolate remembers of Redis's replies, for guards that accept a bound of staleness: see docs/busy-callers.md. The
- * services remember and recall; here is what keeps it fresh.
+ * Refreshes the isolate's memory of Redis's replies, for guards that accept bounded staleness: see docs/busy-callers.md.
+ * The services themselves remember and recall.
  */
 export interface GuardMemoryService {
   /**
-   * After a response: sends what has become due in this isolate, for all callers, as one pipeline beside the request.
-   * Nothing when another one is under way.
+   * After a response: sends the isolate's due questions, of all callers, as a separate pipeline. Does nothing while another
+   * such pipeline is in flight.
    */
   refresh(): void;
 }
@@ -28,7 +28,7 @@ export const GuardMemoryService: GuardMemoryService = facade('guardMemory');
 
 export interface GuardMemoryDeps extends LeasingDeps {
   memory: IsolateMemory;
-  /** A batch with a deadline of its own. */
+  /** Makes a batch with its own deadline. */
   freshBatch: () => RedisBatch;
   waitUntil: (promise: Promise<unknown>) => void;
 }
@@ -38,7 +38,7 @@ export function createGuardMemoryService(deps: GuardMemoryDeps): GuardMemoryServ
   const { dueReturns } = createLeasing(deps);
 
   async function ask(questions: readonly Question[], ended: () => void): Promise<void> {
-    // The response leaves first.
+    // Let the response leave first.
     await sleep(0);
     const through = freshBatch();
     const release = through.hold();
@@ -64,7 +64,7 @@ export function createGuardMemoryService(deps: GuardMemoryDeps): GuardMemoryServ
   };
 }
 
-/** Whether {@link GuardMemoryService.refresh} has something to do: most responses leave nothing. */
+/** Whether {@link GuardMemoryService.refresh} has work to do. After most responses it has none. */
 export function hasDue({ refresher, leases }: IsolateMemory, nowMs: number): boolean {
   return refresher.size > 0 || leases.hasDue(nowMs);
 }

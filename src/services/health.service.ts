@@ -16,20 +16,20 @@ export interface DependencyState {
 }
 
 export interface Readiness {
-  /** `degraded`: it serves, by the failure policies. */
+  /** `degraded`: serves requests by the failure policies. */
   status: 'ready' | 'degraded' | 'unready';
   dependencies: { redis: DependencyState & { breaker: Breaker['state'] }; database: DependencyState };
-  /** How many requests of the responding isolate used a failure policy since it started, by policy. */
+  /** Number of requests, by failure policy, that used it in the responding isolate since it started. */
   degradedRequests: Record<string, number>;
 }
 
-/** What an isolate knows of Redis from its own calls. */
+/** Redis's state according to an isolate's own calls. */
 export interface RedisHealth {
-  /** `unknown`: it has had no response yet. `degraded`: Redis responds, and some of its shards cannot serve. */
+  /** `unknown`: no response yet. `degraded`: Redis responds, but some of its shards cannot serve. */
   redis: 'unknown' | 'up' | 'degraded' | 'down';
   /** Whether the breaker is closed: requests call Redis. */
   redisAvailable: boolean;
-  /** Shards of a cluster that this isolate does not call, because they failed. */
+  /** The number of cluster shards that this isolate does not call, because they failed. */
   redisShardsOut: number;
 }
 
@@ -37,8 +37,8 @@ export interface HealthService {
   /** From memory, without a call to Redis. */
   redis(): RedisHealth;
   /**
-   * Asks each dependency, once a second at most, and when the breaker has changed. Without Redis the app still serves; without
-   * the database it serves existing sessions.
+   * Checks each dependency, at most once a second and whenever the breaker has changed. Without Redis the app still serves;
+   * without the database it serves existing sessions.
    */
   readiness(): Promise<Readiness>;
 }
@@ -51,7 +51,7 @@ declare module './scope' {
 
 export const HealthService: HealthService = facade('health');
 
-/** The last result, shared by an isolate's requests, so that frequent checks put no load on the dependencies. */
+/** The last result, shared by an isolate's requests, so that frequent checks do not load the dependencies. */
 export interface ReadinessMemo {
   last?: { atMs: number; readiness: Readiness };
 }
@@ -75,7 +75,7 @@ export function createHealthService(deps: HealthDeps): HealthService {
     try {
       const [, info] = await Promise.all([
         batch.send('PING'),
-        // Hosted Redis may not tell.
+        // Hosted Redis may refuse INFO.
         batch.send('INFO', 'memory').catch(() => null),
       ]);
       const policy = typeof info === 'string' ? /^maxmemory_policy:([\w-]+)/m.exec(info)?.[1] : undefined;
@@ -91,7 +91,7 @@ export function createHealthService(deps: HealthDeps): HealthService {
 
   async function db(): Promise<DependencyState> {
     try {
-      // A table of the app's: a database without its migrations is not ready.
+      // Query a table of the app: a database without its migrations is not ready.
       await database.run((drizzle) =>
         drizzle
           .select({ one: sql`1` })
@@ -114,7 +114,7 @@ export function createHealthService(deps: HealthDeps): HealthService {
     const states = [redisState.status, databaseState.status];
     const degradedRequests = Object.fromEntries(degradations);
     if (states.every((status) => status === 'up')) return { status: 'ready', dependencies, degradedRequests };
-    // With one of the two, existing sessions work; with neither, nothing does.
+    // With one of the two, existing sessions work; with neither, no request does.
     const status = states.every((state) => state === 'down') ? 'unready' : 'degraded';
     return { status, dependencies, degradedRequests };
   }

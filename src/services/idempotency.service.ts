@@ -16,20 +16,20 @@ export type { Executed, ExecutionRecord, KeyedExecution, KeyedRequest, KeyOutcom
 export type { StoredResponse } from './idempotency/secrets';
 
 /**
- * One execution for an `Idempotency-Key`. D1 decides: the row with the key is inserted in the batch of the change, and a
- * second one violates the primary key. Redis keeps requests apart that arrive at once.
+ * One execution per `Idempotency-Key`. D1 decides: the row with the key is inserted in the batch of the change, so a second
+ * insert violates the primary key. Redis keeps concurrent requests apart.
  */
 export interface IdempotencyService {
-  /** Asks about a request, in the pipeline of its guard and beside it in D1. */
+  /** Looks up a request, in Redis with its guard's pipeline, and at the same time in D1. */
   begin(request: KeyedRequest): KeyedExecution;
-  /** From here on the current request's change is that of this execution. */
+  /** Makes this execution the one that the current request's change belongs to. */
   enter(execution: KeyedExecution): void;
-  /** `Database.batch`, and in the same transaction the row of the current request's key, if it has one. */
+  /** `Database.batch`, with the row of the current request's key, if it has one, in the same transaction. */
   batch<const S extends readonly Statement[]>(
     statements: (db: Drizzle) => S,
     record?: ExecutionRecord,
   ): Promise<BatchResults<S>>;
-  /** Forgets rows that have expired, a bounded number. */
+  /** Deletes expired rows, at most a bounded number. */
   purge(): Promise<void>;
 }
 
@@ -58,7 +58,7 @@ export function createIdempotencyService(deps: IdempotencyDeps): IdempotencyServ
 
     async batch<const S extends readonly Statement[]>(statements: (db: Drizzle) => S, record: ExecutionRecord = {}) {
       const execution = current.get();
-      // One row a request: what a handler changes after that is not told apart from the first change.
+      // One row per request: later changes of the handler are not tracked separately.
       if (execution?.open !== true) return database.batch(statements);
       let results: readonly unknown[] = [];
       let count = 0;

@@ -32,12 +32,12 @@ import { createUserService } from './user.service';
 import { createVerificationService } from './verification.service';
 import { createWarmingService } from './warming.service';
 
-/** How long a walk through the key space may wait for Redis in all. */
+/** How long a walk through the key space may wait for Redis in total. */
 const WALK_MS = 25_000;
 
 /**
- * The composition root: every service, made once an isolate, in the order of dependencies. What belongs to a request they find
- * through `currentRequest`.
+ * The composition root: makes every service once per isolate, in the order of dependencies. Services find the state of a
+ * request through `currentRequest`.
  */
 export function createServices(isolate: Isolate): ServiceMap {
   const { config, keys, breaker, shards, denials, lookups, memory, passwords, singleFlight } = isolate;
@@ -55,7 +55,7 @@ export function createServices(isolate: Isolate): ServiceMap {
   };
   const apart = createApart(isolate);
 
-  // What stands on Redis alone.
+  // Services on Redis alone.
   const redis = createRedisService(common);
   const limiting = { ...common, ...memory, local: isolate.localLimiter, blocked: isolate.blocked };
   const rateLimit = createRateLimitService(limiting);
@@ -64,7 +64,7 @@ export function createServices(isolate: Isolate): ServiceMap {
   const lock = createLockService({ ...common, deadlineMs: authDeadlineMs });
   const warming = createWarmingService({ ...common, lock, apart });
 
-  // What is written with a change in D1.
+  // Services that write with a change in D1.
   const event = createEventService(common);
   const audit = createAuditService(common);
   const idempotency = createIdempotencyService({
@@ -136,7 +136,7 @@ export function createServices(isolate: Isolate): ServiceMap {
   const accountDeletion = createAccountDeletionService({ ...common, mail, event, user });
   const verification = createVerificationService({ ...recording, mail });
 
-  // What operators see.
+  // Services for operators.
   const metrics = createMetricsService({ ...common, outbound, memo: metricsMemo, breaker, shards });
   const { degradations, readiness } = isolate;
   const health = createHealthService({ ...common, breaker, shards, degradations, memo: readiness });

@@ -41,8 +41,8 @@ import { createRefreshTokens } from './token/refreshToken';
 import type { RefreshTokens } from './token/refreshToken';
 
 /**
- * What outlives a request: settings, imported keys, counters and bounded maps of plain data. No request, connection or
- * stream: workerd forbids to share those.
+ * State that outlives a request: settings, imported keys, counters and bounded maps of plain data. No request, connection
+ * or stream: workerd forbids sharing those.
  */
 export interface Isolate {
   config: Config;
@@ -54,7 +54,7 @@ export interface Isolate {
   refresh: RefreshTokens;
   passwords: PasswordService;
   idempotencySecrets: IdempotencySecrets;
-  /** `undefined` where the settings say that no mail is sent. */
+  /** `undefined` if mail is disabled in the settings. */
   mailer: Mailer | undefined;
   singleFlight: SingleFlight;
   /** Loads while Redis is away. */
@@ -64,28 +64,28 @@ export interface Isolate {
   blocked: BlockList;
   overrides: OverrideMemory;
   revocationMemo: RevocationMemo;
-  /** What is read from D1 because Redis cannot tell. */
+  /** Limits reads from D1 in place of Redis. */
   lookups: Lookups;
   denials: LocalDenials;
   lastSeenMemo: LastSeenMemo;
   readiness: ReadinessMemo;
-  /** How many requests were degraded, by what, since this isolate began. */
+  /** Degraded requests since this isolate began: their number, by policy. */
   degradations: Map<string, number>;
   databaseGone: DatabaseGone;
-  /** Redis's replies, for guards and reads that accept a bound of staleness. */
+  /** Redis's replies, for guards and reads that accept bounded staleness. */
   memory: IsolateMemory;
-  /** What this isolate measures, and what it has yet to report. */
+  /** This isolate's measurements, and those not yet reported. */
   metrics: Meters;
 }
 
-/** A lookup of a request that died is forgotten so long after its deadline. */
+/** A lookup whose request died is forgotten this long after its deadline. */
 const LOOKUP_SLACK_MS = 1_000;
 
 export interface IsolateOptions {
   now?: () => number;
-  /** In place of the one that the settings describe. */
+  /** Replaces the client described by the settings. */
   client?: RedisClient;
-  /** The binding that `MAILER=cloudflare` sends through. */
+  /** The binding of `MAILER=cloudflare`. */
   email?: SendEmail | undefined;
 }
 
@@ -135,19 +135,19 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
   };
 }
 
-/** What personal parts of Redis keys are hashed with. */
+/** The HMAC key for personal parts of Redis keys. */
 function activeSecret({ refreshKeys }: Config): string {
   return String(refreshKeys.keys.find(({ state }) => state === 'active')?.['k']);
 }
 
 const isolates = new WeakMap<Config, Isolate>();
 
-/** The one of these bindings' settings in this isolate. */
+/** This isolate's state for the settings of these bindings. */
 export function isolateOf(bindings: Env): Isolate {
   const config = configOf(bindings);
   let isolate = isolates.get(config);
   if (isolate === undefined) {
-    // There for those who have it in their wrangler.toml.
+    // Present if configured in wrangler.toml.
     const { EMAIL: email } = bindings as { EMAIL?: SendEmail };
     isolate = createIsolate(config, { email });
     isolates.set(config, isolate);

@@ -5,17 +5,19 @@ import { sessionSeen } from '../redis/scripts/sessionSeen';
 import { facade } from './scope';
 import type { AccessClaims } from './token/accessToken';
 
-/** When an isolate last told Redis that a session is in use, by session. */
+/** When an isolate last wrote to Redis that a session is in use, by session. */
 export type LastSeenMemo = BoundedMap<string, { generation: number; atMs: number }>;
 
-/** Last seen is written at most this often by an isolate. */
+/** An isolate writes a session's last use at most this often. */
 const TOUCH_MS = 60_000;
 
-/** Who was here. Apart from the sessions' service, because every authenticated request needs it and nothing else of that. */
+/**
+ * Records the use of sessions. Separate from the session service, because every authenticated request needs only this part.
+ */
 export interface LastSeenService {
   /**
-   * Notes, after the answer, that a token of this session was shown; the first one of a generation confirms that its
-   * refresh token has arrived.
+   * Records, after the response, that a token of this session was used. The first use in a generation confirms that the
+   * client has received its refresh token.
    */
   note(claims: AccessClaims): void;
 }
@@ -41,7 +43,7 @@ export function createLastSeenService({ batch, keys, lastSeenMemo, now }: LastSe
       const known = lastSeenMemo.get(sessionId);
       if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
       lastSeenMemo.set(sessionId, { generation, atMs: now() });
-      // What did not arrive is tried again with the next request: it confirms the generation.
+      // If the write fails, the next request tries again, because it also confirms the generation.
       batch.deferRun(sessionSeen, [keys.session(sessionId)], [generation]).catch(() => lastSeenMemo.delete(sessionId));
     },
   };

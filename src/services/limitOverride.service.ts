@@ -28,31 +28,31 @@ export interface LimitOverride {
 }
 
 /**
- * Numbers that administrators put in place of a policy's own, without a deployment. D1 has them, Redis a copy, and each
- * isolate a memory of it that is `LIMIT_OVERRIDES_SECONDS` old at most when a request is decided by it: the question
- * travels in the pipeline that asks about the limits anyway. Where the reply shows other numbers than the request was
- * decided by, it is decided once more.
+ * Limits that administrators set in place of a policy's own, without a deployment. D1 stores them, Redis has a copy, and
+ * each isolate remembers the copy. When a request is decided, that memory is at most `LIMIT_OVERRIDES_SECONDS` old: it is
+ * refreshed in the pipeline that checks the limits anyway. If the reply contains other limits, the request is decided
+ * again.
  */
 export interface LimitOverrideService {
-  /** The limits in place of a policy's own, as far as this isolate knows. */
+  /** The overriding limits of a policy, as far as this isolate knows. */
   limits(policy: string, algorithm: LimitAlgorithm): readonly Limit[] | undefined;
   /**
-   * Asks, in the request's next pipeline, when the memory is old; `undefined` when it is not. Then {@link limits} may be others.
-   * Never rejects.
+   * If the memory is old, refreshes it in the request's next pipeline, after which {@link limits} may have changed; otherwise
+   * returns `undefined`. Never rejects.
    */
   refresh(): Promise<void> | undefined;
-  /** Whether the memory is too old to decide by it. */
+  /** Whether the memory is too old for a decision. */
   isOld(): boolean;
-  /** As D1 has them. @throws {DatabaseUnavailable} */
+  /** The overrides in D1. @throws {DatabaseUnavailable} */
   list(): Promise<LimitOverride[]>;
   /**
-   * @param windows `null`: the app's own numbers again
-   * @returns `pending` when Redis is still to be told: then it takes until the cron trigger's next run
+   * @param windows `null`: back to the app's own limits
+   * @returns `pending` if the change is not yet delivered to Redis: it then takes until the next run of the cron trigger
    */
   set(policy: string, windows: readonly OverrideWindow[] | null, by: string): Promise<{ pending: boolean }>;
-  /** Publishes in Redis what D1 has, now or after the response. @returns as {@link set} */
+  /** Publishes D1's overrides in Redis, now or after the response. @returns as {@link set} */
   announce(): Promise<{ pending: boolean }>;
-  /** Tells Redis what D1 has, for the scheduled handler. */
+  /** Publishes D1's overrides in Redis, for the cron trigger. */
   publish(): Promise<void>;
 }
 
@@ -64,7 +64,7 @@ declare module './scope' {
 
 export const LimitOverrideService: LimitOverrideService = facade('limitOverride');
 
-/** More than two runs of the cron trigger, each of which writes it again. */
+/** Longer than two intervals of the cron trigger, which writes the copy again on each run. */
 const COPY_TTL_MS = 150_000;
 const WAITS_MS = [1_000, 4_000, 10_000];
 
@@ -99,7 +99,7 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
 
   const isOld = () => ageMs > 0 && overrides.isOld(ageMs, now());
 
-  /** From D1, beside the request: Redis is away, or has no copy. */
+  /** Reads from D1, outside the request's deadline: Redis is away, or has no copy. */
   async function readAround(): Promise<void> {
     try {
       const table = await readTable();
@@ -178,7 +178,7 @@ export function createLimitOverrideService(deps: LimitOverrideDeps): LimitOverri
   };
 }
 
-/** Windows as settings write them: `5/900s`. */
+/** Windows in the notation of the settings: `5/900s`. */
 export function labelOf(windows: readonly OverrideWindow[]): string {
   return windows.map(({ maxRequests, windowMs }) => `${maxRequests}/${windowMs / 1_000}s`).join(', ');
 }

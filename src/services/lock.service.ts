@@ -17,48 +17,50 @@ import { sleep } from '../util/retry';
 import { facade } from './scope';
 
 export interface AcquireOptions {
-  /** When a holder that neither releases nor extends loses the lock, in milliseconds; a day at most. */
+  /** The lock expires after this time unless its holder extends it, in milliseconds; at most a day. */
   leaseMs: number;
-  /** How long to wait while another holds it, a minute at most. Each look is a subrequest. @default 0: one look */
+  /**
+   * How long to wait while another holder has the lock, at most a minute. Each attempt is a subrequest. @default 0: one
+   * attempt
+   */
   waitMs?: number;
-  /** Ends the wait; a lock that is got all the same is released. */
+  /** Ends the wait. A lock that is acquired nevertheless is released. */
   signal?: AbortSignal;
 }
 
-/** A lock that is held, until it is disposed of or its signal fires. */
+/** An acquired lock, until it is disposed of or its signal fires. */
 export interface Lock extends AsyncDisposable {
   readonly acquired: true;
   readonly name: string;
-  /** Larger than that of every holder before: see {@link LockService} for what to do with it. */
+  /** Larger than the fence of every earlier holder: see {@link LockService} for its use. */
   readonly fence: number;
   /**
-   * Fires while the lock is still held in Redis, a twentieth of the lease (20 ms at least) before its end; and at once
-   * when it turns out to be lost, or is released. A timer fires only while the isolate is not computing: between long
-   * computations await something, such as a timer, and look at `remainingMs` (on Cloudflare the clock stands still
-   * while an isolate computes).
+   * Fires before the lock expires in Redis, by a twentieth of the lease (at least 20 ms); and at once when the lock turns
+   * out to be lost, or is released. A timer fires only while the isolate is not computing: between long computations await
+   * something, such as a timer, and check `remainingMs` (on Cloudflare the clock stands still while an isolate computes).
    */
   readonly signal: AbortSignal;
   /** Time until the signal fires, in milliseconds. */
   readonly remainingMs: number;
   /**
-   * A lease of this length from now on; one that lasts longer stays. `lost`: another holder may have the lock, and the
-   * signal has fired. `unavailable`: Redis did not reply, and the signal fires when the former lease ends.
+   * Starts a new lease of this length now, unless the present one lasts longer. `lost`: another holder may have the lock,
+   * and the signal has fired. `unavailable`: Redis did not reply, and the signal fires when the former lease ends.
    *
    * @param leaseMs @default that of the acquisition
    */
   extend(leaseMs?: number): Promise<'extended' | 'lost' | 'unavailable'>;
   /**
-   * Harmless when late or repeated: it never frees another holder's lock. `unavailable`: the lock is free once its lease has
-   * ended.
+   * Safe to call late or repeatedly: it never releases another holder's lock. `unavailable`: the lock becomes free when its
+   * lease ends.
    */
   release(): Promise<'released' | 'lost' | 'unavailable'>;
 }
 
-/** Disposable as well, so that `await using` takes either. */
+/** Disposable too, so that `await using` accepts both results. */
 export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
     | {
         readonly reason: 'held';
-        /** Of the other's lease, which it may extend or end, in milliseconds. */
+        /** The remaining lease of the other holder, which may extend or release it, in milliseconds. */
         readonly remainingMs: number;
       }
     /** Redis did not reply within one deadline. */
@@ -66,31 +68,31 @@ export type LockRefusal = AsyncDisposable & { readonly acquired: false } & (
   );
 
 /**
- * Locks with a lease, over all isolates: one holder a name.
+ * Locks with a lease, across all isolates: one holder per name.
  *
- * What it guarantees: while one Redis keeps its data, no two holders whose signals have not fired. Not more: a failover
- * may lose the last acquisition, a flush loses all, and a holder may be suspended past its lease. So a lock saves work
- * that need not be done twice; where doing it twice would be WRONG, let the data decide by the fence. It grows with every
- * holder, over a loss of Redis's data too, as long as the clocks of its servers agree to within the time that a failover
- * takes (else the newer holder's writes are refused: nothing is corrupted). Waiters are not served in any order.
+ * Guarantee: while one Redis keeps its data, no two holders exist whose signals have not fired. Not more: a failover may
+ * lose the last acquisition, a flush loses all, and a holder may be suspended past its lease. So use a lock to avoid
+ * duplicate work. Where a duplicate would be WRONG, also check the fence in the data. The fence grows with every holder,
+ * even after a loss of Redis's data, if the clocks of its servers agree to within the duration of a failover (otherwise the
+ * newer holder's writes are refused: no data are corrupted). Waiters are not served in any order.
  *
- * A request that is cancelled because its client has gone leaves its lock until the lease ends: give long work to
+ * A request that is cancelled because its client has gone keeps its lock until the lease ends: give long work to
  * `waitUntil`.
  *
  * @example
  * await using lock = await LockService.acquire('report:daily', { leaseMs: 30_000, waitMs: 2_000 });
  * if (!lock.acquired) throw lockRefused(lock); // 409 or 503
  * const report = await build({ signal: lock.signal });
- * // `<=`: this holder may write again. No row changed: another holder took over, and this result is void.
+ * // `<=`: this holder may write again. No row changed: another holder took over, and this result is obsolete.
  * await db.update(reports).set({ report, fence: lock.fence })
  *   .where(and(eq(reports.id, id), lte(reports.fence, lock.fence)));
  */
 export interface LockService {
   /**
-   * Takes the lock, or says why not.
+   * Takes the lock, or returns the reason of the refusal.
    *
-   * @param name 1 to 200 characters without braces; a person's address does not belong in it
-   * @throws what `signal` was aborted with
+   * @param name 1 to 200 characters without braces; must not contain a person's address
+   * @throws the abort reason of `signal`
    */
   acquire(name: string, options: AcquireOptions): Promise<Lock | LockRefusal>;
 }
@@ -104,9 +106,9 @@ declare module './scope' {
 export const LockService: LockService = facade('lock');
 
 /**
- * The error for a client whose request needs a lock that it cannot get.
+ * The error for a client whose request needs a lock that is held or unavailable.
  *
- * @param mostMs how long the holder can keep it, where that is known to be less than its lease
+ * @param mostMs the longest that the holder can keep it, if known to be less than its lease
  */
 export function lockRefused(lockRefusal: LockRefusal, mostMs = Infinity): AppError {
   if (lockRefusal.reason === 'unavailable') return unavailable('The lock');
@@ -119,9 +121,9 @@ export function lockRefused(lockRefusal: LockRefusal, mostMs = Infinity): AppErr
 
 const MAX_LEASE_MS = 86_400_000;
 const MAX_WAIT_MS = 60_000;
-/** Until the clock has passed a fence by this much its key stays: a clock is not set back by more in one step. */
+/** The fence's key stays until the clock has passed the fence by this much: a clock is not set back by more in one step. */
 const CLOCK_STEP_MS = 3_600_000;
-/** A call that was given up arrives within this time, or never. */
+/** A call that was abandoned arrives within this time, or never. */
 const LATE_CALL_MS = 60_000;
 
 export interface LockDeps extends AskDeps {
@@ -144,7 +146,7 @@ export function createLockService({
   const release = (name: string, holder: string) =>
     ask(lockRelease, [keys.lock(name), keys.lockLeft(name, holder)], [holder, LATE_CALL_MS]);
 
-  /** For a holder that leaves and does not know whether a call of its own has taken, or will take, the lock. */
+  /** For a holder that gives up without knowing whether one of its calls has acquired, or will acquire, the lock. */
   function leave(name: string, holder: string): void {
     waitUntil(release(name, holder).catch((error: unknown) => log('warn', 'lock.leave_failed', describeError(error))));
   }
@@ -155,7 +157,7 @@ export function createLockService({
       lease.end('The lock was released.');
       try {
         const { reply, certain } = await release(name, holder);
-        // After a lost reply the lock may be free because the first try freed it.
+        // After a lost reply, the lock may be free because the first attempt released it.
         if (reply === 1) return 'released';
         if (reply !== 0) return 'unavailable';
         return certain ? 'lost' : 'released';
@@ -211,7 +213,7 @@ export function createLockService({
     signal?.throwIfAborted();
     const holder = crypto.randomUUID();
     const untilMs = now() + waitMs;
-    /** Whether some call of this holder went unanswered. */
+    /** Whether any call of this holder got no reply. */
     let doubt = true;
     try {
       for (let round = 0; ; round += 1) {
@@ -227,7 +229,7 @@ export function createLockService({
             doubt = false;
             return lockOf(name, holder, value, lease, leaseMs);
           }
-          // The reply took as long as the lease: nothing of it is left.
+          // The reply took longer than the lease, so the lease is already over.
           lease.end('The lease of the lock ran out.');
           return lockRefusal({ reason: 'unavailable' });
         }
@@ -238,7 +240,7 @@ export function createLockService({
       }
     } catch (error) {
       if (!(error instanceof RedisUnavailable)) throw error;
-      // Redis was not asked, and would not be.
+      // Redis was not called, and would not be.
       if (error.reason === 'breaker') doubt = false;
       return lockRefusal({ reason: 'unavailable' });
     } finally {
@@ -253,7 +255,7 @@ export function createLockService({
 function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
   const [granted, value] = Array.isArray(reply) && reply.length === 2 ? reply : [];
   if ((granted !== 0 && granted !== 1) || !Number.isSafeInteger(value)) throw new RedisUnavailable('garbage');
-  // A fence counts from 1.
+  // Fences start from 1.
   if (granted === 1 && Number(value) < 1) throw new RedisUnavailable('garbage');
   return { granted: granted === 1, value: Number(value) };
 }

@@ -1,19 +1,19 @@
 import { unavailable } from '../errors';
 
 export interface LookupOptions {
-  /** How many may be under way. */
+  /** The most concurrent lookups. */
   max: number;
-  /** After this a lookup that has not reported is taken for lost: its request has died. */
+  /** A lookup that has not ended after this time counts as lost: its request has died. */
   lostAfterMs: number;
 }
 
 /**
- * A bulkhead (Nygard, Release It!, 2nd ed., ch. 5) before the database: what an isolate reads from it because Redis is away
- * or has lost it. Without a bound, an outage of Redis becomes one of the database.
+ * A bulkhead (Nygard, Release It!, 2nd ed., ch. 5) in front of the database: limits an isolate's reads while Redis is away
+ * or has lost data. Without it, an outage of Redis would cause an outage of the database.
  */
 export class Lookups {
   readonly #options: LookupOptions;
-  /** When each lookup that is under way is taken for lost. */
+  /** When each lookup in progress counts as lost. */
   readonly #underWay = new Map<number, number>();
   #count = 0;
 
@@ -25,7 +25,7 @@ export class Lookups {
     return this.#underWay.size;
   }
 
-  /** @throws {AppError} `SERVICE_UNAVAILABLE` when there are too many; then `work` does not begin */
+  /** @throws {AppError} `SERVICE_UNAVAILABLE` when there are too many; `work` then does not start */
   async run<T>(work: () => Promise<T>): Promise<T> {
     const { max, lostAfterMs } = this.#options;
     if (this.#underWay.size >= max) this.#sweep();

@@ -9,18 +9,18 @@ import { facade } from './scope';
 
 export type { Mail } from './mail/mailer';
 
-/** Mail to an account's owner, sent after the response. */
+/** Sends mail to an account's owner, after the response. */
 export interface MailService {
-  /** Whether there is a mailer. */
+  /** Whether a mailer is configured. */
   readonly enabled: boolean;
   /** @throws {AppError} `CONFIG_INVALID` without a mailer */
   assertEnabled(): void;
   /**
-   * Sends, and tries again for some seconds. For `waitUntil`: never rejects. A mail that could not be sent is logged and counted
-   * (`/ready`); its reader may ask for another.
+   * Sends, and retries for some seconds. For `waitUntil`: never rejects. A mail that could not be sent is logged and
+   * counted (`/ready`); the user may request another.
    *
-   * @param kind what it is, for the log
-   * @returns whether it was taken over
+   * @param kind the kind of mail, for the log
+   * @returns whether the mailer accepted it
    */
   send(kind: string, mail: Mail): Promise<boolean>;
 }
@@ -37,7 +37,7 @@ export const MailService: MailService = facade('mail');
 const WAITS_MS = [1_000, 4_000];
 const ATTEMPT_MS = 6_000;
 
-/** No response in time: the mail may have been sent. */
+/** The mailer did not respond in time: the mail may have been sent. */
 class MailTimeout extends Error {
   override readonly name = 'MailTimeout';
 }
@@ -46,7 +46,7 @@ export interface MailDeps {
   instruments?: Pick<Instruments, 'mails'>;
   mailer: Mailer | undefined;
   degraded: (what: string) => void;
-  /** Between attempts. */
+  /** Waits between attempts. */
   wait?: (ms: number) => Promise<void>;
   attemptMs?: number;
 }
@@ -79,7 +79,7 @@ export function createMailService({
           isFinal: (error) => mailer.isFinal(error),
         });
       } catch (error) {
-        // Neither the address nor what a server says of it.
+        // Log neither the address nor the server's text, which may contain it.
         log('error', 'mail.failed', { kind, final: mailer.isFinal(error), ...describeError(error) });
         instruments.mails.count(kind, 'failed');
         degraded('mail=failed');

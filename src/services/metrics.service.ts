@@ -38,7 +38,7 @@ export interface OutboxState {
   oldestAgeSeconds: number;
 }
 
-/** What the isolate that responds knows now. */
+/** The present state according to the responding isolate. */
 export interface MetricsState {
   isolate: string;
   redis: 'up' | 'down';
@@ -53,28 +53,28 @@ export interface MetricsState {
 }
 
 export interface Overview {
-  /** `isolate`: Redis is away, and the series hold what this isolate has counted and not yet reported. */
+  /** `isolate`: Redis is away, and the series contain only this isolate's unreported counts. */
   source: 'redis' | 'isolate';
   history: History;
   state: MetricsState;
 }
 
-/** What all isolates measure, added up in Redis. */
+/** The measurements of all isolates, added up in Redis. */
 export interface MetricsService {
-  /** Counts what a guard decided: `ok`, or the code of its refusal. */
+  /** Counts a guard's decision: `ok`, or the error code of its refusal. */
   guarded(code: string): void;
-  /** Once a response is made: sends what this isolate has counted, when that is due, with what else is deferred. */
+  /** Call once a response is ready: if a report is due, sends this isolate's counts with the other deferred commands. */
   report(): void;
-  /** Counts of all isolates, this one's included. One trip. @throws {RedisError} */
+  /** The counts of all isolates, including this one. One trip. @throws {RedisError} */
   totals(): Promise<Totals>;
   /**
-   * {@link totals} in Prometheus's text format. Without Redis, what this isolate has not reported yet: under a label that
-   * names the isolate, so that Prometheus does not take these counts for the totals, started anew.
+   * {@link totals} in Prometheus's text format. Without Redis, this isolate's unreported counts, with a label that names
+   * the isolate. So Prometheus does not take them for the totals after a reset.
    */
   prometheus(): Promise<{ text: string; contentType: string }>;
-  /** A time series and the current state. @param sinceMs steps that end before this are left out */
+  /** A time series and the current state. @param sinceMs omits steps that end before this time */
   overview(range: Range, sinceMs?: number): Promise<Overview>;
-  /** For the scheduled handler: the state of the outbox, which goes with the next report. */
+  /** For the cron trigger: reads the state of the outbox, which is sent with the next report. */
   observeOutbox(): Promise<void>;
 }
 
@@ -86,11 +86,11 @@ declare module './scope' {
 
 export const MetricsService: MetricsService = facade('metrics');
 
-/** Undelivered messages are counted up to here. */
+/** The limit for counting undelivered messages. */
 export const MOST_PENDING = 10_000;
 
 const TOTALS_TTL_MS = 30 * 86_400_000;
-/** Longer than an isolate tries to report one lot. */
+/** Longer than an isolate keeps trying to report one lot. */
 const ISOLATE_KEPT_MS = 2 * 3_600_000;
 const RECENT_MS = 60_000;
 const OUTBOX_MEMO_MS = 2_000;
@@ -132,7 +132,7 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
     ];
   }
 
-  /** Sends what was counted, and notes what became of it. */
+  /** Sends the unreported counts, and handles the outcome of each lot. */
   function send(run: (keys: string[], args: Argument[]) => Promise<RedisValue>): void {
     const atMs = now();
     const lots = outbound.take(atMs);
@@ -150,7 +150,10 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
     void Promise.all(sent).finally(() => outbound.release());
   }
 
-  /** With its text: a server that does not know the script would need a second trip, and totals would be read before it. */
+  /**
+   * Sends the script's text: for a server that does not know the script, a second trip would be needed, and totals would be
+   * read before it.
+   */
   const sendNow = () => {
     const { text } = config.redis.keyLocking ? metricsAdd.locking : metricsAdd;
     send((names, args) => batch.send('EVAL', text, names.length, ...names, ...args));
@@ -165,7 +168,7 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
         const some = db
           .select({ createdAtMs: outbox.createdAtMs })
           .from(outbox)
-          // A literal, as in the index.
+          // A literal, so that the query uses the partial index.
           .where(sql`${outbox.state} = 'pending'`)
           .orderBy(asc(outbox.dueAtMs), asc(outbox.seq))
           .limit(MOST_PENDING)
@@ -219,7 +222,7 @@ export function createMetricsService(deps: MetricsDeps): MetricsService {
       if (definition === undefined) return [];
       return [{ definition, labels: { ...labels, 'gatehouse.isolate': outbound.id }, values }];
     });
-    // The outbox is in the database, which may well be there.
+    // The outbox is in the database, which may be available.
     const messages = await outboxState();
     if (messages !== undefined) samples.push(...gaugeSamples(gaugesOf(messages)));
     return [...samples, gauge('complete', 0)];

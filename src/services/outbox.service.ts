@@ -30,43 +30,45 @@ export { DeliveryUnderWay } from './outbox/backlog';
 export type { OutboxMessage } from './outbox/message';
 export type { VersionsDelivery, VersionsEntry } from './outbox/versions';
 
-/** Messages to Redis about a change in D1. */
+/** A change's messages to Redis. */
 export interface OutboxEntry {
-  /** To go into the D1 batch that makes the change. */
+  /** Statements for the D1 batch of the change. */
   statements(db: Drizzle): Statement[];
   /**
-   * Delivers to Redis, in the request's next pipeline. Never rejects because of Redis: undelivered messages are in D1.
+   * Delivers the messages to Redis, in the request's next pipeline. Never rejects because of Redis: undelivered messages
+   * are in D1.
    *
-   * @param committed when the rows are in D1, for a message that need not wait for that
-   * @returns `pending: true` when they are still undelivered
+   * @param committed resolves when the rows are in D1, for messages that may be sent before that
+   * @returns `pending: true` if they are still undelivered
    */
   deliver(committed?: Promise<unknown>): Promise<{ pending: boolean }>;
 }
 
 /**
- * The transactional outbox (Richardson, Microservices Patterns, ch. 3): a change in D1 and its messages to Redis are written in
- * one transaction, so neither a dead Redis nor a dying isolate loses a revocation or an invalidation.
+ * The transactional outbox (Richardson, Microservices Patterns, ch. 3): a change in D1 and its messages to Redis are
+ * written in one transaction. So neither an outage of Redis nor the death of an isolate loses a revocation or an
+ * invalidation.
  */
 export interface OutboxService {
-  /** @param when a condition on D1, told in the same transaction: without it nothing is left to be told */
+  /** @param when a condition, evaluated in the same transaction: if it is false, no message is stored */
   prepare(messages: readonly OutboxMessage[], when?: SQL): OutboxEntry;
   prepareVersions(userId: string): VersionsEntry;
   /**
-   * For the scheduled handler: writes the heartbeat, delivers undelivered messages that are due, delivers again what Redis
-   * has lost, and delivers once more what was delivered since the last run.
+   * For the cron trigger: writes the heartbeat, delivers undelivered messages that are due, delivers messages again that
+   * Redis has lost, and repeats those delivered since the last run.
    *
-   * @returns how many messages were delivered for the first time
+   * @returns the number of messages delivered for the first time
    * @throws {RedisUnavailable | DatabaseUnavailable}
    */
   deliverDue(): Promise<number>;
   /**
-   * For a probe, before a breaker closes: delivers undelivered messages, due or not, and again what Redis has lost,
-   * whatever the breakers say.
+   * For a probe, before a breaker closes: delivers all undelivered messages, due or not, and those again that Redis has
+   * lost. Ignores the breakers.
    *
    * @throws {RedisUnavailable | DatabaseUnavailable | DeliveryUnderWay} the breaker must not close
    */
   deliverPending(): Promise<void>;
-  /** Deletes delivered messages that are no longer needed. Bounded: the rest is left to the next run. */
+  /** Deletes delivered messages that are no longer needed. Bounded: the next run continues. */
   purge(): Promise<void>;
 }
 
@@ -78,12 +80,12 @@ declare module './scope' {
 
 export const OutboxService: OutboxService = facade('outbox');
 
-/** D1 binds at most 100 values a statement; a row has six, and a condition some. */
+/** D1 binds at most 100 values per statement: a row has six, and a condition some. */
 const ROWS_A_STATEMENT = 16;
-/** How long a scheduled run, and a probe, work on a backlog, in milliseconds. */
+/** How long a run of the cron trigger works on the backlog, in milliseconds; below, how long a probe does. */
 const RUN_MS = 25_000;
 const PROBE_MS = 8_000;
-/** Delivered rows stay for as long as this, or as an access token lives and some minutes, if that is longer. */
+/** Delivered rows stay for this long, or for some minutes more than the life of an access token, if that is longer. */
 const LOG_SECONDS = 3_600;
 /** Purges of a scheduled run, and lots of sessions. */
 const PURGES = 20;
@@ -94,15 +96,15 @@ export interface OutboxDeps {
   batch: RedisBatch;
   breaker: Breaker;
   shards: Shards;
-  /** A batch with its own deadline, for work after the response. */
+  /** Makes a batch with its own deadline, for work after the response. */
   freshBatch: () => RedisBatch;
   keys: Keys;
   config: Config;
   denials: LocalDenials;
   forgetReads: (redisKeys: readonly string[]) => void;
-  /** A batch that asks Redis whatever the breakers say, with a deadline of its own. */
+  /** Makes a batch that ignores the breakers, with its own deadline. */
   directBatch: () => RedisBatch;
-  /** Finds out whether Redis is back, when that is due: it delivers what is pending before the breaker closes. */
+  /** If a probe is due, checks whether Redis is back. It delivers pending messages before the breaker closes. */
   probe: () => Promise<void>;
   waitUntil: (promise: Promise<unknown>) => void;
   now: () => number;
@@ -141,11 +143,12 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       try {
         return await underLease(async () => {
           const state = await store.read();
-          // Before anything else is written: a heartbeat promises what was delivered before.
+          // Read this first: a heartbeat states that every message with a smaller number was delivered before.
           const beat = state.oldestPendingSeq ?? state.nextSeq;
           const { lost } = await history.examine(directBatch(), state, beat);
-          // Also while a shard is away: the others have the new heartbeat, and only D1's new one shows when one of them goes
-          // back. The shard comes back with an old heartbeat, so what was delivered since is delivered again.
+          // Write it even if a shard is away. The other shards have the new heartbeat, and only with the new one in D1 is
+          // it noticed when one of them goes back in time. The shard that is away returns with an old heartbeat, so
+          // messages since then are delivered again.
           if (!lost && beat > state.beat) await store.write({ beat });
           const { delivered, inOrder } = await drain(now(), now() + RUN_MS, directBatch);
           if (delivered > 0) log('info', 'outbox.delivered', { messages: delivered });
@@ -158,7 +161,7 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
         });
       } catch (error) {
         if (error instanceof DeliveryUnderWay) return 0;
-        // Known to be away: the probe that brings it back delivers.
+        // Redis is known to be away: the probe that finds it back delivers the messages.
         if (error instanceof RedisError && breaker.state !== 'closed') return 0;
         throw error;
       }
@@ -169,10 +172,10 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       const untilMs = now() + PROBE_MS;
       const { unreachable } = await drain(ANY_TIME, untilMs, directBatch);
       const { lost, partial } = await history.examine(directBatch(), state);
-      // Only a shard that is away may be behind: its users are served by the database.
+      // Only a shard that is away may miss messages: its users are served by the database.
       if (unreachable > 0 && !partial) throw new RedisUnavailable('state');
       if (lost || state.lostSeq !== null) await history.recover(await store.read(), directBatch);
-      // Delivered once, a moment before Redis went away: it may have lost its last writes.
+      // Messages delivered once, just before Redis went away, may be among its lost last writes.
       await history.replay(state.repeatedSeq, state.nextSeq, { batchOf: directBatch });
     },
 

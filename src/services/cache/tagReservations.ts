@@ -6,11 +6,11 @@ import { TAG_VERSION_TTL_MS, bump, initialTagVersion, isInitial, isTagVersion } 
 import type { CacheKey, Snapshot } from './entry';
 import type { CacheMemory } from './memory';
 
-/** Missing tag versions that a load makes for its fills. */
+/** Missing tag versions that a load creates for its fills. */
 export interface TagReservation {
-  /** The loader may run. */
+  /** Resolves when the loader may run. */
   readonly ready: Promise<void>;
-  /** By their keys, those that Redis has; a fill that would carry another must not be sent. */
+  /** The versions in Redis, by key. A fill with any other version must not be sent. */
   readonly granted: Promise<ReadonlyMap<string, string>>;
 }
 
@@ -24,14 +24,15 @@ export interface TagReservationDeps {
 const NONE: ReadonlyMap<string, string> = new Map();
 
 /**
- * Makes missing tag versions while the loader runs, so they cost the request no time: `SET … NX` with an initial value. An
- * initial value means that nothing was invalidated since the tag version was missing. An invalidation writes a value of the other
- * kind: if it comes before the NX, nothing is filled; if it comes after, the filled entry is never current. An initial value that
- * another isolate has made meanwhile is as good as our own.
+ * Creates missing tag versions while the loader runs, so they cost the request no time: `SET … NX` with an initial value.
+ * An initial value means that there was no invalidation since the tag version was missing. An invalidation writes a value
+ * of another kind: before the NX, it prevents the fill; after the NX, it makes the filled entry outdated. An initial value
+ * from another isolate serves equally well.
  *
- * One thing could break this: a flush that removes the invalidation before our NX arrives. The flush sentinel detects it. It is
- * read before the loader runs, and again after the NX; a flush in between has removed it. Where no flush sentinel is known (the
- * first load after a flush, or ever), the tag versions are made before the loader runs, which costs this one load a round trip.
+ * One event could break this: a flush that removes the invalidation before the NX arrives. The flush sentinel detects it:
+ * it is read before the loader runs, and again after the NX; a flush in between has removed it. If no flush sentinel is
+ * known (the first load ever, or after a flush), the tag versions are created before the loader runs, which costs this load
+ * one round trip.
  */
 export function reserveTagVersions(
   missing: readonly string[],
@@ -40,7 +41,7 @@ export function reserveTagVersions(
   if (missing.length === 0) return { ready: Promise.resolve(), granted: Promise.resolve(NONE) };
 
   const known = memory.flushSentinel;
-  // With no flush sentinel known one is made along with them.
+  // If no flush sentinel is known, create one as well.
   const names = known === undefined ? [...missing, keys.flushSentinel] : missing;
   const chosen = names.map(() => initialTagVersion());
   const commands = [
@@ -51,17 +52,17 @@ export function reserveTagVersions(
   const grantedOf = (replies: readonly RedisValue[]): ReadonlyMap<string, string> => {
     const read = replies.at(-1);
     if (!Array.isArray(read) || read.length !== missing.length + 1) return NONE;
-    // A value that NX has just written is there, even if a lagging replica does not show it yet.
+    // A value that NX has just written exists, even if a lagging replica does not show it yet.
     const values = [...missing, keys.flushSentinel].map(
       (_, at) => (replies[at] === 'OK' ? chosen[at] : read[at]) ?? null,
     );
     const sentinel = values.at(-1);
     memory.flushSentinel = isTagVersion(sentinel) ? sentinel : undefined;
-    // A key of another type, or with foreign text, is no tag version and stands in the way of one.
+    // A key of another type, or with foreign text, is not a tag version, and makes NX fail.
     const foreign = names.filter((_, at) => !isTagVersion(values[at]));
     if (foreign.length > 0) void batch.aside(...foreign.map((name) => bump(name)));
     if (memory.flushSentinel === undefined || (known !== undefined && memory.flushSentinel !== known)) return NONE;
-    // Before the loader has run any tag version will do.
+    // Before the loader has run, any tag version is recent enough.
     const fit = (value: unknown): value is string => (known === undefined ? isTagVersion(value) : isInitial(value));
     return new Map(
       missing.flatMap((name, at) => {
@@ -83,9 +84,7 @@ export function reserveTagVersions(
   return { ready: granted.then(() => undefined), granted };
 }
 
-/**
- * The tag versions that a fill carries: those that were there and those that were made. `undefined` when one could not be made.
- */
+/** The tag versions for a fill: existing and created ones. `undefined` if one could not be created. */
 export function carriedVersions(
   { tagVersionKeys }: CacheKey,
   { tagVersions }: Snapshot,

@@ -15,64 +15,64 @@ import type { ExecutionName, IdempotencySecrets, StoredResponse } from './secret
 
 /** A request with an `Idempotency-Key`. */
 export interface KeyedRequest {
-  /** Who sends it, such as `user:<id>`. */
+  /** The sender, such as `user:<id>`. */
   caller: string;
-  /** Whose rows these are: they are deleted with the user. */
+  /** The owner of the rows: they are deleted with the user. */
   userId?: string | undefined;
   /** Such as `POST /v1/orders/7`. */
   route: string;
   key: string;
-  /** Query and body: another request must not take the same key. */
+  /** Query and body: the key must not be reused with others. */
   content: readonly (string | Uint8Array)[];
   ttlSeconds: number;
 }
 
-/** What is known of an execution that came before. */
+/** What is known of an earlier execution. */
 export interface Executed {
   readonly response: StoredResponse | undefined;
-  /** What the execution has left to make its response of. */
+  /** Stored by the execution, to build its response again. */
   readonly reference: unknown;
-  /** Its response may still be on its way into the database. */
+  /** Its response may not be stored yet. */
   readonly recent: boolean;
 }
 
 export type KeyOutcome =
   | { status: 'first' }
-  /** Another request with this key is being executed. */
+  /** Another request with this key is in progress. */
   | { status: 'running' }
   /** The key was used with another query or body. */
   | { status: 'different' }
   | { status: 'executed'; executed: Executed };
 
-/** What a request's batch leaves beside its change. */
+/** Options of a request's batch, beside its change. */
 export interface ExecutionRecord {
-  /** A condition on D1, told after the statements of the change: without it the request counts as not executed. */
+  /** A condition, evaluated after the statements of the change: if it is false, the request counts as not executed. */
   when?: SQL;
-  /** JSON of what the response is made of again: an object without secrets, or an SQL expression. */
+  /** JSON from which the response is built again: an object without secrets, or an SQL expression. */
   reference?: object | SQL<string>;
-  /** Whose row it is, where the request does not say, or `null` where it outlives its user. */
+  /** The owner of the row, if the request does not name one; `null` if the row outlives its user. */
   userId?: string | null;
 }
 
-/** One request with a key, from its guard to its response. */
+/** A request with a key, from its guard to its response. */
 export interface KeyedExecution {
-  /** Whether the change is in the database, with the row that says so. */
+  /** Whether the change and its row are in the database. */
   readonly executed: boolean;
-  /** Whether Redis keeps other requests with this key away. Known once it has decided. */
+  /** Whether Redis refuses other requests with this key. Known after `decide`. */
   readonly claimed: boolean;
-  /** What Redis and D1 know; both were asked when this was made. @throws {DatabaseUnavailable} */
+  /** The outcome according to Redis and D1, which are asked from the start. @throws {DatabaseUnavailable} */
   decide(): Promise<KeyOutcome>;
-  /** Asks D1 again: another request may have been executed meanwhile. @returns `first` when none was */
+  /** Asks D1 again: another request may have been executed in the meantime. @returns `first` if none was */
   again(): Promise<KeyOutcome>;
-  /** Not executed: the key may be tried again. */
+  /** The request was not executed: the key may be tried again. */
   release(): void | Promise<void>;
-  /** Executed: notes its response, if there is one to note. Never rejects. */
+  /** The request was executed: stores its response, if there is one. Never rejects. */
   finish(response?: StoredResponse): Promise<void>;
 }
 
-/** No handler runs longer; one that died holds up its key no longer. */
+/** No handler runs longer. If one dies, its key is free after this time. */
 const LEASE_MS = 30_000;
-/** Longer than a lookup in D1 takes that began before the row was there. */
+/** Longer than a lookup in D1 can take that began before the row was inserted. */
 const DONE_MS = 60_000;
 
 export interface ExecutionDeps {
@@ -86,12 +86,12 @@ export interface ExecutionDeps {
 
 type Claim = 'claimed' | 'running' | 'done' | 'different' | 'unknown';
 
-/** With what `IdempotencyService.batch` needs. */
+/** An execution with the methods that `IdempotencyService.batch` needs. */
 export interface RecordableExecution extends KeyedExecution {
   statements(db: Drizzle, record: ExecutionRecord): Statement[];
-  /** Whether the next batch is to hold the row. */
+  /** Whether the next batch must contain the row. */
   readonly open: boolean;
-  /** @param write writes the batch, and tells the rows that the row's statement returned */
+  /** @param write writes the batch, and returns the rows of the row's statement */
   record(write: () => Promise<readonly unknown[]>): Promise<void>;
 }
 
@@ -115,11 +115,11 @@ export function createExecutions({ batch, database, keys, secrets, now, degraded
     const holder = crypto.randomUUID();
     const claimed = claim(own, holder);
     const found = lookUp();
-    // Checks before this one may refuse first.
+    // A check before this one may refuse the request, and then `found` is never awaited.
     found.catch(() => undefined);
     let executed = false;
     let inRedis: Claim | undefined;
-    /** A batch with the row is under way, or nothing may record it any more. */
+    /** A batch with the row is in progress, or none may contain it any more. */
     let closed = false;
     let expired = false;
 
@@ -167,11 +167,11 @@ export function createExecutions({ batch, database, keys, secrets, now, degraded
           ]
         : [];
 
-    /** @returns whether the database has it */
+    /** @returns whether the database has stored it */
     async function note(response: StoredResponse | undefined): Promise<boolean> {
       if (executed && response === undefined) return true;
       const sealed = response && (await secrets.seal(own.id, response));
-      // Of a user who was deleted meanwhile nothing is left behind.
+      // If the user was deleted in the meantime, store nothing.
       const when = userId === undefined ? always : sql`exists (select 1 from ${users} where ${users.id} = ${userId})`;
       const kept = or(isNull(idempotencyKeys.reference), ne(idempotencyKeys.reference, 'null'));
       try {
@@ -211,7 +211,8 @@ export function createExecutions({ batch, database, keys, secrets, now, degraded
           case 'unknown':
             return { status: 'first' };
           case 'done': {
-            // D1 may have been asked before the row was there. Without one: the response was sent, and not stored.
+            // D1 may have been asked before the row was inserted. If there is still no row, the response was sent but not
+            // stored.
             const outcome = await again();
             if (outcome.status !== 'first') return outcome;
             return { status: 'executed', executed: { response: undefined, reference: undefined, recent: false } };
@@ -224,7 +225,7 @@ export function createExecutions({ batch, database, keys, secrets, now, degraded
       again,
       release() {
         closed = true;
-        // Refused before it was decided: the claim is still on its way, and must not arrive after its end.
+        // Refused before `decide`: the claim is still in flight, and must not arrive after its end.
         if (inRedis === undefined) return claimed.then(() => end(0));
         if (inRedis === 'claimed' || inRedis === 'unknown') end(0);
         return undefined;

@@ -2,15 +2,15 @@ import { createHmac } from 'node:crypto';
 
 import type { KeySetConfig } from '../../config/env';
 
-/** What identifies one execution: both parts are HMACs, since a key may be guessable and a body may hold a password. */
+/** Identifies one execution. Both parts are HMACs: a key may be guessable, and a body may contain a password. */
 export interface ExecutionName {
-  /** Over caller, route and key. */
+  /** HMAC over caller, route and key. */
   id: string;
-  /** Over query and body. */
+  /** HMAC over query and body. */
   fingerprint: string;
 }
 
-/** A response as it is stored. */
+/** A response in the form in which it is stored. */
 export interface StoredResponse {
   status: number;
   headers: Readonly<Record<string, string>>;
@@ -18,11 +18,11 @@ export interface StoredResponse {
 }
 
 export interface IdempotencySecrets {
-  /** The name under each key of the set; first that of the active key, under which new rows are stored. */
+  /** The name under each key of the set. The first is that of the active key, under which new rows are stored. */
   namesOf(parts: readonly string[], content: readonly (string | Uint8Array)[]): readonly ExecutionName[];
-  /** Encrypts with the active key; only the row with this id can be given it back. */
+  /** Encrypts with the active key, bound to the row with this id. */
   seal(id: string, response: StoredResponse): Promise<string>;
-  /** `undefined` for what none of the keys has sealed for this id. */
+  /** `undefined` for a text that none of the keys has sealed for this id. */
   open(id: string, sealed: string): Promise<StoredResponse | undefined>;
 }
 
@@ -30,7 +30,7 @@ const IV_BYTES = 12;
 
 type SealingKey = Awaited<ReturnType<typeof crypto.subtle.importKey>>;
 
-/** Keys of their own, derived from those of the refresh tokens: a leak of D1 shows neither responses nor passwords. */
+/** Separate keys, derived from those of the refresh tokens: a leak of D1 reveals neither responses nor passwords. */
 export function createIdempotencySecrets({ keys }: KeySetConfig): IdempotencySecrets {
   const active = keys.find(({ state }) => state === 'active');
   const ordered = [...keys].sort((a, b) => Number(b === active) - Number(a === active));
@@ -75,7 +75,7 @@ export function createIdempotencySecrets({ keys }: KeySetConfig): IdempotencySec
         const head = JSON.parse(plain.subarray(0, end).toString()) as Pick<StoredResponse, 'status' | 'headers'>;
         return { ...head, body: plain.subarray(end + 1) };
       } catch (error) {
-        // Web Crypto's word for a text that the key has not sealed.
+        // Web Crypto throws this for a text that was not sealed with the key.
         if (error instanceof DOMException && error.name === 'OperationError') return undefined;
         throw error;
       }
@@ -83,7 +83,7 @@ export function createIdempotencySecrets({ keys }: KeySetConfig): IdempotencySec
   };
 }
 
-/** Each part with its length: no two lists of parts are the same text. */
+/** Prefixes each part with its length, so that two different lists of parts never give the same text. */
 function digest(key: Buffer, parts: readonly (string | Uint8Array)[]): string {
   const hmac = createHmac('sha256', key);
   for (const part of parts) hmac.update(`${Buffer.byteLength(part)}:`).update(part);

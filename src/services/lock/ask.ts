@@ -5,9 +5,9 @@ import type { Script } from '../../redis/script';
 import { sleep } from '../../util/retry';
 
 export interface AskDeps {
-  /** A batch with its own deadline: waiting for a lock takes longer than the request's one deadline. */
+  /** Makes a batch with its own deadline: waiting for a lock takes longer than the request's deadline. */
   batchWithin: (deadlineMs: number) => RedisBatch;
-  /** How long one reply may take, with all tries, in milliseconds. */
+  /** How long one reply may take, including all attempts, in milliseconds. */
   deadlineMs: number;
   now: () => number;
   /** Uniform in [0, 1). */
@@ -16,16 +16,16 @@ export interface AskDeps {
 
 export interface Asked {
   reply: RedisValue;
-  /** When the try began that got the reply. */
+  /** When the successful attempt began. */
   askedAtMs: number;
-  /** Whether it was the first: an earlier one may have been carried out as well, or will be. */
+  /** Whether the first attempt succeeded. Otherwise an earlier one may also have been executed, or will be. */
   certain: boolean;
 }
 
 const TRIES = 3;
 const RETRY_MS = 20;
 
-/** Runs scripts that may safely run twice: after a lost reply it tries again, within one deadline for all tries. */
+/** Runs scripts that may safely run twice: after a lost reply it retries, within one deadline for all attempts. */
 export function createAsk({ batchWithin, deadlineMs, now, random = Math.random }: AskDeps) {
   /** @throws {RedisError} */
   return async function ask(script: Script, keys: string[], args: Argument[]): Promise<Asked> {
@@ -43,7 +43,7 @@ export function createAsk({ batchWithin, deadlineMs, now, random = Math.random }
   };
 }
 
-/** What is over for this deadline, or was not even tried, is not asked again. */
+/** No retry when the deadline has passed or the call was not made. */
 function isWorthAnotherTry(error: unknown): boolean {
   return error instanceof RedisUnavailable && error.reason !== 'deadline' && error.reason !== 'breaker';
 }

@@ -1,16 +1,16 @@
 import { AppError } from '../../errors';
 
-/** The part of a lease that is not used: clocks differ by up to 1%, and a holder needs a moment to stop. */
+/** The unused part of a lease: clocks differ by up to 1%, and a holder needs a moment to stop. */
 const MARGIN_SHARE = 0.05;
 const MIN_MARGIN_MS = 20;
 
-/** How much earlier than Redis a holder thinks its lease over, in milliseconds. */
+/** How much earlier than in Redis a lease ends for its holder, in milliseconds. */
 export function marginMs(leaseMs: number): number {
   return Math.min(leaseMs / 2, Math.max(MIN_MARGIN_MS, leaseMs * MARGIN_SHARE));
 }
 
 /**
- * A lease as its holder may rely on it. It is counted from when Redis was ASKED: however long the reply takes, the lease ends
+ * A lease from its holder's point of view. It is counted from when Redis was ASKED: however long the reply takes, it ends
  * here before it ends in Redis.
  */
 export class LockLease {
@@ -23,21 +23,23 @@ export class LockLease {
     this.#now = now;
   }
 
-  /** Aborted once the lock can no longer be relied upon. */
+  /** Aborted once the holder can no longer rely on the lock. */
   get signal(): AbortSignal {
     return this.#controller.signal;
   }
 
-  /** What is left of it; 0 once it is over. */
+  /** The remaining time; 0 once the lease is over. */
   get remainingMs(): number {
     return this.signal.aborted ? 0 : Math.max(0, this.#endsAtMs - this.#now());
   }
 
-  /** Redis was asked at `askedAtMs` for `leaseMs`, and has granted it. An earlier grant that lasts longer stays. */
+  /**
+   * Redis was asked at `askedAtMs` for `leaseMs`, and has granted it. An earlier grant that lasts longer stays in force.
+   */
   grant(askedAtMs: number, leaseMs: number): void {
     this.#endsAtMs = Math.max(this.#endsAtMs, askedAtMs + leaseMs - marginMs(leaseMs));
     clearTimeout(this.#timer);
-    // Not looked up again when it fires: a clock that was set back would make a lease longer.
+    // The clock is not read again when the timer fires: if it was set back, the lease would seem longer.
     this.#timer = setTimeout(() => this.end('The lease of the lock ran out.'), this.#endsAtMs - this.#now());
   }
 
@@ -47,7 +49,7 @@ export class LockLease {
   }
 }
 
-/** What work that heeds the signal fails with; a client is told to come again. */
+/** The error of work that obeys the signal. The client should retry. */
 function lockLost(detail: string): AppError {
   return new AppError('SERVICE_UNAVAILABLE', { detail, headers: { 'Retry-After': '1' } });
 }

@@ -9,30 +9,30 @@ import { AppError } from '../../errors';
 import type { Keys } from '../../redis/keys';
 import { UNKNOWN_ADDRESS } from '../../util/identity';
 
-/** The first wait after a wrong password, once waits have begun; it doubles in seven steps, up to the longest. */
+/** The first wait after a wrong password, once waits apply. It doubles in seven steps, up to the longest. */
 const FIRST_WAIT_MS = 30_000;
 const LONGEST_WAIT_MS = 3_600_000;
 const STEPS = 7;
-/** Addresses that an account is known to sign in from: the newest so many. */
+/** The most known sign-in addresses per account; older ones are dropped. */
 const KNOWN_ORIGINS = 20;
-/** Counts of e-mail addresses without an account are forgotten so long after the last attempt. */
+/** Counts for e-mail addresses without an account are deleted this long after the last attempt. */
 const UNKNOWN_KEPT_MS = 30 * 86_400_000;
 const PURGED_ROWS = 1_000;
 
-/** An attempt that may be made. It was counted as a failure already, so that attempts at once do not pass together. */
+/** An admitted attempt. It is already counted as a failure, so that concurrent attempts cannot pass together. */
 export interface LoginAttempt {
   user: UserRow | undefined;
-  /** Wrong passwords in a row from unknown addresses, this one included; `undefined`: this address is known. */
+  /** Consecutive wrong passwords from unknown addresses, including this one; `undefined`: this address is known. */
   strangerFailures: number | undefined;
 }
 
 /**
- * How many wrong passwords an account takes in a row (NIST SP 800-63B-4, section 3.2.2: at most 100).
+ * Limits the consecutive wrong passwords of an account (NIST SP 800-63B-4, section 3.2.2: at most 100).
  *
- * All addresses that the account has not signed in from share one count. From half of it on they wait longer and longer
- * after each failure; at its end they are refused until the right password comes from a known address, or the password is
- * reset by mail. An address that the account has signed in from has a count of its own, so strangers cannot lock its owner
- * out; at the end of that count the address is a stranger's again. D1 counts: Redis is not needed.
+ * All addresses where the account has never signed in share one count. From half of the limit on, they must wait after each
+ * failure, longer each time. At the limit they are refused until a login from a known address succeeds, or the password is
+ * reset by mail. An address where the account has signed in has its own count, so strangers cannot lock the owner out. At
+ * its limit the address counts as unknown again. D1 counts: Redis is not needed.
  */
 export interface LoginAttempts {
   /**
@@ -41,15 +41,15 @@ export interface LoginAttempts {
    * @throws {AppError} `RATE_LIMITED`, the same for accounts that do not exist
    */
   begin(email: string, address: string): Promise<LoginAttempt>;
-  /** For the batch that a right password leads to: forgets the failures, and knows the address from now on. */
+  /** For the batch of a successful login: deletes the failures, and makes the address a known one. */
   succeeded(db: Drizzle, userId: string, address: string): Statement[];
-  /** For the batch of a new account: what was counted before it existed is no failure of its owner. */
+  /** For the batch of a new account: failures counted before it existed are not its owner's. */
   registered(db: Drizzle, user: Pick<UserRow, 'id' | 'email'>, address: string): Statement[];
-  /** For the batch of a password that was proved or replaced in another way. */
+  /** For the batch of a password that was confirmed or replaced in another way. */
   forget(db: Drizzle, userId: string): Statement[];
-  /** Whether an attempt has just begun the waits, or ended the count: for the account's history. */
+  /** Whether the attempt is the first with a wait, or the last before the limit: recorded in the account's history. */
   isTurningPoint(attempt: LoginAttempt): boolean;
-  /** Forgets counts of e-mail addresses without an account. */
+  /** Deletes old counts for e-mail addresses without an account. */
   purge(): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export function createLoginAttempts({ database, keys, config, now }: LoginAttemp
   const slowFrom = Math.floor(most / 2);
   const step = Math.max(1, Math.ceil((most - slowFrom) / STEPS));
 
-  /** By number of failures, the same in SQL and here. The wait below each number; from the last one on it is the longest. */
+  /** The wait below each number of failures, the same in SQL and here. From the last number on it is the longest. */
   const waits = Array.from({ length: STEPS + 1 }, (_, index) => ({
     below: slowFrom + index * step,
     waitMs: index === 0 ? 0 : FIRST_WAIT_MS * 2 ** (index - 1),
@@ -89,7 +89,7 @@ export function createLoginAttempts({ database, keys, config, now }: LoginAttemp
       .select({ origin: knownOrigins.origin })
       .from(knownOrigins)
       .where(mine)
-      // The newcomer first, whatever the others' clocks said.
+      // The new address first, even if another isolate's clock gave a later time.
       .orderBy(desc(eq(knownOrigins.origin, origin)), desc(knownOrigins.lastAtMs))
       .limit(KNOWN_ORIGINS);
     const lastAtMs = now();
@@ -125,7 +125,7 @@ export function createLoginAttempts({ database, keys, config, now }: LoginAttemp
         lt(knownOrigins.failed, most),
       );
       const [counted, known, states, found] = await database.batch((db) => [
-        // First: the next statement may use up the address's own count.
+        // Must come first: the next statement may exhaust the address's own count.
         db
           .insert(loginFailures)
           .select(

@@ -9,18 +9,18 @@ import type { PasswordService } from '../password.service';
 import type { SessionService } from '../session.service';
 import type { AccessClaims, TokenPair, TokenService } from '../token.service';
 
-/** An access token alone: the session's refresh token stays as it is. */
+/** An access token only: the session's refresh token stays unchanged. */
 export type FreshToken = Omit<TokenPair, 'refresh_token'>;
 
 export interface Reauthentication {
   /**
-   * Checks the password inside a session. Wrong ones are counted; at the end of the count the session ends.
+   * Checks the password within a session. Wrong ones are counted; at the limit the session ends.
    *
-   * @param pointer where the password stands in the body
-   * @throws {AppError} `PASSWORD_INCORRECT`; `TOKEN_REVOKED` once the session has guessed too often
+   * @param pointer the password's place in the body
+   * @throws {AppError} `PASSWORD_INCORRECT`; `TOKEN_REVOKED` once the session has reached the limit
    */
   prove(user: UserRow, sessionId: string, password: string, pointer: string): Promise<void>;
-  /** Notes in the session that the password was proved now. @throws {AppError} as {@link prove} */
+  /** Records in the session that the password was confirmed now. @throws {AppError} as {@link prove} */
   reauthenticate(claims: AccessClaims, password: string): Promise<FreshToken>;
 }
 
@@ -42,7 +42,7 @@ export function createReauthentication(deps: ReauthenticationDeps): Reauthentica
     if (valid) return;
     event.note({ kind: 'password-failed', userId: user.id, sessionId });
     if (isLast) await session.ensureEnded(sessionId, 'revoked');
-    // Not a 401: the caller is who they are, and need not log in again.
+    // Not a 401: the caller is authenticated, and need not log in again.
     throw new AppError('PASSWORD_INCORRECT', {
       errors: [{ pointer, detail: 'is not the password of this account' }],
     });

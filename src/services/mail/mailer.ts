@@ -1,4 +1,4 @@
-/** One message to one person. */
+/** One message to one recipient. */
 export interface Mail {
   to: string;
   /** One line. */
@@ -9,8 +9,8 @@ export interface Mail {
 
 /** A way to send mail. */
 export interface Mailer {
-  /** Resolves once the message was taken over. @throws {Error} with a `code`, where there is one */
+  /** Resolves once the message is accepted. @throws {Error} with a `code`, if there is one */
   send(mail: Mail): Promise<void>;
-  /** Whether another attempt would change nothing. */
+  /** Whether a retry is useless. */
   isFinal(error: unknown): boolean;
 }

@@ -4,8 +4,8 @@ import type { Mail } from './mailer';
 type Settings = Config['mail'];
 
 /**
- * The texts of mails. They contain no text that a client has sent, such as the account's name: otherwise a person who registers
- * a stranger's address could write to that stranger.
+ * The texts of mails. They contain no text from clients, such as the account's name: otherwise a person could register a
+ * stranger's address and so write to that stranger.
  */
 export function recoveryMail(to: string, token: string, settings: Settings): Mail {
   const { appName, recoveryUrl, recoveryTtlSeconds } = settings;
@@ -44,7 +44,7 @@ export function verificationMail(to: string, token: string, settings: Settings):
   };
 }
 
-/** To the new address: only a person who reads mail there can confirm it. */
+/** To the new address: only a person who can read its mail can confirm it. */
 export function emailChangeMail(to: string, token: string, settings: Settings): Mail {
   const { appName, emailChangeUrl, emailChangeTtlSeconds } = settings;
   return {
@@ -81,7 +81,7 @@ export function emailChangedMail(to: string, token: string, settings: Settings):
   };
 }
 
-/** To the owner's address; opening the link deletes nothing yet. */
+/** To the owner's address. Opening the link does not delete the account yet. */
 export function deletionMail(to: string, token: string, settings: Settings): Mail {
   const { appName, deletionUrl, deletionTtlSeconds } = settings;
   return {
@@ -107,7 +107,7 @@ interface Body {
   ask: { link: string; code: string };
   action: string;
   after: string;
-  /** With `{token}` where the token goes; without one, the token itself is what the reader is given. */
+  /** The link, with `{token}` in place of the token. If undefined, the mail contains only the token. */
   url: string | undefined;
   token: string;
   ttlSeconds: number;
@@ -125,7 +125,7 @@ function body({ before, ask, action, after, url, token, ttlSeconds }: Body): Pic
   };
 }
 
-/** Rounded down, so a reader who acts within the stated time is not too late. */
+/** Rounded down, so that a reader who acts within the stated time is never too late. */
 function duration(seconds: number): string {
   for (const [unit, length] of [
     ['day', 86_400],

@@ -5,7 +5,7 @@ import { Leases } from '../rateLimit/leases';
 import { Refresher } from './refresher';
 import { Remembered } from './remembered';
 
-/** What an isolate remembers of Redis's replies, for guards and reads that accept a bound of staleness. Plain data only. */
+/** An isolate's memory of Redis's replies, for guards and reads that accept bounded staleness. Plain data only. */
 export interface IsolateMemory {
   revocations: Remembered<RememberedRevocation>;
   entries: EntryMemory;
@@ -13,7 +13,7 @@ export interface IsolateMemory {
   refresher: Refresher;
 }
 
-/** A pipeline that has not ended so long after its timeout has lost its request. */
+/** A refresh pipeline that takes this much longer than its timeout counts as lost: its request has died. */
 const SLACK_MS = 1_000;
 
 export function createIsolateMemory({ redis }: Config): IsolateMemory {

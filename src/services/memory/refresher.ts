@@ -1,22 +1,22 @@
 import type { RedisBatch } from '../../redis/batch';
 
 /**
- * Asks Redis again about one thing that this isolate remembers. Issues its commands at once, and never rejects because of
- * Redis. It outlives the request that noted it, so it refers to plain data only.
+ * Asks Redis again about one remembered reply. Issues its commands at once, and never rejects because of Redis. It outlives
+ * the request that registered it, so it refers to plain data only.
  */
 export type Question = (through: RedisBatch) => Promise<void>;
 
-/** Questions of one pipeline. */
+/** The most questions in one pipeline. */
 const QUESTIONS_AT_ONCE = 200;
 
-/** More than this are not noted: their memory ends, and their callers ask for themselves. */
+/** Further questions are dropped: the remembered replies expire, and their callers ask Redis themselves. */
 const MAX_DUE = 5_000;
 
-/** What an isolate is going to ask again after a response, in one pipeline for all callers. */
+/** Questions that an isolate asks again after a response, in one pipeline for all callers. */
 export class Refresher {
   readonly #due = new Map<string, Question>();
   readonly #lostAfterMs: number;
-  /** When a pipeline that is under way is taken for lost: its request has died. */
+  /** When a pipeline in flight counts as lost: its request has died. */
   #lostAtMs = 0;
   #underWay: symbol | undefined;
 
@@ -29,12 +29,12 @@ export class Refresher {
     return this.#due.size;
   }
 
-  /** @param name of the question: noted again, it is asked once */
+  /** @param name identifies the question: it is asked once, even if noted repeatedly */
   note(name: string, question: Question): void {
     if (this.#due.size < MAX_DUE || this.#due.has(name)) this.#due.set(name, question);
   }
 
-  /** What has become due, unless another pipeline is under way: then it waits for the response that comes after that. */
+  /** The due questions; none while another pipeline is in flight. They then wait for a later response. */
   take(nowMs: number): Question[] {
     if (this.#due.size === 0 || (this.#underWay !== undefined && nowMs < this.#lostAtMs)) return [];
     const questions: Question[] = [];
@@ -46,7 +46,7 @@ export class Refresher {
     return questions;
   }
 
-  /** Marks a pipeline as under way. @returns to be called when it has ended */
+  /** Marks a pipeline as in flight. @returns call this when it has ended */
   begin(nowMs: number): () => void {
     const own = Symbol('pipeline');
     this.#underWay = own;

@@ -1,21 +1,21 @@
-/** When what Redis said is asked for again, as a share of the time for which it may decide: before it is over. */
+/** A reply is refreshed after this share of the time for which it may be used: before it expires. */
 const DUE_SHARE = 0.75;
 
-/** Whether a reply to a question that was sent at `askedAtMs` may still decide. */
+/** Whether a reply to a question sent at `askedAtMs` may still be used. */
 export function isWithin(askedAtMs: number, withinMs: number, nowMs: number): boolean {
   const ageMs = nowMs - askedAtMs;
-  // A clock that was set back makes it older than it seems.
+  // If the clock was set back, the reply is older than it seems.
   return ageMs >= 0 && ageMs < withinMs;
 }
 
-/** Whether it is time to ask again, for a caller who goes on. */
+/** Whether to ask again, for a caller with further requests. */
 export function isDue(askedAtMs: number, withinMs: number, nowMs: number): boolean {
   return nowMs - askedAtMs >= withinMs * DUE_SHARE;
 }
 
 interface Kept<T> {
   readonly value: T;
-  /** When the question was sent: the reply is no newer than that. */
+  /** When the question was sent: the reply may be that old. */
   readonly askedAtMs: number;
   readonly bytes: number;
 }
@@ -25,7 +25,7 @@ export interface RememberedOptions {
   maxBytes: number;
 }
 
-/** What Redis has said, by question: plain data, bounded by count and size. The least recently used goes first. */
+/** Redis's replies, by question: plain data, bounded by count and size. The least recently used is evicted first. */
 export class Remembered<T> {
   readonly #kept = new Map<string, Kept<T>>();
   readonly #max: RememberedOptions;
@@ -39,7 +39,7 @@ export class Remembered<T> {
     return this.#kept.size;
   }
 
-  /** About. */
+  /** An estimate. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -52,7 +52,7 @@ export class Remembered<T> {
     return kept;
   }
 
-  /** A reply to an older question does not replace one to a newer. @param size of the value, in characters */
+  /** A reply to an older question does not replace a newer one. @param size of the value, in characters */
   set(question: string, value: T, askedAtMs: number, size: number): void {
     const known = this.#kept.get(question);
     if (known !== undefined && known.askedAtMs > askedAtMs) return;
@@ -75,5 +75,5 @@ export class Remembered<T> {
   }
 }
 
-/** What an entry takes beside its strings, in bytes: measured roughly, and rather too much. */
+/** The size of an entry apart from its strings, in bytes: a rough measurement, rounded up. */
 const OVERHEAD_BYTES = 300;

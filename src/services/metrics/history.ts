@@ -7,11 +7,11 @@ import type { Range } from './steps';
 import { describeSeries, numbersOf, parsed } from './totals';
 import type { Totals } from './totals';
 
-/** What was counted in each step of a range. */
+/** The counts in each step of a range. */
 export interface History {
   range: Range;
   stepMs: number;
-  /** Beginning of the first step, and end of the last, in milliseconds since the epoch. */
+  /** Start of the first step and end of the last, in milliseconds since the epoch. */
   fromMs: number;
   toMs: number;
   series: HistorySeries[];
@@ -20,18 +20,18 @@ export interface History {
 export interface HistorySeries {
   definition: Definition;
   labels: Readonly<Record<string, string>>;
-  /** `[step, total]`, or `[step, sum, …counts by bucket]` of a histogram; steps in which nothing was counted are left out. */
+  /** `[step, total]`, or `[step, sum, …counts by bucket]` of a histogram. Steps without counts are omitted. */
   points: number[][];
 }
 
-/** The steps that are asked for. */
+/** The requested steps. */
 export interface Window extends Omit<History, 'series'> {
   commands: Command[];
-  /** Of each command: when the steps of its fields begin. */
+  /** For each command: when the steps of its fields begin. */
   stepsMs: number[][];
 }
 
-/** @param sinceMs steps that end before this are left out */
+/** @param sinceMs omits steps that end before this time */
 export function windowOf(
   keys: Keys,
   range: Range,
@@ -63,7 +63,7 @@ export function windowOf(
   };
 }
 
-/** Replies to a window's commands, with the names that the totals give their series. */
+/** Parses the replies to a window's commands. The totals provide the names of the series. */
 export function historyOf(window: Window, replies: readonly RedisValue[], totals: Totals): History {
   const points = new Map<string, Map<number, number[]>>();
   for (const [at, reply] of replies.entries()) {
@@ -82,7 +82,7 @@ export function historyOf(window: Window, replies: readonly RedisValue[], totals
   return { ...shownOf(window), series: seriesOf(points, (number) => byNumber.get(number)) };
 }
 
-/** What this isolate has counted and not yet reported: all that there is while Redis is away. */
+/** This isolate's unreported counts: the only ones known while Redis is away. */
 export function historyOfLots(window: Window, lots: readonly Lot[]): History {
   const points = new Map<string, Map<number, number[]>>();
   for (const { atMs, counts } of lots) {
@@ -117,7 +117,7 @@ function seriesOf(
   });
 }
 
-/** Sums of durations are kept in whole milliseconds. */
+/** Sums of durations are stored in whole milliseconds. */
 function shown({ kind, unit }: Definition, [first = 0, ...rest]: number[]): number[] {
   return [kind === 'histogram' && unit === 's' ? first / 1_000 : first, ...rest];
 }

@@ -1,29 +1,29 @@
-/** Ranges of the time series that can be read. */
+/** The ranges of the time series. */
 export const RANGES = ['15m', '1h', '24h'] as const;
 export type Range = (typeof RANGES)[number];
 
-/** A time series in Redis: a hash for each chunk of so many steps. */
+/** A time series in Redis: one hash per chunk of steps. */
 export interface Ring {
   readonly stepMs: number;
   readonly stepsInChunk: number;
-  /** How far back it can be read. */
+  /** How long its steps are kept. */
   readonly keptMs: number;
 }
 
-/** 10 s for an hour, a minute for a day. */
+/** Steps of 10 s are kept for an hour, steps of a minute for a day. */
 export const FINE: Ring = { stepMs: 10_000, stepsInChunk: 30, keptMs: 3_600_000 };
 export const COARSE: Ring = { stepMs: 60_000, stepsInChunk: 60, keptMs: 86_400_000 };
 
-/** Until the last step of a chunk is as old as it is kept, and some minutes for clocks that differ. */
+/** Until the last step of a chunk has reached its age limit, and some minutes for clocks that differ. */
 export const ttlMsOf = ({ stepMs, stepsInChunk, keptMs }: Ring) => keptMs + stepsInChunk * stepMs + 120_000;
 
-/** Where a time has its place: which chunk, and which step of it. */
+/** The chunk of a time, and its step in the chunk. */
 export function placeOf({ stepMs, stepsInChunk }: Ring, atMs: number): { chunk: number; step: number } {
   const at = Math.floor(atMs / stepMs);
   return { chunk: Math.floor(at / stepsInChunk), step: at % stepsInChunk };
 }
 
-/** How a range is shown: from which time series, and how many of its steps make one. */
+/** How a range is shown: its time series, and how many steps are combined into one. */
 export const SHOWN: Readonly<Record<Range, { ring: Ring; rangeMs: number; together: number }>> = {
   '15m': { ring: FINE, rangeMs: 900_000, together: 1 },
   '1h': { ring: FINE, rangeMs: 3_600_000, together: 1 },

@@ -4,7 +4,7 @@ import { labelValuesOf } from '../../metrics/registry';
 import type { RedisValue } from '../../redis/client';
 import { RedisUnavailable } from '../../redis/errors';
 
-/** One series with what all isolates have counted: `[total]`, or `[sum, …counts by bucket]` of a histogram. */
+/** One series with the counts of all isolates: `[total]`, or `[sum, …counts by bucket]` of a histogram. */
 export interface TotalSeries {
   definition: Definition;
   labels: Readonly<Record<string, string>>;
@@ -15,31 +15,31 @@ export interface TotalSeries {
 
 export interface Totals {
   series: TotalSeries[];
-  /** When each isolate has reported last, in milliseconds since the epoch. */
+  /** When each isolate last reported, in milliseconds since the epoch. */
   isolates: number[];
   /** By name. */
   gauges: Map<string, number>;
-  /** Values of series that there was no room for. */
+  /** Values dropped because there were too many series. */
   leftOut: number;
 }
 
 const BY_NAME = new Map<string, Definition>(Object.values(DEFINITIONS).map((one) => [one.name, one]));
 
-/** Label of the series that takes what an instrument has no further series for, as OpenTelemetry names it. */
+/** OpenTelemetry's label for an instrument's overflow series. */
 export const OVERFLOW_LABEL = 'otel.metric.overflow';
 
-/** The instrument and the labels of a series; `undefined` for one that this version does not know. */
+/** The instrument and the labels of a series; `undefined` if this version does not know it. */
 export function describeSeries(id: string): Pick<TotalSeries, 'definition' | 'labels'> | undefined {
   const definition = BY_NAME.get(id.split('|', 1)[0] ?? '');
   if (definition === undefined) return undefined;
   const values = labelValuesOf(id);
   if (values === undefined) return { definition, labels: { [OVERFLOW_LABEL]: 'true' } };
-  // Attributes without a value are left out, as the conventions have it.
+  // Attributes without a value are omitted, as the conventions require.
   const pairs = definition.labels.map((label, at) => [label, values[at] ?? ''] as const);
   return { definition, labels: Object.fromEntries(pairs.filter(([, value]) => value !== '')) };
 }
 
-/** What the script `metricsAdd` has written. @throws {RedisUnavailable} for anything else */
+/** Parses the totals written by the script `metricsAdd`. @throws {RedisUnavailable} for any other reply */
 export function readTotals(reply: RedisValue): Totals {
   if (!Array.isArray(reply) || reply.length % 2 !== 0) throw new RedisUnavailable('garbage');
   const totals: Totals = { series: [], isolates: [], gauges: new Map(), leftOut: 0 };
@@ -60,13 +60,13 @@ export function readTotals(reply: RedisValue): Totals {
   return totals;
 }
 
-/** JSON of an array of numbers; `undefined` for anything else. */
+/** Parses a JSON array of numbers; `undefined` for any other text. */
 export function numbersOf(text: string): number[] | undefined {
   const value = parsed(text);
   return Array.isArray(value) && value.every((one) => typeof one === 'number') ? value : undefined;
 }
 
-/** `undefined` where another program has written. */
+/** `undefined` if the text is not JSON: another program has written it. */
 export function parsed(text: string): unknown {
   try {
     return JSON.parse(text) as unknown;

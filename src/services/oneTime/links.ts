@@ -10,13 +10,13 @@ import { timingPause } from '../timingPause';
 import { issueOneTimeToken } from './store';
 import type { OneTimePurpose } from './token';
 
-/** A mail with a one-time token. The person who asks for it may be a stranger to the account. */
+/** A mail with a one-time token. The person who requests it may be a stranger to the account. */
 export interface LinkMail {
   purpose: OneTimePurpose;
-  /** @returns `undefined`: no mail is to be sent */
+  /** @returns `undefined` if no mail must be sent */
   issue: () => Promise<string | undefined>;
   mailOf: (token: string) => Mail;
-  /** Told of an error after the response. */
+  /** Called with an error that occurs after the response. */
   failed: (error: unknown) => void;
 }
 
@@ -30,8 +30,8 @@ export interface LinkDeps {
 const DATABASE_WAITS_MS = [500, 2_000];
 
 /**
- * Mails a link. Nothing that depends on the account happens before the response, so neither the response nor its time tells
- * whether there is one.
+ * Mails a link. All work that depends on the account happens after the response, so neither the response nor its timing
+ * reveals whether the account exists.
  *
  * @throws {AppError} `CONFIG_INVALID` without a mailer
  * @throws {DatabaseUnavailable}
@@ -53,13 +53,13 @@ export async function mailLink(
 export interface OwnerTokenOptions {
   purpose: OneTimePurpose;
   ttlSeconds: number;
-  /** What the account's history says of it. */
+  /** The event in the account's history. */
   kind: 'recovery-requested' | 'deletion-requested';
-  /** The administrator who asks for it. */
+  /** The administrator who requests it. */
   by?: string | undefined;
 }
 
-/** A token for the active account of this address. @returns `undefined` where there is none */
+/** Issues a token for the active account with this address. @returns `undefined` if there is none */
 export async function issueToOwner(
   { database, event, now }: { database: Database; event: EventService; now: () => number },
   email: string,
@@ -80,7 +80,10 @@ export async function issueToOwner(
   return token;
 }
 
-/** The same query for every address, before a mail is promised: an outage shows for all of them, and tells nothing of one. */
+/**
+ * Runs the same query for every address before a mail is promised. An outage then shows for every address and reveals
+ * nothing about one.
+ */
 async function assertDatabaseAnswers(database: Database): Promise<void> {
   await database.run((db) =>
     db

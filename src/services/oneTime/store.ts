@@ -9,18 +9,18 @@ import { AppError } from '../../errors';
 import { newOneTimeToken, oneTimeHash } from './token';
 import type { OneTimePurpose } from './token';
 
-/** Live tokens a user and purpose; one more, and the oldest goes. */
+/** The most valid tokens per user and purpose. A further one replaces the oldest. */
 const LIVE_TOKENS = 3;
 
 export interface OneTimeOptions {
   purpose: OneTimePurpose;
   ttlSeconds: number;
   atMs: number;
-  /** The account's address, where the token is sent to another one. */
+  /** The account's present address, if the token is sent to another one. */
   formerEmail?: string;
 }
 
-/** Gives a user a token, and stores its hash. @returns the token, for the mail alone */
+/** Issues a token to a user, and stores its hash. @returns the token, for use in the mail only */
 export async function issueOneTimeToken(
   database: Database,
   { id: userId, email }: Pick<UserRow, 'id' | 'email'>,
@@ -47,7 +47,7 @@ export async function issueOneTimeToken(
       .orderBy(desc(oneTimeTokens.createdAtMs))
       .limit(LIVE_TOKENS);
     return [
-      // Only while the account exists: a row that its deletion has not seen would keep the address.
+      // Only while the account exists: a row inserted after the account's deletion would keep the address.
       insertOneTimeToken(db, row),
       db.delete(oneTimeTokens).where(and(own, notInArray(oneTimeTokens.hash, newest))),
       ...more(db),
@@ -58,12 +58,12 @@ export async function issueOneTimeToken(
 
 /**
  * The row of a token that is issued in the batch of a change. Its time is later than that of all tokens which the user
- * already has for this purpose: clocks of two isolates differ, and the order of tokens must be the order of insertion.
+ * already has for this purpose: the clocks of two isolates differ, and the order of tokens must be the order of insertion.
  *
- * @param when a condition on the user's row: without it there is no token
+ * @param when a condition on the user's row: if it is false, no token is issued
  */
 export function insertOneTimeToken(db: Drizzle, row: OneTimeTokenRow, when?: SQL): Statement {
-  // Read once, in an aggregate that yields a row in any case.
+  // Read once, in an aggregate, which always yields a row.
   const createdAtMs = sql<number>`(select case when max(${oneTimeTokens.createdAtMs}) >= ${row.createdAtMs}
     then max(${oneTimeTokens.createdAtMs}) + 1 else ${asNumber(row.createdAtMs)} end from ${oneTimeTokens}
     where ${oneTimeTokens.userId} = ${row.userId} and ${oneTimeTokens.purpose} = ${row.purpose})`;
@@ -84,28 +84,28 @@ export function insertOneTimeToken(db: Drizzle, row: OneTimeTokenRow, when?: SQL
 }
 
 /**
- * Whether an address is reserved for an account that may still go back to it: no other account can get it meanwhile.
+ * Whether an address is reserved for an account that may be changed back to it. No other account can get it meanwhile.
  *
  * @param except that account
  */
 export function isReserved(email: string, atMs: number, except = ''): SQL {
-  // A literal, as in the index.
+  // A literal, so that the query uses the partial index.
   return sql`exists (select 1 from ${oneTimeTokens} where ${oneTimeTokens.purpose} = 'email-undo'
     and ${oneTimeTokens.email} = ${email} and ${oneTimeTokens.userId} <> ${except}
     and ${oneTimeTokens.expiresAtMs} > ${atMs})`;
 }
 
-/** A token that is still good, and whose it is. */
+/** A valid token's row, and the token's owner. */
 export interface FoundOneTimeToken {
   row: OneTimeTokenRow;
   owner: UserRow;
 }
 
 /**
- * Looks a token up; that takes nothing.
+ * Looks a token up, without using it up.
  *
- * @throws {AppError} `ONE_TIME_TOKEN_INVALID` for one that never was, was used, was withdrawn or has expired, and for one
- *   that was sent to an address which its account has no more
+ * @throws {AppError} `ONE_TIME_TOKEN_INVALID` if it never existed, was used, was withdrawn or has expired, or if the
+ *   account no longer has the address that it was sent to
  */
 export async function findOneTimeToken(
   database: Database,
@@ -123,14 +123,14 @@ export async function findOneTimeToken(
   return { row, owner };
 }
 
-/** Whether the account has the address that a token speaks of; to undo a change is what another address is for. */
+/** Whether the account still has the token's address. For undoing a change, the address is expected to differ. */
 function isStill({ purpose, email, formerEmail }: OneTimeTokenRow, owner: UserRow): boolean {
   return purpose === 'email-undo' || owner.email === (purpose === 'email-change' ? formerEmail : email);
 }
 
-/** What a token is good for, and its end, in one batch. */
+/** The condition and the statements with which one batch uses a token up. */
 export interface TakenOneTimeToken {
-  /** Holds in one batch alone, whatever happens at the same time, for the statements before those that take the token. */
+  /** True in only one batch, even for concurrent requests. For the statements before those that delete the token. */
   granted: SQL;
   statements(db: Drizzle): Statement[];
 }
@@ -141,7 +141,7 @@ export function takeOneTimeToken({ hash, userId, purpose }: OneTimeTokenRow, atM
   return {
     granted,
     statements: (db) => [
-      // The user's others have done their duty as well.
+      // The user's other tokens for this purpose are no longer needed either.
       db
         .delete(oneTimeTokens)
         .where(
@@ -157,14 +157,14 @@ export function takeOneTimeToken({ hash, userId, purpose }: OneTimeTokenRow, atM
   };
 }
 
-/** Withdraws a user's tokens, for the batch of a change that outdates them. */
+/** Withdraws a user's tokens, for the batch of a change that makes them obsolete. */
 export function dropOneTimeTokens(db: Drizzle, userId: string, ...purposes: OneTimePurpose[]): Statement {
   return db
     .delete(oneTimeTokens)
     .where(and(eq(oneTimeTokens.userId, userId), inArray(oneTimeTokens.purpose, purposes)));
 }
 
-/** Forgets what has expired. */
+/** Deletes expired tokens. */
 export async function purgeOneTimeTokens(database: Database, atMs: number): Promise<void> {
   await database.run((db) => db.delete(oneTimeTokens).where(lte(oneTimeTokens.expiresAtMs, atMs)));
 }

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 
 import type { OneTimeTokenRow } from '../../db/schema';
 
-/** What a token that was sent by mail is good for. */
+/** The action that a mailed token permits. */
 export type OneTimePurpose = OneTimeTokenRow['purpose'];
 
 /** A prefix for each purpose: leaked tokens can be recognised, and no token works for another purpose. */
@@ -22,12 +22,18 @@ const FORM = {
   deletion: /^gotd1\.[\w-]{43}$/,
 } as const satisfies Record<OneTimePurpose, RegExp>;
 
-/** 256 random bits, base64url, after the purpose's prefix. Its last character is never `-` or `_`, which links lose. */
+/**
+ * 256 random bits, base64url, after the purpose's prefix. The last character is never `-` or `_`: mail programs cut these
+ * off links.
+ */
 export function newOneTimeToken(purpose: OneTimePurpose): string {
   return `${PREFIX[purpose]}.${randomBytes(32).toString('base64url')}`;
 }
 
-/** What the database knows of a token; `undefined` for what cannot be one, so that garbage costs no query. */
+/**
+ * The token's hash, as stored in the database; `undefined` for a text that cannot be a token, so that garbage costs no
+ * query.
+ */
 export function oneTimeHash(token: string, purpose: OneTimePurpose): string | undefined {
   return FORM[purpose].test(token) ? createHash('sha256').update(token).digest('base64url') : undefined;
 }
