@@ -45,3 +45,21 @@ test('the linter forbids each layer to import from those to its left', () => {
   );
   expect(allowed).toEqual([]);
 });
+
+test('CI runs .ci/run, and that runs the check and the tests', () => {
+  expect(page).toContain('CI runs `.ci/run`.');
+  expect(readFileSync(join(ROOT, '.github/workflows/ci.yml'), 'utf8')).toMatch(/^ +- run: \.ci\/run$/m);
+  expect(readFileSync(join(ROOT, '.ci/run'), 'utf8')).toMatch(/^npm ci\nnpm run check\nnpm test$/m);
+});
+
+test('the linter refuses empty blocks and `any`, as the page asks', () => {
+  expect(page).toContain('No empty `catch`, no `any`');
+  const { rules } = JSON.parse(readFileSync(join(ROOT, '.oxlintrc.json'), 'utf8')) as {
+    rules: Record<string, unknown>;
+  };
+  expect([rules['no-empty'], rules['typescript/no-explicit-any'], rules['import/no-cycle']]).toEqual([
+    'error',
+    'error',
+    ['error', { ignoreTypes: false }],
+  ]);
+});

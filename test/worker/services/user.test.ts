@@ -8,6 +8,7 @@ import { createDeletion } from '../../../src/services/user/deletion';
 import { UserService } from '../../../src/services/user.service';
 import { cacheScene } from '../support/cache';
 import { tappedD1 } from '../support/database';
+import { bindings, inRequest, isolateFor } from '../support/request';
 
 let made = 0;
 
@@ -214,4 +215,25 @@ test('a change to a user who is gone leaves no message behind', async () => {
     });
   }
   expect(await messages()).toBe(before);
+});
+
+test('never verified accounts are deleted twenty a run, the oldest first, but for one that is verified at that moment', async () => {
+  // Older than any other account of these tests.
+  const ids = await Promise.all(Array.from({ length: 21 }, () => newUser()));
+  for (const [index, id] of ids.entries())
+    await env.DB.prepare('update users set created_at_ms = ? where id = ?')
+      .bind(index - 1_000, id)
+      .run();
+  const verify = () => env.DB.prepare('update users set email_verified_at_ms = 1 where id = ?').bind(ids[3]).run();
+  let verified: Promise<unknown> | undefined;
+  // Once they have been looked for, and before the first of them is deleted.
+  const db = tappedD1(async (query, kind) => {
+    if (kind === 'batch') await (verified ??= verify());
+    return query();
+  });
+  const isolate = isolateFor(bindings({ UNVERIFIED_TTL_SECONDS: '604800', MAILER: 'console' }));
+  expect(await inRequest(({ services }) => services.user.purgeUnverified(), { isolate, db })).toBe(19);
+  const { results } = await env.DB.prepare('select id from users where created_at_ms < 0 order by created_at_ms').all();
+  expect(results).toEqual([{ id: ids[3] }, { id: ids[20] }]);
+  await env.DB.prepare('delete from users where created_at_ms < 0').run();
 });
