@@ -132,6 +132,20 @@ describe('a user’s sessions', () => {
       expect(await me(await signIn(person))).toMatchObject({ status: 200 });
     }
     expect(await me(admin)).toMatchObject({ status: 200 });
+    // 500 users a call.
+    const columns = '(id, user_id, device, address, created_at_ms, last_seen_at_ms, expires_at_ms, epoch)';
+    await env.DB.prepare(
+      `with recursive n(i) as (select 1 union all select i + 1 from n where i < 600)
+       insert into sessions ${columns} select 'lot' || i, 'lot' || i, '', '', ?1, ?1, ?1 + 600000, 1 from n`,
+    )
+      .bind(Date.now())
+      .run();
+    const end = (after?: string) =>
+      call('POST', '/v1/admin/sessions/end', { token: admin.access, body: after === undefined ? {} : { after } });
+    const first = await end();
+    expect(first.body).toEqual({ users: 500, next: expect.any(String) });
+    expect((await end(first.body.next)).body).toMatchObject({ next: null });
+    await env.DB.exec(`delete from sessions where id like 'lot%'`);
     const { body } = await call('GET', '/v1/admin/audit?limit=1', { token: admin.access });
     expect(body.items).toMatchObject([{ action: 'everyone-signed-out', by: admin.id, userId: null }]);
   });

@@ -8,6 +8,7 @@ import { createRedisClient } from '../../../src/redis/client';
 import type { Command, RedisClient } from '../../../src/redis/client';
 import { RedisUnavailable } from '../../../src/redis/errors';
 import { LimitOverrideService } from '../../../src/services/limitOverride.service';
+import { tappedD1 } from '../support/database';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
 
 const AGE_MS = 20_000;
@@ -328,6 +329,19 @@ describe('an override', () => {
   });
 });
 
+test.each([
+  [99, 900_000],
+  [100, 900_001],
+])(
+  'the limit of administrators is not set to %d requests in %d ms: they could not take it back',
+  async (most, windowMs) => {
+    const answer = await override('admin', most, windowMs);
+    expect(answer).toMatchObject({ status: 422, body: { errors: [{ pointer: '/windows' }] } });
+    expect((await override('admin', 100, 900_000)).status).toBe(200);
+    expect((await restore('admin')).status).toBe(200);
+  },
+);
+
 describe('the state of the app', () => {
   test('every setting is listed, and no secret is in the response', async () => {
     const secret = 'sEcReTsEcReTsEcReT';
@@ -367,5 +381,29 @@ describe('the state of the app', () => {
     const detail = { namespaces: 'users', tags: '0', users: '1' };
     expect(await audited()).toEqual({ action: 'cache-invalidated', by: admin.id, userId: user.id, detail });
     expect(await post('/v1/admin/cache/invalidate', {})).toMatchObject({ status: 422 });
+  });
+
+  test.each([
+    ['/v1/admin/cache/invalidate', { namespaces: ['users'] }],
+    ['/v1/admin/limits/reset', { policy: 'api', identity: '203.0.113.9' }],
+  ])('without its entry in the audit %s does nothing', async (path, body) => {
+    let isAway = false;
+    const DB = tappedD1((query) =>
+      isAway ? Promise.reject(new Error('D1_ERROR: Network connection lost.')) : query(),
+    );
+    const { state, isolate, now } = newIsolate();
+    const by = callerOf(createApp({ isolate, now }), { ...bound, DB });
+    // The guard needs no database: Redis knows the administrator.
+    await by('GET', '/v1/admin/limits', { token: admin.access });
+    state.pipelines.length = 0;
+    isAway = true;
+    expect(await post(path, body, by)).toMatchObject({ status: 503, body: { code: 'SERVICE_UNAVAILABLE' } });
+    const writes = state.pipelines.flat().filter(([name]) => ['SET', 'DEL', 'UNLINK'].includes(name));
+    expect(writes).toEqual([]);
+    isAway = false;
+    expect((await post(path, body, by)).status).toBeLessThan(300);
+    expect(state.pipelines.flat().map(([name]) => name)).toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(?:SET|DEL|UNLINK)$/)]),
+    );
   });
 });

@@ -217,6 +217,26 @@ test('a change to a user who is gone leaves no message behind', async () => {
   expect(await messages()).toBe(before);
 });
 
+test('the row of a session goes an hour after its absolute end, whenever it has ended', async () => {
+  const userId = await newUser();
+  const nowMs = Date.now();
+  const insert = env.DB.prepare(
+    `insert into sessions (id, user_id, device, address, created_at_ms, last_seen_at_ms, epoch, expires_at_ms, ended_at_ms)
+     values (?, ?, '', '', 1, 1, 1, ?, ?)`,
+  );
+  const hourMs = 3_600_000;
+  await env.DB.batch([
+    insert.bind('over', userId, nowMs - hourMs - 1, null),
+    insert.bind('ended-and-over', userId, nowMs - hourMs - 1, 2),
+    insert.bind('just-over', userId, nowMs - hourMs, null),
+    insert.bind('ended-long-ago', userId, nowMs + 1, 2),
+  ]);
+  const scene = { isolate: isolateFor(), now: () => nowMs };
+  await inRequest(({ services }) => services.session.purge(), scene);
+  const { results } = await env.DB.prepare('select id from sessions where user_id = ? order by id').bind(userId).all();
+  expect(results).toEqual([{ id: 'ended-long-ago' }, { id: 'just-over' }]);
+});
+
 test('never verified accounts are deleted twenty a run, the oldest first, but for one that is verified at that moment', async () => {
   // Older than any other account of these tests.
   const ids = await Promise.all(Array.from({ length: 21 }, () => newUser()));
