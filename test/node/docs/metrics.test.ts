@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 
 import { DEFINITIONS } from '../../../src/metrics/definitions';
+import { prometheusName } from '../../../src/metrics/prometheus';
 import { MAX_SERIES } from '../../../src/redis/scripts/metricsAdd';
 import { pages } from './pages.ts';
 
@@ -31,4 +32,23 @@ test('seconds are marked as such', () => {
 
 test('the bound of series is the code’s', () => {
   expect(text).toContain(`values of series beyond ${MAX_SERIES.toLocaleString('en')}`);
+});
+
+test('the conditions to alert on name series and labels that exist', () => {
+  const names = new Set(
+    Object.values(DEFINITIONS).flatMap((definition) => {
+      const name = prometheusName(definition);
+      return definition.kind === 'histogram' ? [`${name}_count`, `${name}_bucket`, `${name}_sum`] : [name];
+    }),
+  );
+  const labels = new Set(
+    Object.values(DEFINITIONS).flatMap((one) => one.labels.map((label) => label.replaceAll('.', '_'))),
+  );
+  const conditions = Array.from(
+    text.slice(text.indexOf('## What to alert on')).matchAll(/^\| `([^`]+)`/gm),
+    ([, condition = '']) => condition,
+  );
+  expect(conditions.length).toBeGreaterThan(5);
+  const named = conditions.flatMap((condition) => condition.match(/\b(?:http|db|gatehouse)_\w+/g) ?? []);
+  expect(named.filter((name) => !names.has(name) && !labels.has(name))).toEqual([]);
 });
