@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, watch, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, watch, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 
 import { ROOT, UserError } from './cli.ts';
@@ -29,13 +30,52 @@ const QUIET_MS = 300;
 export async function applyMigrations(signal: AbortSignal): Promise<void> {
   const stamp = join(LOCAL_STATE, 'migrations.sha256');
   const wanted = fingerprint(ROOT);
-  if (hasDatabase(LOCAL_STATE) && readIfThere(stamp) === wanted) return;
+  const isNew = !hasDatabase(LOCAL_STATE);
+  if (!isNew && readIfThere(stamp) === wanted) return;
 
-  const result = await runWrangler(['d1', 'migrations', 'apply', DATABASE, '--local'], { signal });
-  if (result.code !== 0) throw new UserError(`The local database could not be migrated: ${wranglerError(result)}`);
+  // Where the first way fails, the second one says which migration is at fault.
+  if (!isNew || !(await makeDatabase({ signal }))) {
+    const result = await runWrangler(['d1', 'migrations', 'apply', DATABASE, '--local'], { signal });
+    if (result.code !== 0) throw new UserError(`The local database could not be migrated: ${wranglerError(result)}`);
+  }
   mkdirSync(dirname(stamp), { recursive: true });
   writeFileSync(stamp, wanted);
 }
+
+/**
+ * Makes the local D1 database with all migrations in one command: wrangler's own one starts a runtime for each of them. It
+ * fills the table in which wrangler notes the migrations that it has applied.
+ *
+ * @param state the folder of wrangler's local state @default that of the project
+ * @returns whether that went well; if not, the database is empty
+ */
+export async function makeDatabase({ state, signal }: { state?: string; signal?: AbortSignal } = {}): Promise<boolean> {
+  const names = sqlFiles(D1_MIGRATIONS);
+  const noted = names.map((name) => `INSERT INTO d1_migrations (name) VALUES ('${name.replaceAll("'", "''")}');`);
+  const text = [
+    'CREATE TABLE d1_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT UNIQUE,',
+    'applied_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP NOT NULL);',
+    ...names.map((name) => readFileSync(join(D1_MIGRATIONS, name), 'utf8')),
+    ...noted,
+  ].join('\n');
+  const folder = mkdtempSync(join(tmpdir(), 'migrations-'));
+  try {
+    const file = join(folder, 'all.sql');
+    writeFileSync(file, text);
+    const place = state === undefined ? [] : ['--persist-to', state];
+    const args = ['d1', 'execute', DATABASE, '--local', '--yes', '--file', file, ...place];
+    const { code } = await runWrangler(args, signal === undefined ? {} : { signal });
+    return code === 0;
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** The migrations in a folder, in the order in which they are applied. */
+const sqlFiles = (folder: string): string[] =>
+  readdirSync(folder)
+    .filter((name) => name.endsWith('.sql'))
+    .sort();
 
 /**
  * Applies migrations that are made while the Worker runs: it has the new tables with its next request.
@@ -84,8 +124,7 @@ export function watchMigrations({
 /** Changes with the migrations, and with wrangler.toml: another database id is another, empty database. */
 export function fingerprint(root: string, directory = join(root, 'src/db/migrations')): string {
   const hash = createHash('sha256').update(readFileSync(join(root, 'wrangler.toml')));
-  const names = readdirSync(directory).filter((name) => name.endsWith('.sql'));
-  for (const name of names.sort()) hash.update(`\n${name}\n`).update(readFileSync(join(directory, name)));
+  for (const name of sqlFiles(directory)) hash.update(`\n${name}\n`).update(readFileSync(join(directory, name)));
   return hash.digest('hex');
 }
 

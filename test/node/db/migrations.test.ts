@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 import { expect, test } from 'vitest';
 
+import { makeDatabase } from '../../../src/scripts/migrations.ts';
 import { PROGRAM } from '../../../src/scripts/wrangler.ts';
 import { copyProject } from '../scripts/project.ts';
 
@@ -83,4 +84,28 @@ test('a merge that brings a migration of the same number leaves the own one as i
     id: 'kept',
     badges: 0,
   });
+});
+
+test('the database of a first start has the tables of all migrations, and wrangler has none left to apply', async () => {
+  using project = copyProject();
+  const state = join(project.root, '.wrangler/state');
+  expect(await makeDatabase({ state })).toBe(true);
+  const folder = join(state, 'v3/d1/miniflare-D1DatabaseObject');
+  const file = readdirSync(folder).find((name) => name.endsWith('.sqlite') && name !== 'metadata.sqlite');
+  using made = new DatabaseSync(join(folder, file!));
+  const expected = new DatabaseSync(':memory:');
+  apply(expected, names);
+  const schemaOf = (database: DatabaseSync) =>
+    database
+      .prepare(
+        `SELECT name, sql FROM sqlite_master WHERE name NOT GLOB '_cf_*' AND name NOT GLOB '*d1_migrations*' ORDER BY name`,
+      )
+      .all();
+  expect(schemaOf(made)).toEqual(schemaOf(expected));
+  const list = execFileSync(process.execPath, [PROGRAM, 'd1', 'migrations', 'list', 'DB', '--local'], {
+    cwd: project.root,
+    env: { ...process.env, CI: '1', WRANGLER_SEND_METRICS: 'false' },
+    encoding: 'utf8',
+  });
+  expect(list).toContain('No migrations to apply');
 });

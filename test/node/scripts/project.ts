@@ -1,14 +1,13 @@
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
-import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import type { AddressInfo, Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-import { D1_MIGRATIONS, fingerprint } from '../../../src/scripts/migrations.ts';
-import { runWrangler } from '../../../src/scripts/wrangler.ts';
+import { fingerprint, makeDatabase } from '../../../src/scripts/migrations.ts';
 
 export const ROOT = fileURLToPath(new URL('../../..', import.meta.url));
 
@@ -26,28 +25,9 @@ export function copyProject(): Project {
   return { root, [Symbol.dispose]: () => rmSync(root, { recursive: true, force: true, maxRetries: 5 }) };
 }
 
-/**
- * Makes the local D1 database in a wrangler state folder, with every table. `wrangler d1 migrations apply` starts a workerd for
- * each migration, which costs seconds: tests that are not about it take this.
- */
+/** Makes the local D1 database in a wrangler state folder, with every table. */
 export async function migrateAtOnce(state: string): Promise<void> {
-  const folder = mkdtempSync(join(tmpdir(), 'gatehouse-schema-'));
-  const schema = join(folder, 'schema.sql');
-  const names = readdirSync(D1_MIGRATIONS).filter((name) => name.endsWith('.sql'));
-  const texts = names.sort().map((name) => readFileSync(join(D1_MIGRATIONS, name), 'utf8'));
-  writeFileSync(schema, texts.join('\n'));
-  const { code, stderr } = await runWrangler([
-    'd1',
-    'execute',
-    'DB',
-    '--local',
-    '--persist-to',
-    state,
-    '--file',
-    schema,
-  ]);
-  rmSync(folder, { recursive: true });
-  if (code !== 0) throw new Error(`the migrations were not applied: ${stderr}`);
+  if (!(await makeDatabase({ state }))) throw new Error('the migrations were not applied');
 }
 
 /** As after a first `npm run dev`: a second one has no migrations to apply. */
