@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process';
 import {
   appendFileSync,
   chmodSync,
@@ -211,6 +212,31 @@ describe.runIf(process.platform === 'linux')('npm run dev', () => {
     expect(stderr).toContain('wrangler ended unexpectedly (SIGKILL)');
     expect(stderr).not.toContain('    at ');
     await until(() => !rest.some(runs), 60_000);
+  });
+
+  it('ends with npm, when npm gets a SIGTERM', async () => {
+    const inherited = Object.entries(process.env).filter(
+      ([name]) => !/^(npm_|HOST$|GATEWAY_|REDIS_|DATABASE_URL$)/.test(name),
+    );
+    const env = {
+      ...Object.fromEntries(inherited),
+      PORT: String(await freePort()),
+      GATEWAY_PORT: String(await freePort()),
+    };
+    const npm = spawn('npm', ['run', 'dev'], { cwd: project.root, env, stdio: 'pipe' });
+    let stderr = '';
+    npm.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    npm.stdout.resume();
+    await until(() => stderr.includes('Building the Worker') || npm.exitCode !== null);
+    // The shell, the program, and what it has started.
+    const processes = descendants(npm.pid!);
+    expect(processes.length).toBeGreaterThanOrEqual(2);
+    npm.kill('SIGTERM');
+    try {
+      await until(() => !processes.some(runs), 60_000);
+    } finally {
+      for (const pid of processes.filter(runs)) process.kill(pid, 'SIGKILL');
+    }
   });
 
   // One start for all: it takes seconds of CPU.
