@@ -1,9 +1,9 @@
 /**
- * How many rows a list has, without a look at those up to the page's end for a second time.
+ * The number of rows of a list, without reading the rows up to the page's end a second time.
  *
  * @param rows of the page, each with the number of rows after the page
  * @param offset rows before the page
- * @param countAll for a page after the last one, which has no row that could tell
+ * @param countAll for a page after the last one, which has no rows
  */
 export async function totalOf(
   rows: readonly { others: number }[],

@@ -13,30 +13,31 @@ import type { Owner } from './password/weakness';
 import { currentSpans, facade } from './scope';
 import { maybeInSpan } from '../util/spans';
 
-/** Derives a key from a password in NFC (RFC 7914). Blocks the isolate until it is done. */
+/** Derives a key from a password in NFC (RFC 7914). Blocks the isolate while it runs. */
 export type Derive = (password: string, salt: Buffer, length: number, parameters: ScryptParameters) => Buffer;
 
 export interface PasswordService {
   /**
-   * Refuses a new password that is among the most common ones, little more than words of its owner's, or known from a breach,
-   * where BREACHED_PASSWORDS_URL names a service that knows them.
+   * Refuses a new password that is very common, consists mostly of words of its owner, or is known from a breach, if
+   * BREACHED_PASSWORDS_URL names a service for that.
    *
-   * @param pointer where it stands in the body, such as `/newPassword`
+   * @param pointer its place in the body, such as `/newPassword`
    * @throws {AppError} `VALIDATION_FAILED`
    */
   check(password: string, owner: Owner, pointer: string): Promise<void>;
   /**
-   * The password's PHC string, to be stored. It counts in NFC, so it does not matter which keyboard composed its accents.
+   * The password's PHC string, to be stored. The password is normalized to NFC, so accents from different keyboards are
+   * equal.
    *
-   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes wait
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes are waiting
    */
   hash(password: string): Promise<string>;
   /**
-   * Whether this is the password. `undefined` stands for an account that does not exist: it costs as much as one that
-   * was hashed with the settings of today. `rehash` says that the stored string has other parameters or another pepper.
+   * Whether this is the password. Pass `undefined` for an account that does not exist: it costs as much as a password
+   * hashed with the present settings. `rehash`: the stored string has other parameters or another pepper.
    *
-   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes wait; `CONFIG_INVALID` when the pepper of the stored
-   *   string is not in PEPPER_KEYS: a lost key must not look like a wrong password
+   * @throws {AppError} `SERVICE_UNAVAILABLE` when too many hashes are waiting; `CONFIG_INVALID` when the pepper of the
+   *   stored string is not in PEPPER_KEYS: a lost key must not look like a wrong password
    */
   verify(stored: string | undefined, password: string): Promise<{ valid: boolean; rehash: boolean }>;
 }
@@ -61,7 +62,7 @@ const BREACHED = 'is in a list of passwords that were found in data breaches';
 const SALT_BYTES = 16;
 const HASH_BYTES = 32;
 
-/** One an isolate: plain data, and the queue that all of its requests share. */
+/** One per isolate: plain data, and the queue shared by all of its requests. */
 export function createPasswordService({
   config,
   derive = scrypt,
@@ -75,7 +76,7 @@ export function createPasswordService({
   const isWeak = createWeakness(config);
   const isBreached = createBreachLookup({ settings: config.passwords.breaches, instruments, fetch });
 
-  /** What an unknown account is checked against. */
+  /** The hash to check against if there is no account. */
   const nobody: PasswordHash = {
     parameters,
     keyId: activeKeyId,
@@ -84,14 +85,14 @@ export function createPasswordService({
   };
 
   /**
-   * The pepper keys an HMAC over scrypt's result, as the OWASP Password Storage Cheat Sheet ("Peppering": hash as
-   * usual, then HMAC) and NIST SP 800-63B (an additional keyed iteration) have it: scrypt stays as it is, and a
-   * database without its pepper is of no use to a guesser.
+   * The pepper is the key of an HMAC over scrypt's result, as in the OWASP Password Storage Cheat Sheet ("Peppering": hash
+   * as usual, then HMAC) and NIST SP 800-63B (an additional keyed iteration). scrypt is unchanged, and without the pepper a
+   * copy of the database is useless for guessing passwords.
    */
   async function digest(password: string, { parameters, keyId, salt, hash }: PasswordHash): Promise<Buffer> {
     const pepper = keyId === undefined ? undefined : peppers.get(keyId);
     if (keyId !== undefined && pepper === undefined) {
-      // This reveals that the account exists, for as long as the fault lasts. A 401 would be worse: it would send the owner to
+      // This reveals that the account exists, until the fault is repaired. A 401 would be worse: it would send the owner to
       // a password reset, and hide the fault.
       throw new AppError('CONFIG_INVALID', { detail: `PEPPER_KEYS lacks the key ${keyId} of a stored password.` });
     }

@@ -22,10 +22,10 @@ export interface DatabaseGone {
   sinceMs: number | undefined;
 }
 
-/** The longest time of a probe, with the delivery of a backlog. */
+/** The longest duration of a probe, including the delivery of a backlog. */
 export const PROBE_MS = 20_000;
 
-/** A database that has been away for so long is not waited for any more, in milliseconds. */
+/** After the database has been away for this time, in milliseconds, probes no longer wait for it. */
 export const DATABASE_GONE_MS = 30_000;
 
 export interface ProbeDeps {
@@ -37,10 +37,10 @@ export interface ProbeDeps {
 }
 
 /**
- * Asks whether Redis is back, and delivers the messages that it missed. The breaker stays open while undelivered messages are
- * known, or while the database cannot be asked for them. Exception: when every probe for {@link DATABASE_GONE_MS} has found the
- * database away, the breaker closes without it, because otherwise no revocation could be checked at all. This isolate still
- * refuses what it has revoked itself; the other messages are delivered once the database is back.
+ * Checks whether Redis is back, and delivers the messages that it missed. The breaker stays open while undelivered messages
+ * are known, or while the database cannot be asked for them. Exception: when every probe for {@link DATABASE_GONE_MS} has
+ * found the database away, the breaker closes without it, because otherwise no revocation could be checked at all. This
+ * isolate still refuses tokens that it has revoked itself; the other messages are delivered once the database is back.
  */
 export async function probe(number: number, { breaker, batch, outbox, databaseGone, now }: ProbeDeps): Promise<void> {
   try {

@@ -29,7 +29,7 @@ export interface LimitKey {
 
 export interface RateLimitRequest {
   policy: RateLimitPolicy;
-  /** Who is limited: hashed before it becomes a key. */
+  /** The limited caller. It is hashed before it becomes part of a key. */
   identity: string | LimitKey;
   /** Units that this request consumes: a whole number. @default 1 */
   cost?: number;
@@ -38,36 +38,36 @@ export interface RateLimitRequest {
 }
 
 export interface RateLimitService {
-  /** A policy and an identity, as the calls below take them too: a caller that asks twice hashes once. */
+  /** A policy and an identity, for the calls below: a caller with several calls hashes only once. */
   keyOf(policy: RateLimitPolicy, identity: string): LimitKey;
-  /** Whether this isolate knows by itself that the caller is refused; `undefined` when Redis must be asked. */
+  /** Whether this isolate already knows that the caller is refused; `undefined` if Redis must be asked. */
   block(policy: RateLimitPolicy, identity: string | LimitKey, cost?: number): Block | undefined;
   /**
-   * Consumes, in the request's next pipeline. Never rejects because of Redis.
+   * Consumes units, in the request's next pipeline. Never rejects because of Redis.
    *
    * @throws {RangeError} when the cost is not a whole number
    */
   consume(request: RateLimitRequest): Promise<RateLimitDecision>;
   /**
-   * {@link consume} for several at once, all or nothing: what one of them refuses is charged to none.
+   * {@link consume} for several limiters at once, all or nothing: if one refuses, none is charged.
    *
-   * @param withinMs for how long units may be leased for the callers' next requests; 0: none are
+   * @param withinMs for how long units may be leased for the callers' next requests; 0: no lease
    */
   consumeAll(requests: readonly RateLimitRequest[], withinMs?: number): Promise<RateLimitDecision[]>;
   /**
-   * The same from units that were leased to this isolate at most `withinMs` ago. Each request is charged when its decision
-   * is taken, which is to be done in the same turn.
+   * {@link consumeAll} with units that were leased to this isolate at most `withinMs` ago. Each request is charged when its
+   * function is called, which must happen in the same turn.
    *
-   * @returns `undefined` when leases cannot pay for all of them: then nothing was charged
+   * @returns `undefined` if leases cannot pay for all requests: then none was charged
    */
   recall(requests: readonly RateLimitRequest[], withinMs: number): (() => RateLimitDecision)[] | undefined;
-  /** What is left, without consuming. @throws {RedisError} */
+  /** The remaining units, without consuming any. @throws {RedisError} */
   peek(policy: RateLimitPolicy, identity: string): Promise<Quota[]>;
-  /** Forgets what was consumed. @throws {RedisError} */
+  /** Deletes the record of consumed units. @throws {RedisError} */
   reset(policy: RateLimitPolicy, identity: string): Promise<void>;
-  /** Charges `points` more, whatever the limit says. @throws {RedisError | RangeError} */
+  /** Charges `points` more, even beyond the limit. @throws {RedisError | RangeError} */
   penalty(policy: RateLimitPolicy, identity: string, points: number): Promise<void>;
-  /** Gives `points` back, the newest first and never more than there are. @throws {RedisError | RangeError} */
+  /** Gives `points` back, the newest first, and at most as many as were consumed. @throws {RedisError | RangeError} */
   reward(policy: RateLimitPolicy, identity: string | LimitKey, points: number): Promise<void>;
 }
 
@@ -116,13 +116,13 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
       const { policy } = requests[at]!;
       if (decision.allowed) limitDecisions.count(policy, 'admitted', decision.source);
       else if (decision.reason === 'limit') limitDecisions.count(policy, 'refused', decision.source);
-      // Not its own decision where another limit has refused.
+      // `together` is not counted: another limit refused the request.
       else if (decision.reason === 'unavailable') limitDecisions.count(policy, 'unavailable', 'none');
     }
     return decisions;
   }
 
-  /** Other isolates forget what they have counted of it. */
+  /** Makes other isolates forget their counts of this key. */
   function markReset({ limits }: RateLimitPolicy, key: string) {
     return batch.send('SET', resetMark(key), '1', 'PX', Math.max(...limits.map(({ windowMs }) => windowMs)));
   }
@@ -159,7 +159,7 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
       const leased = resolved.map((request) => leasing.lease(request, { own: request.cost, withinMs, through: batch }));
       const decisions = await deciding;
       const quotas = await Promise.all(leased);
-      // What was leased is promised to no other request.
+      // The quotas must not promise leased units to other requests.
       return decisions.map((decision, index) => {
         const told = quotas[index];
         return decision.allowed && told !== undefined ? Object.assign(decision, { quotas: told }) : decision;

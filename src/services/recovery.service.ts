@@ -24,24 +24,25 @@ import { facade } from './scope';
 import { endOthers, whileOwner } from './session/statements';
 import { normalizeEmail, userInvalidation } from './user.service';
 
-/** Password recovery for owners who have forgotten the password and still read the account's mail. */
+/** Password recovery for owners who have forgotten the password but can read the account's mail. */
 export interface RecoveryService {
   /**
-   * Mails a link to the account of this address, if there is one. The response does not depend on whether there is one.
+   * Mails a link to the account with this address, if there is one. The response is the same in both cases.
    *
-   * @param by the administrator who asks for it
+   * @param by the administrator who requests it
    * @throws {AppError} `CONFIG_INVALID` without a mailer
    * @throws {DatabaseUnavailable}
    */
   request(email: string, by?: string): Promise<void>;
   /**
-   * Sets a password with the token of such a mail, which it uses up, and ends every session of the account. It begins
-   * none: a mail that fell into wrong hands gives a password that its owner sees to be changed, not a quiet session.
+   * Uses up the token of such a mail: sets a new password, and ends every session of the account. It starts no session: a
+   * thief of the mail can only change the password, which the owner notices, and gets no hidden session.
    *
-   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `VALIDATION_FAILED` for a password that is refused, which uses nothing up
+   * @throws {AppError} `ONE_TIME_TOKEN_INVALID`; `VALIDATION_FAILED` for a password that is refused, which leaves the token
+   *   valid
    */
   reset(token: string, newPassword: string): Promise<void>;
-  /** Forgets one-time tokens that have expired, and counts of wrong passwords for addresses without an account. */
+  /** Deletes expired one-time tokens, and old counts of wrong passwords for addresses without an account. */
   purge(): Promise<void>;
 }
 
@@ -82,13 +83,13 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
     },
 
     async reset(token, newPassword) {
-      // Checked before the hash, which is expensive; the batch decides.
+      // Check before the expensive hash. The batch decides finally.
       const { row, owner: before } = await findOneTimeToken(database, token, { purpose: 'recovery', atMs: now() });
       if (before.status !== 'active') throw invalidOneTimeToken();
       const { userId, email } = row;
       await passwords.check(newPassword, before, '/newPassword');
       const passwordHash = await passwords.hash(newPassword);
-      // Its salt is new: of all who show this token now, one finds its own hash in the account.
+      // The salt is new: of all concurrent requests with this token, only one finds its own hash in the account.
       const mine = eq(users.passwordHash, passwordHash);
       const happened = event.prepare({ kind: 'password-reset', userId }, mine);
       const atMs = now();
@@ -102,15 +103,15 @@ export function createRecoveryService(deps: RecoveryDeps): RecoveryService {
             .set({
               passwordHash,
               epoch: sql`${users.epoch} + ${versionStep()}`,
-              // The token proves that its holder reads this mailbox.
+              // The token proves that its holder can read this mailbox.
               emailVerifiedAtMs: sql`coalesce(${users.emailVerifiedAtMs}, ${atMs})`,
               updatedAtMs: atMs,
             })
-            // Not of an account that was disabled, or whose address was changed, since the mail was sent.
+            // Only if the account was not disabled, and its address not changed, since the mail was sent.
             .where(and(eq(users.id, userId), eq(users.email, email), eq(users.status, 'active'), taken.granted))
             .returning(),
           endOthers(db, { userId, reason: 'password', atMs, when: mine }),
-          // Of two who show one token both leave these; telling Redis what is so already does no harm.
+          // Two concurrent requests with one token both leave these messages. Delivering a version again is harmless.
           ...versions.statements(db),
           ...invalidation.statements(db),
           ...happened.statements(db),

@@ -6,20 +6,22 @@ import type { HistoryState, StateStore } from './state';
 
 /** Later than any due time. */
 export const ANY_TIME = Number.MAX_SAFE_INTEGER;
-/** Lots that are delivered once more in a scheduled run. */
+/** The most lots to repeat in one run of the cron trigger. */
 const REPEATED_LOTS = 50;
 
-/** Another isolate delivers the backlog: try again soon. */
+/** Another isolate delivers the backlog, or the time is over: try again soon. */
 export class DeliveryUnderWay extends Error {
   override readonly name = 'DeliveryUnderWay';
 }
 
 export interface BacklogDeps extends Pick<DeliveryDeps, 'database' | 'now'> {
-  /** A batch that asks Redis whatever the breakers say, with a deadline of its own. */
+  /** Makes a batch that ignores the breakers, with its own deadline. */
   directBatch: () => RedisBatch;
 }
 
-/** What scheduled runs and probes deliver: what requests could not, and all of it a second time. */
+/**
+ * The deliveries of the cron trigger and of probes: messages that requests could not deliver, and a repeat of all messages.
+ */
 export function createBacklog(
   { database, directBatch, now }: BacklogDeps,
   {
@@ -31,7 +33,7 @@ export function createBacklog(
   /**
    * Delivers undelivered messages until none is due.
    *
-   * @returns how many were, how many could not be, and the `seq` of those that were tried for the first time
+   * @returns the numbers of delivered and of unreachable messages, and the `seq` of those tried for the first time
    * @throws {DeliveryUnderWay} when the time is over
    */
   async function drain(dueUntilMs: number, untilMs: number, batchOf?: () => RedisBatch) {
@@ -44,14 +46,14 @@ export function createBacklog(
       total.delivered += delivered;
       total.unreachable += unreachable;
       for (const { seq, dueAtMs } of rows) if (dueAtMs === 0) total.inOrder.add(seq);
-      // Rows that cannot be delivered come back at once where due times do not count.
+      // With ANY_TIME, undeliverable rows are due again at once: stop when a lot delivers none.
       if (rows.length < LOT || (delivered === 0 && dueUntilMs === ANY_TIME)) return total;
-      // A backlog is the work of one isolate.
+      // Only one isolate may deliver a backlog.
       await lease();
     }
   }
 
-  /** @throws {DeliveryUnderWay} while another isolate has it */
+  /** @throws {DeliveryUnderWay} while another isolate has the lease */
   async function lease(): Promise<void> {
     if (!(await store.takeLease())) throw new DeliveryUnderWay('another isolate delivers');
   }
@@ -66,8 +68,8 @@ export function createBacklog(
   }
 
   /**
-   * The second delivery, because a failover may lose a write that Redis acknowledged: each message once more, after a
-   * heartbeat that promises the first one. The oldest first, as many as a run has time for.
+   * The second delivery of each message, because a failover may lose a write that Redis acknowledged. It follows a
+   * heartbeat that covers the first delivery. The oldest messages first, as many as the run has time for.
    */
   async function repeat({ repeatedSeq, beat }: HistoryState): Promise<void> {
     const untilSeq = Math.min(beat, repeatedSeq + REPEATED_LOTS * LOT);
@@ -77,13 +79,14 @@ export function createBacklog(
   }
 
   /**
-   * What requests delivered behind a message that was still undelivered when the run began: the heartbeat does not promise
-   * it, so a Redis that went back may have lost it unseen. Once more now, and again with all others in the next run.
+   * Repeats messages that requests delivered after a message which was still undelivered when the run began. The heartbeat
+   * does not cover them, so a Redis that goes back in time could lose them unnoticed. They are repeated now, and again with
+   * all others in the next run.
    *
-   * @param own what this run has delivered just now
+   * @param own the messages that this run has just delivered
    */
   async function repeatBehind(fromSeq: number, beforeSeq: number, own: ReadonlySet<number>): Promise<void> {
-    // In a mere backlog there is nothing else.
+    // During a pure backlog there are no such messages.
     if (own.size >= beforeSeq - fromSeq) return;
     await history.replay(fromSeq, beforeSeq, { except: own, done: lease, batchOf: directBatch });
   }

@@ -5,46 +5,46 @@ import type { OutboxRow } from '../../db/schema';
 import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
-import { parseMessage, tell } from './message';
+import { parseMessage, deliverMessage } from './message';
 import type { TellOptions } from './message';
 import { RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
 
-/** Redis's complaint about one message does not go away within seconds: a run of the cron later. */
+/** Redis's error about one message will not disappear within seconds: retry in the next run of the cron trigger. */
 const REFUSED_RETRY_MS = 50_000;
-/** Messages of one pipeline. */
+/** The most messages in one pipeline. */
 const PIPELINE = 250;
 
 export interface DeliveryDeps extends TellOptions {
   database: Database;
-  /** A batch with a deadline of its own. */
+  /** Makes a batch with its own deadline. */
   freshBatch: () => RedisBatch;
   instruments: Pick<Instruments, 'outboxDeliveries'>;
 }
 
 interface Outcome {
   delivered: OutboxRow[];
-  /** Redis refuses these themselves, or this version cannot read them. */
+  /** Redis refuses these messages, or this version cannot read them. */
   refused: OutboxRow[];
-  /** Redis, or the shard that holds their keys, is away. */
+  /** Redis is away, or the shard of their keys. */
   unreachable: OutboxRow[];
   failure: unknown;
 }
 
-/** Delivers rows of the outbox, each for itself: one that fails does not hold up the others. */
+/** Delivers rows of the outbox independently: a failing one does not delay the others. */
 export function createDelivery(deps: DeliveryDeps) {
   const { database, freshBatch, now, instruments } = deps;
   const { outboxDeliveries } = instruments;
 
-  async function tellRows(rows: readonly OutboxRow[], through: RedisBatch, outcome: Outcome): Promise<void> {
+  async function deliverRows(rows: readonly OutboxRow[], through: RedisBatch, outcome: Outcome): Promise<void> {
     const atMs = now();
     await Promise.all(
       rows.map(async (row) => {
-        // Every token that an expired message ends has expired as well.
+        // The tokens that an expired message ends have all expired.
         if (row.expiresAtMs <= atMs) return void outcome.delivered.push(row);
         const message = parseMessage(row);
         if (message === undefined) return void outcome.refused.push(row);
         try {
-          await tell(message, through, deps);
+          await deliverMessage(message, through, deps);
           outcome.delivered.push(row);
         } catch (error) {
           if (!(error instanceof RedisError)) throw error;
@@ -61,9 +61,9 @@ export function createDelivery(deps: DeliveryDeps) {
   }
 
   /**
-   * Delivers a lot and records the outcome; rows that could not be delivered are tried again later.
+   * Delivers a lot and records the outcome. Undelivered rows are retried later.
    *
-   * @returns how many were delivered, and how many were not because Redis or their shard is away
+   * @returns the number of delivered rows, and of rows that failed because Redis or their shard is away
    * @throws {RedisUnavailable} when Redis as a whole is away
    * @throws {DatabaseUnavailable}
    */
@@ -74,10 +74,10 @@ export function createDelivery(deps: DeliveryDeps) {
     const outcome: Outcome = { delivered: [], refused: [], unreachable: [], failure: undefined };
     const pipelines: OutboxRow[][] = [];
     for (let at = 0; at < rows.length; at += PIPELINE) pipelines.push(rows.slice(at, at + PIPELINE));
-    await Promise.all(pipelines.map((some) => tellRows(some, batchOf(), outcome)));
+    await Promise.all(pipelines.map((some) => deliverRows(some, batchOf(), outcome)));
 
     const { delivered, refused, unreachable, failure } = outcome;
-    // One dead shard of several, or all of Redis?
+    // Find out whether only one shard is away, or Redis as a whole.
     if (unreachable.length === rows.length) await batchOf().send('PING');
     const pending = delivered.filter(({ state }) => state === 'pending');
     for (const [kind, rows] of Object.entries({ delivered: pending, refused, unreachable })) {

@@ -9,39 +9,39 @@ import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { heartbeat } from '../../redis/scripts/heartbeat';
 import { userOfSession } from '../../redis/keys';
 import type { createDelivery, DeliveryDeps } from './delivery';
-import { tell } from './message';
+import { deliverMessage } from './message';
 import type { OutboxMessage } from './message';
 import { deliveredLot } from './rows';
 import type { HistoryState, StateStore } from './state';
 
-/** A heartbeat that is not raised for so long tells nothing any more: longer than any token lives. */
+/** TTL of a heartbeat: longer than any token lives, so that an expired heartbeat no longer matters. */
 const HEARTBEAT_TTL_MS = 370 * 86_400_000;
-/** Sessions that are told of at a time. */
+/** The most sessions to publish at a time. */
 const SESSIONS = 500;
 
 interface ReplayOptions {
-  /** `seq` of messages that are left out. */
+  /** `seq` of messages to skip. */
   except?: ReadonlySet<number>;
   /** Called after each lot. */
   done?: (seq: number) => Promise<unknown>;
   batchOf?: () => RedisBatch;
 }
 
-/** What the heartbeats say. */
+/** The result of comparing the heartbeats. */
 export interface Examination {
-  /** Redis lacks messages that were delivered. */
+  /** Redis lacks delivered messages. */
   lost: boolean;
   /** Whether some shards, but not all, could not be asked. */
   partial: boolean;
 }
 
 /**
- * Finds out whether Redis has gone back in time (restored from a snapshot, failed over to a lagging replica, restarted
- * without its last writes), and delivers the lost messages again.
+ * Detects that Redis has gone back in time (restored from a snapshot, failed over to a lagging replica, restarted without
+ * its last writes), and delivers the lost messages again.
  *
- * The heartbeat is a `seq` of the outbox, held by sixteen keys that spread over all shards: every message with a smaller
- * `seq` was delivered before it was written. A Redis whose heartbeat is smaller than the database's has lost writes, and
- * lacks at most the messages from its own heartbeat on. No clock is involved.
+ * The heartbeat is a `seq` of the outbox, held by sixteen keys that spread over all shards. Every message with a smaller
+ * `seq` was delivered before the heartbeat was written. A Redis with a smaller heartbeat than the database's has lost
+ * writes; it lacks at most the messages from its own heartbeat on. No clock is involved.
  */
 export function createHistory(
   deps: DeliveryDeps,
@@ -51,12 +51,12 @@ export function createHistory(
   const { keys, database, freshBatch, now } = deps;
 
   /**
-   * Reads the heartbeats of all shards, and raises those that are as expected. A write, so a replica cannot pass for its
-   * master.
+   * Reads the heartbeats of all shards, and raises those that are as expected. It is a write, so a replica cannot pass for
+   * its master.
    *
-   * @param beat the new heartbeat, or the expected one for a look
-   * @returns those found on the shards that could be asked
-   * @throws {RedisError} when none could
+   * @param beat the new heartbeat, or the expected one to only read
+   * @returns the heartbeats of the shards that could be asked
+   * @throws {RedisError} if none could
    */
   async function exchange(batch: RedisBatch, expected: number, beat: number): Promise<number[]> {
     const replies = await Promise.allSettled(
@@ -77,9 +77,9 @@ export function createHistory(
     return found;
   }
 
-  /** Compares Redis with what the database knows, and raises the heartbeat to `beat` where nothing is lost. */
+  /** Compares Redis's heartbeats with the database's, and raises them to `beat` if no write is lost. */
   async function examine(batch: RedisBatch, state: HistoryState, beat = state.beat): Promise<Examination> {
-    // 0: there has never been one.
+    // 0: no heartbeat was ever written.
     const expected = state.beat === 0 ? -1 : state.beat;
     const found = await exchange(batch, expected, beat);
     const lowest = Math.min(...found);
@@ -89,12 +89,13 @@ export function createHistory(
     if (lowest >= expected) return { lost: false, partial };
     const empty = highest === -1;
     log('warn', 'redis.went_back', { heartbeat: lowest, expected: state.beat, empty });
-    // Older than the log: then the sessions' own rows tell. An empty Redis knows of no session anyway.
+    // Redis is older than the log: then sessions are recovered from their own rows. An empty Redis knows of no session
+    // anyway.
     await store.recordLoss(Math.max(0, lowest), !empty && lowest < state.oldestSeq ? now() : null);
     return { lost: true, partial };
   }
 
-  /** The database was restored from a backup: its order goes on after everything that Redis has seen. */
+  /** The database was restored from a backup: continue its numbering after every number that Redis has seen. */
   async function skipTo(seq: number): Promise<void> {
     const atMs = now();
     log('warn', 'database.went_back', { seq });
@@ -117,7 +118,7 @@ export function createHistory(
     );
   }
 
-  /** Delivers the log from `fromSeq` on once more, newest first. */
+  /** Delivers the log again from `fromSeq` on, newest first. */
   async function replay(
     fromSeq: number,
     beforeSeq: number,
@@ -133,22 +134,22 @@ export function createHistory(
     }
   }
 
-  /** Makes a recorded loss good, as far as the log goes. What was done is recorded, so another isolate may go on. */
+  /** Repairs a recorded loss from the log. The progress is recorded, so another isolate may continue. */
   async function recover(state: HistoryState, batchOf = freshBatch): Promise<void> {
     const { lostSeq } = state;
     if (lostSeq === null) return;
     const done = (seq: number) => store.write({ lostDoneSeq: seq });
     await replay(lostSeq, state.lostDoneSeq ?? state.nextSeq, { done, batchOf });
-    // Heartbeats that were lost are written again: from now on nothing is missing.
+    // Write lost heartbeats again: from now on no message is missing.
     await exchange(batchOf(), -1, state.beat);
     await store.write({ lostSeq: null, lostDoneSeq: null });
     log('info', 'redis.recovered', { fromSeq: lostSeq });
   }
 
   /**
-   * Ends of sessions from before the log, newest first: some lots a run.
+   * Publishes the ends of sessions from before the log, newest first: some lots per run.
    *
-   * Their access tokens have expired, and refreshing asks the database; this is for a time when the database is away.
+   * Their access tokens have expired, and a refresh asks the database. This serves for times when the database is away.
    */
   async function recoverSessions(state: HistoryState, lots: number): Promise<void> {
     let before = state.lostSessionsMs;
@@ -185,9 +186,9 @@ export function createHistory(
         })),
       ];
       const batch = freshBatch();
-      await Promise.all(messages.map((message) => tell(message, batch, deps)));
+      await Promise.all(messages.map((message) => deliverMessage(message, batch, deps)));
       const last = ended.at(-1)?.endedAtMs ?? null;
-      // Where a whole lot ended in one millisecond, the rest of that millisecond is left to the database.
+      // If a whole lot ended in the same millisecond, the database decides about the rest of that millisecond.
       before = ended.length < SESSIONS || last === null ? null : Math.min(last, endedBefore - 1);
       await store.write({ lostSessionsMs: before });
     }

@@ -14,13 +14,13 @@ import { blacklistTtlMs } from '../blacklist/ttl';
 import { invalidationCommands, keysOf } from '../cache/invalidation';
 import type { Invalidation } from '../cache/invalidation';
 
-/** A message to Redis. Delivering it twice, late or out of order does no harm. */
+/** A message to Redis. Delivering it twice, late or out of order is harmless. */
 export type OutboxMessage =
   | { kind: 'session-end'; sessionId: string; reason: SessionEndReason; expiresAtMs: number }
   | { kind: 'token-end'; userId: string; tokenId: string; expiresAtMs: number }
   | { kind: 'epoch'; userId: string; epoch: number; accessVersion: number }
   | ({ kind: 'invalidate' } & Invalidation)
-  /** Only holds a place in the order. */
+  /** Has no effect; only occupies a number in the order. */
   | { kind: 'none' };
 
 const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>([
@@ -35,13 +35,13 @@ export interface TellOptions {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
-  /** Forgets what this request has read from the cache. */
+  /** Forgets the values that this request has read from the cache. */
   forgetReads: (redisKeys: readonly string[]) => void;
   now: () => number;
 }
 
 /** Applies the message in this isolate, and in Redis. @throws {RedisError} */
-export async function tell(
+export async function deliverMessage(
   message: OutboxMessage,
   batch: RedisBatch,
   { keys, config, denials, forgetReads, now }: TellOptions,
@@ -68,7 +68,7 @@ export async function tell(
     case 'epoch': {
       const { userId, epoch, accessVersion } = message;
       denials.raise(userId, message);
-      // Not `ep`: the message does not know the user's other denials.
+      // Do not set `ep`: the message does not know the user's other denials.
       const versions = [lifeMs, 'least', epoch, 'av', accessVersion];
       confirm(await batch.run(blacklistMerge, [keys.blacklist(userId)], versions), 1);
       return;
@@ -87,12 +87,12 @@ export async function tell(
   }
 }
 
-/** Any other reply is no acknowledgement. */
+/** Any other reply does not acknowledge the command. */
 function confirm(reply: RedisValue, expected: RedisValue): void {
   if (reply !== expected) throw new RedisUnavailable('garbage');
 }
 
-/** `undefined` for a row that this version cannot read: it is left to one that can. */
+/** `undefined` for a row that this version cannot read: a version that can read it delivers it. */
 export function parseMessage(row: OutboxRow): OutboxMessage | undefined {
   let message: OutboxMessage | undefined;
   try {

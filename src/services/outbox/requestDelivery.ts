@@ -6,27 +6,27 @@ import type { Breaker } from '../../redis/breaker';
 import { RedisError } from '../../redis/errors';
 import type { Shards } from '../../redis/shards';
 import { sleep } from '../../util/retry';
-import { tell } from './message';
+import { deliverMessage } from './message';
 import type { OutboxMessage, TellOptions } from './message';
 import { markDeliveredById } from './rows';
 
-/** Retries by the request itself, in `waitUntil`, before it leaves its messages to the cron trigger. */
+/** Waits between the request's own retries, in `waitUntil`. After these the cron trigger delivers the messages. */
 const RETRIES_MS = [250, 1_000, 4_000];
 
 export interface RequestDeliveryDeps extends TellOptions {
   database: Database;
   batch: RedisBatch;
-  /** A batch with its own deadline, for work after the response. */
+  /** Makes a batch with its own deadline, for work after the response. */
   freshBatch: () => RedisBatch;
   breaker: Breaker;
   shards: Shards;
-  /** Finds out whether Redis is back, when that is due: it delivers what is pending before the breaker closes. */
+  /** If a probe is due, checks whether Redis is back. It delivers pending messages before the breaker closes. */
   probe: () => Promise<void>;
   waitUntil: (promise: Promise<unknown>) => void;
   instruments: Pick<Instruments, 'outboxDeliveries'>;
 }
 
-/** Messages of one request: told to Redis at once, by the request that writes their rows. */
+/** Delivers the messages of a request at once, in the request that writes their rows. */
 export function createRequestDelivery(deps: RequestDeliveryDeps) {
   const { database, batch, freshBatch, breaker, shards, probe, waitUntil } = deps;
   const { outboxDeliveries } = deps.instruments;
@@ -40,12 +40,12 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
   async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
     for (const waitMs of RETRIES_MS) {
       await sleep(waitMs);
-      // A probe that succeeds delivers these as well.
+      // A successful probe delivers these messages as well.
       if (breaker.state !== 'closed') await probe();
       if (breaker.state !== 'closed') continue;
       const fresh = freshBatch();
       try {
-        await Promise.all(messages.map((message) => tell(message, fresh, deps)));
+        await Promise.all(messages.map((message) => deliverMessage(message, fresh, deps)));
         counted('delivered', messages.length);
         await markOwn(ids);
         return;
@@ -55,7 +55,7 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
     }
   }
 
-  /** Tells Redis now, for a request that writes these rows. */
+  /** Delivers to Redis now, for a request that writes these rows. */
   async function deliver(ids: readonly string[], messages: readonly OutboxMessage[], committed?: Promise<unknown>) {
     const later = (work: () => Promise<unknown>) => {
       const run = async () => {
@@ -65,7 +65,7 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
       waitUntil(run().catch((error: unknown) => log('warn', 'outbox.mark_failed', describeError(error))));
     };
     try {
-      await Promise.all(messages.map((message) => tell(message, batch, deps)));
+      await Promise.all(messages.map((message) => deliverMessage(message, batch, deps)));
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       counted('unreachable', messages.length);
@@ -76,7 +76,7 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
       return { pending: true };
     }
     counted('delivered', messages.length);
-    // When this is lost the rows are merely delivered once more.
+    // If this write is lost, the rows are only delivered again.
     later(() => markOwn(ids));
     return { pending: false };
   }

@@ -7,9 +7,9 @@ import { outbox, users } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
 import { blacklistTtlMs } from '../blacklist/ttl';
 
-/** Rows that are read, delivered and marked at a time: two queries. */
+/** The number of rows to read, deliver and mark at a time: two queries. */
 export const LOT = 1_000;
-/** A row that could not be delivered is due again by the next run, but not again in the same one. */
+/** An undelivered row is due again in the next run, but not in the same one. */
 export const RETRY_MS = 1;
 
 export interface RowDeps {
@@ -17,7 +17,7 @@ export interface RowDeps {
   now: () => number;
 }
 
-/** What a new row has beside its message. */
+/** The columns of a new row apart from its message. */
 export function newRow({ config, now }: RowDeps) {
   const createdAtMs = now();
   return {
@@ -29,7 +29,7 @@ export function newRow({ config, now }: RowDeps) {
   };
 }
 
-/** The message of a user's versions, where the user's row is read. */
+/** The message about a user's versions, for a query that reads the user's row. */
 export const versionsMessage = jsonObject({
   kind: sql`'epoch'`,
   userId: users.id,
@@ -37,7 +37,7 @@ export const versionsMessage = jsonObject({
   accessVersion: users.accessVersion,
 });
 
-/** Undelivered messages: new ones in the database's own order, then those that were tried in vain. */
+/** Undelivered messages: first new ones in the database's order, then those whose delivery failed before. */
 export async function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {
   const [rows] = await database.batch(
     (db) => [
@@ -76,8 +76,8 @@ export const markDelivered = (db: Drizzle, seqs: readonly number[]) =>
     .where(inArray(outbox.seq, anyOf(seqs)));
 
 /**
- * For a request, which knows its rows by their ids. Rows that a scheduled run has tried in vain meanwhile are left to the
- * next one.
+ * For a request, which knows its rows by their ids. Rows that a run of the cron trigger has tried without success in the
+ * meantime are left to the next run.
  */
 export const markDeliveredById = (db: Drizzle, ids: readonly string[]) =>
   db
@@ -85,13 +85,13 @@ export const markDeliveredById = (db: Drizzle, ids: readonly string[]) =>
     .set({ state: 'delivered' })
     .where(and(inArray(outbox.id, anyOf(ids)), eq(outbox.dueAtMs, 0)));
 
-/** The number that puts a row at the end of the database's order; all rows of `seqs` keep their order among each other. */
+/** The number that puts a row at the end of the database's order. The rows of `seqs` keep their relative order. */
 const atTheEnd = (seqs: readonly number[]) =>
   sql<number>`${outbox.seq} + (select max(seq) from outbox) + 1 - ${Math.min(...seqs)}`;
 
 /**
- * Rows that were delivered late, after later ones: they go to the end of the order, so that the heartbeat's promise holds
- * (every message with a smaller `seq` was delivered before the heartbeat was written).
+ * Rows that were delivered after later ones. They move to the end of the order, so that the heartbeat's guarantee holds:
+ * every message with a smaller `seq` was delivered before the heartbeat was written.
  */
 export const markDeliveredLate = (db: Drizzle, seqs: readonly number[]) =>
   db
@@ -99,17 +99,17 @@ export const markDeliveredLate = (db: Drizzle, seqs: readonly number[]) =>
     .set({ state: 'delivered', dueAtMs: 0, seq: atTheEnd(seqs) })
     .where(inArray(outbox.seq, anyOf(seqs)));
 
-/** Rows that could not be delivered: they hold up neither other messages nor the heartbeat. */
+/** Postpones undeliverable rows, so that they delay neither other messages nor the heartbeat. */
 export const postpone = (db: Drizzle, seqs: readonly number[], dueAtMs: number) =>
   db
     .update(outbox)
     .set({ state: 'pending', dueAtMs })
     .where(inArray(outbox.seq, anyOf(seqs)));
 
-/** At most so many rows a statement: a purge never takes long. */
+/** The most rows per statement, so that a purge is always short. */
 export const PURGE_ROWS = 5_000;
 
-/** The oldest delivered row: where a purge begins. Undelivered ones before it are passed over. */
+/** The oldest delivered row, at which a purge begins. Undelivered rows before it are skipped. */
 export const oldestDelivered = (db: Drizzle, beforeSeq: number) =>
   db
     .select({ seq: outbox.seq, createdAtMs: outbox.createdAtMs })
@@ -118,7 +118,7 @@ export const oldestDelivered = (db: Drizzle, beforeSeq: number) =>
     .orderBy(asc(outbox.seq))
     .limit(1);
 
-/** Deletes delivered rows that nothing needs any more, among so many rows from `fromSeq` on. */
+/** Deletes delivered rows that are no longer needed, among this many rows from `fromSeq` on. */
 export function purgeStatement(
   db: Drizzle,
   { createdBeforeMs, fromSeq, beforeSeq }: { createdBeforeMs: number; fromSeq: number; beforeSeq: number },

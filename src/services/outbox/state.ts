@@ -5,16 +5,16 @@ import { least } from '../../db/portable';
 import { outbox, redisState } from '../../db/schema';
 import type { RedisStateRow } from '../../db/schema';
 
-/** An isolate that delivers a backlog and dies loses it to the others after this. */
+/** If an isolate dies while it delivers a backlog, another one may continue after this time. */
 const LEASE_MS = 15_000;
 
-/** What the database knows of the copy in Redis, and of the messages for it. */
+/** The database's knowledge of the copy in Redis, and of the messages for it. */
 export interface HistoryState extends Omit<RedisStateRow, 'id' | 'leaseHolder' | 'leaseUntilMs'> {
-  /** The `seq` that the next message will have. */
+  /** The `seq` of the next message. */
   nextSeq: number;
-  /** `seq` of the oldest message of the log; `nextSeq` when there is none. */
+  /** `seq` of the oldest message of the log; `nextSeq` if the log is empty. */
   oldestSeq: number;
-  /** `seq` of the oldest message that was not tried yet, or whose request has not recorded its delivery. */
+  /** `seq` of the oldest message that was not tried yet, or whose request has not yet recorded its delivery. */
   oldestPendingSeq: number | undefined;
 }
 
@@ -26,7 +26,7 @@ export function createStateStore(database: Database, now: () => number) {
   const holder = crypto.randomUUID();
 
   return {
-    /** One query batch, which reads a handful of rows. */
+    /** One query batch that reads a few rows. */
     async read(): Promise<HistoryState> {
       const [[state], [log], [pending]] = await database.batch(
         (db) => [
@@ -38,7 +38,7 @@ export function createStateStore(database: Database, now: () => number) {
             })
             .from(redisState)
             .where(eq(redisState.id, 1)),
-          // Not those that were tried in vain: they get a new place in the order when they are delivered.
+          // Skip messages whose delivery failed: they get a new number when they are delivered.
           db
             .select({ seq: outbox.seq })
             .from(outbox)
@@ -57,14 +57,14 @@ export function createStateStore(database: Database, now: () => number) {
       await database.run((db) => db.update(redisState).set(change).where(eq(redisState.id, 1)));
     },
 
-    /** Records that messages from this `seq` on must be delivered again, beside what is known to be lost already. */
+    /** Records that messages from this `seq` on must be delivered again, in addition to losses already known. */
     async recordLoss(fromSeq: number, sessionsBeforeMs: number | null): Promise<void> {
       await database.run((db) =>
         db
           .update(redisState)
           .set({
             lostSeq: least(sql`coalesce(${redisState.lostSeq}, ${fromSeq})`, fromSeq),
-            // A loss during the recovery from another one begins anew.
+            // A loss during the recovery from another one restarts the recovery.
             lostDoneSeq: null,
             lostSessionsMs: sql`coalesce(${sessionsBeforeMs}, ${redisState.lostSessionsMs})`,
           })
@@ -73,16 +73,16 @@ export function createStateStore(database: Database, now: () => number) {
     },
 
     /**
-     * Makes this isolate the one that delivers backlogs, or prolongs that.
+     * Gives this isolate the lease for delivering backlogs, or extends it.
      *
-     * @returns `false` while another isolate is
+     * @returns `false` while another isolate has it
      */
     async takeLease(): Promise<boolean> {
       const atMs = now();
       const free = or(
         eq(redisState.leaseHolder, holder),
         lt(redisState.leaseUntilMs, atMs),
-        // Set by a clock that is far ahead of this one.
+        // The lease was set by a clock that is far ahead of this one.
         sql`${redisState.leaseUntilMs} > ${atMs + 4 * LEASE_MS}`,
       );
       const taken = await database.run((db) =>

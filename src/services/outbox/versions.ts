@@ -15,9 +15,9 @@ import type { createRequestDelivery } from './requestDelivery';
 import { newRow, versionsMessage } from './rows';
 import type { RowDeps } from './rows';
 
-/** An entry of the outbox for a change to a user's versions, which only the database knows once it has counted. */
+/** An outbox entry for a change of a user's versions. Only the database knows the new versions, after the change. */
 export interface VersionsEntry {
-  /** To go into the batch after the statement that raises a version, and before one that deletes the user. */
+  /** Statements for the batch, after the statement that raises a version, and before one that deletes the user. */
   statements(db: Drizzle): Statement[];
   /** @param raised the versions that the change has raised @default ['epoch'] */
   deliver(versions: UserVersions, raised?: readonly (keyof UserVersions)[]): Promise<VersionsDelivery>;
@@ -26,8 +26,8 @@ export interface VersionsEntry {
 export interface VersionsDelivery {
   pending: boolean;
   /**
-   * The user under larger versions, where D1 was restored from a backup and Redis had larger ones. Sessions that the change left
-   * alive have gone on under them; their tokens must carry them.
+   * The user under larger versions, if D1 was restored from a backup and Redis had larger ones. Sessions that the change
+   * left alive continue under them; their tokens must carry them.
    */
   overtaken?: UserRow;
 }
@@ -38,7 +38,7 @@ export interface VersionsDeps extends RowDeps {
   keys: Keys;
 }
 
-/** Messages about a user's versions: a change raises them in the database, and Redis is told which they became. */
+/** Messages about a user's versions: a change raises them in the database, and the new versions are delivered to Redis. */
 export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeof createRequestDelivery>) {
   const { database, batch, keys } = deps;
 
@@ -63,7 +63,7 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
       ],
       async deliver({ epoch, accessVersion }, raised = ['epoch']) {
         const versions = { epoch, accessVersion };
-        // What Redis had before: asked first, in the same pipeline.
+        // Read Redis's versions first, in the same pipeline.
         const known = knownVersions(userId);
         const outcome = await deliver([row.id], [{ kind: 'epoch', userId, ...versions }]);
         const before = await known;
@@ -72,7 +72,7 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
     };
   }
 
-  /** A user's versions in Redis; `undefined` when it does not tell. */
+  /** A user's versions in Redis; `undefined` if unknown. */
   async function knownVersions(userId: string): Promise<UserVersions | undefined> {
     try {
       const reply = await batch.send('HMGET', keys.blacklist(userId), 'ep', 'av');
@@ -86,9 +86,9 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
   }
 
   /**
-   * Redis has larger versions of a user than those to which a change has just raised D1's: D1 was restored from a backup, and
-   * tokens under Redis's versions would outlive what has just ended them. D1 goes on after those, and with it the sessions that
-   * the change left alive or that have begun since, unless another change has raised the versions meanwhile.
+   * Redis has larger versions of a user than those to which a change has just raised D1's: D1 was restored from a backup,
+   * and tokens with Redis's versions would survive the change. So D1's versions are raised above Redis's, and with them the
+   * sessions that the change left alive or that have begun since, unless another change has raised the versions meanwhile.
    */
   async function overtake(
     userId: string,
@@ -99,7 +99,7 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
     const needed = neededVersions(mine, known, raised);
     if (needed === undefined) return undefined;
     const next = prepare(userId);
-    // A request that found Redis's versions larger may have raised D1's to the same ones.
+    // Another request may also have found Redis's larger versions, and raised D1's to the same ones.
     const either = (field: keyof UserVersions) => inArray(users[field], [mine[field], known[field]]);
     const made = and(eq(users.epoch, needed.epoch), eq(users.accessVersion, needed.accessVersion))!;
     const goOn = (db: Drizzle) =>
@@ -120,7 +120,8 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
         .set(needed)
         .where(and(eq(users.id, userId), either('epoch'), either('accessVersion')))
         .returning(),
-      // Without a new epoch the change has ended no session, and those that D1 has may be ones that the lost changes ended.
+      // A change without a new epoch ends no session. D1's sessions may then include some that the lost changes ended, so
+      // they do not continue.
       ...(raised.includes('epoch') ? [goOn(db)] : []),
       ...next.statements(db),
     ]);
@@ -132,9 +133,8 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
 }
 
 /**
- * The versions that D1 must have after a change; `undefined` when Redis's are not larger than those that it has. Equal ones are
- * this change's own: a probe may deliver its message before the request itself does, and {@link versionStep} makes two changes
- * differ.
+ * The versions that D1 must have after a change; `undefined` if Redis's are not larger than D1's. Equal versions are this
+ * change's own: a probe may deliver its message before the request does, and {@link versionStep} makes two changes differ.
  */
 function neededVersions(
   mine: UserVersions,

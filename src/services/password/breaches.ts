@@ -7,7 +7,7 @@ import type { Instruments } from '../../metrics/instruments';
 
 export type BreachInstruments = Pick<Instruments, 'breachLookups'>;
 
-/** Why a lookup gave nothing. */
+/** Why a lookup failed. */
 type Failure = 'network' | 'timeout' | 'status' | 'format' | 'too-large';
 
 class LookupFailed extends Error {
@@ -20,11 +20,11 @@ class LookupFailed extends Error {
   }
 }
 
-/** How much of the hash leaves this process, in hexadecimal digits. */
+/** How many hexadecimal digits of the hash are sent. */
 const PREFIX = 5;
 /** A padded range of Have I Been Pwned has some 1,000 lines of 40 bytes. */
 const MAX_BYTES = 512 * 1_024;
-/** Suffix of a SHA-1, and how often the password was seen. Padding has 0. */
+/** The rest of a SHA-1, and how often the password was seen. Padding lines have 0. */
 const LINE = /^([0-9A-F]{35}):(\d{1,12})$/;
 
 export interface BreachDeps {
@@ -34,14 +34,14 @@ export interface BreachDeps {
   fetch?: typeof globalThis.fetch | undefined;
 }
 
-/** Whether a password is known from a breach; `false` where that cannot be found out. */
+/** Whether a password is known from a breach; `false` if the lookup fails. */
 export type IsBreached = (password: string) => Promise<boolean>;
 
 /**
- * Looks passwords up in a service with the range API of Have I Been Pwned (k-anonymity): the first five hexadecimal digits of the
- * password's SHA-1 go there, and a list of the rest of all known hashes with these digits comes back. The service learns neither
- * the password nor whose it is. A failed lookup lets the password pass: an outage of another service must not stop registrations.
- * It is logged and counted, without the digits.
+ * Looks passwords up in a service with the range API of Have I Been Pwned (k-anonymity): the first five hexadecimal digits
+ * of the password's SHA-1 are sent; the response lists the rest of all known hashes with these digits. The service learns
+ * neither the password nor its owner. A failed lookup accepts the password: an outage of another service must not stop
+ * registrations. The failure is logged and counted, without the digits.
  */
 export function createBreachLookup({
   settings,
@@ -62,7 +62,7 @@ export function createBreachLookup({
     throw new LookupFailed('status');
   }
 
-  /** One deadline for the headers and the body, of which the signal alone might end only the first. */
+  /** One deadline for headers and body together; the signal alone might end only the wait for the headers. */
   async function rangeOf(prefix: string): Promise<string> {
     const controller = new AbortController();
     let timer: ReturnType<typeof setTimeout> | undefined;
@@ -96,7 +96,7 @@ export function createBreachLookup({
   };
 }
 
-/** The body, if it is not larger than a range can be. */
+/** The body, unless it is larger than a range can be. */
 async function textOf({ body }: Response): Promise<string> {
   const decoder = new TextDecoder();
   let [text, bytes] = ['', 0];
@@ -114,7 +114,7 @@ function isListed(range: string, suffix: string): boolean {
   let isFound = false;
   for (const line of lines) {
     const [, listed, seen] = LINE.exec(line.trim().toUpperCase()) ?? [];
-    // A page of a proxy, or of another service, says nothing about passwords.
+    // The response of a proxy or of another service says nothing about passwords.
     if (listed === undefined) throw new LookupFailed('format');
     isFound ||= listed === suffix && Number(seen) > 0;
   }

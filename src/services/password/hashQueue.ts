@@ -9,7 +9,7 @@ export type HashInstruments = Pick<Instruments, 'hashes' | 'hashWait'>;
 
 export interface HashQueueOptions {
   instruments?: HashInstruments | undefined;
-  /** Hashes that may wait at a time; one more is refused. */
+  /** How many hashes may wait; a further one is refused. */
   max: number;
   now?: () => number;
   sleep?: (ms: number) => Promise<void>;
@@ -18,31 +18,31 @@ export interface HashQueueOptions {
 const POLL_MS = 5;
 /** A pause between two hashes, for all other requests: reading a response takes a few turns of the event loop. */
 const GAP_MS = 5;
-/** A waiting request that has not polled for this long, although its turn had come, is passed over. */
+/** A waiting request that has not polled for this long since its turn came is skipped. */
 const TURN_MS = 25;
-/** A request that has not polled for this long is forgotten. Longer than a hash takes, during which no request can poll. */
+/** A request that has not polled for this long is forgotten. Longer than a hash takes: no request can poll meanwhile. */
 const LOST_MS = 3_000;
-/** Until the first one is measured, and at most. */
+/** The assumed duration until the first hash is measured, and the upper bound after that. */
 const USUAL_HASH_MS = 250;
 const MAX_HASH_MS = 2_000;
 
 /**
- * One hash at a time an isolate, first come first served, and no more in waiting than can be served in reasonable time.
+ * One hash at a time per isolate, first come first served. At most as many wait as can be served in reasonable time.
  *
- * The runtime computes a hash inline, and may drop a request (its client is gone, its time is up) with its promises and
- * timers unresolved and no `finally` run. So nothing here is held by a promise: a turn is taken, used and given back
- * without an `await` between, and a place in the queue is the time at which its owner last asked for it.
+ * The runtime computes a hash inline, and may drop a request (its client is gone, its time is up): its promises and timers
+ * never resolve, and no `finally` runs. So no turn depends on a promise: a turn is taken, used and returned without an
+ * `await` in between, and a place in the queue is only the time of its owner's last poll.
  */
 export class HashQueue {
   readonly #max: number;
   readonly #instruments: HashInstruments;
   readonly #now: () => number;
   readonly #sleep: (ms: number) => Promise<void>;
-  /** Ticket -> when its owner last asked. */
+  /** Ticket -> time of its owner's last poll. */
   readonly #waiting = new Map<number, number>();
   #tickets = 0;
   #freeAtMs = 0;
-  /** Start of the hash whose end is not noted yet: the clock stands still while code runs. */
+  /** Start of the hash whose end is not recorded yet: the clock stands still while code runs. */
   #startedMs: number | undefined;
   #hashMs = USUAL_HASH_MS;
 
@@ -54,9 +54,9 @@ export class HashQueue {
   }
 
   /**
-   * Runs `compute` when it is its turn.
+   * Runs `compute` when its turn comes.
    *
-   * @throws {AppError} `SERVICE_UNAVAILABLE`, with the time that those before would take as `Retry-After`
+   * @throws {AppError} `SERVICE_UNAVAILABLE`, with the expected time of the hashes before it as `Retry-After`
    */
   async run<T>(compute: () => T): Promise<T> {
     const askedMs = this.#now();

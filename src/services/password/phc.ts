@@ -3,7 +3,7 @@ import type { ScryptParameters } from '../../config/env';
 /** A stored password. */
 export interface PasswordHash {
   parameters: ScryptParameters;
-  /** `kid` of the pepper, `undefined` without one. */
+  /** `kid` of the pepper; `undefined` without a pepper. */
   keyId: string | undefined;
   salt: Buffer;
   hash: Buffer;
@@ -13,16 +13,16 @@ const PHC =
   /^\$scrypt\$ln=(\d{1,2}),r=(\d{1,2}),p=(\d{1,2})(?:,keyid=([A-Za-z0-9+/]{1,64}))?\$([A-Za-z0-9+/]{22,86})\$([A-Za-z0-9+/]{43,86})$/;
 
 /**
- * A PHC string (https://github.com/P-H-C/phc-string-format): `$scrypt$ln=15,r=8,p=3,keyid=…$salt$hash`. `keyid` stands
- * where the specification has it for Argon2, after the costs, and in its B64, which knows neither `-` nor `_`; a `kid`
- * of `npm run keys` is the eight bytes that it provides for.
+ * A PHC string (https://github.com/P-H-C/phc-string-format): `$scrypt$ln=15,r=8,p=3,keyid=…$salt$hash`. As specified for
+ * Argon2, `keyid` follows the costs, in PHC's B64, which has neither `-` nor `_`. A `kid` of `npm run keys` has the
+ * permitted eight bytes.
  */
 export function formatPhc({ parameters: { ln, r, p }, keyId, salt, hash }: PasswordHash): string {
   const key = keyId === undefined ? '' : `,keyid=${keyId.replaceAll('-', '+').replaceAll('_', '/')}`;
   return `$scrypt$ln=${ln},r=${r},p=${p}${key}$${b64(salt)}$${b64(hash)}`;
 }
 
-/** `undefined` for what is no scrypt PHC string. */
+/** `undefined` if the text is not a scrypt PHC string. */
 export function parsePhc(text: string): PasswordHash | undefined {
   const match = PHC.exec(text);
   if (match === null) return undefined;

@@ -1,25 +1,25 @@
 import type { Config } from '../../config/env';
 import { passwords as commonPasswords } from './commonPasswords.json';
 
-/** Whose password it is to be. */
+/** The owner of a new password. */
 export interface Owner {
   email: string;
   name: string;
 }
 
-/** Words shorter than this are in too much else. */
+/** Shorter words occur in too many good passwords. */
 const MIN_WORD = 4;
-/** What must be left of a password without its owner's words: the least that a password may have. */
+/** The least length of a password without its owner's words: the minimum length of any password. */
 const MIN_OWN = 8;
 
-/** Made when it is first needed: most isolates see no new password. */
+/** Loaded at first use: most isolates see no new password. */
 let common: ReadonlySet<string> | undefined;
 
 /**
- * What is wrong with a new password, `undefined` when nothing is: it is one of the most common ones (OWASP ASVS 5.0,
- * 6.2.4), or takes fewer than eight characters, or a common password, beside words that everybody would try first
- * (6.2.11; NIST SP 800-63B, "context-specific words"): those of the owner's e-mail address and name, and of the
- * product's, which are those of ISSUER's host and AUDIENCE. Letter case and the width of characters do not count.
+ * The weakness of a new password; `undefined` if it has none. A password is weak if it is one of the most common ones
+ * (OWASP ASVS 5.0, 6.2.4). It is also weak if fewer than eight characters, or a common password, remain without the words
+ * that attackers try first (6.2.11; NIST SP 800-63B, "context-specific words"): those of the owner's e-mail address and
+ * name, of ISSUER's host and of AUDIENCE. Letter case and the width of characters are ignored.
  */
 export function createWeakness({ issuer, audience }: Pick<Config, 'issuer' | 'audience'>) {
   const product = `${new URL(issuer).hostname} ${audience}`;
@@ -41,7 +41,7 @@ function isCommon(folded: string): boolean {
   return common.has(folded);
 }
 
-/** The longest first, so that none hides a part of another. */
+/** The longest first: otherwise a short word could split a longer one. */
 function wordsOf(text: string): string[] {
   const words = fold(text)
     .split(/[^\p{L}\p{M}\p{N}]+/u)
@@ -49,7 +49,7 @@ function wordsOf(text: string): string[] {
   return [...new Set(words)].sort((a, b) => b.length - a.length);
 }
 
-/** Compatibility forms (full-width letters and the like) and letter case are the same. */
+/** Treats compatibility forms (such as full-width letters) and letter cases as equal. */
 function fold(text: string): string {
   return text.normalize('NFKC').toLowerCase();
 }

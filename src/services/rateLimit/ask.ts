@@ -6,21 +6,21 @@ import { ID_LENGTH } from '../../redis/scripts/rateLimitState';
 import { argumentsOf } from './limits';
 import type { Limit, LimitVerdict } from './limits';
 
-/** One identity under one policy, as Redis is asked about it. */
+/** One identity under one policy, for a call to Redis. */
 export interface Demand {
   key: string;
   limits: readonly Limit[];
   cost: number;
 }
 
-/** `undecided`: it depends on charges of other requests that may still be taken back. */
+/** `undecided`: depends on charges of other requests that may still be taken back. */
 export interface RedisVerdict extends LimitVerdict {
   undecided: boolean;
 }
 
-/** What Redis says of one demand. */
+/** Redis's reply about one demand. */
 export interface Reply {
-  /** The counter's own time, at which it was charged. */
+  /** The counter's own time of the charge. */
   atMs: number;
   verdicts: RedisVerdict[];
 }
@@ -35,9 +35,9 @@ const DECISIONS = ['refused', 'admitted', 'undecided'] as const;
 const FIELDS = 4;
 
 /**
- * Asks about demands whose keys share a slot, all or nothing.
+ * Asks Redis about demands whose keys share a slot, all or nothing.
  *
- * @param reserveMs how long the charge may be taken back; 0 when it is final
+ * @param reserveMs how long the charge may be taken back; 0: it is final
  * @throws {RedisError}
  */
 export async function ask(
@@ -55,7 +55,7 @@ export async function ask(
   return outcomeOf(demands, reply);
 }
 
-/** The reply is checked: garbage must not become a decision. */
+/** Validates the reply: garbage must not become a decision. */
 function outcomeOf(demands: readonly Demand[], reply: RedisValue): Outcome {
   const numbers = Array.isArray(reply) ? reply.map(Number) : [];
   const expected = demands.reduce((sum, { limits }) => sum + 1 + FIELDS * limits.length, 1);
@@ -78,14 +78,14 @@ function outcomeOf(demands: readonly Demand[], reply: RedisValue): Outcome {
   return { decision, replies };
 }
 
-/** A change of what a counter has recorded. */
+/** A change to a counter's record. */
 export interface RecordItem {
-  /** The counter's when positive, else in ms from now. */
+  /** By the counter's clock if positive, else relative to now (ms). */
   time: number;
   units: number;
-  /** Done once, under this id; without one, each time. */
+  /** With an id the item is applied once; without one, every time. */
   id?: string;
-  /** The request whose units are given back, where the counter may not have seen it. */
+  /** The request whose units are given back, if the counter may not have seen it. */
   of?: string | undefined;
 }
 
@@ -96,12 +96,12 @@ export function recordArguments(limits: readonly Limit[], nowMs: number, items: 
   return args;
 }
 
-/** Whether the server keeps these keys apart: they are on different slots of a cluster. */
+/** Whether the server refuses these keys together: they are in different slots of a cluster. */
 export function isCrossSlot(error: unknown): boolean {
   return error instanceof RedisReplyError && error.code === 'CROSSSLOT';
 }
 
-/** Demands by the slot of their key: those of one hash tag together. */
+/** Groups demands by the slot of their keys: those with the same hash tag. */
 export function bySlot<T extends Demand>(demands: readonly T[]): T[][] {
   const groups = new Map<string, T[]>();
   for (const demand of demands) {
@@ -115,7 +115,7 @@ export function bySlot<T extends Demand>(demands: readonly T[]): T[][] {
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
 
-/** An id of 36 random bits, by which a counter knows a request for as long as it counts. */
+/** An id of 36 random bits. A counter uses it to recognise a request while its units count. */
 export function requestId(): string {
   let id = '';
   let bits = Math.floor(Math.random() * 2 ** 36);

@@ -2,30 +2,30 @@ import { BoundedMap } from '../../util/boundedMap';
 import { limitName } from './limits';
 import type { Limit, LimitVerdict, RateLimitPolicy } from './limits';
 
-/** A refusal that is known without asking. */
+/** A refusal that needs no call to Redis. */
 export interface Block {
   violated: readonly string[];
   retryAfterMs: number;
 }
 
-/** One limit's refusal of requests of one cost. */
+/** A limit's refusal of requests with one cost. */
 interface Refusal extends Limit {
   cost: number;
-  /** Refused from memory from `sinceMs` until `untilMs`, and not free before `freeAtMs`. */
+  /** Refused from memory from `sinceMs` until `untilMs`; free at `freeAtMs` at the earliest. */
   sinceMs: number;
   untilMs: number;
   freeAtMs: number;
 }
 
-/** A refused caller is refused from memory for at most this long, so that a reset or a raised limit is seen. */
+/** A caller is refused from memory for at most this long, so that a reset or a raised limit is noticed. */
 const MAX_BLOCK_MS = 5_000;
 
-/** Refusals of one counter that are remembered: by other limits, or of other costs. */
+/** The most remembered refusals per counter: by different limits, or of different costs. */
 const MAX_REFUSALS = 8;
 
 /**
- * Refusals that this isolate remembers. Each counts for the very limit that refused, and for requests of the same cost: a
- * limiter with other numbers on the same counter, and a cheaper or more expensive request, is decided by Redis.
+ * The refusals that this isolate remembers. Each applies only to the limit that refused, and to requests of the same cost.
+ * Redis decides about a limiter with other numbers on the same counter, and about other costs.
  */
 export class BlockList {
   readonly #refusals = new BoundedMap<string, readonly Refusal[]>(10_000);
@@ -66,7 +66,7 @@ function same(a: Limit, b: Limit): boolean {
   return a.maxRequests === b.maxRequests && a.windowMs === b.windowMs && a.algorithm === b.algorithm;
 }
 
-/** Not after a clock was set back to before it began, either. */
+/** Also off if the clock was set back to before the refusal began. */
 function isOn({ sinceMs, untilMs }: Refusal, nowMs: number): boolean {
   return sinceMs <= nowMs && nowMs < untilMs;
 }

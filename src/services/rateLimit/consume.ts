@@ -13,7 +13,7 @@ import type { LocalDemand, LocalLimiter } from './local';
 import type { Report } from './reports';
 import { askTogether } from './together';
 
-/** What decides while Redis is away: this isolate's own counters, every request passes, or none (503). */
+/** The decision while Redis is away. `local`: by this isolate's counters. `open`: admit all. `closed`: refuse all (503). */
 export type LimiterFailurePolicy = 'local' | 'open' | 'closed';
 
 /** One limiter's part of a request. */
@@ -31,10 +31,10 @@ export interface ConsumeDeps {
   degraded: (what: string) => void;
 }
 
-/** Counters whose spending is reported with one response. */
+/** The most counters whose spending is reported after one response. */
 const REPORTS_AT_ONCE = 20;
 
-/** Decides over one request under all limiters that were asked together, all or nothing. */
+/** Decides a request under all of its limiters together, all or nothing. */
 export async function consumeTogether(
   deps: ConsumeDeps,
   requests: readonly ResolvedRequest[],
@@ -58,7 +58,7 @@ export async function consumeTogether(
   for (const { whenUnavailable } of failed) degraded(`limiter=${whenUnavailable}`);
   if (failed.length < requests.length) sendReports(deps);
 
-  // What this isolate has to decide by itself, unless the request is refused already.
+  // Decided by this isolate, unless the request is already refused.
   const isClosed = failed.some(({ whenUnavailable }) => whenUnavailable === 'closed');
   const own = failed.filter(({ whenUnavailable }) => whenUnavailable === 'local');
   const stillOpen = decision === 'admitted' && !isClosed;
@@ -68,9 +68,9 @@ export async function consumeTogether(
   return parts.map(({ request, reply }): RateLimitDecision => {
     const { named: policy, key, limits, cost, whenUnavailable } = request;
     if (reply instanceof RedisError) {
-      // What this isolate now spends by itself, and a lease, would add up.
+      // Units that this isolate now spends without Redis must not add up with a lease.
       leases.drop(key, nowMs);
-      // The call may have been executed: its charge is taken back, or is counted once with the report.
+      // The call may have been executed. Its charge is then taken back, or counted once with the report.
       const sent = mayHaveRun(reply);
       if (whenUnavailable === 'local' && cost > 0) {
         if (admitted) local.reports.add(key, limits, { id, units: cost, atMs: askedAtMs, sent });
@@ -115,7 +115,7 @@ interface Left {
   resetMs: number;
 }
 
-/** Redis may have lost units that this isolate still counts, and will refuse for: more is not promised than both have. */
+/** Redis may have lost units that this isolate still counts and refuses for. Promise no more units than both have left. */
 const leastOf = (known: readonly Left[], own: readonly Left[] | undefined): readonly Left[] =>
   known.map((left, index) => {
     const mine = own?.[index];
@@ -138,8 +138,8 @@ function doubtedOf(
 
 /**
  * Redis has lost units that it admitted through this isolate (a flush, a snapshot, a failover): this isolate's own window
- * refuses, and the charge is taken back. A counter that was reset or rewarded on purpose has a mark beside it; then Redis is
- * right.
+ * refuses, and the charge is taken back. If a counter was reset or rewarded on purpose, a mark beside it says so, and
+ * Redis's decision stands.
  */
 async function refusedByLoss(
   deps: ConsumeDeps,
@@ -154,7 +154,7 @@ async function refusedByLoss(
       if (mark !== null) local.reset(key);
     }),
   );
-  // Other requests may have been counted meanwhile: a window that ends earlier than they do says nothing any more.
+  // Other requests may have been counted meanwhile, so judge by the window that ends now.
   const nowMs = now();
   const verdicts = requests.map((request) =>
     doubted.includes(request) ? local.contradiction(request, nowMs) : undefined,
@@ -173,19 +173,22 @@ async function refusedByLoss(
   });
 }
 
-/** Beside a counter, in its slot: it was reset, or units were given back, for a reason that no isolate can see. */
+/**
+ * A key beside a counter, in its slot: the counter was reset or rewarded on purpose, which isolates cannot see from the
+ * counter.
+ */
 export const resetMark = (key: string) => `${key}:reset`;
 
-/** What Redis has charged. */
+/** A charge in Redis. */
 interface Charge {
   id: string;
-  /** The counter's time. */
+  /** By the counter's clock. */
   atMs: number;
-  /** This isolate's. */
+  /** By this isolate's clock. */
   chargedAtMs: number;
 }
 
-/** Gives back at once the charge of a request that is refused after all, so that it does not refuse others. */
+/** Gives the charge of a refused request back at once, so that it does not refuse other requests. */
 function takeBack(deps: ConsumeDeps, request: ResolvedRequest, { id, atMs, chargedAtMs }: Charge): void {
   const { key, limits, cost } = request;
   if (cost === 0) return;
@@ -195,7 +198,7 @@ function takeBack(deps: ConsumeDeps, request: ResolvedRequest, { id, atMs, charg
   );
 }
 
-/** After the response: what a request cost after all, at the time at which it was charged. */
+/** After the response: corrects the cost of a request, at the time at which it was charged. */
 function settleCharged(deps: ConsumeDeps, request: ResolvedRequest, charge: Charge, units: number): void {
   if (units === 0) return;
   const { batch, local, now } = deps;
@@ -205,11 +208,11 @@ function settleCharged(deps: ConsumeDeps, request: ResolvedRequest, charge: Char
   local.record(request, units, chargedAtMs, now(), false);
   batch
     .deferRun(rateLimitRecord, [key], recordArguments(limits, now(), [{ ...item, time: atMs }]))
-    // Not executed, perhaps: it is reported once Redis is back.
+    // The call may not have been executed: report it once Redis is back.
     .catch(() => local.reports.add(key, limits, { ...item, atMs: chargedAtMs, sent: true }));
 }
 
-/** The same for what this isolate has admitted by itself. */
+/** The same for a request that this isolate has admitted without Redis. */
 function settleOwn(
   { local, now }: ConsumeDeps,
   request: ResolvedRequest,
@@ -230,7 +233,7 @@ function recordAside(
   batch.runAside(rateLimitRecord, [key], recordArguments(limits, now(), [item])).catch(onFailure);
 }
 
-/** Redis is back: what this isolate has spent without it is reported after the response. */
+/** Redis is back: after the response, reports the units that this isolate has spent without it. */
 function sendReports({ batch, local, now }: ConsumeDeps): void {
   const nowMs = now();
   for (const report of local.reports.take(REPORTS_AT_ONCE, nowMs)) {
@@ -241,9 +244,9 @@ function sendReports({ batch, local, now }: ConsumeDeps): void {
 }
 
 /**
- * For counters whose spending Redis may not know. It is reported before Redis is asked, in the same pipeline, and while
- * the report may not have arrived, this isolate's own window decides first: units that it has admitted by itself
- * count whether or not Redis knows them.
+ * For counters whose spending Redis may not know. The spending is reported first, in the same pipeline as the question.
+ * While the report may not have arrived, this isolate's own window decides first: units admitted without Redis count
+ * whether or not Redis knows them.
  */
 function refusedByOwn(
   { batch, local, blocked }: ConsumeDeps,
@@ -270,10 +273,10 @@ function refusedByOwn(
   return isRefused ? decisions : undefined;
 }
 
-/** With the times at which it was spent, so that what has left the window by now changes nothing. */
+/** Each item carries the time at which its units were spent: items that have left the window have no effect. */
 function reportArguments({ limits, items }: Report, nowMs: number): Argument[] {
-  const told = items.map(({ id, units, of, atMs }) => ({ time: Math.min(0, atMs - nowMs), units, id, of }));
-  return recordArguments(limits, nowMs, told);
+  const sent = items.map(({ id, units, of, atMs }) => ({ time: Math.min(0, atMs - nowMs), units, id, of }));
+  return recordArguments(limits, nowMs, sent);
 }
 
 /** Whether the call may have been executed. */

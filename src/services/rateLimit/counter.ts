@@ -7,21 +7,21 @@ interface Entry {
   usage: Usage;
 }
 
-/** One counter in this isolate's memory: what one identity has used of a policy's limits. Time never goes back in it. */
+/** One counter in this isolate's memory: the use of a policy's limits by one identity. Its time never goes back. */
 export class Counter {
-  /** One for each algorithm and window: few, so that searching them costs less than a map's keys. */
+  /** One per algorithm and window: so few that a linear search is faster than a map. */
   readonly #entries: Entry[] = [];
   #timeMs = 0;
-  /** Until when it holds spending that Redis may not know, so that forgetting it would lift a limit. */
+  /** Until then it holds spending that Redis may not know: forgetting it would lift a limit. */
   pinnedUntilMs = 0;
 
-  /** What each limit says of a request of this cost, without charging it. */
+  /** The verdict of each limit on a request of this cost, without charging it. */
   verdicts(limits: readonly Limit[], cost: number, added: number, nowMs: number): LimitVerdict[] {
     const time = this.#advance(nowMs);
     return limits.map((limit) => this.#usage(limit, time).verdict(limit, cost, added));
   }
 
-  /** Whether this isolate's clock has been set back since it was used last. */
+  /** Whether this isolate's clock was set back since the last use. */
   isAheadOf(nowMs: number): boolean {
     return this.#timeMs > nowMs;
   }
@@ -36,7 +36,7 @@ export class Counter {
     return limits.map((limit) => this.#usage(limit, time).quota(limit));
   }
 
-  /** Charges (or, negative, gives back) at the time at which it was spent. */
+  /** Charges units (or, if negative, gives them back) at the time at which they were spent. */
   record(limits: readonly Limit[], units: number, atMs: number, nowMs: number): void {
     const time = this.#advance(nowMs);
     for (const limit of limits) {
@@ -46,7 +46,7 @@ export class Counter {
     }
   }
 
-  /** From when on nothing in it counts any more. */
+  /** When all of its units have expired. */
   freeAtMs(nowMs: number): number {
     const time = this.#advance(nowMs);
     let free = 0;
@@ -68,7 +68,7 @@ export class Counter {
     return share;
   }
 
-  /** The same, apart. */
+  /** An independent copy. */
   copy(nowMs: number): Counter {
     const copied = new Counter();
     copied.#timeMs = this.#advance(nowMs);
@@ -89,7 +89,10 @@ export class Counter {
     return entry.usage;
   }
 
-  /** A clock that was set back: a little, and the counter waits for it; by more than a window, and it goes on by it. */
+  /**
+   * After the clock was set back: by a little, the counter waits for the clock; by more than a window, it continues by the
+   * new time.
+   */
   #advance(nowMs: number): number {
     const behind = this.#timeMs - nowMs;
     if (behind <= 0) this.#timeMs = nowMs;

@@ -1,27 +1,26 @@
 import type { Limit, LimitVerdict, RateLimitPolicy } from './limits';
 import { limitName } from './limits';
 
-/** What one limit has left. */
+/** The remaining units of one limit. */
 export interface Quota {
-  /** The policy's name, with the window where it has several. */
+  /** The policy's name, with the window if the policy has several. */
   name: string;
   limit: Limit;
   remaining: number;
-  /** When all of it is available again, in milliseconds from now. */
+  /** When all units are available again, in milliseconds from now. */
   resetMs: number;
 }
 
 /**
- * A decision. `source` tells what made it: Redis, units that Redis has leased to this isolate, this isolate's memory, or
- * nothing (`none`, with policy `open`). `together`:
- * this limit would admit the request, another one that was asked together with it does not; nothing was charged.
+ * A decision. `source`: Redis, units leased to this isolate, this isolate's memory, or none (with policy `open`).
+ * `together`: this limit would admit the request, but another limit of the same request refuses it. Nothing was charged.
  */
 export type RateLimitDecision =
   | {
       allowed: true;
       source: 'redis' | 'lease' | 'local' | 'none';
       quotas: readonly Quota[];
-      /** After the response: adds to what this request cost; a negative number gives back. */
+      /** After the response: adds to the request's cost; a negative number gives units back. */
       settle: (cost: number) => void;
     }
   | {
@@ -29,7 +28,7 @@ export type RateLimitDecision =
       reason: 'limit';
       source: 'redis' | 'local';
       quotas: readonly Quota[];
-      /** Names of the limits that rejected. */
+      /** Names of the limits that refused. */
       violated: readonly string[];
       retryAfterMs: number;
     }

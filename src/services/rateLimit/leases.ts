@@ -2,59 +2,59 @@ import { isDue, isWithin } from '../memory/remembered';
 import type { Limit } from './limits';
 import { Returns } from './returns';
 
-/** Units that Redis has granted ahead of their use. */
+/** Units that Redis has granted in advance. */
 export interface UnitLease {
   readonly id: string;
-  /** By this isolate's clock: when it was asked for, and when it ends. Redis has recorded its units at that end, or later. */
+  /** When it was requested and when it ends, by this isolate's clock. Redis has recorded its units at that end or later. */
   readonly askedAtMs: number;
   readonly endsAtMs: number;
-  /** The same end by the counter's clock. */
+  /** Its end by the counter's clock. */
   readonly recordedAtMs: number;
-  /** What each limit had left beside the lease. */
+  /** The remaining units of each limit apart from the lease. */
   readonly states: readonly { remaining: number; resetAtMs: number }[];
   left: number;
 }
 
-/** One caller under one policy. */
+/** The leases of one caller under one policy. */
 interface Holding {
   readonly limits: readonly Limit[];
-  /** The oldest first; its units are used first. */
+  /** The oldest first, whose units are used first. */
   leases: UnitLease[];
-  /** Units that the caller is expected to use in the time of a lease. */
+  /** Units that the caller is expected to use during a lease. */
   expected: number;
-  /** How many times in a row the caller has used less than half of that. */
+  /** How often in a row the caller has used less than half of that. */
   quiet: number;
-  /** Units used since Redis was asked for a lease, and when that was. */
+  /** Units used since the last request for a lease, and the time of that request. */
   used: number;
   askedAtMs: number;
-  /** No lease is asked for before this: the limit is nearly used up. */
+  /** No lease is requested before this time: the limit is nearly used up. */
   notBeforeMs: number;
 }
 
-/** What a caller is taken to need whom this isolate does not know: a screen of an app makes five to ten requests. */
+/** The expected need of an unknown caller: a screen of an app makes five to ten requests. */
 const FIRST_EXPECTED = 10;
 
-/** A caller who has paused is still expected to come back with as many requests, this many times. */
+/** After this many quiet leases in a row, the caller's expected number of requests is halved. */
 const QUIET_TIMES = 3;
 
-/** A lease takes at most a tenth of a limit, and of what is left of it. */
+/** A lease takes at most a tenth of a limit, and of its remaining units. */
 const LARGEST_PART = 10;
 const MAX_UNITS = 1_000;
 
-/** What a lease leaves of each limit: a caller with less left asks for each request. */
+/** The share of each limit that leases must leave free. A caller with less left asks Redis for each request. */
 const KEPT_SHARE = 0.25;
 
-/** A lease lasts at most this share of a window, by which its unused units could refuse too early. */
+/** A lease lasts at most this share of a window: by that much its unused units could refuse other requests too early. */
 const WINDOW_SHARE = 0.1;
 
-/** After a refusal this isolate asks for no lease of that caller for so long. */
+/** After a refused lease, this isolate requests no lease for that caller for this time. */
 const PAUSE_MS = 1_000;
 
 const MAX_COUNTERS = 10_000;
-/** Policies of other numbers on one counter. */
+/** The most policies with different limits on one counter. */
 const MAX_POLICIES = 4;
 
-/** Limits as a lease is checked with: it is granted only while a part of each limit stays free. */
+/** The limits used to check a lease: it is granted only if a part of each limit stays free. */
 export function limitsForLease(limits: readonly Limit[]): readonly Limit[] {
   let made = forLease.get(limits);
   if (made === undefined) {
@@ -66,12 +66,12 @@ export function limitsForLease(limits: readonly Limit[]): readonly Limit[] {
 
 const forLease = new WeakMap<readonly Limit[], readonly Limit[]>();
 
-/** Units of a limit that no lease takes. */
+/** Units of a limit that leases must leave free. */
 export function keptUnits({ maxRequests }: Limit): number {
   return Math.ceil(maxRequests * KEPT_SHARE);
 }
 
-/** How long a lease of these limits lasts. 0: there are none, because a bucket's burst and a lease would add up. */
+/** The length of a lease of these limits. 0: no leases, because a bucket's burst and a lease would add up. */
 export function leaseMs(limits: readonly Limit[], withinMs: number): number {
   let lengthMs = withinMs;
   for (const { algorithm, windowMs } of limits) {
@@ -82,21 +82,21 @@ export function leaseMs(limits: readonly Limit[], withinMs: number): number {
 }
 
 /**
- * Units that this isolate may spend without asking Redis, by counter. Redis has checked them with the window that begins
- * one window before the grant, and has recorded them at the end of the lease; then no window can exceed its limit:
- * see docs/rate-limits.md. Bounded; the units of what is forgotten go back.
+ * Units that this isolate may spend without asking Redis, by counter. Redis has checked them against the window that begins
+ * one window before the grant, and recorded them at the lease's end. So no window can exceed its limit: see
+ * docs/rate-limits.md. Bounded; the units of evicted leases are given back.
  */
 export class Leases {
   readonly returns = new Returns();
   readonly #holdings = new Map<string, Holding[]>();
-  /** Ends of leases in the order in which they were granted. */
+  /** Ends of leases, in the order of their grants. */
   #ends: { key: string; endsAtMs: number }[] = [];
 
   get size(): number {
     return this.#holdings.size;
   }
 
-  /** The lease that can pay so many units. @param withinMs how old it may be */
+  /** Finds the lease that can pay this many units. @param withinMs its largest age */
   find(
     key: string,
     limits: readonly Limit[],
@@ -114,7 +114,7 @@ export class Leases {
     if (holding !== undefined) holding.used += units;
   }
 
-  /** Whether it is time to ask for the caller's next lease: the newest is nearly over, or nearly used up. */
+  /** Whether to request the caller's next lease: the newest one has nearly ended, or is nearly used up. */
   isDue(key: string, limits: readonly Limit[], lifeMs: number, nowMs: number): boolean {
     const holding = this.#holdingOf(key, limits);
     if (holding === undefined || nowMs < holding.notBeforeMs) return false;
@@ -124,8 +124,8 @@ export class Leases {
   }
 
   /**
-   * How many units are to be leased now; 0: none. It follows what the caller has used since the last time, by at most a
-   * doubling, or by a halving after some quiet times; and what is known to be left.
+   * How many units to lease now; 0: none. The number follows the caller's use since the last lease, at most doubling, and
+   * halving after several quiet leases. It is limited by the known remaining units.
    *
    * @param own units that the caller uses now, apart from leases
    */
@@ -153,7 +153,7 @@ export class Leases {
       const remaining = holding.leases.at(-1)?.states[index]?.remaining ?? maxRequests;
       most = Math.min(most, Math.floor(Math.min(maxRequests, remaining) / LARGEST_PART));
     }
-    // Of what is held already, what is used before it ends.
+    // Count only those held units that will be used before their lease ends.
     const restMs = Math.max(0, (holding.leases.at(-1)?.endsAtMs ?? 0) - nowMs);
     const held = Math.min(leftOf(holding), Math.ceil((holding.expected * restMs) / lifeMs));
     return Math.max(0, Math.min(most, holding.expected - own - held));
@@ -172,21 +172,21 @@ export class Leases {
     if (holding !== undefined) holding.notBeforeMs = nowMs + PAUSE_MS;
   }
 
-  /** Ends what is held of a counter: its caller asks Redis again. */
+  /** Ends the leases of a counter: its caller asks Redis again. */
   drop(key: string, nowMs: number): void {
     for (const holding of this.#holdings.get(key) ?? []) {
       for (const lease of holding.leases.splice(0)) this.#giveBack(key, holding.limits, lease, nowMs);
     }
   }
 
-  /** Units that were not used after all: they can be used again, or go back. */
+  /** Returns units that were not used: they can be used again, or are given back. */
   restore(key: string, limits: readonly Limit[], lease: UnitLease, units: number, nowMs: number): void {
     const holding = this.#holdingOf(key, limits);
     if (holding?.leases.includes(lease) === true && lease.endsAtMs > nowMs) lease.left += units;
     else this.#giveBack(key, limits, { ...lease, left: units }, nowMs);
   }
 
-  /** Ends leases whose time is over, also of callers who do not come again. */
+  /** Ends expired leases, including those of callers who do not return. */
   sweep(nowMs: number): void {
     let ended = 0;
     while (ended < this.#ends.length && this.#ends[ended]!.endsAtMs <= nowMs) {
@@ -197,7 +197,7 @@ export class Leases {
     if (ended > 0) this.#ends = this.#ends.slice(ended);
   }
 
-  /** Whether {@link sweep} or the returns have something to do. */
+  /** Whether {@link sweep} or the returns have work to do. */
   hasDue(nowMs: number): boolean {
     const [first] = this.#ends;
     return (first !== undefined && first.endsAtMs <= nowMs) || this.returns.isDue(nowMs);
@@ -226,7 +226,7 @@ export class Leases {
     return holding;
   }
 
-  /** The one that was asked about longest ago is forgotten first. */
+  /** Marks the counter as used. The least recently used one is evicted first. */
   #touch(key: string): void {
     const holdings = this.#holdings.get(key);
     this.#holdings.delete(key);
@@ -242,7 +242,7 @@ export class Leases {
   }
 
   #endOld(key: string, holding: Holding, nowMs: number): void {
-    // A clock that was set back ends them, too.
+    // If the clock was set back, end them as well.
     const isOver = ({ endsAtMs, askedAtMs }: UnitLease) => endsAtMs <= nowMs || askedAtMs > nowMs;
     if (!holding.leases.some(isOver)) return;
     for (const lease of holding.leases) if (isOver(lease)) this.#giveBack(key, holding.limits, lease, nowMs);
@@ -252,7 +252,7 @@ export class Leases {
   #giveBack(key: string, limits: readonly Limit[], lease: UnitLease, nowMs: number): void {
     const { id, left, recordedAtMs, endsAtMs } = lease;
     if (left === 0) return;
-    // A request that was paid by it and costs more after all must not spend them as well.
+    // A request that the lease has paid, and whose cost grows later, must not also spend them.
     lease.left = 0;
     const item = { leaseId: id, units: left, recordedAtMs, endedAtMs: Math.min(endsAtMs, nowMs) };
     this.returns.add(key, limits, item);
@@ -263,7 +263,7 @@ function leftOf({ leases }: Holding): number {
   return leases.reduce((sum, { left }) => sum + left, 0);
 }
 
-/** A lease pays only under the very limits that it was granted under. */
+/** A lease can only pay under exactly the limits of its grant. */
 function areSame(a: readonly Limit[], b: readonly Limit[]): boolean {
   if (a === b) return true;
   return (

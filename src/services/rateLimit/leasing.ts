@@ -16,14 +16,14 @@ export interface LeasingDeps extends ConsumeDeps {
   refresher: Refresher;
 }
 
-/** Counters to which units go back with one pipeline. */
+/** The most counters that get units back with one pipeline. */
 const RETURNS_AT_ONCE = 100;
 
-/** Decides from units that Redis has leased to this isolate. */
+/** Decides requests with units that Redis has leased to this isolate. */
 export function createLeasing(deps: LeasingDeps) {
   const { batch, local, leases, refresher, now } = deps;
 
-  /** Asks for units for the caller's next requests. @param own units that this request uses apart from them */
+  /** Leases units for the caller's next requests. @param own units that this request uses apart from the lease */
   async function lease(
     request: ResolvedRequest,
     { own, withinMs, through }: { own: number; withinMs: number; through: RedisBatch },
@@ -59,7 +59,7 @@ export function createLeasing(deps: LeasingDeps) {
       return quotasOf(policy, statesAt(granted, nowMs));
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
-      // The call may have been executed: then its units go back.
+      // The call may have been executed: its units must be given back.
       if (mayHaveRun(error)) {
         const item = { leaseId: id, units, recordedAtMs: undefined, endedAtMs: endsAtMs };
         leases.returns.add(key, limits, item);
@@ -68,7 +68,7 @@ export function createLeasing(deps: LeasingDeps) {
     }
   }
 
-  /** Units go back before their counter is asked, in the same pipeline, so that they refuse nothing. */
+  /** Gives units back before their counter is asked, in the same pipeline, so that they refuse no request. */
   function returnOf(key: string): void {
     const waiting = leases.returns.takeOf(key);
     if (waiting !== undefined) void giveBack(waiting, batch);
@@ -81,19 +81,19 @@ export function createLeasing(deps: LeasingDeps) {
     try {
       await through.run(rateLimitRecord, [key], recordArguments(limitsForLease(limits), nowMs, items));
     } catch (error) {
-      // They count until their window is over: too much, and never too little.
+      // These units count until their window is over, which refuses too early, never too late.
       if (!(error instanceof RedisError)) throw error;
     }
   }
 
-  /** Lets every one of these requests be paid by a lease. `undefined` when one cannot be: then nothing was spent. */
+  /** Pays every one of these requests from leases. `undefined` if one cannot be paid: then no unit was spent. */
   function recall(requests: readonly ResolvedRequest[], withinMs: number): (() => RateLimitDecision)[] | undefined {
     const nowMs = now();
     const planned = new Map<UnitLease, number>();
     const paid: UnitLease[] = [];
     for (const request of requests) {
       const { key, limits, cost } = request;
-      // Units that this isolate has spent without Redis would add up with a lease; and Redis may have lost units that it
+      // Units that this isolate has spent without Redis must not add up with a lease, and Redis may have lost units that it
       // admitted through this isolate.
       if (local.reports.has(key) || local.contradiction(request, nowMs) !== undefined) return undefined;
       const found = leases.find(key, limits, { units: cost, withinMs, nowMs });
@@ -126,7 +126,7 @@ export function createLeasing(deps: LeasingDeps) {
     };
   }
 
-  /** After the response: what a request cost after all. */
+  /** After the response: corrects the cost of a request. */
   function settle(
     request: ResolvedRequest,
     from: UnitLease,
@@ -146,7 +146,7 @@ export function createLeasing(deps: LeasingDeps) {
       .catch(() => local.reports.add(key, limits, { ...item, atMs: spentAtMs, sent: true }));
   }
 
-  /** What goes back after a response. */
+  /** The units to give back after a response. */
   function dueReturns(nowMs: number): ((through: RedisBatch) => Promise<void>)[] {
     leases.sweep(nowMs);
     return leases.returns
@@ -157,7 +157,7 @@ export function createLeasing(deps: LeasingDeps) {
   return { lease, returnOf, recall, dueReturns };
 }
 
-/** As of the lease. Its own units are not promised: other requests of the caller may use them. */
+/** As of the lease. Its own units are not included: other requests of the caller may use them. */
 function statesAt({ states }: UnitLease, nowMs: number): { remaining: number; resetMs: number }[] {
   return states.map(({ remaining, resetAtMs }) => ({ remaining, resetMs: Math.max(0, resetAtMs - nowMs) }));
 }

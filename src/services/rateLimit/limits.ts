@@ -1,7 +1,7 @@
 import { AppError } from '../../errors';
 import type { Argument } from '../../redis/client';
 
-/** What needs no escaping in a structured field (RFC 9651), a Redis key or a metric's label. */
+/** Characters that need no escaping in a structured field (RFC 9651), a Redis key or a metric's label. */
 const POLICY_NAME = /^[A-Za-z0-9._-]{1,100}$/;
 
 /** @throws {AppError} `CONFIG_INVALID` */
@@ -13,7 +13,7 @@ export function assertPolicyName(name: string): void {
 
 /**
  * `sliding-window`: at most `maxRequests` in any window, wherever it starts. `token-bucket` (GCRA): a burst of
- * `maxRequests`, then an even flow of as many a window.
+ * `maxRequests`, then a steady rate of the same number per window.
  */
 export type LimitAlgorithm = 'sliding-window' | 'token-bucket';
 
@@ -25,8 +25,8 @@ export interface Limit {
 }
 
 /**
- * Named limits. Two limiters of one name and identity share a counter; several limits of one policy are decided together:
- * a request that one of them rejects consumes nothing of any.
+ * Named limits. Limiters with the same name and identity share a counter. Several limits of one policy are decided
+ * together: a request that one of them refuses consumes no units of any.
  */
 export interface RateLimitPolicy {
   /** Appears in keys, headers and metrics. */
@@ -34,23 +34,23 @@ export interface RateLimitPolicy {
   limits: readonly Limit[];
 }
 
-/** What a limiter says of one of its limits. */
+/** The verdict of one limit. */
 export interface LimitVerdict {
   admitted: boolean;
-  /** Units that are left, after the request where it was charged. */
+  /** The remaining units, after the request if it was charged. */
   remaining: number;
-  /** When all of them are available again, in milliseconds from now. */
+  /** When all units are available again, in milliseconds from now. */
   resetMs: number;
   /** The shortest wait after which the request is admitted if nothing else consumes: 0 now, `Infinity` never. */
   waitMs: number;
 }
 
-/** Up to this many units a limit's log holds each request's own time. */
+/** Limits of at most this many units log the exact time of each request. */
 export const EXACT_UP_TO = 100;
 
 /**
- * Above, a unit counts as spent at the end of its sub-window, of which a window has this many: what the log holds stays
- * small, and at most 1/100 of the limit is refused too early.
+ * Larger limits count a unit as spent at the end of its sub-window; a window has this many sub-windows. This keeps the log
+ * small, and refuses at most 1/100 of the limit too early.
  */
 export const SUB_WINDOWS = 100;
 
@@ -59,7 +59,7 @@ export function stepMs({ maxRequests, windowMs }: Limit): number {
   return maxRequests <= EXACT_UP_TO ? 1 : Math.ceil(windowMs / SUB_WINDOWS);
 }
 
-/** When a unit that is spent at `atMs` counts as spent. */
+/** The recorded time of a unit spent at `atMs`. */
 export function recordedAtMs(limit: Limit, atMs: number): number {
   const step = stepMs(limit);
   return Math.ceil(atMs / step) * step;
@@ -67,7 +67,7 @@ export function recordedAtMs(limit: Limit, atMs: number): number {
 
 const scriptArguments = new WeakMap<readonly Limit[], Argument[]>();
 
-/** Limits as the scripts take them, after their number. */
+/** The limits as arguments of the scripts, after their number. */
 export function argumentsOf(limits: readonly Limit[]): Argument[] {
   let args = scriptArguments.get(limits);
   if (args === undefined) {
@@ -80,12 +80,12 @@ export function argumentsOf(limits: readonly Limit[]): Argument[] {
   return args;
 }
 
-/** A limit as policies hold it. */
+/** A sliding window for a policy's `limits`. */
 export function slidingWindow(maxRequests: number, windowMs: number): Limit {
   return { algorithm: 'sliding-window', maxRequests, windowMs };
 }
 
-/** The name of one limit of a policy, as headers and refusals show it: `api`, or `api-10s` where there are several. */
+/** The name of one limit of a policy in headers and refusals: `api`, or `api-10s` if the policy has several. */
 export function limitName({ name, limits }: RateLimitPolicy, limit: Limit): string {
   return limits.length === 1 ? name : `${name}-${windowLabel(limit.windowMs)}`;
 }
@@ -102,7 +102,7 @@ function windowLabel(windowMs: number): string {
   return `${windowMs}ms`;
 }
 
-/** More than this in one call is a mistake, and would make sums inexact. */
+/** A larger number in one call is a mistake, and would make sums inexact. */
 const MAX_UNITS = 1_000_000_000;
 
 /** @throws {RangeError} unless it is a whole number that a counter can hold, and not negative */

@@ -2,7 +2,7 @@ import { Counter } from './counter';
 import type { Limit, LimitVerdict } from './limits';
 import { Reports } from './reports';
 
-/** One identity under one policy, as this isolate counts it. */
+/** One identity under one policy, in this isolate's count. */
 export interface LocalDemand {
   key: string;
   policy: string;
@@ -11,28 +11,28 @@ export interface LocalDemand {
 }
 
 export interface LocalLimiterOptions {
-  /** Counters that are kept. @default 10_000 */
+  /** The most counters to keep. @default 10_000 */
   maxCounters?: number;
 }
 
-/** Identities without a counter of their own share so many, for each policy. */
+/** Identities without their own counter share this many counters for each policy. */
 const SHARED_PER_POLICY = 64;
 
-/** How many counters are looked at to find one that may be forgotten. */
+/** How many counters are examined to find one that may be evicted. */
 const LOOKED_AT = 16;
 
 /**
- * The same limits in this isolate's memory, with the same numbers: what decides while Redis is away. It also notes what
- * Redis has admitted, so that an outage grants no second quota.
+ * The same limits in this isolate's memory, with the same numbers: they decide while Redis is away. Units that Redis has
+ * admitted are recorded too, so that an outage grants no second quota.
  *
- * Its memory is bounded, and no flood of other keys can empty it. What this isolate has admitted by itself is kept until
- * it has left its window. What Redis knows as well may be forgotten, the least used first. When there is no room, new
- * identities share counters: each of these admits the limit once, for all that share it.
+ * The memory is bounded, but a flood of other keys cannot empty it. Units that this isolate has admitted without Redis stay
+ * until they have left their window. Counters that Redis also knows may be evicted, the least used first. When there is no
+ * room, new identities share counters: each shared counter admits the limit once, for all of them together.
  */
 export class LocalLimiter {
-  /** What Redis has to be told. */
+  /** Spending to report to Redis. */
   readonly reports = new Reports();
-  /** Whether Redis is known to keep keys of different hash tags apart. */
+  /** Whether Redis is known to refuse keys of different hash tags in one script. */
   crossSlot = false;
   readonly #counters = new Map<string, Counter>();
   readonly #shared = new Map<string, Counter>();
@@ -46,7 +46,7 @@ export class LocalLimiter {
     return this.#counters.size + this.#shared.size;
   }
 
-  /** Decides over all of them together: what one rejects is charged to none. */
+  /** Decides all demands together: if one is refused, none is charged. */
   consume(demands: readonly LocalDemand[], nowMs: number): LimitVerdict[][] {
     const counters = demands.map((demand) => this.#counterOf(demand, nowMs));
     const added = new Map<Counter, number>();
@@ -64,14 +64,14 @@ export class LocalLimiter {
     });
   }
 
-  /** What {@link consume} would say of one, without charging it. */
+  /** The verdicts that {@link consume} would give on one demand, without charging it. */
   verdicts(demand: LocalDemand, nowMs: number): LimitVerdict[] {
     return this.#counterOf(demand, nowMs).verdicts(demand.limits, demand.cost, 0, nowMs);
   }
 
   /**
-   * What forbids a request that Redis has admitted: units that Redis itself has admitted through this isolate, and does
-   * not know any more. `undefined` when nothing does.
+   * The verdicts that refuse a request although Redis has admitted it: Redis has lost units that it had admitted through
+   * this isolate. `undefined` if there are none.
    */
   contradiction({ key, limits, cost }: LocalDemand, nowMs: number): LimitVerdict[] | undefined {
     const counter = this.#counters.get(key);
@@ -80,17 +80,17 @@ export class LocalLimiter {
     return verdicts.every(({ admitted }) => admitted) ? undefined : verdicts;
   }
 
-  /** What this isolate itself knows to be left; `undefined` where it has counted nothing. */
+  /** The remaining units according to this isolate; `undefined` if it has counted none. */
   quotas({ key, limits }: LocalDemand, nowMs: number): { remaining: number; resetMs: number }[] | undefined {
     const counter = this.#counters.get(key);
     return counter === undefined || counter.isAheadOf(nowMs) ? undefined : counter.quotas(limits, nowMs);
   }
 
   /**
-   * Notes what Redis has admitted.
+   * Records a request that Redis has admitted.
    *
-   * @param atMs when it was asked: no later than Redis has noted it. At a later time it would still count here after it has
-   *   left Redis's window, and look as if Redis had lost it
+   * @param atMs when Redis was asked: not later than Redis's own time of the charge. With a later time, the charge would
+   *   still count here after it has left Redis's window, as if Redis had lost it
    */
   mirror({ key, limits, cost }: LocalDemand, atMs: number, nowMs = atMs): void {
     if (cost === 0) return;
@@ -99,9 +99,9 @@ export class LocalLimiter {
   }
 
   /**
-   * Charges (or gives back) what was spent at `atMs`.
+   * Charges (or gives back) units that were spent at `atMs`.
    *
-   * @param pinned Redis may not know of it
+   * @param pinned Redis may not know of them
    */
   record(demand: Omit<LocalDemand, 'cost'>, units: number, atMs: number, nowMs: number, pinned: boolean): void {
     if (units === 0) return;
@@ -126,14 +126,14 @@ export class LocalLimiter {
     counter.pinnedUntilMs = Math.max(counter.pinnedUntilMs, counter.freeAtMs(nowMs));
   }
 
-  /** Its own, or the one that it shares. */
+  /** The identity's own counter, or its shared one. */
   #counterOf({ key, policy, limits }: LocalDemand, nowMs: number): Counter {
     const own = this.#counters.get(key);
     if (own !== undefined) return own;
     const sharedKey = `${policy} ${limits.map((limit) => `${limit.windowMs}/${limit.maxRequests}`).join()} ${bucketOf(key)}`;
     const shared = this.#shared.get(sharedKey);
     const inUse = shared !== undefined && shared.freeAtMs(nowMs) > nowMs;
-    // It may have spent there what is shared: its own counter begins with all of that.
+    // The identity may have spent all of the shared counter's units, so its own counter starts with all of them.
     const added = this.#add(key, inUse ? shared.copy(nowMs) : new Counter(), nowMs);
     if (added !== undefined) return added;
     if (inUse) return shared;
@@ -143,14 +143,14 @@ export class LocalLimiter {
     return fresh;
   }
 
-  /** @returns `undefined` when there is no room */
+  /** @returns `undefined` if there is no room */
   #add(key: string, counter: Counter, nowMs: number): Counter | undefined {
     if (this.#counters.size >= this.#max && !this.#makeRoom(nowMs)) return undefined;
     this.#counters.set(key, counter);
     return counter;
   }
 
-  /** Forgets one counter: one that has nothing to tell, else the least used of those that Redis knows as well. */
+  /** Evicts one counter: an expired one, else the least used of those that Redis also knows. */
   #makeRoom(nowMs: number): boolean {
     let least: { key: string; share: number } | undefined;
     let looked = 0;
@@ -161,7 +161,7 @@ export class LocalLimiter {
         this.#counters.delete(key);
         return true;
       }
-      // Others are looked at the next time.
+      // The next call examines other counters.
       this.#counters.delete(key);
       this.#counters.set(key, counter);
       if (counter.pinnedUntilMs > nowMs) continue;

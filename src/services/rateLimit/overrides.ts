@@ -1,7 +1,7 @@
 import type { RedisValue } from '../../redis/client';
 import type { Limit, LimitAlgorithm } from './limits';
 
-/** Numbers of one window, as an administrator sets them. */
+/** The limit of one window, set by an administrator. */
 export interface OverrideWindow {
   maxRequests: number;
   windowMs: number;
@@ -18,12 +18,12 @@ interface Known {
   limits: Readonly<Record<LimitAlgorithm, readonly Limit[]>>;
 }
 
-/** How long an isolate waits for what D1 says, or after a read that failed, before it reads again. */
+/** An isolate reads D1 at most once in this time, even if a read is slow or has failed. */
 const READ_PAUSE_MS = 1_000;
 
 /**
- * What an isolate knows of the numbers that administrators have put in place of the app's own. The limits of a policy are
- * one array until they change: other memories use it as a key.
+ * An isolate's memory of the limits that administrators have set in place of the app's own. A policy's limits stay the same
+ * array until they change: other memories use it as a key.
  */
 export class OverrideMemory {
   #known = new Map<string, Known>();
@@ -39,7 +39,7 @@ export class OverrideMemory {
     return nowMs - this.#answeredAtMs >= ageMs;
   }
 
-  /** Whether it is time to read D1; then the caller does so. Not each of many requests, whether D1 replies or not. */
+  /** Whether the caller should read D1 now: `true` for only one of many requests, whether D1 replies or not. */
   takeTurn(nowMs: number): boolean {
     const sinceMs = nowMs - this.#readAtMs;
     if (sinceMs >= 0 && sinceMs < READ_PAUSE_MS) return false;
@@ -67,7 +67,7 @@ function limitsOf(windows: readonly OverrideWindow[]): Known['limits'] {
   return { 'sliding-window': made('sliding-window'), 'token-bucket': made('token-bucket') };
 }
 
-/** What Redis holds; `undefined` when it holds nothing, or something else. */
+/** Parses Redis's copy; `undefined` if it is missing or invalid. */
 export function parseOverrides(reply: RedisValue): OverrideTable | undefined {
   if (typeof reply !== 'string') return undefined;
   try {

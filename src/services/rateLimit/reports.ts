@@ -1,11 +1,11 @@
 import type { Limit } from './limits';
 import { stepMs } from './limits';
 
-/** Spending that Redis may not know of. */
+/** Spending that Redis may not know. */
 export interface ReportItem {
-  /** Done once, under this id: the request's own, where its call may have been executed. */
+  /** The item is applied once under this id: the request's own id if its call may have been executed. */
   id: string;
-  /** Negative: given back, of the request with this id. */
+  /** Negative: given back. */
   units: number;
   of?: string;
   /** By this isolate's clock. */
@@ -18,18 +18,18 @@ export interface Report {
   key: string;
   limits: readonly Limit[];
   items: ReportItem[];
-  /** Not before this time, unless its caller comes again: the last try has failed. */
+  /** Not reported before this time unless its caller returns: the last attempt has failed. */
   notBeforeMs: number;
 }
 
 const MAX_REPORTS = 10_000;
 
-/** Of one counter. More come only when a limit of thousands is used up within a few sub-windows. */
+/** Per counter. More occur only when a limit of thousands is used up within a few sub-windows. */
 const MAX_ITEMS = 256;
 
 const RETRY_MS = 1_000;
 
-/** What this isolate has to report to Redis once it is back, by counter, with the time at which each unit was spent. */
+/** Spending that this isolate must report to Redis once it is back, by counter, with the time of each unit. */
 export class Reports {
   readonly #reports = new Map<string, Report>();
 
@@ -40,7 +40,7 @@ export class Reports {
   add(key: string, limits: readonly Limit[], item: ReportItem): void {
     let report = this.#reports.get(key);
     if (report === undefined) {
-      // What is not reported still counts in this isolate.
+      // Spending that is not reported still counts in this isolate.
       if (this.#reports.size >= MAX_REPORTS) return;
       report = { key, limits, items: [], notBeforeMs: 0 };
       this.#reports.set(key, report);
@@ -53,7 +53,7 @@ export class Reports {
     const mergeable = last !== undefined && !last.sent && !item.sent && last.units > 0 && item.units > 0;
     if (mergeable && (items.length >= MAX_ITEMS || Math.ceil(last.atMs / step) === Math.ceil(item.atMs / step))) {
       last.units += item.units;
-      // The later time of the two: never less than what was spent.
+      // Keep the later time: spending must never expire too early.
       last.atMs = item.atMs;
       return;
     }
@@ -61,19 +61,19 @@ export class Reports {
     items.push(item);
   }
 
-  /** Whether Redis may not know all that this isolate has spent of a counter. */
+  /** Whether Redis may not know all of this isolate's spending of a counter. */
   has(key: string): boolean {
     return this.#reports.has(key);
   }
 
-  /** What is to be reported of one counter now. It is the caller's then: {@link restore} brings it back. */
+  /** Removes a counter's report and passes it to the caller. After a failure, {@link restore} puts it back. */
   takeOf(key: string): Report | undefined {
     const report = this.#reports.get(key);
     this.#reports.delete(key);
     return report;
   }
 
-  /** {@link takeOf} for up to so many counters, those aside whose last report has just failed. */
+  /** {@link takeOf} for up to this many counters, except those whose last report has just failed. */
   take(max: number, nowMs: number): Report[] {
     const taken: Report[] = [];
     for (const report of this.#reports.values()) {
@@ -85,9 +85,9 @@ export class Reports {
   }
 
   /**
-   * After a failure; what has been spent since then stands behind it.
+   * Puts a report back after a failure. Spending since then comes after it.
    *
-   * @param sent whether Redis may have seen it
+   * @param sent whether Redis may have received it
    */
   restore({ key, limits, items }: Report, nowMs: number, sent: boolean): void {
     for (const item of items) item.sent ||= sent;

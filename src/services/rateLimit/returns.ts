@@ -1,12 +1,12 @@
 import type { Limit } from './limits';
 import type { RecordItem } from './ask';
 
-/** Leased units that were not used, to go back to the time at which they are recorded. */
+/** Unused leased units, to be given back at the time at which they are recorded. */
 export interface ReturnItem {
-  /** The request that was charged with them. */
+  /** The id of the lease's charge. */
   leaseId: string;
   units: number;
-  /** By the counter's clock; `undefined`: its reply was lost. */
+  /** By the counter's clock; `undefined`: the reply to the lease was lost. */
   recordedAtMs: number | undefined;
   /** When the lease ended, by this isolate's clock. */
   endedAtMs: number;
@@ -18,16 +18,16 @@ export interface Return {
   items: ReturnItem[];
 }
 
-/** Counters that units are returned to; those of more lapse with their window. */
+/** The most counters with units to return. Units of further counters expire with their window. */
 const MAX_COUNTERS = 5_000;
 
-/** Of one counter. */
+/** Per counter. */
 const MAX_ITEMS = 32;
 
-/** Units of a caller who asks no more go back after this. Some leases' units then go back with one command. */
+/** Units of a caller without further requests are returned after this time, so that several leases share one command. */
 const AFTER_MS = 2_000;
 
-/** What this isolate has to give back, by counter. What is lost with the isolate counts until its window is over. */
+/** Units that this isolate must give back, by counter. If the isolate dies, they count until their window is over. */
 export class Returns {
   readonly #returns = new Map<string, Return & { sinceMs: number }>();
 
@@ -45,7 +45,7 @@ export class Returns {
     if (waiting.items.length < MAX_ITEMS) waiting.items.push(item);
   }
 
-  /** What goes back before this counter is asked. */
+  /** The units to give back before this counter is asked. */
   takeOf(key: string): Return | undefined {
     const waiting = this.#returns.get(key);
     this.#returns.delete(key);
@@ -57,7 +57,7 @@ export class Returns {
     return false;
   }
 
-  /** What has waited long enough, the oldest first. */
+  /** Units that have waited long enough, the oldest first. */
   take(max: number, nowMs: number): Return[] {
     const taken: Return[] = [];
     for (const waiting of this.#returns.values()) {

@@ -5,26 +5,26 @@ import { ask, bySlot, isCrossSlot } from './ask';
 import type { Demand, Outcome, Reply } from './ask';
 import type { LocalLimiter } from './local';
 
-/** How long a charge may be taken back: longer than it takes to hear of all others. Then it counts. */
+/** How long a charge may be taken back: longer than it takes to receive all other replies. After that it is final. */
 export const RESERVE_MS = 2_000;
 
-/** Pauses before a request asks again whose decision depends on reservations of others. */
+/** Pauses before a request asks again because its decision depends on others' reservations. */
 const ASK_AGAIN_MS = [5, 10, 20, 40, 80, 160, 320] as const;
 
-/** What was found out about each demand, in their order. */
+/** The outcome of each demand, in order. */
 export interface Together {
   decision: Outcome['decision'];
-  /** `reserved`: charged for now, to be confirmed or taken back. An error where Redis has not replied. */
+  /** `reserved`: charged for now, to be confirmed or taken back. An error if Redis has not replied. */
   replies: ((Reply & { reserved: boolean; refused: boolean }) | RedisError)[];
 }
 
 /**
  * Asks about all demands of a request at once, all or nothing.
  *
- * One script decides over all of them, so that a request which one limit refuses is charged to no other. On a cluster whose
- * slots keep their keys apart, each slot is asked by itself, in the same pipeline, and reserves: a reservation counts like a
- * charge, but refuses no other request before it is final. A request that only fits when reservations are taken back asks
- * again; they are settled as soon as their owner has its replies.
+ * One script decides all of them, so a request that one limit refuses is charged to no other. On a cluster that refuses
+ * keys of different slots in one script, each slot is asked separately, in the same pipeline, and reserves. A reservation
+ * counts like a charge, but does not refuse other requests until it is final. A request that fits only if reservations are
+ * taken back asks again: their owner settles them as soon as it has all its replies.
  */
 export async function askTogether(
   batch: RedisBatch,
@@ -33,14 +33,14 @@ export async function askTogether(
   { id, nowMs }: { id: string; nowMs: number },
 ): Promise<Together> {
   if (demands.length > 1) return askSeveral(batch, local, demands, { id, nowMs });
-  // The common case, without the work that several demands need.
+  // The common case, without the work for several demands.
   const alone = await askOnce(batch, demands, { id, reserveMs: 0, nowMs });
   const decision = alone instanceof RedisError ? 'admitted' : alone.decision;
   if (decision === 'undecided') return askSeveral(batch, local, demands, { id, nowMs, alone });
   return { decision, replies: [replyOf(alone, 0, { decision, isReserving: false })] };
 }
 
-/** @param alone the outcome of a single demand that was undecided */
+/** @param alone the undecided outcome of a single demand */
 async function askSeveral(
   batch: RedisBatch,
   local: LocalLimiter,
@@ -88,7 +88,7 @@ async function askOnce(...args: Parameters<typeof ask>): Promise<Outcome | Redis
   }
 }
 
-/** All of them together: one without a reply refuses nothing here. */
+/** The joint decision. A demand without a reply refuses nothing here. */
 function decisionOf(outcomes: readonly (Outcome | RedisError)[]): Outcome['decision'] {
   const isAny = (decision: Outcome['decision']) =>
     outcomes.some((outcome) => !(outcome instanceof RedisError) && outcome.decision === decision);
@@ -107,7 +107,7 @@ function replyOf(
 ): Together['replies'][number] {
   if (outcome instanceof RedisError) return outcome;
   const { atMs, verdicts } = outcome.replies[index]!;
-  // Still undecided after all that waiting: refused until the reservations are final, unless another limit refuses anyway.
+  // Still undecided after all these waits: refuse until the reservations are final, unless another limit refuses anyway.
   for (const verdict of verdicts) {
     if (!verdict.undecided) continue;
     verdict.admitted = decision === 'refused';

@@ -1,4 +1,4 @@
-/** Units by the time at which they count as spent, oldest first. */
+/** Units by their recorded time, oldest first. */
 export class UnitLog {
   readonly #times: number[] = [];
   readonly #units: number[] = [];
@@ -12,7 +12,7 @@ export class UnitLog {
     return this.#times.at(-1) ?? 0;
   }
 
-  /** Adds at the end: never before what is there already. */
+  /** Adds units at the end. Their time must not be before the last entry. */
   append(units: number, atMs: number): void {
     const last = this.#times.length - 1;
     if (last >= 0 && atMs <= this.lastMs) this.#units[last] = (this.#units[last] ?? 0) + units;
@@ -20,7 +20,7 @@ export class UnitLog {
     this.total += units;
   }
 
-  /** Adds where its time belongs. */
+  /** Inserts units in the order of time. */
   insert(units: number, atMs: number): void {
     const after = this.#after(atMs);
     if (this.#times[after - 1] === atMs) this.#units[after - 1] = (this.#units[after - 1] ?? 0) + units;
@@ -32,10 +32,10 @@ export class UnitLog {
   }
 
   /**
-   * Takes from the newest entries that are not later than `atMs`; then from later ones, where what was recorded behind
-   * an entry that was ahead of its time is found.
+   * Takes units from the newest entries that are not later than `atMs`, then from later ones: units that were recorded
+   * behind an entry ahead of its time are found there.
    *
-   * @returns how many there were; what is empty now stays until {@link compact}
+   * @returns the number of units taken; emptied entries stay until {@link compact}
    */
   take(units: number, atMs: number): number {
     const after = this.#after(atMs);
@@ -46,7 +46,9 @@ export class UnitLog {
     return taken;
   }
 
-  /** Drops entries that {@link take} has emptied, and tells how long after each of the first ones the next is. */
+  /**
+   * Drops entries that {@link take} has emptied. For each dropped first entry, calls back with the time until the next one.
+   */
   compact(droppedFirst?: (gapMs: number) => void): void {
     while (this.#units[0] === 0) {
       droppedFirst?.((this.#times[1] ?? this.lastMs) - this.firstMs);
@@ -60,7 +62,9 @@ export class UnitLog {
     }
   }
 
-  /** Drops what counts as spent at `dueMs` or earlier, and tells each entry with the time until the next. */
+  /**
+   * Drops entries recorded at `dueMs` or earlier. For each, calls back with its units and the time until the next entry.
+   */
   prune(dueMs: number, dropped?: (units: number, gapMs: number) => void): void {
     let count = 0;
     while (count < this.#times.length && (this.#times[count] ?? 0) <= dueMs) {
@@ -74,7 +78,7 @@ export class UnitLog {
     this.#units.splice(0, count);
   }
 
-  /** The time of the entry with which so many units, counted from the oldest, have been passed. */
+  /** The time of the entry that contains this unit, counted from the oldest. */
   timeOfUnit(units: number): number {
     let left = units;
     for (const [index, count] of this.#units.entries()) {
@@ -88,7 +92,7 @@ export class UnitLog {
     for (const [index, atMs] of this.#times.entries()) yield [atMs, this.#units[index] ?? 0];
   }
 
-  /** Moves everything back in time. */
+  /** Moves all entries back in time. */
   shift(ms: number): void {
     for (const [index, atMs] of this.#times.entries()) this.#times[index] = atMs - ms;
   }
@@ -110,7 +114,7 @@ export class UnitLog {
     this.#units.push(units);
   }
 
-  /** Index of the first entry that is later. */
+  /** Index of the first later entry. */
   #after(atMs: number): number {
     let index = this.#times.length;
     while (index > 0 && (this.#times[index - 1] ?? 0) > atMs) index -= 1;

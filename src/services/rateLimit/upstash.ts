@@ -7,8 +7,8 @@ import { currentScope } from '../scope';
 type RatelimitOptions = ConstructorParameters<typeof Ratelimit>[0];
 
 /**
- * A policy as an `Algorithm` of @upstash/ratelimit, for code that speaks its interface. It decides inside a request, in
- * the request's pipeline, whatever Redis the wrapper was given.
+ * A policy as an `Algorithm` of @upstash/ratelimit, for code written for its interface. It decides inside a request, in the
+ * request's pipeline, and ignores the wrapper's Redis.
  *
  * @example
  * const exports = exactRatelimit({ name: 'exports', limits: [slidingWindow(3, 3_600_000)] });
@@ -17,10 +17,10 @@ type RatelimitOptions = ConstructorParameters<typeof Ratelimit>[0];
 export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limiter'] {
   assertPolicyName(policy.name);
   const limit = Math.min(...policy.limits.map(({ maxRequests }) => maxRequests));
-  // The wrapper puts its prefix before the identifier; the guard's counters know only the identity.
+  // The wrapper puts its prefix before the identifier; the guard's counters use only the identity.
   const identityOf = (prefix: string, identifier: string) =>
     identifier.startsWith(`${prefix}:`) ? identifier.slice(prefix.length + 1) : identifier;
-  /** The quota that is nearest to its end. */
+  /** The quota that is closest to exhaustion. */
   const tightest = (quotas: readonly Quota[]) => {
     const left = Math.min(...quotas.map((quota) => quota.remaining));
     const reset = Math.max(0, ...quotas.filter((quota) => quota.remaining === left).map((quota) => quota.resetMs));
@@ -48,10 +48,10 @@ export function exactAlgorithm(policy: RateLimitPolicy): RatelimitOptions['limit
   });
 }
 
-/** {@link exactAlgorithm} in the wrapper, set up so that neither its timeout nor its cache decides anything. */
+/** {@link exactAlgorithm} in the wrapper, configured so that neither its timeout nor its cache makes decisions. */
 export function exactRatelimit(policy: RateLimitPolicy): Ratelimit {
   return new Ratelimit({
-    // The algorithm uses the request's pipeline; the wrapper needs one only for analytics, which are off.
+    // The algorithm uses the request's pipeline. The wrapper needs a client only for analytics, which are off.
     redis: {} as RatelimitOptions['redis'],
     limiter: exactAlgorithm(policy),
     prefix: policy.name,

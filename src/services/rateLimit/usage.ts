@@ -2,22 +2,22 @@ import { recordedAtMs } from './limits';
 import type { Limit, LimitVerdict } from './limits';
 import { UnitLog } from './unitLog';
 
-/** What has been used of one limit. Agrees with the scripts on every step. */
+/** The use of one limit. Agrees with the scripts in every step. */
 export interface Usage {
-  /** Moves on to this time, which is never earlier than before. */
+  /** Advances to this time, which is never earlier than before. */
   advance(limit: Limit, nowMs: number): void;
-  /** @param added what the same request has charged here already */
+  /** @param added units that the same request has already charged here */
   verdict(limit: Limit, cost: number, added: number): LimitVerdict;
   charge(limit: Limit, units: number, nowMs: number): void;
-  /** Charges what was spent earlier: nothing, when it has left the window. */
+  /** Charges units that were spent earlier, unless they have left the window. */
   insert(limit: Limit, units: number, atMs: number): void;
   giveBack(limit: Limit, units: number, atMs: number): void;
   quota(limit: Limit): { remaining: number; resetMs: number };
-  /** From when on it is as good as new. */
+  /** When it is equivalent to a new one. */
   freeAtMs(limit: Limit): number;
-  /** The clock was set back. */
+  /** Call when the clock was set back. */
   shift(ms: number): void;
-  /** The same, apart. */
+  /** An independent copy. */
   copy(): Usage;
 }
 
@@ -25,7 +25,7 @@ export function usageOf({ algorithm }: Limit): Usage {
   return algorithm === 'token-bucket' ? new BucketUsage() : new WindowUsage();
 }
 
-/** Sliding window: the units recorded later than one window ago, and those of the request, are at most the limit. */
+/** Sliding window: admits a request if its units and those recorded later than one window ago are at most the limit. */
 class WindowUsage implements Usage {
   #log = new UnitLog();
   #nowMs = 0;
@@ -82,16 +82,16 @@ class WindowUsage implements Usage {
 }
 
 /**
- * Token bucket (GCRA): a debt in units of 1/maxRequests ms that time pays off. The log of a window's charges tells what
- * the debt would be now without one of them: a bucket that has been full since gains nothing from giving it back.
+ * Token bucket (GCRA): a debt in units of 1/maxRequests ms, paid off by time. The log of a window's charges gives the
+ * present debt without one of them: if the bucket has been full since, giving a charge back changes nothing.
  */
 class BucketUsage implements Usage {
   #log = new UnitLog();
   #nowMs = 0;
-  /** What was owed just after the last charge, and when that was (0: it was never charged). */
+  /** The debt just after the last charge, and the time of that charge (0: never charged). */
   #debt = 0;
   #chargedAtMs = 0;
-  /** What was owed just before the log's first entry. */
+  /** The debt just before the log's first entry. */
   #before = 0;
 
   advance({ windowMs, maxRequests }: Limit, nowMs: number): void {
@@ -118,7 +118,7 @@ class BucketUsage implements Usage {
   insert(limit: Limit, units: number, atMs: number): void {
     const at = recordedAtMs(limit, atMs);
     if (at + limit.windowMs <= this.#nowMs) return;
-    // At most what the bucket can have owed just before, by what is known of later.
+    // The largest debt that the bucket can have had just before, according to its later entries.
     if (this.#log.total === 0) this.#before = this.#chargedAtMs === 0 ? 0 : this.#debtAt(limit, at);
     else if (at < this.#log.firstMs) this.#before += (this.#log.firstMs - at) * limit.maxRequests;
     this.#log.insert(units, at);
@@ -174,7 +174,7 @@ class BucketUsage implements Usage {
     this.#chargedAtMs = this.#nowMs;
   }
 
-  /** What would be owed now, had it been charged as the log says. */
+  /** The present debt according to the log's charges. */
   #replay({ windowMs, maxRequests }: Limit): number {
     let debt = this.#before;
     let before: number | undefined;
