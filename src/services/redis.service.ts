@@ -9,16 +9,16 @@ import { facade } from './scope';
 
 export { RedisNamespace } from '../redis/keys';
 
-/** How a call behaves while Redis is away. `null`: a read finds nothing, a write returns false. `throw`: it throws. */
+/** A call's behaviour while Redis is away. `null`: a read finds no value, a write returns false. `throw`: it throws. */
 export interface RedisCallOptions {
   /** @default 'null' */
   whenUnavailable?: 'null' | 'throw';
 }
 
 /**
- * Plain keys with a namespace and a TTL. Calls of one turn share a round trip.
+ * Plain keys with a namespace and a TTL. Calls issued in one turn share a round trip.
  *
- * A `null` may mean "no such key" or "Redis is away"; where the difference matters, pass `whenUnavailable: 'throw'`.
+ * A `null` may mean "no such key" or "Redis is away". If the difference matters, pass `whenUnavailable: 'throw'`.
  *
  * @example
  * await RedisService.setJSON('profile', userId, { theme: 'dark' }, 3600);
@@ -26,9 +26,9 @@ export interface RedisCallOptions {
  */
 export interface RedisService {
   get(namespace: string, key: string, options?: RedisCallOptions): Promise<string | null>;
-  /** @param ttlSeconds the namespace's default when left out: no key lives for ever */
+  /** @param ttlSeconds if omitted, the namespace's default: every key has a TTL */
   set(namespace: string, key: string, value: string, ttlSeconds?: number, options?: RedisCallOptions): Promise<boolean>;
-  /** `null` also for a value that is not JSON. */
+  /** Also `null` for a value that is not JSON. */
   getJSON<T>(namespace: string, key: string, options?: RedisCallOptions): Promise<T | null>;
   setJSON(
     namespace: string,
@@ -37,21 +37,21 @@ export interface RedisService {
     ttlSeconds?: number,
     options?: RedisCallOptions,
   ): Promise<boolean>;
-  /** Whether there was such a key. */
+  /** Whether the key existed. */
   delete(namespace: string, key: string, options?: RedisCallOptions): Promise<boolean>;
   /**
    * Deletes every key of the namespace that matches the glob (`user:*`), for 20 s at most. It walks the whole key space:
-   * not for a request's hot path. What `CacheService` has written is ended by `CacheService.deletePattern`, in one
-   * command, and not by this: it takes invalidations along that loads under way have yet to see.
+   * not for a request's hot path. Use `CacheService.deletePattern` for entries of `CacheService`: it invalidates them with
+   * one command, while this method also deletes invalidations that loads in progress have yet to see.
    *
-   * @returns how many keys were deleted, also when Redis went away on the way; `throw` tells
+   * @returns the number of deleted keys, also if Redis went away in between; with `throw` it then throws
    */
   deletePattern(namespace: string, pattern: string, options?: RedisCallOptions): Promise<number>;
   /**
-   * The same in pieces: for as long as `budgetMs` (a page at least), and from where the last piece ended.
+   * {@link deletePattern} in pieces: for `budgetMs` (at least one page), continuing from the cursor of the last piece.
    *
-   * @returns `cursor` to pass to the next call; `null` at the end
-   * @throws {RedisUnavailable} the cursor that was passed is still good: nothing is harmed by deleting twice
+   * @returns `cursor` for the next call; `null` at the end
+   * @throws {RedisUnavailable} the passed cursor stays valid: deleting twice is harmless
    */
   deletePatternFrom(
     namespace: string,
@@ -73,16 +73,16 @@ declare module './scope' {
 
 export const RedisService: RedisService = facade('redis');
 
-/** Where the cache's tag versions live. */
+/** The namespaces that contain the cache's tag versions. */
 const WITH_TAG_VERSIONS: ReadonlySet<string> = new Set([RedisNamespace.CACHE, RedisNamespace.USER]);
 
-/** A call that walks the key space stops after this and says where. */
+/** A call that walks the key space stops after this time and returns its cursor. */
 const BUDGET_MS = 20_000;
 
 export interface RedisDeps {
   batch: RedisBatch;
   keys: Keys;
-  /** One with a deadline for work that takes many trips. */
+  /** Makes a batch with a long deadline, for work with many trips. */
   slowBatch: () => RedisBatch;
   now?: () => number;
 }
@@ -103,10 +103,10 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
       slow,
       keys.plain(escapeGlob(namespace), pattern),
       async (found) => {
-        // A load in flight may learn of an invalidation only from a tag version among these keys. With a new flush sentinel, no
-        // load fills with a tag version that replaces it.
+        // These keys may include a tag version by which a load in flight would notice an invalidation. With a new flush
+        // sentinel, no load fills an entry with a recreated tag version.
         if (WITH_TAG_VERSIONS.has(namespace.split(':', 1)[0] ?? '')) await slow.send(...bump(keys.flushSentinel));
-        // One UNLINK a key: on a cluster they live in different slots. They still leave as one pipeline.
+        // One UNLINK per key, because on a cluster the keys are in different slots. They still share one pipeline.
         const counts = await Promise.all(found.map((key) => slow.send('UNLINK', key)));
         deleted += counts.reduce<number>((sum, count) => sum + Number(count), 0);
       },
@@ -166,7 +166,7 @@ export function createRedisService({ batch, keys, slowBatch, now = Date.now }: R
   return service;
 }
 
-/** @throws {RedisUnavailable} `garbage` for a reply that GET does not give */
+/** @throws {RedisUnavailable} `garbage` for a reply that GET cannot give */
 async function textOf(reply: Promise<RedisValue>): Promise<string | null> {
   const value = await reply;
   if (value === null || typeof value === 'string') return value;

@@ -6,7 +6,7 @@ import { look, probe } from './probe';
 import type { RequestScope } from './scope';
 import { probeShard } from './shardProbe';
 
-/** Starts, beside the request, the probes of Redis that are due. */
+/** Starts due probes of Redis, outside the request's deadline. */
 export function watchRedis(isolate: Isolate, scope: RequestScope): void {
   const { breaker, shards } = isolate;
   if (breaker.state !== 'closed') {
@@ -20,16 +20,16 @@ export function watchRedis(isolate: Isolate, scope: RequestScope): void {
 }
 
 /**
- * After calls that failed, and one that succeeded: delivers what Redis may have missed. Asked at a request's start and at its end,
- * since its own calls may have been those, and another request might not come for long.
+ * When a call succeeds after failed ones: delivers messages that Redis may have missed. Checked at a request's start and at
+ * its end: the request's own calls may have been these, and the isolate's next request may come much later.
  */
 export function lookIfDue({ breaker }: Isolate, scope: RequestScope): void {
   if (breaker.takeLook()) scope.waitUntil(look({ breaker, outbox: scope.services.outbox }));
 }
 
 /**
- * Asks whether Redis is back: one request of the isolate at a time. Its shards are asked right afterwards: until that, their users
- * would be served by D1, and another request might not come for long.
+ * Checks whether Redis is back: one request of the isolate at a time. Shards that are out are probed right afterwards:
+ * until then D1 would serve their users, and the isolate's next request may come much later.
  */
 export async function probeIfDue(isolate: Isolate, scope: RequestScope): Promise<void> {
   const { breaker, databaseGone } = isolate;
@@ -51,7 +51,7 @@ function probeShardsIfDue(isolate: Isolate, scope: RequestScope): void {
 const WATCH_STEP_MS = 500;
 
 /**
- * Redis has not been told of a change that this isolate made. One request stays, beside its response, until the next probe is
+ * A change of this isolate is not yet delivered to Redis. One request stays, after its response, until the next probe is
  * due: otherwise that probe would have to wait for another request of this isolate.
  */
 async function keepProbing(isolate: Isolate, scope: RequestScope): Promise<void> {

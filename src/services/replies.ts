@@ -1,8 +1,8 @@
 import type { RedisValue } from '../redis/client';
 
 /**
- * Forms of what the app's scripts write to Redis. A reply of another form is no response: it neither allows nor denies, and
- * nothing remembers it.
+ * The forms of values that the app's scripts write to Redis. A reply in another form counts as no reply: it neither allows
+ * nor denies, and is not remembered.
  */
 
 /** Versions and generations count from 1. */
@@ -19,7 +19,7 @@ export const isTimeMs = (value: RedisValue | undefined): value is string =>
 export const isCount = (value: RedisValue | undefined): value is number =>
   typeof value === 'number' && Number.isSafeInteger(value) && value > 0;
 
-/** Where a field may be missing. */
+/** Accepts null as well, for fields that may be missing. */
 export const orNull =
   <T extends RedisValue>(is: (value: RedisValue | undefined) => value is T) =>
   (value: RedisValue | undefined): value is T | null =>

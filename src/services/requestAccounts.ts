@@ -2,19 +2,19 @@ import type { AccountRow } from '../db/schema';
 import type { FoundFacts } from './blacklist/facts';
 import type { CacheReads } from './cache/reader';
 
-/** A user's row that this request's check for revoked tokens has read. */
+/** A user's row, read by this request's check for revoked tokens. */
 export interface KnownAccount {
   readonly account: AccountRow;
-  /** By the wall clock: what the row holds is at least as new as this. */
+  /** By the wall clock: the row is at least as new as this. */
   readonly readAtWallMs: number;
 }
 
-/** A job may run for minutes: a row is used for as long as what else a request has read. */
+/** A job may run for minutes: a row is reused for as long as a request's other reads. */
 const REUSE_MS = 1_000;
 
 /**
- * Users that the current request has read from D1 along with its check for revoked tokens, so that its handler need not
- * read them again.
+ * Users that the current request has read from D1 with its check for revoked tokens, so that its handler need not read them
+ * again.
  */
 export class RequestAccounts {
   readonly #known = new Map<string, KnownAccount & { order: number; gotAtMs: number }>();
@@ -27,12 +27,12 @@ export class RequestAccounts {
     this.#now = now;
   }
 
-  /** Counts what the request reads: of two reads, the one with the larger number began after the other had ended. */
+  /** Numbers the request's reads: a read with a larger number began after one with a smaller number had ended. */
   nextOrder(): number {
     return (this.#order += 1);
   }
 
-  /** Resolves when the cache entries that the request has asked for have been read. */
+  /** Resolves when the request's pending reads of cache entries are done. */
   async readsSettled(): Promise<void> {
     await Promise.allSettled([...this.#reads().values()].map(({ snapshot }) => snapshot));
   }
@@ -46,8 +46,8 @@ export class RequestAccounts {
   /**
    * The row, unless the request has invalidated something since.
    *
-   * @param since the order of the look at the cache that the row is to fill: an older row may hide a change that the look
-   *   has seen. `undefined`: the row fills nothing
+   * @param since the order of the cache read whose entry the row will fill: an older row may miss a change that this read
+   *   has seen. `undefined`: the row fills no entry
    */
   get(userId: string, since: number | undefined): KnownAccount | undefined {
     const known = this.#known.get(userId);

@@ -16,11 +16,11 @@ export interface RequestContext {
   /** The database's binding. */
   db: Binding;
   waitUntil: (promise: Promise<unknown>) => void;
-  /** Where the request comes from. */
+  /** The device of the request. */
   origin?: () => Device;
-  /** For the log. */
+  /** Used in log lines. */
   requestId?: string;
-  /** The runtime's own, where it has one. */
+  /** The runtime's tracing, if it has any. */
   tracing?: Tracing | undefined;
   /** Milliseconds since the epoch. */
   now?: () => number;
@@ -29,8 +29,8 @@ export interface RequestContext {
 }
 
 /**
- * Runs the work of one request, or of one scheduled run. The static calls (`RedisService.get(…)` and the like) work in it, and
- * in everything that it gives to `waitUntil`. Probes of Redis that are due start beside it.
+ * Runs the work of one request, or of one run of the cron trigger. The static calls (`RedisService.get(…)` and the like)
+ * work in it, and in every promise that it passes to `waitUntil`. Due probes of Redis start at the same time.
  */
 export function runInScope<T>(context: RequestContext, work: (scope: RequestScope) => Promise<T>): Promise<T> {
   const { isolate, db, waitUntil, origin = nowhere, now = Date.now, random = Math.random } = context;

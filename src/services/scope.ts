@@ -16,55 +16,55 @@ import type { Device } from './session/device';
 // oxlint-disable-next-line typescript/no-empty-interface, typescript/no-empty-object-type -- filled by the service modules
 export interface ServiceMap {}
 
-/** What one request brings along. */
+/** The parts that differ for each request. */
 export interface ScopeParts {
   services: ServiceMap;
-  /** Opens the request's own pipeline to Redis, when it first needs one. */
+  /** Opens the request's pipeline to Redis, on first use. */
   openBatch: (scope: RequestScope) => RedisBatch;
-  /** Opens its way to the database, likewise. */
+  /** Opens the request's database, on first use. */
   openDatabase: () => Database;
   /** Milliseconds since the epoch. */
   now: () => number;
   /** Uniform in [0, 1): for jitter and early refreshes. */
   random: () => number;
-  /** The runtime's: keeps the request's context alive until the promise has settled. */
+  /** The runtime's `waitUntil`: keeps the request's context alive until the promise has settled. */
   waitUntil: (promise: Promise<unknown>) => void;
-  /** Where the request comes from. */
+  /** The device of the request. */
   origin: () => Device;
-  /** For the log. */
+  /** Used in log lines. */
   requestId?: string | undefined;
   /** `undefined`: the request is not traced. */
   inSpan?: InSpan | undefined;
   /** Called when the work of {@link RequestScope.run} has ended, still in the scope. */
   onRun?: (scope: RequestScope) => void;
-  /** Called when the scope ends: the response is made, and everything after it has settled. */
+  /** Called when the scope ends: the response is ready, and all work after it has settled. */
   onEnd?: () => void;
   /** Called with each new degradation. */
   onDegraded?: (what: string) => void;
-  /** Entries that are fresh for less than this are loaded anew before they are served: for warming. */
+  /** Entries that are fresh for less than this are loaded again before they are served: for warming. */
   refreshWithinMs?: number;
 }
 
 /**
- * What belongs to one request, as opposed to its isolate: the services are made once and find the scope of the request
- * that calls them. It ends when the response is made and everything that was given to {@link waitUntil} has settled.
+ * The state of one request, as opposed to its isolate: services are made once, and find the scope of the request that calls
+ * them. It ends when the response is ready and every promise passed to {@link waitUntil} has settled.
  */
 export class RequestScope {
   readonly services: ServiceMap;
   readonly now: () => number;
   readonly random: () => number;
   readonly origin: () => Device;
-  /** Calls to Redis that the request waits for. */
+  /** Counts the calls to Redis that the request waits for. */
   readonly trips: TripCounts = { blocking: 0 };
   readonly requestId: string | undefined;
   /** Spans of Workers' own tracing; `undefined` when the request is not traced. */
   readonly inSpan: InSpan | undefined;
   readonly refreshWithinMs: number | undefined;
-  /** Policies that this request had to fall back on, such as `limiter=local`: for a response header and the log. */
+  /** Failure policies that this request has used, such as `limiter=local`: for a response header and the log. */
   readonly degraded = new Set<string>();
-  /** Called once the response is made. */
+  /** Called once the response is ready. */
   readonly onResponse: (() => void)[] = [];
-  /** The execution that this request's `Idempotency-Key` stands for. */
+  /** The execution for this request's `Idempotency-Key`. */
   keyedExecution: RecordableExecution | undefined;
   readonly #openBatch: ScopeParts['openBatch'];
   readonly #openDatabase: ScopeParts['openDatabase'];
@@ -72,13 +72,13 @@ export class RequestScope {
   readonly #onRun: ScopeParts['onRun'];
   readonly #onEnd: ScopeParts['onEnd'];
   readonly #onDegraded: ScopeParts['onDegraded'];
-  // Made when they are first used: most requests need few of them.
+  // Created on first use: most requests need few of them.
   #batch: RedisBatch | undefined;
   #database: Database | undefined;
   #cacheReads: CacheReads | undefined;
   #accounts: RequestAccounts | undefined;
   #manualFills: ManualFills | undefined;
-  /** The response, and promises given to `waitUntil`, that are not settled yet. */
+  /** The number of unsettled promises: the response, and those passed to `waitUntil`. */
   #pending = 1;
   #hasTracked = false;
   /** {@link settle} was called. */
@@ -101,11 +101,11 @@ export class RequestScope {
     this.#onDegraded = parts.onDegraded;
   }
 
-  /** The request's own pipeline to Redis, with the deadline that all its calls share. */
+  /** The request's pipeline to Redis, with one deadline for all its calls. */
   get batch(): RedisBatch {
     if (this.#batch === undefined) {
       this.#batch = this.#openBatch(this);
-      // What is deferred from here on leaves by itself.
+      // Commands deferred from now on are sent automatically.
       if (this.#isSettled) void this.#batch.settle();
     }
     return this.#batch;
@@ -120,7 +120,7 @@ export class RequestScope {
     return (this.#cacheReads ??= new Map());
   }
 
-  /** Users that this request has read along with its check for revoked tokens. */
+  /** Users that this request has read with its check for revoked tokens. */
   get accounts(): RequestAccounts {
     return (this.#accounts ??= new RequestAccounts(
       () => this.cacheReads,
@@ -128,7 +128,7 @@ export class RequestScope {
     ));
   }
 
-  /** Values that this request loads by itself, between `getCachedUser` and `cacheUser`. */
+  /** Values that this request loads itself, between `getCachedUser` and `cacheUser`. */
   get manualFills(): ManualFills {
     return (this.#manualFills ??= new Map());
   }
@@ -140,8 +140,8 @@ export class RequestScope {
   }
 
   /**
-   * {@link waitUntil} for an object of the runtime to hold. It does not keep the scope: such an object, and all that it
-   * refers to, is only collected by a full garbage collection.
+   * {@link waitUntil} for a long-lived object of the runtime. It does not hold the scope: such an object, with all that it
+   * refers to, is collected only by a full garbage collection.
    */
   looseWaitUntil(): ScopeParts['waitUntil'] {
     const [handle, runtimeWaitUntil] = [this.#handle, this.#runtimeWaitUntil];
@@ -152,7 +152,7 @@ export class RequestScope {
     };
   }
 
-  /** Keeps this scope until the promise has settled: for one that the runtime has been given already. */
+  /** Keeps this scope until the promise has settled. For a promise that the runtime already has. */
   track(promise: Promise<unknown>): void {
     this.#hasTracked = true;
     this.#pending += 1;
@@ -160,7 +160,7 @@ export class RequestScope {
     promise.then(settled, settled);
   }
 
-  /** Notes that this request was served by a fallback. */
+  /** Records that this request was served by a failure policy. */
   degrade(what: string): void {
     if (this.degraded.has(what)) return;
     this.degraded.add(what);
@@ -168,9 +168,10 @@ export class RequestScope {
   }
 
   /**
-   * Forgets what the request has read, so that it reads anew after an invalidation.
+   * Forgets the request's reads, so that it reads again after an invalidation.
    *
-   * @param redisKeys the keys that the invalidation writes: values that the request has loaded for others may still be cached
+   * @param redisKeys the keys written by the invalidation: values that the request has loaded for other keys may still be
+   *   cached
    */
   forgetReads(redisKeys?: readonly string[]): void {
     this.#cacheReads?.clear();
@@ -178,13 +179,13 @@ export class RequestScope {
     if (this.#manualFills !== undefined) endManualFills(this.#manualFills, redisKeys);
   }
 
-  /** Sends what the request has deferred. Called once the response is made; `undefined` when there was nothing. */
+  /** Sends the request's deferred commands. Called once the response is ready; `undefined` if there are none. */
   settle(): Promise<void> | undefined {
     this.#isSettled = true;
     return this.#batch?.settle();
   }
 
-  /** Runs `work`, and everything that it starts, in this scope. To be called once. */
+  /** Runs `work`, and all work that it starts, in this scope. Call it only once. */
   run<T>(work: (scope: RequestScope) => Promise<T>): Promise<T> {
     this.#handle = new ScopeHandle(this);
     return storage.run(this.#handle, async () => {
@@ -200,13 +201,13 @@ export class RequestScope {
   #settled(): void {
     this.#pending -= 1;
     if (this.#pending > 0) return;
-    // Nothing else was going on in a request that was served from memory.
+    // A request served from memory has no other work.
     if (this.#hasTracked) void this.#endIfIdle();
     else this.#end();
   }
 
   async #endIfIdle(): Promise<void> {
-    // Others may await the promise that settled last, and give their own work to `waitUntil` in the turns that follow.
+    // Other code may await the promise that settled last, and pass its own work to `waitUntil` in the turns that follow.
     for (let turn = 0; turn < SETTLING_TURNS; turn += 1) {
       if (this.#pending > 0) return;
       await Promise.resolve();
@@ -223,9 +224,9 @@ export class RequestScope {
 const SETTLING_TURNS = 8;
 
 /**
- * What the AsyncLocalStorage holds. In workerd a stored object that refers to anything made while it is current (a
- * Response, a promise) is never collected, and a request that its client aborts never gets to its end. So the handle
- * refers to the scope weakly: the continuations that may still run hold it. See docs/decisions/request-scope.md.
+ * The value in the AsyncLocalStorage. In workerd a stored object that refers to anything made while it is current (a
+ * Response, a promise) is never collected, and a request that its client aborts never ends. So the handle refers to the
+ * scope weakly: the continuations that may still run hold it. See docs/decisions/request-scope.md.
  */
 class ScopeHandle {
   #scope: WeakRef<RequestScope> | undefined;
@@ -247,14 +248,14 @@ class ScopeHandle {
   }
 }
 
-/** The scope that was asked for last, of one request at most: `deref` costs more than all else in {@link currentScope}. */
+/** The scope that was last looked up, of at most one request: `deref` costs more than the rest of {@link currentScope}. */
 let latest: { handle: ScopeHandle; scope: RequestScope } | undefined;
 
 const storage = new AsyncLocalStorage<ScopeHandle>();
 
 setLogContext(() => ({ requestId: storage.getStore()?.scope?.requestId }));
 
-/** @throws {Error} outside a request, and after its work is done */
+/** @throws {Error} outside a request, and after its work has ended */
 export function currentScope(): RequestScope {
   const handle = storage.getStore();
   if (handle === undefined) {
@@ -273,18 +274,18 @@ export function currentScope(): RequestScope {
   return scope;
 }
 
-/** Spans of the request that is running, if there is one and it is traced. */
+/** Spans of the running request, if there is one and it is traced. */
 export const currentSpans = (): InSpan | undefined => storage.getStore()?.scope?.inSpan;
 
 /**
- * An object that forwards every call to the isolate's service of that name.
+ * Makes an object that forwards every call to the isolate's service with this name.
  *
  * @example
  * export const UserService: UserService = facade('user');
  */
 export function facade<K extends keyof ServiceMap>(name: K): ServiceMap[K] {
   const memberOf = (property: PropertyKey) => Reflect.get(currentScope().services[name], property) as unknown;
-  // The prototype is asked for a member once. From then on it is an ordinary accessor, which costs a tenth.
+  // The prototype's trap runs once per member. After that the member is an ordinary accessor, at a tenth of the cost.
   const prototype = new Proxy(Object.freeze({}), {
     get(_, property, face: object) {
       const member = memberOf(property);

@@ -37,7 +37,7 @@ import type { RefreshGrant } from './token.service';
 
 export type { Device } from './session/device';
 
-/** An app's own session data; `userId` is required. */
+/** Session data of the app; `userId` is required. */
 export interface SessionData {
   userId: string;
   email?: string;
@@ -45,7 +45,7 @@ export interface SessionData {
   [name: string]: unknown;
 }
 
-/** One line of a user's list of devices. Times in milliseconds since the epoch. */
+/** One entry in a user's list of devices. Times in milliseconds since the epoch. */
 export interface DeviceSession extends Device {
   id: string;
   createdAtMs: number;
@@ -53,60 +53,60 @@ export interface DeviceSession extends Device {
   expiresAtMs: number;
 }
 
-/** A session that is about to begin: its statements go into the batch that causes it. */
+/** A session that is about to begin: its statements go into the batch of the change that starts it. */
 export interface SessionStart {
   grant: RefreshGrant;
-  /** The first one returns a row unless the owner's sessions were ended, or the account disabled, meanwhile. */
+  /** The first statement returns a row unless the owner's sessions were ended, or the account disabled, in the meantime. */
   statements(db: Drizzle): Statement[];
-  /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
+  /** Writes the session to Redis, once D1 has committed. Never rejects because of Redis. */
   publish(): Promise<Published>;
 }
 
 /**
- * Device sessions. D1 is the truth; Redis has a copy with the state of the refresh token. A session that Redis does not
- * know is not an ended one.
+ * Device sessions. D1 is authoritative; Redis has a copy with the state of the refresh token. A session that is missing in
+ * Redis has not necessarily ended.
  */
 export interface SessionService extends SessionAdministration, SessionRenewals {
   /**
-   * Stores a session under an id of the app's own, `<userId>.<random>`.
+   * Stores a session under an id chosen by the app, `<userId>.<random>`.
    *
    * @throws {AppError} `CONFLICT` for the id of a session that has ended
    */
   createSession(sessionId: string, data: SessionData, ttlSeconds?: number): Promise<void>;
   /**
-   * The data as they were stored, those of a device with its owner's role of today; `null` for a session that does not exist,
-   * has ended or has expired.
+   * The stored data; for a device session, with its owner's present role. `null` for a session that does not exist, has
+   * ended or has expired.
    */
   getSession<T extends object = SessionData>(sessionId: string): Promise<T | null>;
   /**
-   * Ends a session: its tokens are refused from now on. False when there was none, or it had ended already.
+   * Ends a session: its tokens are refused from now on. False if it did not exist or had already ended.
    *
    * @param by the administrator who ends it
    */
   deleteSession(sessionId: string, reason?: SessionEndReason, by?: string): Promise<boolean>;
   /**
-   * Ends the session of a token of ours. Where D1 holds it as ended already, or does not know it (it was restored from a
-   * backup), Redis is told again: it has just taken the token for good.
+   * Ends the session of a genuine token. If D1 has already recorded its end, or does not know the session (D1 was restored
+   * from a backup), the end is delivered to Redis again, because Redis has just accepted the token.
    */
   ensureEnded(sessionId: string, reason: SessionEndReason): Promise<void>;
 
-  /** A session and its owner as D1 has them. */
+  /** A session and its owner, from D1. */
   find(sessionId: string): Promise<FoundSession | undefined>;
   /**
-   * The owner of a session, while tokens of this epoch are good in it; `undefined` once the session has ended or expired,
-   * its user's sessions were ended, or the account was disabled or deleted. One query.
+   * The owner of a session in which tokens of this epoch are valid; `undefined` once the session has ended or expired, its
+   * user's sessions were ended, or the account was disabled or deleted. One query.
    */
   ownerOfLive(grant: Pick<RefreshGrant, 'sessionId' | 'epoch'>): Promise<UserRow | undefined>;
   prepareStart(owner: SessionOwner, device: Device): Promise<SessionStart>;
   refresh(grant: RefreshGrant): Promise<RefreshOutcome>;
   /** Live sessions, last seen first. */
   list(userId: string): Promise<DeviceSession[]>;
-  /** Forgets sessions whose every token has expired. */
+  /** Deletes sessions whose tokens have all expired. */
   purge(): Promise<void>;
   /**
-   * Counts a password that is about to be checked in a session as a wrong one, so that attempts at once do not pass
-   * together; a right one sets the count back. At the end of the count the session ends: a thief with its token may guess no
-   * further, and the owner signs in again.
+   * Counts a password that is about to be checked in a session as wrong, so that concurrent attempts cannot pass together.
+   * A correct password resets the count. At the limit the session ends: a thief of its token can guess no more, and the
+   * owner must sign in again.
    *
    * @throws {AppError} `TOKEN_REVOKED` for a session that has ended
    */
@@ -121,7 +121,7 @@ declare module './scope' {
 
 export const SessionService: SessionService = facade('session');
 
-/** Wrong passwords that one session may give in a row. */
+/** The most consecutive wrong passwords in one session. */
 const SESSION_PASSWORD_FAILURES = 20;
 export interface SessionDeps {
   batch: RedisBatch;
@@ -138,7 +138,7 @@ export interface SessionDeps {
   degraded: (what: string) => void;
 }
 
-/** The user that a session id belongs to. */
+/** The user of a session id. */
 export const sessionOwner = userOfSession;
 
 function newSessionId(userId: string): string {
@@ -153,13 +153,13 @@ export function createSessionService(deps: SessionDeps): SessionService {
   const { publish, publishSession, raiseVersions } = createPublishing({ database, records, degraded });
   const { prepareEnds, end } = createEnding(deps);
 
-  /** When a session ends, by its last use and its absolute expiry. */
+  /** When a session expires, by its last use and its absolute expiry. */
   const endsAt = () => least(sql`${sessions.lastSeenAtMs} + ${idleMs}`, sessions.expiresAtMs);
-  /** Live device sessions; the app's own, which name no device, are neither counted nor listed. */
+  /** Live device sessions. The app's own sessions, which have no device, are neither counted nor listed. */
   const alive = (userId: string) =>
     and(eq(sessions.userId, userId), isNull(sessions.endedAtMs), gt(endsAt(), now()), ne(sessions.device, ''));
 
-  /** When sessions were last in use, as far as Redis tells. */
+  /** When sessions were last used, according to Redis. */
   async function seenOf(sessionIds: readonly string[]): Promise<Map<string, number>> {
     try {
       return await records.lastSeen(sessionIds);
@@ -171,7 +171,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
   }
 
   async function rowAndOwner(sessionId: string): Promise<FoundSession | undefined> {
-    // No join: in a batch, columns of one name from two tables collapse into one.
+    // No join: in a batch, columns with the same name from two tables are merged into one.
     const [[session], [owner], denied] = await database.batch((db) => [
       db.select().from(sessions).where(eq(sessions.id, sessionId)),
       db
@@ -181,7 +181,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       recentDenials(db, userOfSession(sessionId), config, now()),
     ]);
     if (session === undefined) return undefined;
-    // The app's own data are as they were stored, a device's what its owner is today.
+    // The app's own data stay as stored; a device's data follow its owner's present state.
     const data = owner !== undefined && session.device !== '' ? dataOf(owner) : session.data;
     const known = deniedOf(sessionId, session.userId, denied);
     return { session: { ...session, data }, owner: owner ?? null, denied: known };
@@ -224,7 +224,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
     },
   });
 
-  /** Records a refresh in D1, and the access token that it has ended. */
+  /** Records a refresh in D1, with the access token that it has ended. */
   async function refreshed({ grant, rotated, tokenId, superseded }: RefreshOutcome & { status: 'ok' }): Promise<void> {
     const { sessionId, generation } = grant;
     const userId = userOfSession(sessionId);
@@ -241,7 +241,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
         .set({
           lastSeenAtMs: now(),
           generation: greatest(sessions.generation, generation),
-          // Without a rotation the token is one of an older generation than D1 may know.
+          // Without a rotation, the token's generation may be older than D1's.
           ...(rotated && { tokenId: sql`case when ${isNewest} then ${tokenId} else ${sessions.tokenId} end` }),
         })
         .where(and(eq(sessions.id, sessionId), isNull(sessions.endedAtMs))),
@@ -250,7 +250,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
         : [db.insert(revokedTokens).values({ id: superseded, userId, expiresAtMs: untilMs }).onConflictDoNothing()]),
       ...(entry?.statements(db) ?? []),
     ]);
-    // Once more: Redis may lose what the script has written.
+    // Deliver the denial again: Redis may lose the script's write.
     if (entry !== undefined) waitUntil(entry.deliver());
   }
 
@@ -267,7 +267,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       ]);
       const epoch = owner?.epoch ?? 1;
       const session = { id: sessionId, data: text, epoch, expiresAtMs: createdAtMs + ttlSeconds * 1_000 };
-      // Its life is its TTL: nothing refreshes it, so it must not count as idle before.
+      // The session lives for its TTL. It is never refreshed, so it must not become idle earlier.
       const lastSeenAtMs = Math.max(createdAtMs, session.expiresAtMs - idleMs);
       const written = await database.run((db) =>
         db
@@ -308,7 +308,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
 
     async deleteSession(sessionId, reason = 'revoked', by) {
       const row = await rowAndOwner(sessionId);
-      // Not `isAlive`: it may have been used since D1 was last told so, and Redis knows.
+      // Not `isAlive`: the session may have been used since D1's last record of its use, and only Redis knows.
       if (row === undefined || row.session.endedAtMs !== null || row.session.expiresAtMs <= now()) return false;
       await end(row.session, reason, by);
       return true;
@@ -346,7 +346,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
         recentDenials(db, owner.id, config, createdAtMs),
       ]);
       const id = newSessionId(owner.id);
-      // Those that would expire first leave, for a session that does begin.
+      // If the new session begins, evict those that would expire first.
       const evicted = prepareEnds(active.slice(sessionsPerUser - 1), 'evicted', isLive(id));
       const session = {
         id,
@@ -383,7 +383,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
       } else if (outcome.status === 'ok') {
         const seen = refreshed(outcome);
         waitUntil(seen.catch((error: unknown) => log('warn', 'session.seen_failed', describeError(error))));
-        // Acknowledged with the response, so D1 has it first. A D1 that is away has not stopped the refresh, either.
+        // The response acknowledges it, so D1 must have recorded it. But an outage of D1 does not stop the refresh.
         if (outcome.superseded !== undefined) {
           await seen.catch((error: unknown) => {
             if (!(error instanceof DatabaseUnavailable)) throw error;
@@ -433,12 +433,12 @@ export function createSessionService(deps: SessionDeps): SessionService {
   return service;
 }
 
-/** What `getSession` gives for a device. */
+/** The result of `getSession` for a device. */
 const dataOf = ({ id, email, role }: SessionOwner) => JSON.stringify({ userId: id, email, role });
 
 /**
- * A session's denials are in the slot that its id names. An id of another form names another slot, so the user's denials say
- * nothing there, and D1 keeps deciding.
+ * A session's denials are in the slot of the user in its id. An id in another form belongs to another slot, so the user's
+ * denials do not cover it, and D1 keeps deciding.
  */
 function deniedOf<T>(sessionId: string, userId: string, denied: T): T | undefined {
   return userOfSession(sessionId) === userId ? denied : undefined;

@@ -6,7 +6,7 @@ import type { ShardProbe } from '../redis/shards';
 import type { OutboxService } from './outbox.service';
 
 export interface ShardProbeDeps {
-  /** One that reaches shards that are out. */
+  /** A batch that also reaches shards that are out. */
   batch: RedisBatch;
   keys: Keys;
   outbox: Pick<OutboxService, 'deliverPending'>;
@@ -15,8 +15,8 @@ export interface ShardProbeDeps {
 const PROBE_TTL_MS = 60_000;
 
 /**
- * Probes a shard that is out, and delivers the messages that it missed before its users rely on it again. The probe is a write: a
- * read-only shard has missed revocations.
+ * Probes a shard that is out, and delivers the messages that it missed before its users rely on it again. The probe is a
+ * write, because a read-only shard may have missed revocations.
  */
 export async function probeShard({ key, report }: ShardProbe, { batch, keys, outbox }: ShardProbeDeps): Promise<void> {
   try {

@@ -12,16 +12,16 @@ export interface TokenPair {
   access_token: string;
   refresh_token: string;
   token_type: 'Bearer';
-  /** Life of the access token, in seconds. */
+  /** Lifetime of the access token, in seconds. */
   expires_in: number;
 }
 
-/** What both tokens of a pair are minted from. */
+/** The data from which both tokens of a pair are made. */
 export interface TokenSubject {
   userId: string;
   role: 'user' | 'admin';
   accessVersion: number;
-  /** When the user last proved the password in the session; `undefined` where D1 could not tell. */
+  /** When the user last confirmed the password in the session; `undefined` if D1 was unavailable. */
   authenticatedAtMs?: number | undefined;
 }
 
@@ -34,7 +34,7 @@ export interface TokenService {
   issue(subject: TokenSubject, grant: RefreshGrant, tokenId?: string): Promise<TokenPair>;
   verifyAccess: AccessTokens['verify'];
   readRefresh: RefreshTokens['read'];
-  /** Which of our tokens this is; `undefined` for anything else, and for one that has expired. */
+  /** The kind and content of one of the app's tokens; `undefined` for any other text, and for an expired token. */
   recognize(token: string): Promise<RecognizedToken | undefined>;
   jwks: AccessTokens['jwks'];
 }
@@ -67,7 +67,7 @@ export function createTokenService({ access, refresh, accessTtlSeconds, now }: T
         generation: grant.generation,
         authenticatedAt: authenticatedAtMs === undefined ? undefined : Math.floor(authenticatedAtMs / 1_000),
       };
-      // No token outlives its session.
+      // A token must not outlive its session.
       const restSeconds = Math.floor((grant.expiresAtMs - now()) / 1_000);
       const ttlSeconds = Math.max(1, Math.min(accessTtlSeconds, restSeconds));
       return {

@@ -28,7 +28,7 @@ import { createExport } from './user/export';
 import type { AccountExport } from './user/export';
 import { blockOf, fillSearch, findIds, refolded, searchOf } from './user/search';
 
-/** An account as the API shows it. Times are RFC 3339 in UTC, in whole seconds. */
+/** An account in the form of the API. Times are RFC 3339 in UTC, in whole seconds. */
 export interface User {
   id: string;
   email: string;
@@ -62,7 +62,7 @@ export interface UserChange {
   status?: 'active' | 'disabled' | undefined;
 }
 
-/** Each is overtaken only by a login of this very user at this very moment. */
+/** An attempt fails only if this user logs in at the same moment. */
 const DELETE_ATTEMPTS = 3;
 
 /** Accounts, read through the cache and invalidated on every change. */
@@ -72,9 +72,9 @@ export interface UserService {
   /** @throws {AppError} `NOT_FOUND` */
   getUser(userId: string): Promise<User>;
   getUsers(query: UserQuery): Promise<Page<User>>;
-  /** The account of an e-mail address. */
+  /** The account with an e-mail address. */
   idOf(email: string): Promise<string | undefined>;
-  /** Users with a session that was in use since then, in the order of their ids, from the one after `after` on. */
+  /** Users with a session in use since then, in the order of their ids, starting after `after`. */
   activeIds(sinceMs: number, after: string, limit: number): Promise<string[]>;
   /**
    * @param by the administrator who changes the account
@@ -82,24 +82,24 @@ export interface UserService {
    */
   updateUser(userId: string, change: UserChange, by?: string): Promise<User>;
   /**
-   * @param by the administrator who deletes the account; left out, its owner does
+   * @param by the administrator who deletes the account; omitted if the owner does
    * @throws {AppError} `LAST_ADMINISTRATOR`; `NOT_FOUND` for an administrator
    */
   deleteUser(userId: string, by?: string): Promise<void>;
   /**
-   * One attempt at the deletion of an account, made only where a condition on D1 holds in the same transaction. It must stay true
-   * until the user's row is gone.
+   * One attempt to delete an account, effective only if a condition on D1 holds in the same transaction. The condition must
+   * stay true until the user's row is gone.
    */
   deleteUserWhile(userId: string, condition: SQL): Promise<Deletion>;
   /**
-   * Everything that is stored of the account, from D1.
+   * All stored data of the account, from D1.
    *
    * @throws {AppError} `NOT_FOUND`
    */
   exportUser(userId: string): Promise<AccountExport>;
-  /** Deletes accounts that were never verified in the time that the settings give them, some a call. @returns how many */
+  /** Deletes accounts not verified within the time in the settings, a few per call. @returns the number deleted */
   purgeUnverified(): Promise<number>;
-  /** Fills what `?q=` looks at where it is missing, 5,000 accounts a call at most. @returns how many */
+  /** Fills missing search texts (for `?q=`), at most 5,000 accounts per call. @returns the number filled */
   fillSearch(): Promise<number>;
 }
 
@@ -111,32 +111,35 @@ declare module './scope' {
 
 export const UserService: UserService = facade('user');
 
-/** The namespaces of the list of all users, and of what was searched for. They hold ids, no names. */
+/** The namespaces of the list of all users, and of search results. Their entries hold ids, no names. */
 const LISTS = 'users';
 const SEARCHES = 'users-found';
 
-/** Of 500 accounts and two queries each: a cron run has other work as well. */
+/** Rounds of 500 accounts and two queries each: a run of the cron trigger has other work as well. */
 const FILL_ROUNDS = 10;
 
-/** Accounts that one cron run deletes at most: each takes two queries and a pipeline. */
+/** The most accounts that one run of the cron trigger deletes: each takes two queries and a pipeline. */
 const PURGED_ACCOUNTS = 20;
 
-/** Lists that a change of a user makes wrong. */
+/** The lists that a change of a user makes outdated. */
 const LISTS_OF = {
-  /** The account came or went. */
+  /** The account was created or deleted. */
   account: [LISTS, SEARCHES],
-  /** What a search looks at has changed. */
+  /** A searched column has changed. */
   name: [SEARCHES],
-  /** Lists show it, and read it from the user's own entry. */
+  /** Shown in lists, but read from the user's own entry. */
   details: [],
 } as const;
 
-/** What a change of a user makes wrong. One write for each namespace, which all changes share: no more than it takes. */
+/**
+ * The invalidation for a change of a user. It writes one key per namespace, shared by all changes, so it names as few
+ * namespaces as possible.
+ */
 export function userInvalidation(userId: string, changed: keyof typeof LISTS_OF = 'account') {
   return { kind: 'invalidate', users: [userId], namespaces: LISTS_OF[changed] } satisfies OutboxMessage;
 }
 
-/** Trimmed, NFC, lower case: what two spellings of one address have in common. */
+/** Trimmed, NFC, lower case: equal for all spellings of an address. */
 export function normalizeEmail(email: string): string {
   return email.trim().normalize('NFC').toLowerCase();
 }
@@ -190,7 +193,7 @@ export function createUserService(deps: UserDeps): UserService {
     return userIds.map((userId) => byId.get(userId) ?? null);
   };
 
-  /** The row that the check for revoked tokens has brought along. */
+  /** The row that the check for revoked tokens has read. */
   const known = (userId: string) => (since: number | undefined) => {
     const found = accounts().get(userId, since);
     return found && { value: presentUser(found.account), readAtWallMs: found.readAtWallMs };
@@ -229,11 +232,11 @@ export function createUserService(deps: UserDeps): UserService {
     idempotency,
     personal,
     now,
-    // The entry itself, and not only its version: it holds the person's name.
+    // Overwrite the entry itself, not only its version: it holds the person's name.
     copiesOf: (userId) => ({ ...userInvalidation(userId), keys: [{ entryKey: cache.userKey(userId).entryKey }] }),
   });
 
-  // With the database away what was read before is better than nothing; changes end it all the same.
+  // While the database is away, older values may be served. Changes still invalidate them.
   const life = (ttlSeconds: number) => ({
     ttlSeconds,
     staleIfErrorSeconds: settings.staleIfErrorSeconds,
@@ -276,7 +279,7 @@ export function createUserService(deps: UserDeps): UserService {
       // Folded once, for the cache's key and for the query: requests that share an entry have the same result.
       const list = q === undefined ? await listed({ page, limit }) : await found({ page, limit, q: fold(q) });
       if (list === null) return { items: [], page, limit, total: 0 };
-      // The users themselves stand in one entry each: a list shows a change at once, and a deletion takes every copy along.
+      // Each user has a separate entry: lists show a change at once, and a deletion removes every copy.
       const items = await cache.users<User>(list.ids, life(settings.userTtlSeconds), load);
       return { items: items.filter((user) => user !== null), page, limit, total: list.total };
     },
@@ -284,7 +287,7 @@ export function createUserService(deps: UserDeps): UserService {
     async updateUser(userId, { name, role, status }, by) {
       const about = { userId, ...(by !== undefined && { by }) };
       const kind = status === 'disabled' ? 'disabled' : 'enabled';
-      // Looked at before and after the change: an account without the rights to lose satisfies it, too.
+      // Checked before and after the change. For an account without these rights, the condition is true as well.
       const allowed = role === 'user' || status === 'disabled' ? leavesAnAdministrator(userId) : undefined;
       const happened = [
         ...(role === undefined
@@ -310,15 +313,15 @@ export function createUserService(deps: UserDeps): UserService {
       const updatedAtMs = now();
       const results = await idempotency.batch(
         (db) => [
-          // First: they look at what is about to change.
+          // First, because their conditions test the row's old values.
           ...happened.map((entry) => entry.insert(db)),
           ...audits.map((entry) => entry(db)),
           db
             .update(users)
             .set({
               ...(name !== undefined && { name, search: searchOf(name) }),
-              // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions. Told by
-              // the row itself, whatever another change does at the same time.
+              // A role change ends access tokens, and the next refresh brings the new role; disabling ends sessions. The
+              // statement decides by the row itself, so concurrent changes cannot interfere.
               ...(role !== undefined && {
                 role,
                 accessVersion: sql`${users.accessVersion} + ${versionStep()} * ${flag(ne(users.role, role))}`,
@@ -381,7 +384,7 @@ export function createUserService(deps: UserDeps): UserService {
 
     async purgeUnverified() {
       if (unverifiedTtlSeconds === 0) return 0;
-      // Not an administrator's: it was made so on purpose.
+      // Never an administrator's account: an administrator is appointed deliberately.
       const forgotten = and(isNull(users.emailVerifiedAtMs), eq(users.role, 'user'))!;
       const due = await database.run((db) =>
         db
@@ -399,7 +402,7 @@ export function createUserService(deps: UserDeps): UserService {
 
     async fillSearch() {
       const filled = await fillSearch(database, FILL_ROUNDS);
-      // Lists that were cached before may lack whom they should have.
+      // Lists cached before may lack the filled accounts.
       if (filled > 0) await cache.invalidate({ namespaces: [SEARCHES] });
       return filled;
     },
@@ -408,7 +411,7 @@ export function createUserService(deps: UserDeps): UserService {
 
 const noSuchUser = () => new AppError('NOT_FOUND', { detail: 'There is no such user.' });
 
-/** How many users there are, without counting them. */
+/** The number of users, without counting them. */
 function totalOf(db: Drizzle) {
   return db.select({ total: counters.value }).from(counters).where(eq(counters.name, 'users'));
 }

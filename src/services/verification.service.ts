@@ -15,7 +15,7 @@ import { whileOwner } from './session/statements';
 import { userInvalidation } from './user.service';
 import type { User } from './user.service';
 
-/** Shows that an account's owner reads mail at its address. */
+/** Verifies that an account's owner can read mail at its address. */
 export interface VerificationService {
   /** Mails a link to a new user, after the response, if there is a mailer. */
   welcome(user: Pick<User, 'id' | 'email'>): void;
@@ -26,7 +26,7 @@ export interface VerificationService {
    * @throws {DatabaseUnavailable}
    */
   request(userId: string): Promise<void>;
-  /** Takes the token of such a mail. @throws {AppError} `ONE_TIME_TOKEN_INVALID` */
+  /** Uses up the token of such a mail. @throws {AppError} `ONE_TIME_TOKEN_INVALID` */
   confirm(token: string): Promise<void>;
 }
 
@@ -69,7 +69,7 @@ export function createVerificationService({
     welcome(user) {
       if (!mail.enabled) return;
       const sent = issue(user).then((token) => send(user.email, token));
-      // The owner may ask for another.
+      // If this fails, the owner can request another mail.
       waitUntil(sent.catch((error: unknown) => log('warn', 'auth.welcome_failed', describeError(error))));
     },
 
@@ -87,12 +87,12 @@ export function createVerificationService({
       const atMs = now();
       const invalidation = outbox.prepare([userInvalidation(userId, 'details')]);
       const taken = takeOneTimeToken(row, atMs);
-      // It says nothing of an address that the account has got since.
+      // The token does not verify an address that the account got later.
       const stands = and(eq(users.email, email), taken.granted);
       const happened = event.prepare({ kind: 'email-verified', userId }, and(isNull(users.emailVerifiedAtMs), stands));
       const [first, changed] = await idempotency.batch(
         (db) => [
-          // Before the change: its condition looks at the row as it was.
+          // Before the change: its condition tests the row's old values.
           happened.insert(db),
           db
             .update(users)

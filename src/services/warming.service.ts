@@ -17,7 +17,7 @@ import type { WarmingProgress } from './warming/progress';
 export type { WarmingProgress } from './warming/progress';
 
 /**
- * Cache entries to be kept warm, declared in `src/warming.ts`. Its functions run as in a request: the static calls work.
+ * Cache entries to keep warm, declared in `src/warming.ts`. The functions run as in a request: the static calls work.
  *
  * @example
  * export const topOrders: WarmingJob<number> = {
@@ -28,32 +28,32 @@ export type { WarmingProgress } from './warming/progress';
  * };
  */
 export interface WarmingJob<Item = unknown> {
-  /** Letters, digits and hyphens: it stands in URLs. */
+  /** Letters, digits and hyphens, because it is part of URLs. */
   readonly name: string;
-  /** The cron trigger begins a run this long after the one before began. Left out: runs begin on request only. */
+  /** The cron trigger starts a run this long after the start of the previous one. Omitted: runs start on request only. */
   readonly everySeconds?: number;
-  /** An entry that is fresh for less than this is loaded anew. @default everySeconds + 60, on request 120 */
+  /** Entries that are fresh for less than this are loaded again. @default everySeconds + 60, on request 120 */
   readonly refreshBelowSeconds?: number;
-  /** How many items there will be, where that is cheap to tell. */
+  /** The number of items, if it is cheap to find out. */
   total?(): Promise<number>;
   /**
-   * The next items, `limit` at most. A run that was killed begins its last page again.
+   * The next items, at most `limit`. A run that was killed repeats its last page.
    *
-   * @param cursor `next` of the page before, `''` for the first
+   * @param cursor `next` of the previous page, `''` for the first
    */
   page(cursor: string, limit: number): Promise<{ items: readonly Item[]; next: string | null }>;
-  /** Reads the item through the cache. After the signal has fired, its result is not used. */
+  /** Reads the item through the cache. The result is ignored once the signal has fired. */
   warm(item: Item, context: { signal: AbortSignal }): Promise<unknown>;
 }
 
 export interface SliceOptions {
-  /** Begins no further page after this, in milliseconds. @default 10_000 */
+  /** Starts no further page after this time, in milliseconds. @default 10_000 */
   maxMs?: number;
-  /** @default 100: about 350 subrequests where nothing is cached yet, 35 where all is (Cloudflare allows 1,000) */
+  /** @default 100: about 350 subrequests if no entry is cached yet, 35 if all are (Cloudflare allows 1,000) */
   maxItems?: number;
-  /** Items warmed side by side. @default 5 */
+  /** Number of items warmed at the same time. @default 5 */
   concurrency?: number;
-  /** Begins anew, whatever is unfinished. */
+  /** Starts from the beginning, even if a run is unfinished. */
   restart?: boolean;
   /** Does nothing unless the job is due. */
   ifDue?: boolean;
@@ -62,32 +62,33 @@ export interface SliceOptions {
 export type Slice = { ran: true; progress: WarmingProgress } | { ran: false; refusal?: LockRefusal };
 
 /**
- * Keeps cache entries warm, a slice at a time: one isolate a job (a lock), from where the last slice ended (progress in
- * Redis, for a day or two intervals), a few items side by side.
+ * Keeps cache entries warm, a slice at a time: one isolate per job (by a lock), from where the last slice ended (the
+ * progress is in Redis, for a day or two intervals), several items at the same time.
  *
- * What is fresh is read and left as it is. What is missing, stale or invalidated is loaded, and so is what would not be
- * fresh for long: readers are served the former value until the new one is there, and keep it when the load fails.
- * Without Redis there is nothing to warm, and nothing is loaded.
+ * Fresh entries are only read. Missing, stale or invalidated entries are loaded, and also those that would not be fresh for
+ * long: readers get the former value until the new one is stored, and keep it if the load fails. Without Redis no entry can
+ * be stored, so none is loaded.
  */
 export interface WarmingService {
-  /** How far each job has come; `undefined` for one that has not run within a day. One trip. @throws {RedisUnavailable} */
+  /** The progress of each job; `undefined` for one that has not run within a day. One trip. @throws {RedisUnavailable} */
   progress(jobs: readonly WarmingJob[]): Promise<(WarmingProgress | undefined)[]>;
   /**
    * Continues an unfinished run, or starts one.
    *
-   * @returns `refusal` when another isolate holds the job's lock, or Redis is away; without one, the job was not due
-   * @throws {RedisUnavailable | DatabaseUnavailable | AppError} when one went away on the way; what was done is recorded
+   * @returns `refusal` if another isolate holds the job's lock, or Redis is away; without it, the job was not due
+   * @throws {RedisUnavailable | DatabaseUnavailable | AppError} if one of them went away in between; the progress so far is
+   *   recorded
    */
   run(job: WarmingJob, options?: SliceOptions): Promise<Slice>;
   /**
-   * Ends a run before its end. A job with `everySeconds` begins its next run in its time.
+   * Stops a run early. A job with `everySeconds` starts its next run when it is due.
    *
-   * @returns how far it had come; `undefined` when nothing runs, or when an isolate is working on it: that one stops after the
-   *   items that it has started
+   * @returns the progress so far; `undefined` if no run is in progress, or if an isolate is working on it: that isolate
+   *   stops after the items that it has started
    * @throws {RedisError}
    */
   stop(job: WarmingJob): Promise<{ stopping: boolean; progress?: WarmingProgress }>;
-  /** A slice of each job that is due, and of each unfinished run, for the scheduled handler. */
+  /** Runs a slice of each due job, and of each unfinished run, for the cron trigger. */
   runDue(jobs: readonly WarmingJob[]): Promise<void>;
 }
 
@@ -100,22 +101,22 @@ declare module './scope' {
 export const WarmingService: WarmingService = facade('warming');
 
 const LEASE_MS = 20_000;
-/** Prolonged before a wave when less than this is left: a loader's deadline, and more. */
+/** If less than this is left of the lease, it is extended before the next wave: a loader's deadline, and more. */
 const EXTEND_BELOW_MS = 15_000;
 const PROGRESS_TTL_MS = 86_400_000;
-/** Items of a slice, and of all slices of one call of the scheduled handler: see {@link SliceOptions.maxItems}. */
+/** Items per slice, and of all slices of one call of the cron trigger: see {@link SliceOptions.maxItems}. */
 const SLICE_ITEMS = 100;
 const RUN_ITEMS = 200;
-/** Waves of items a page, and so a write of the progress. */
+/** Waves of items per page. The progress is written after each page. */
 const WAVES = 4;
 
 export interface WarmingDeps {
   instruments?: Pick<Instruments, 'warmedItems'>;
   lock: LockService;
   keys: Keys;
-  /** A batch with a deadline of its own. */
+  /** Makes a batch with its own deadline. */
   freshBatch: () => RedisBatch;
-  /** Runs work with services and a batch of its own, and sends all of it at the end. */
+  /** Runs work with its own services and batch, and sends all deferred commands at the end. */
   apart: <T>(
     changes: { refreshWithinMs?: number },
     work: (own: { degraded: ReadonlySet<string> }) => Promise<T>,
@@ -133,13 +134,13 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     return { state: 'running', cursor: '', done: 0, failed: 0, total, startedAtMs: now(), updatedAtMs: now() };
   }
 
-  /** `overtaken`: another isolate has gone on with the job since. `stop`: an administrator wants it to end. */
+  /** `overtaken`: another isolate has continued the job since. `stop`: an administrator wants to stop it. */
   async function record(
     job: WarmingJob,
     { fence }: Lock,
     progress: WarmingProgress,
   ): Promise<'written' | 'overtaken' | 'stop'> {
-    // Longer than it takes until the next run: without its progress a job would be due.
+    // Longer than the interval between runs: without its progress a job would be due.
     const ttlMs = Math.max(PROGRESS_TTL_MS, 2_000 * (job.everySeconds ?? 0));
     const args = [fence, JSON.stringify(progress), ttlMs];
     const [batch, key] = [freshBatch(), keys.warming(job.name)];
@@ -148,13 +149,13 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     return stop === null ? 'written' : 'stop';
   }
 
-  /** Warms items side by side. @returns how many could not be @throws what the signal was aborted with */
+  /** Warms items at the same time. @returns the number of failures @throws the abort reason of the signal */
   function warmTogether(job: WarmingJob, items: readonly unknown[], signal: AbortSignal): Promise<number> {
     const refreshWithinMs = (job.refreshBelowSeconds ?? (job.everySeconds ?? 60) + 60) * 1_000;
     return apart({ refreshWithinMs }, async ({ degraded }) => {
-      // An item that does not heed the signal is left to itself.
+      // Do not wait for items that ignore the signal.
       const outcomes = await orAborted(Promise.allSettled(items.map((item) => job.warm(item, { signal }))), signal);
-      // Loading what cannot be stored is load for nothing: no further.
+      // If loaded values cannot be stored, stop: further loads would be useless.
       if (degraded.size > 0) throw unavailable('The cache');
       const errors = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as unknown] : []));
       for (const error of errors) {
@@ -165,7 +166,7 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     });
   }
 
-  /** One page, all of it or nothing. @returns `undefined` when the lock ran out on the way */
+  /** Warms one page completely. @returns `undefined` if the lock ran out before that */
   async function advance(job: WarmingJob, lock: Lock, from: WarmingProgress, limit: number, concurrency: number) {
     const { items, next } = await apart({}, () => job.page(from.cursor, limit));
     let failed = 0;
@@ -221,18 +222,18 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     if (ifDue && !isDue(job.everySeconds, known, now())) return { ran: false };
 
     const goesOn = !restart && known?.state === 'running';
-    // A wish to stop was about the run before.
+    // A request to stop referred to the previous run.
     if (!goesOn && known !== undefined) await forgetStop(job);
     let progress = goesOn ? known : await begin(job);
     for (let left = maxItems; progress.state === 'running' && left > 0 && now() < untilMs;) {
       const page = await advance(job, lock, progress, Math.min(left, concurrency * WAVES), concurrency);
       if (page === undefined) break;
       ({ progress } = page);
-      // A job that gives empty pages for ever ends with its slice.
+      // A job that returns empty pages for ever ends with its slice.
       left -= Math.max(1, page.items);
     }
     const { state, done, failed } = progress;
-    // That a short job ran well within one slice, as it does each minute, is no news.
+    // Do not log that a short job succeeded within one slice, as it does each minute.
     if (goesOn || state === 'running' || failed > 0)
       log('info', 'warming.slice', { job: job.name, state, done, failed });
     return { ran: true, progress };
@@ -243,7 +244,7 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
 
     run(job, options = {}) {
       const running = slice(job, options);
-      // A client that goes away must not leave the lock behind.
+      // If the client disconnects, the lock must still be released.
       waitUntil(running.catch(() => undefined));
       return running;
     },
@@ -271,7 +272,7 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     },
   };
 
-  /** One job's failure is not the other's. */
+  /** A failing job must not stop the other jobs. */
   async function runOne(job: WarmingJob, maxItems: number): Promise<void> {
     try {
       await service.run(job, { ifDue: true, maxItems });

@@ -19,7 +19,7 @@ import type { OutboxService } from '../outbox.service';
 import { totalOf } from '../pages';
 import { endedWith, endOthers } from './statements';
 
-/** A device session as an administrator sees it, also after its end. Times in milliseconds since the epoch. */
+/** A device session for administrators, also after its end. Times in milliseconds since the epoch. */
 export interface KnownSession extends Pick<SessionRow, 'id' | 'device' | 'address' | 'createdAtMs' | 'expiresAtMs'> {
   lastSeenAtMs: number;
   state: 'live' | 'ended' | 'expired';
@@ -27,22 +27,22 @@ export interface KnownSession extends Pick<SessionRow, 'id' | 'device' | 'addres
   endedReason: SessionEndReason | null;
 }
 
-/** What administrators do with the sessions of others. */
+/** Administrators' actions on other users' sessions. */
 export interface SessionAdministration {
-  /** A user's device sessions, newest first; ended ones too, until they would have expired. */
+  /** A user's device sessions, newest first, including ended ones that would not have expired yet. */
   history(userId: string, query: { page: number; limit: number }): Promise<{ items: KnownSession[]; total: number }>;
-  /** Ends all sessions of a user, who may sign in again. @throws {AppError} `NOT_FOUND` */
+  /** Ends all sessions of a user. The user may sign in again. @throws {AppError} `NOT_FOUND` */
   endAll(userId: string, by: string): Promise<void>;
   /**
-   * Ends the sessions of everyone but the administrator who asks, {@link LOT} users a call, in the order of their ids.
+   * Ends the sessions of all users except the calling administrator, {@link LOT} users per call, in the order of their ids.
    *
-   * @param after `next` of the call before, `''` for the first
-   * @returns how many users had sessions, and where the next call goes on; `null` after the last
+   * @param after `next` of the previous call, `''` for the first
+   * @returns the number of users with sessions, and where to continue; `null` after the last
    */
   endEveryone(by: string, after: string): Promise<{ users: number; next: string | null }>;
 }
 
-/** Users of one call of `endEveryone`: one D1 batch, and as many messages for Redis. */
+/** Users per call of `endEveryone`: one D1 batch, and as many messages to Redis. */
 const LOT = 500;
 
 export interface AdministrationDeps {
@@ -60,7 +60,7 @@ export interface AdministrationDeps {
 export function createAdministration(deps: AdministrationDeps): SessionAdministration {
   const { database, outbox, event, audit, idempotency, config, lastSeen, idleMs, now } = deps;
 
-  /** Redis is told at once where it is there, else by the cron trigger. */
+  /** Delivers to Redis now if it is available, otherwise later by the cron trigger. */
   async function deliver(): Promise<void> {
     try {
       await outbox.deliverDue();
@@ -72,10 +72,11 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
 
   return {
     async history(userId, { page, limit }) {
-      // Those that name no device are the app's own.
+      // Sessions without a device are the app's own.
       const where = and(eq(sessions.userId, userId), ne(sessions.device, ''));
       const offset = (page - 1) * limit;
-      // No index has this order, so the page looks at all of them. A page that is not full needs no second look for the total.
+      // No index has this order, so the page reads all sessions. If the page is not full, no second read for the total is
+      // needed.
       const [rows] = await database.batch((db) => {
         const found = db
           .$with('found')

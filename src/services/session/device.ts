@@ -1,6 +1,6 @@
-/** Where a session was begun. */
+/** Where a session began. */
 export interface Device {
-  /** What the client calls itself, or its User-Agent. */
+  /** The client's name for itself, or its User-Agent. */
   device: string;
   address: string;
 }

@@ -14,7 +14,7 @@ import type { IdempotencyService } from '../idempotency.service';
 import type { OutboxEntry, OutboxMessage, OutboxService } from '../outbox.service';
 import { endedWith } from './statements';
 
-/** The event of an account's history that a session's end becomes. */
+/** The event in an account's history for each reason. */
 const ENDINGS: Partial<Record<SessionEndReason, EventKind>> = {
   logout: 'logout',
   revoked: 'session-revoked',
@@ -22,9 +22,9 @@ const ENDINGS: Partial<Record<SessionEndReason, EventKind>> = {
   reuse: 'refresh-reuse',
 };
 
-/** D1 binds at most 100 values a statement. */
+/** D1 binds at most 100 values per statement. */
 const IDS_A_STATEMENT = 90;
-/** Pauses between attempts to record an end after the response. */
+/** Waits between attempts to record an end after the response. */
 const RECORD_WAITS_MS = [250, 1_000, 4_000, 10_000];
 
 export interface EndingDeps {
@@ -36,7 +36,7 @@ export interface EndingDeps {
   now: () => number;
 }
 
-/** Ends of sessions that go into another change's batch. */
+/** Ends of sessions for the batch of another change. */
 export interface PreparedEnds {
   entry: OutboxEntry;
   statements: (db: Drizzle) => Statement[];
@@ -45,9 +45,9 @@ export interface PreparedEnds {
 export const isLive = (sessionId: string) =>
   sql`exists (select 1 from ${sessions} where ${sessions.id} = ${sessionId} and ${sessions.endedAtMs} is null)`;
 
-/** How sessions end: in D1 with a message for Redis, in one transaction. */
+/** Ends sessions: in D1 together with a message for Redis, in one transaction. */
 export function createEnding({ outbox, event, audit, idempotency, waitUntil, now }: EndingDeps) {
-  /** Statements that mark sessions as ended and leave the messages for Redis. They do nothing where `when` is false. */
+  /** Statements that mark sessions as ended and store the messages for Redis. They do nothing if `when` is false. */
   function prepareEnds(
     ended: readonly Pick<SessionRow, 'id' | 'expiresAtMs'>[],
     reason: SessionEndReason,
@@ -88,10 +88,10 @@ export function createEnding({ outbox, event, audit, idempotency, waitUntil, now
         ...(happened?.statements(db) ?? []),
         ...statements(db),
       ]);
-    // Side by side: the response waits for both, and relies on D1 alone.
+    // In parallel: the response waits for both, but depends only on D1.
     const committed = record();
     try {
-      // Redis has detected a replay by itself, and keeps reporting it until it is told that D1 has the end.
+      // Redis has detected the reuse itself, and keeps reporting it until it is notified that D1 has recorded the end.
       if (reason === 'reuse') await committed;
       await Promise.all([committed, entry.deliver(committed)]);
     } catch (error) {
@@ -106,7 +106,7 @@ export function createEnding({ outbox, event, audit, idempotency, waitUntil, now
     try {
       await retry(record, { waitsMs: RECORD_WAITS_MS, isFinal: isUniqueViolation });
     } catch (error) {
-      // The rows are there: only D1's response was lost.
+      // The rows exist: only D1's response was lost.
       if (!isUniqueViolation(error)) log('error', 'session.end_lost', describeError(error));
     }
   }

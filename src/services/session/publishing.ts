@@ -9,12 +9,12 @@ import type { UserVersions } from '../blacklist/denials';
 import type { SessionOwner, SessionRecords, SessionState } from './record';
 
 /**
- * The result of telling Redis about a session. `current`: its tokens may be issued. `ended`: it was ended meanwhile. A row: its
- * tokens must carry the versions of this owner.
+ * The result of publishing a session to Redis. `current`: its tokens may be issued. `ended`: it was ended in the meantime.
+ * A row: its tokens must carry the versions of this owner.
  */
 export type Published = 'current' | 'ended' | UserRow;
 
-/** Larger versions are not believed if they are further ahead than this. */
+/** Versions that are further ahead than this are not accepted. */
 const MOST_BEHIND = 1_000_000;
 
 export interface PublishingDeps {
@@ -23,9 +23,9 @@ export interface PublishingDeps {
   degraded: (what: string) => void;
 }
 
-/** Tells Redis of sessions that D1 has. */
+/** Publishes D1's sessions to Redis. */
 export function createPublishing({ database, records, degraded }: PublishingDeps) {
-  /** A failure does no harm: a session that Redis does not know is read from D1. */
+  /** A failure is harmless: a session that is missing in Redis is read from D1. */
   async function publish(calls: Promise<unknown>[]): Promise<void> {
     try {
       await Promise.all(calls);
@@ -36,8 +36,8 @@ export function createPublishing({ database, records, degraded }: PublishingDeps
   }
 
   /**
-   * D1 has gone back in time (it was restored from a backup) when Redis, or a token, carries larger versions of a user: D1
-   * goes on from those, since tokens under smaller ones are refused.
+   * If Redis, or a token, carries larger versions of a user, D1 has gone back in time (it was restored from a backup). D1's
+   * versions are then raised to these, because tokens with smaller ones are refused.
    */
   async function raiseVersions(userId: string, { epoch, accessVersion }: UserVersions): Promise<UserRow | undefined> {
     const [owner] = await database.run((db) =>
@@ -56,8 +56,8 @@ export function createPublishing({ database, records, degraded }: PublishingDeps
   /**
    * Writes the record of a session that was begun or renewed in D1.
    *
-   * @returns the versions that its tokens must carry, where they are not those of `state`; `ended` when the session was
-   *   ended meanwhile
+   * @returns the versions that its tokens must carry, if they differ from those of `state`; `ended` if the session was
+   *   ended in the meantime
    */
   async function publishSession(state: SessionState & { owner: SessionOwner }): Promise<Published> {
     let known: UserVersions | undefined;

@@ -17,7 +17,7 @@ import type { Denial } from '../blacklist/recent';
 import { isCount, isTimeMs, isVersion } from '../replies';
 import type { RefreshGrant } from '../token/refreshToken';
 
-/** A user's row, as far as sessions depend on it. */
+/** The part of a user's row that sessions depend on. */
 export interface SessionOwner {
   id: string;
   email: string;
@@ -26,18 +26,18 @@ export interface SessionOwner {
   accessVersion: number;
 }
 
-/** What a session's record is written from. */
+/** The data for a session's record. */
 export interface SessionState {
   session: StoredSession;
   owner: OwnerVersions;
   generation: number;
-  /** The newest generation of which a token is known to have arrived. */
+  /** The newest generation whose token the client is known to have received. */
   confirmed: number;
-  /** `jti` of the newest access token that a refresh has issued with `generation`, where it is known. */
+  /** `jti` of the newest access token that a refresh has issued with `generation`, if known. */
   tokenId?: string | null;
-  /** What denies access tokens of the user, for a Redis that has lost it; `undefined` where it is not known. */
+  /** Denials of the user's access tokens, for a Redis that has lost them; `undefined` if unknown. */
   denied: readonly Denial[] | undefined;
-  /** Whether the data replaces what is there; else it only fills a gap. */
+  /** Whether the data replace existing ones; otherwise they only fill a gap. */
   replace?: boolean;
 }
 
@@ -45,8 +45,8 @@ type StoredSession = Pick<SessionRow, 'id' | 'data' | 'epoch' | 'expiresAtMs'>;
 type OwnerVersions = Pick<SessionOwner, 'role' | 'epoch' | 'accessVersion'>;
 
 /**
- * Redis's reply to a refresh. `unknown`: D1 must be asked. `stale`: the record's role is older than this access version of the
- * user.
+ * Redis's reply to a refresh. `unknown`: D1 must be asked. `stale`: the record's role is older than this access version of
+ * the user.
  */
 export type RefreshReply = KnownReply | { status: 'stale'; accessVersion: number } | { status: 'unknown' };
 
@@ -62,27 +62,27 @@ export type KnownReply =
     }
   | { status: 'revoked' | 'reuse' };
 
-/** Redis's copy of the sessions. Every method rejects with a `RedisError`; commands of one turn share a round trip. */
+/** Redis's copies of sessions. Every method rejects with a `RedisError`. Commands issued in one turn share a round trip. */
 export interface SessionRecords {
-  /** Writes the copy, unless Redis knows better (see the script). */
+  /** Writes the copy, unless Redis has a newer one (see the script). */
   write(state: SessionState): Promise<unknown>;
   /** {@link write}, after the response. */
   writeLater(state: SessionState): void;
   /** @param tokenId `jti` of the access token that will be issued */
   refresh(grant: RefreshGrant, tokenId: string): Promise<RefreshReply>;
   /**
-   * The app's data; `null` for a session that has ended, `undefined` when Redis does not know.
+   * The app's data; `null` for a session that has ended, `undefined` if Redis has no current record.
    *
-   * @param known the owner's versions that this isolate knows of; a Redis that has gone back in time may have older ones
+   * @param known the owner's versions in this isolate's memory; a Redis that has gone back in time may have older ones
    */
   data(sessionId: string, known: UserVersions): Promise<string | null | undefined>;
-  /** The largest versions of a user that Redis knows. */
+  /** The largest versions of a user in Redis. */
   versions(userId: string): Promise<UserVersions>;
-  /** Ends a session after the response, for a Redis that has forgotten its end. */
+  /** Ends a session after the response, when Redis has lost its end. */
   endLater(end: { sessionId: string; reason: string; expiresAtMs: number }): void;
-  /** After the response: tells Redis the user's versions. */
+  /** Delivers the user's versions to Redis after the response. */
   raiseLater(userId: string, versions: UserVersions): void;
-  /** Last seen (ms) of those that Redis knows. */
+  /** Last use (ms) of the sessions that Redis knows. */
   lastSeen(sessionIds: readonly string[]): Promise<Map<string, number>>;
 }
 
@@ -150,8 +150,8 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
       const [data, dead, epoch, accessVersion] = fieldsOf(record, [isText, isReason, isVersion, isVersion]);
       const [ended, userEpoch, userVersion] = fieldsOf(denied, [isTimeMs, isVersion, isVersion]);
       if (dead != null || ended != null) return null;
-      // An older epoch than the user's may be a lost write of a session that went on; with an older version the role is
-      // the former one.
+      // An older epoch than the user's may come from a lost write of a session that continued. With an older version, the
+      // role is outdated.
       const current = epoch != null && userEpoch != null && Number(epoch) >= Math.max(Number(userEpoch), known.epoch);
       const ofToday = Number(accessVersion ?? 0) >= Math.max(Number(userVersion ?? 0), known.accessVersion);
       return typeof data === 'string' && isJson(data) && current && ofToday ? data : undefined;
@@ -185,7 +185,7 @@ export function createSessionRecords({ batch, keys, config, now }: SessionRecord
   };
 }
 
-/** Anything that the script does not say is `unknown`. */
+/** A reply that the script cannot give becomes `unknown`. */
 function parseRefresh(reply: RedisValue): RefreshReply {
   if (!Array.isArray(reply)) return { status: 'unknown' };
   const [status, generation, epoch, accessVersion, role, superseded] = reply;
@@ -207,7 +207,7 @@ function parseRefresh(reply: RedisValue): RefreshReply {
 const isTokenId = (value: RedisValue | undefined): value is string =>
   typeof value === 'string' && /^[\w-]{1,64}$/.test(value);
 
-/** The fields of an HMGET; none of them when one is not of its form. */
+/** The fields of an HMGET; all undefined if any of them has a wrong form. */
 function fieldsOf(
   reply: RedisValue,
   forms: readonly ((value: RedisValue | undefined) => value is string)[],
@@ -234,7 +234,7 @@ function isJson(text: string): boolean {
   }
 }
 
-/** A version as scripts write it; anything else says nothing. */
+/** A version in the form that scripts write; any other value counts as none. */
 function versionOf(value: RedisValue): number {
   const version = typeof value === 'string' && /^\d{1,15}$/.test(value) ? Number(value) : value;
   return typeof version === 'number' && Number.isSafeInteger(version) && version > 0 ? version : 0;

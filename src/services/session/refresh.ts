@@ -8,31 +8,31 @@ import type { TokenSubject } from '../token.service';
 import type { RefreshGrant } from '../token/refreshToken';
 import type { KnownReply, RefreshReply, SessionRecords } from './record';
 
-/** The result of a refresh. `rotated: false`: Redis is away, the presented token stays good. */
+/** The result of a refresh. `rotated: false`: Redis is away, and the presented token stays valid. */
 export type RefreshOutcome =
   | {
       status: 'ok';
       rotated: boolean;
       grant: RefreshGrant;
       subject: TokenSubject;
-      /** `jti` that the access token gets. */
+      /** `jti` of the new access token. */
       tokenId: string;
-      /** `jti` of an access token that this has ended, because its generation was issued more than once. */
+      /** `jti` of an access token that this refresh has ended, because its generation was issued more than once. */
       superseded?: string | undefined;
     }
   | { status: 'revoked' }
   | { status: 'reuse' };
 
-/** A session and its owner as D1 has them. */
+/** A session and its owner, from D1. */
 export interface SessionTruth {
   session: SessionRow;
   /** `null`: the account was deleted, or the session is the app's own. */
   owner: UserRow | null;
 }
 
-/** {@link SessionTruth} with what a Redis that has lost the user must be told. */
+/** {@link SessionTruth} with the data to restore a user that Redis has lost. */
 export interface FoundSession extends SessionTruth {
-  /** Denials of the user's access tokens; `undefined` for an id that is not of the form `<userId>.<random>`. */
+  /** Denials of the user's access tokens; `undefined` for an id not of the form `<userId>.<random>`. */
   denied: readonly Denial[] | undefined;
 }
 
@@ -46,24 +46,25 @@ export interface RefreshDeps {
   graceMs: number;
   now: () => number;
   degraded: (what: string) => void;
-  /** Redis takes a session for alive that has ended, or that D1 does not know: one of them has gone back in time. */
+  /** Redis considers a session alive that has ended or is unknown in D1: Redis or D1 has gone back in time. */
   correct: (grant: RefreshGrant, truth: SessionTruth | undefined) => void;
-  /** Redis takes a token for good that is older than the user's epoch: it does not know that epoch yet, or no more. */
+  /** Redis has accepted a token that is older than the user's epoch: Redis does not know that epoch yet, or has lost it. */
   raise: (owner: UserRow) => void;
-  /** Versions that Redis or a token carries are larger than D1's: D1 has gone back in time (it was restored), and is told. */
+  /** Redis or a token carries larger versions than D1, which was restored from a backup: raises D1's versions. */
   catchUp: (userId: string, versions: UserVersions) => Promise<void>;
 }
 
 /**
- * What D1 says about a grant. `idle`: alive, but not used for so long that only Redis may know better. `outdated`: the session goes
- * on with newer tokens, such as those that a change of the password gave it.
+ * D1's judgement of a grant. `idle`: alive, but unused for so long that only Redis may know of a later use. `outdated`: the
+ * session continues with newer tokens, such as those issued by a change of the password.
  */
 type Judgement = 'alive' | 'idle' | 'outdated' | 'ended';
 
 /**
- * Decides over a refresh. Redis and D1 are asked side by side. D1 decides whether the session still exists; Redis, which
- * knows every rotation, decides which token is the newest. Where Redis does not know the session, D1 restores it; while
- * Redis is away D1 decides alone, without rotating, so that the family of tokens cannot fork; while D1 is away Redis does.
+ * Decides a refresh. Redis and D1 are asked in parallel. D1 decides whether the session still exists; Redis, which knows
+ * every rotation, decides which token is the newest. If Redis does not know the session, it is restored from D1. While
+ * Redis is away D1 decides alone, without rotating, so that the family of tokens cannot fork. While D1 is away Redis
+ * decides alone.
  */
 export function createRefresh(deps: RefreshDeps) {
   const { records, read, find, idleMs, graceMs, now, degraded, correct, raise, catchUp } = deps;
@@ -77,7 +78,7 @@ export function createRefresh(deps: RefreshDeps) {
     return session.lastSeenAtMs + idleMs > now() ? 'alive' : 'idle';
   }
 
-  /** Redis does not know the session: it is told what D1 knows, and asked again, in one trip. */
+  /** Redis does not know the session: writes D1's data to Redis and asks again, in one trip. */
   async function restored(grant: RefreshGrant, tokenId: string): Promise<RefreshReply> {
     const found = await find(grant.sessionId);
     if (found?.owner == null || judge(grant, found) !== 'alive') return { status: 'revoked' };
@@ -93,8 +94,8 @@ export function createRefresh(deps: RefreshDeps) {
   }
 
   /**
-   * D1 is told of every rotation after its response: two behind it means that the one between was used. It was used within the grace
-   * at the latest when the session was last seen.
+   * D1 records every rotation after its response. If a token is two generations behind D1's, the one in between was used, at the
+   * latest when the session was last seen. Until the grace after that time, the token may still be a retry.
    */
   function isReuse(grant: RefreshGrant, session: SessionRow): boolean {
     const behind = session.generation - grant.generation;
@@ -129,7 +130,7 @@ export function createRefresh(deps: RefreshDeps) {
     }
   }
 
-  /** @param tokenId `jti` that the access token will have */
+  /** @param tokenId `jti` of the new access token */
   return async function refresh(grant: RefreshGrant, tokenId: string): Promise<RefreshOutcome> {
     const [known, asked] = await Promise.all([truthOf(grant), replyOf(grant, tokenId)]);
     if (known instanceof DatabaseUnavailable) {
@@ -141,7 +142,7 @@ export function createRefresh(deps: RefreshDeps) {
     const { truth } = known;
     const judgement = judge(grant, truth);
     if (judgement === 'ended' || truth?.owner == null) {
-      // A session that D1 does not know (it was restored from a backup) leaves nothing in Redis either.
+      // If D1 does not know the session (it was restored from a backup), remove it from Redis as well.
       if (!(asked instanceof RedisError) && (asked.status === 'ok' || truth === undefined)) correct(grant, truth);
       return { status: 'revoked' };
     }
@@ -167,13 +168,13 @@ export function createRefresh(deps: RefreshDeps) {
     if (reply instanceof RedisError || reply.status === 'unknown' || reply.status === 'stale') {
       return judgement === 'idle' ? { status: 'revoked' } : withoutRedis(grant, truth, tokenId);
     }
-    // A Redis that has gone back in time does not know of rotations that D1 was told.
+    // A Redis that has gone back in time has lost rotations that D1 has recorded.
     if (reply.status === 'ok' && isReuse(grant, truth.session)) return { status: 'reuse' };
     return outcomeOf(grant, reply, tokenId, truth);
   };
 }
 
-/** @param truth D1's word on the role, which is never older than Redis's */
+/** @param truth D1's data on the role, which are never older than Redis's */
 function outcomeOf(grant: RefreshGrant, reply: KnownReply, tokenId: string, truth?: SessionTruth): RefreshOutcome {
   if (reply.status !== 'ok') return { status: reply.status };
   const { generation, epoch, accessVersion, role, superseded = issuedBefore(truth, generation, tokenId) } = reply;
@@ -186,14 +187,14 @@ function outcomeOf(grant: RefreshGrant, reply: KnownReply, tokenId: string, trut
   return { status: 'ok', rotated: true, grant: { ...grant, generation, epoch }, subject, tokenId, superseded };
 }
 
-/** The access token that a generation was issued with before, where D1 knows of it, and a Redis that has gone back in time does not. */
+/** The access token with which the generation was issued before, if D1 knows it: a Redis that has gone back in time has lost it. */
 function issuedBefore(truth: SessionTruth | undefined, generation: number, tokenId: string): string | undefined {
   if (truth?.session.generation !== generation) return undefined;
   const known = truth.session.tokenId;
   return known === null || known === tokenId ? undefined : known;
 }
 
-/** When the user of a session last proved the password in it. */
+/** When the user of a session last confirmed the password in it. */
 export const authenticatedAt = ({ authenticatedAtMs, createdAtMs }: SessionRow) => authenticatedAtMs ?? createdAtMs;
 
 const subjectOf = ({ id, role, accessVersion }: UserRow): TokenSubject => ({ userId: id, role, accessVersion });

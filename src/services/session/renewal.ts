@@ -12,35 +12,35 @@ import type { SessionOwner, SessionState } from './record';
 import type { FoundSession } from './refresh';
 import { whileOwner } from './statements';
 
-/** A session that goes on while all others of its user end. */
+/** A session that continues while all other sessions of its user end. */
 export interface SessionRenewal {
   /**
-   * Returns the session's id unless it ended meanwhile; goes after the statement that raises the epoch.
+   * Returns the session's id unless the session has ended in the meantime. Must follow the statement that raises the epoch.
    *
-   * @param when a condition on the owner's row: without it nothing is done
+   * @param when a condition on the owner's row: if it is false, the statement does nothing
    */
   statement(db: Drizzle, when: SQL): Statement;
   grant(owner: SessionOwner): RefreshGrant;
-  /** Tells Redis, once D1 has committed. Never rejects because of Redis. */
+  /** Publishes the renewal to Redis, once D1 has committed. Never rejects because of Redis. */
   publish(owner: SessionOwner): Promise<Published>;
 }
 
-/** A renewal that was committed, and whose response may have been lost. */
+/** A renewal that was committed, but whose response may have been lost. */
 export interface PastRenewal {
   grant: RefreshGrant;
-  /** Tells Redis, which may not have heard of it. Never rejects because of Redis. */
+  /** Publishes the renewal to Redis, which may not know it. Never rejects because of Redis. */
   publish(): Promise<unknown>;
 }
 
-/** How a session goes on under a new epoch of its user. */
+/** Continues a session under a new epoch of its user. */
 export interface SessionRenewals {
-  /** For the batch that raises the owner's epoch: this session goes on under the new one. */
+  /** For the batch that raises the owner's epoch: continues this session under the new one. */
   prepareRenewal(found: Pick<FoundSession, 'session' | 'denied'>, shownGeneration: number): SessionRenewal;
-  /** The renewal of a session, if it is what has outdated this access token, and nothing else has. */
+  /** The renewal of a session, if only this renewal has outdated the access token. */
   renewedSince(found: FoundSession, shown: Pick<AccessClaims, 'epoch' | 'tokenId'>): PastRenewal | undefined;
 }
 
-/** More refreshes than there can be of which a renewal does not know: since it read D1, or D1 was last told. */
+/** More refreshes than a renewal can miss: those since it read D1, or since D1's last record. */
 const RENEWAL_LEAD = 1_000;
 
 export interface RenewalDeps {
@@ -49,12 +49,12 @@ export interface RenewalDeps {
   now: () => number;
 }
 
-/** A session that goes on while a change of the password ends all others of its user. */
+/** Continues a session while a change of the password ends all other sessions of its user. */
 export function createRenewal({ publishSession, isAlive, now }: RenewalDeps): SessionRenewals {
   return {
     prepareRenewal({ session, denied }, shownGeneration) {
       const { id, userId, expiresAtMs } = session;
-      // Ahead of anything that Redis may know, so that it is adopted wherever it is shown first.
+      // Ahead of any generation that Redis may know, so that Redis adopts it.
       const generation = Math.max(session.generation, shownGeneration) + RENEWAL_LEAD;
       return {
         statement: (db, when) =>
@@ -80,7 +80,7 @@ export function createRenewal({ publishSession, isAlive, now }: RenewalDeps): Se
     renewedSince({ session, owner, denied }, { epoch, tokenId }) {
       if (owner === null || owner.status !== 'active' || !isAlive(session)) return undefined;
       if (epoch >= session.epoch || session.epoch < owner.epoch) return undefined;
-      // A list that may not be whole denies everything.
+      // A list that may be incomplete must count as denying every token.
       if (denied === undefined || denialFields(denied) === undefined) return undefined;
       if (denied.some(({ field }) => field === `j:${tokenId}`)) return undefined;
       const { id: sessionId, generation, expiresAtMs } = session;

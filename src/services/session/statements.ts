@@ -14,7 +14,7 @@ type NewSession = Required<
   >
 >;
 
-/** The select of a session's insertion: its row, if the owner's epoch is still the session's and the account is active. */
+/** The select for a session's insertion: one row, if the owner's epoch is still the session's and the account is active. */
 export function began(db: Drizzle, session: NewSession) {
   const { id, userId, device, address, createdAtMs, lastSeenAtMs, expiresAtMs, epoch, data } = session;
   return db
@@ -43,7 +43,7 @@ export function began(db: Drizzle, session: NewSession) {
 export const whileOwner = (userId: string, when: SQL) =>
   sql`exists (select 1 from ${users} where ${users.id} = ${userId} and ${when})`;
 
-/** Which sessions end, why, and on what condition on their user's row. */
+/** The sessions to end, the reason, and the condition on their user's row. */
 interface Ending {
   userId: string;
   except?: string;
@@ -52,14 +52,14 @@ interface Ending {
   when?: SQL;
 }
 
-/** What the row of an ended session holds: where it was used is kept as a network only. */
+/** The columns of an ended session. The address is kept only as a network. */
 export const endedWith = (endedReason: SessionEndReason, endedAtMs: number) => ({
   endedAtMs,
   endedReason,
   address: sql<string>`${sql.raw(networkOfAddress(POSITION_FUNCTION))}`,
 });
 
-/** Every live session of a user, but one, as ended; the user's epoch is what makes it effective. */
+/** Marks every live session of a user but one as ended. The user's new epoch is what ends them. */
 export function endOthers(db: Drizzle, { userId, except, reason, atMs, when }: Ending): Statement {
   return db
     .update(sessions)

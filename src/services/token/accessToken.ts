@@ -7,7 +7,7 @@ import { AppError } from '../../errors';
 import { BoundedMap } from '../../util/boundedMap';
 import { userOfSession } from '../../redis/keys';
 
-/** What an access token says (RFC 9068), beside issuer, audience and times. */
+/** The claims of an access token (RFC 9068), apart from issuer, audience and times. */
 export interface AccessClaims {
   userId: string;
   sessionId: string;
@@ -16,15 +16,15 @@ export interface AccessClaims {
   /** Versions of the user when it was issued: see `blacklist.service`. */
   epoch: number;
   accessVersion: number;
-  /** Generation of the refresh token that came with it. */
+  /** Generation of the refresh token that was issued with it. */
   generation: number;
-  /** When the user last proved the password, in seconds since the epoch; `undefined` where that is not known. */
+  /** When the user last confirmed the password, in seconds since the epoch; `undefined` if unknown. */
   authenticatedAt: number | undefined;
   /** Seconds since the epoch. */
   expiresAt: number;
 }
 
-/** What a token is signed from. A `jti` that is left out is a random one. */
+/** The claims to sign. An omitted `jti` becomes a random one. */
 export type NewClaims = Omit<AccessClaims, 'expiresAt' | 'tokenId' | 'authenticatedAt'> &
   Partial<Pick<AccessClaims, 'tokenId' | 'authenticatedAt'>>;
 
@@ -41,19 +41,19 @@ const claimsSchema = z
     iat: z.number().int(),
     exp: z.number().int(),
   })
-  // A session's denials are looked for with its user's.
+  // A session's denials are looked up with its user's.
   .refine(({ sub, sid }) => userOfSession(sid) === sub);
 
 /** RFC 9068 section 2.1. */
 const TYPE = 'at+jwt';
 /**
- * A signature with Ed25519 is named `EdDSA`: PyJWT, jwcrypto, Authlib and Crypt::JWT refuse `Ed25519`, the name that RFC 9864
- * puts in its place. Both are accepted.
+ * A signature with Ed25519 is named `EdDSA`: PyJWT, jwcrypto, Authlib and Crypt::JWT refuse `Ed25519`, its new name in RFC
+ * 9864. Both are accepted.
  */
 const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256'];
-/** Ours are about 500 bytes. */
+/** The app's tokens have about 500 bytes. */
 const MAX_LENGTH = 2_048;
-/** A token is accepted for so long after it has expired: clocks differ. */
+/** A token is accepted for this long after its expiry, because clocks differ. */
 export const CLOCK_TOLERANCE_SECONDS = 5;
 
 interface Keyring {
@@ -61,24 +61,22 @@ interface Keyring {
   verification: ReadonlyMap<string, CryptoKey>;
 }
 
-/**
- * Signs and verifies access tokens. Plain data and imported keys only, so one instance serves an isolate.
- */
+/** Signs and verifies access tokens. Holds only plain data and imported keys, so one instance serves an isolate. */
 export interface AccessTokens {
   sign(claims: NewClaims, ttlSeconds: number): Promise<string>;
-  /** @throws {AppError} `INVALID_TOKEN` or `TOKEN_EXPIRED`; it does not know of revocations */
+  /** Does not check revocation. @throws {AppError} `INVALID_TOKEN` or `TOKEN_EXPIRED` */
   verify(token: string): Promise<AccessClaims>;
-  /** The public keys (RFC 7517): those that verify now or will. */
+  /** The public keys (RFC 7517): those in use for verification, and future ones. */
   jwks(): { keys: JWK[] };
 }
 
 export function createAccessTokens(config: Config, now: () => number): AccessTokens {
   const { issuer, audience } = config;
   let keyring: Promise<Keyring> | undefined;
-  /** A token's signature is checked once an isolate, its times and its revocation on every request. */
+  /** A token's signature is checked once per isolate, its times and its revocation on every request. */
   const verified = new BoundedMap<string, AccessClaims>(2_000);
 
-  // Imported on first use: crypto does not run while the module is being evaluated.
+  // Imported on first use, because crypto does not run while the module is being evaluated.
   const keys = () =>
     (keyring ??= importKeys(config.signingKeys).catch(() => {
       keyring = undefined;
@@ -135,7 +133,7 @@ export function createAccessTokens(config: Config, now: () => number): AccessTok
         accessVersion: av,
         generation: gen,
         authenticatedAt,
-        // Whatever it says itself: remembered, it must not outlive what was checked now.
+        // Ignore the token's own later expiry: once remembered, the claims must not outlive the lifetime allowed now.
         expiresAt: Math.min(exp, iat + config.tokens.accessTtlSeconds),
       };
       verified.set(token, claims);
@@ -176,13 +174,13 @@ async function checked(token: string, options: CheckOptions): Promise<JWTPayload
     );
     return payload;
   } catch (error) {
-    // Also one that was issued for longer than is allowed now: a refresh brings another.
+    // Includes tokens with a longer lifetime than is allowed now: a refresh brings a new one.
     if (error instanceof errors.JWTExpired) throw new AppError('TOKEN_EXPIRED');
     throw new AppError('INVALID_TOKEN');
   }
 }
 
-/** Compact form, and each part the only base64url text of its bytes: else one token has many spellings. */
+/** Requires the compact form, and canonical base64url in each part: otherwise one token could be written in many ways. */
 function isCanonical(token: string): boolean {
   if (token.length > MAX_LENGTH || !/^[\w-]+\.[\w-]+\.[\w-]+$/.test(token)) return false;
   return token.split('.').every((part) => Buffer.from(part, 'base64url').toString('base64url') === part);
@@ -193,7 +191,7 @@ async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
   let active: Keyring['active'] | undefined;
   for (const key of keys) {
     const alg = algorithmOf(key);
-    // A key verifies by its own algorithm alone, whatever a token's header says.
+    // A key verifies only with its own algorithm, regardless of a token's header.
     verification.set(key.kid, (await importJWK(publicPart(key), alg)) as CryptoKey);
     if (key.state === 'active')
       active = { kid: key.kid, alg, key: (await importJWK(privatePart(key), alg)) as CryptoKey };
@@ -204,13 +202,13 @@ async function importKeys({ keys }: KeySetConfig): Promise<Keyring> {
 
 const algorithmOf = ({ kty }: KeySetConfig['keys'][number]) => (kty === 'EC' ? 'ES256' : 'EdDSA');
 
-/** Only the numbers: members such as `key_ops` and `ext` would change what the imported key may do. */
+/** Only the key's numbers: members such as `key_ops` and `ext` would change the permissions of the imported key. */
 function privatePart(key: KeySetConfig['keys'][number]): JWK {
   const { kty, crv, x, y, d } = key as JWK & { kty: string };
   return Object.fromEntries(Object.entries({ kty, crv, x, y, d }).filter(([, value]) => value !== undefined));
 }
 
-/** Nothing but what may be published. */
+/** Only the members that may be published. */
 function publicPart(key: KeySetConfig['keys'][number]): JWK {
   const { kty, kid, crv, x, y } = key as JWK & { kty: string; kid: string };
   const members = { crv, x, y, alg: algorithmOf(key), use: 'sig' };

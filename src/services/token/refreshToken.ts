@@ -3,7 +3,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { KeySetConfig } from '../../config/env';
 import { AppError } from '../../errors';
 
-/** What a refresh token stands for. Redis and D1 hold these numbers, never the token. */
+/** The content of a refresh token. Redis and D1 store these numbers, never the token. */
 export interface RefreshGrant {
   sessionId: string;
   generation: number;
@@ -13,9 +13,9 @@ export interface RefreshGrant {
 }
 
 /**
- * Refresh tokens are deterministic: an HMAC over what they grant. The same grant always has the same token, so a
- * retry after a lost response gets the same one. Garbage is recognised without asking Redis or D1, and a leak of Redis's data
- * does not help to forge a token.
+ * Refresh tokens are deterministic: an HMAC over their grant. The same grant always gives the same token, so a retry after
+ * a lost response gets the same one. Garbage is recognised without asking Redis or D1, and leaked data of Redis do not help
+ * to forge a token.
  */
 export interface RefreshTokens {
   mint(grant: RefreshGrant): string;
@@ -23,7 +23,7 @@ export interface RefreshTokens {
   read(token: string): RefreshGrant;
 }
 
-/** What no access token begins with. */
+/** No access token begins with this. */
 export const REFRESH_TOKEN_PREFIX = 'grt1.';
 
 const FORM =
@@ -59,7 +59,7 @@ export function createRefreshTokens({ keys }: KeySetConfig, now: () => number): 
         epoch: Number.parseInt(epoch, 36),
         expiresAtMs: Number.parseInt(expiresAt, 36),
       };
-      // Minted anew and compared whole: there is no second spelling of a token.
+      // Mint the token again and compare it as a whole: this excludes other spellings of a token.
       const genuine = mintWith(kid, grant);
       if (genuine === undefined || !equal(genuine, token)) throw new AppError('INVALID_TOKEN');
       if (grant.expiresAtMs <= now()) throw new AppError('TOKEN_EXPIRED');

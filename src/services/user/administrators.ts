@@ -5,9 +5,9 @@ import { users } from '../../db/schema';
 import { AppError } from '../../errors';
 
 /**
- * A condition on a user's row: without this account's rights an active administrator is still there. It stands in the
- * very statement that takes the rights away. D1 runs one batch after the other, so two administrators who do so at the
- * same time cannot both succeed.
+ * A condition on a user's row: another active administrator remains without this account. It is part of the statement that
+ * removes the rights. D1 runs one batch after the other, so two administrators who do this at the same time cannot both
+ * succeed.
  */
 export const leavesAnAdministrator = (userId: string): SQL =>
   sql`(${users.role} <> 'admin' or ${users.status} <> 'active' or exists (

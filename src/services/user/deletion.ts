@@ -15,15 +15,18 @@ import { endOthers, whileOwner } from '../session/statements';
 import { leavesAnAdministrator } from './administrators';
 
 /**
- * Sessions that ended with others of their user: Redis was told the user's epoch and nothing about each, so their records,
+ * Sessions that ended together with others of their user. Only the user's epoch was delivered to Redis, so their records,
  * with e-mail address and role, are still there.
  */
 const ENDED_TOGETHER: SessionEndReason[] = ['logout-all', 'password', 'email', 'disabled', 'deleted', 'administrator'];
 
-/** The reference, in JSON, of a request whose user was deleted since. */
+/** The reference, in JSON, of a request whose user has been deleted since. */
 const DELETED = 'null';
 
-/** `overtaken`: a session began meanwhile. Nothing was done then, as Redis would not be told about that one. */
+/**
+ * `overtaken`: a session began in the meantime. The account was then not deleted, because Redis would keep that session's
+ * record.
+ */
 export type Deletion = 'deleted' | 'missing' | 'overtaken' | 'last-administrator';
 
 export interface DeletionDeps {
@@ -31,16 +34,16 @@ export interface DeletionDeps {
   outbox: OutboxService;
   audit: AuditService;
   idempotency: Pick<IdempotencyService, 'batch'>;
-  /** What ends, and overwrites, every cached copy of a user. */
+  /** The message that invalidates and overwrites every cached copy of a user. */
   copiesOf: (userId: string) => OutboxMessage;
   /** The app's own tables. */
   personal: readonly PersonalTable[];
   now: () => number;
 }
 
-/** Removes a user, and everything personal from D1 and Redis. */
+/** Deletes a user, with all personal data in D1 and Redis. */
 export function createDeletion({ database, outbox, audit, idempotency, copiesOf, personal, now }: DeletionDeps) {
-  /** Sessions of which Redis may have a record. */
+  /** Sessions that may have a record in Redis. */
   async function recordedSessions(userId: string, atMs: number) {
     return database.run((db) =>
       db
@@ -56,8 +59,11 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
     );
   }
 
-  /** An earlier attempt was committed and its response lost: nothing has told Redis yet. */
-  async function tellAgain(userId: string, ends: readonly OutboxMessage[]): Promise<void> {
+  /**
+   * Repeats the messages: an earlier attempt was committed, but its response was lost, so nothing was delivered to Redis
+   * yet.
+   */
+  async function deliverAgain(userId: string, ends: readonly OutboxMessage[]): Promise<void> {
     if (ends.length === 0) return;
     const again = outbox.prepare([copiesOf(userId), ...ends]);
     await database.batch((db) => again.statements(db));
@@ -73,7 +79,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
     const live = recorded.filter(({ endedAtMs }) => endedAtMs === null).map(({ sessionId }) => sessionId);
     const allowed =
       only === undefined ? leavesAnAdministrator(userId) : sql`${leavesAnAdministrator(userId)} and ${only}`;
-    // No session has begun since. Stays true to the end of the batch once it is true.
+    // No session has begun since. Once true, it stays true until the batch ends.
     const allKnown = sql`not exists (select 1 from ${sessions} where ${sessions.userId} = ${userId}
       and ${sessions.endedAtMs} is null and ${sessions.expiresAtMs} > ${atMs} and ${sessions.id} not in ${anyOf(live)})
       and ${whileOwner(userId, allowed)}`;
@@ -86,7 +92,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
     const ofUser = eq(users.id, userId);
     const [rows, ...rest] = await idempotency.batch(
       (db) => [
-        // Raised before the user goes, so that the message outdates every token.
+        // Raise the versions before the row is deleted, so that the message outdates every token.
         db
           .update(users)
           .set({ epoch: sql`${users.epoch} + ${versionStep()}` })
@@ -96,13 +102,14 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
         ...(noted === undefined ? [] : [noted(db)]),
         ...told.statements(db),
         endOthers(db, { userId, reason: 'deleted', atMs, when: allKnown }),
-        // What remains until the tokens have expired says nothing about the person.
+        // The rows kept until the tokens have expired hold no personal data.
         db
           .update(sessions)
           .set({ device: '', address: '', data: '{}' })
           .where(and(eq(sessions.userId, userId), allKnown)),
         db.delete(events).where(and(eq(events.userId, userId), allKnown)),
-        // A repeat of the registration must not make the account again. What is left names neither the user nor the request.
+        // A retry of the registration must not create the account again. The kept row names neither the user nor the
+        // request.
         db
           .update(idempotencyKeys)
           .set({ userId: null, reference: DELETED, response: null })
@@ -111,7 +118,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
         db.delete(loginFailures).where(and(eq(loginFailures.account, `u:${userId}`), allKnown)),
         ...personal.map(({ remove }) => remove(db, userId, allKnown)),
         db.delete(users).where(and(ofUser, allKnown)),
-        // After the user, because the condition may be that one of them is still good.
+        // After the user, because the condition may be that one of these tokens is still valid.
         db
           .delete(oneTimeTokens)
           .where(and(eq(oneTimeTokens.userId, userId), sql`not exists (select 1 from ${users} where ${ofUser})`)),
@@ -119,7 +126,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
           .select({ isSafe: flag(leavesAnAdministrator(userId)) })
           .from(users)
           .where(ofUser),
-        // Its own row outlives the user, and says nothing of them.
+        // This request's own row outlives the user, and holds no data about them.
       ],
       { when: sql`not exists (select 1 from ${users} where ${ofUser})`, userId: null },
     );
@@ -127,7 +134,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
     const [left] = rest.at(-1) as { isSafe: number }[];
     if (gone === undefined) {
       if (left === undefined) {
-        await tellAgain(userId, ends);
+        await deliverAgain(userId, ends);
         return 'missing';
       }
       return left.isSafe === 1 ? 'overtaken' : 'last-administrator';

@@ -5,7 +5,7 @@ import { audit, events, knownOrigins, oneTimeTokens, sessions, users } from '../
 import type { PersonalTable } from '../../personalData';
 import { timestamp } from '../../util/timestamp';
 
-/** Everything that is stored of a user but secrets: hashes of the password, of tokens and of addresses. */
+/** All stored data of a user except secrets: hashes of the password, of tokens and of addresses. */
 export interface AccountExport {
   exportedAt: string;
   account: {
@@ -31,11 +31,11 @@ export interface AccountExport {
     data: string;
   }[];
   events: { kind: string; sessionId: string | null; address: string; device: string; at: string }[];
-  /** Mailed tokens that are still good. */
+  /** Mailed tokens that are still valid. */
   mails: { purpose: string; email: string; formerEmail: string | null; createdAt: string; expiresAt: string }[];
-  /** Sign-ins by client address, of which only a keyed hash is stored. */
+  /** Sign-ins by client address. Only a keyed hash of the address is stored. */
   signInAddresses: { lastAt: string; wrongPasswords: number }[];
-  /** What administrators did with the account. */
+  /** Administrators' actions on the account. */
   administration: { action: string; at: string }[];
   /** Rows of the app's own tables, by name. */
   app: Record<string, unknown[]>;
@@ -49,7 +49,7 @@ export interface ExportDeps {
   now: () => number;
 }
 
-/** @returns `undefined` when there is no such user; one D1 batch, so that all of it is of the same moment */
+/** @returns `undefined` if there is no such user. One D1 batch, so that all data are from the same moment */
 export function createExport({ database, personal, now }: ExportDeps) {
   return async function exportOf(userId: string): Promise<AccountExport | undefined> {
     const results = await database.batch((db) => [

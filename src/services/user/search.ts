@@ -7,14 +7,14 @@ import { users } from '../../db/schema';
 import { fold } from '../../util/fold';
 import { totalOf } from '../pages';
 
-/** What `users.search` holds of a row: no search text has a line break in it. */
+/** The content of `users.search`. The line break separates name and address: no search text contains one. */
 export function searchText({ name, email }: { name: string; email: string }): string {
   return `${fold(name)}\n${fold(email)}`;
 }
 
 /**
- * Rows in whose name or address the text is, which {@link fold} has folded. Not LIKE: D1 takes patterns of 50 bytes at most.
- * Rows that are yet to be filled are compared by A to Z alone.
+ * Rows whose name or address contains the text, folded by {@link fold}. Not LIKE: D1 accepts patterns of at most 50 bytes.
+ * Rows not yet filled are compared without regard to the case of A to Z only.
  */
 export function isFound(folded: string): SQL | undefined {
   return or(
@@ -24,8 +24,8 @@ export function isFound(folded: string): SQL | undefined {
 }
 
 /**
- * Stands in the batch of a change of the name, after it. A name that folds as the former one did looks to the trigger like
- * one that was changed without its search text, and is then without one.
+ * For the batch of a change of the name, after that statement. If the new name folds to the same text as the former one,
+ * the trigger assumes that the search text was not updated, and clears it. This statement restores it.
  */
 export function refolded(db: Drizzle, userId: string, name: string) {
   return db
@@ -34,19 +34,19 @@ export function refolded(db: Drizzle, userId: string, name: string) {
     .where(and(eq(users.id, userId), isNull(users.search)));
 }
 
-/** The search text of a row with another name. Addresses are stored folded: see `normalizeEmail`. */
+/** The search text of a row with a new name. Addresses are stored folded: see `normalizeEmail`. */
 export const searchOf = (name: string) => sql`${`${fold(name)}\n`} || ${users.email}`;
 
-/** The search text of a row with another address; `null` stays, and is filled later. */
+/** The search text of a row with a new address; `null` stays, and is filled later. */
 export const searchWithEmail = (email: string) =>
   sql`substr(${users.search}, 1, ${positionOf('\n', users.search)}) || ${fold(email)}`;
 
-/** Ids of found rows that one query reads and one cache entry holds: several pages. */
+/** Ids of found rows per query and cache entry: several pages. */
 const FOUND_IDS = 200;
 
 /**
- * Where a page of a search stands: pages that share a block share one query, which looks at each account once for the ids
- * and the total together.
+ * The block of a page of a search. Pages in the same block share one query, which reads each account once for the ids and
+ * the total together.
  */
 export function blockOf({ page, limit }: { page: number; limit: number }) {
   const pages = Math.max(1, Math.floor(FOUND_IDS / limit));
@@ -55,7 +55,7 @@ export function blockOf({ page, limit }: { page: number; limit: number }) {
   return { block, size, offset: block * size, at: ((page - 1) % pages) * limit };
 }
 
-/** Ids of found accounts, and how many are found: one statement, which ends its first look at the last id that it needs. */
+/** Ids of found accounts, and their total number: one statement, whose first scan ends at the last id needed. */
 export async function findIds(
   database: Database,
   folded: string,
@@ -78,7 +78,7 @@ export async function findIds(
       .with(found)
       .select({
         id: found.id,
-        // Fewer than asked for: there are no others.
+        // Fewer rows than requested: there are no others.
         others:
           sql<number>`case when (select count(*) from ${found}) < ${size} then 0 else (select count(*) from ${users}
           where (${users.createdAtMs}, ${users.id}) > ${last} and ${isFound(folded)}) end`.as('others'),
@@ -91,14 +91,14 @@ export async function findIds(
   return { ids: rows.map(({ id }) => id), total: await totalOf(rows, offset, countAll) };
 }
 
-/** Rows that one round reads and writes. */
+/** The number of rows that one round reads and writes. */
 const ROUND = 500;
 
 /**
- * Fills the search text of rows that lack it, by two queries for each 500. It may stop anywhere: what is filled stays, and
- * what has changed meanwhile is left for the next round.
+ * Fills missing search texts, with two queries per 500 rows. It may stop at any point: filled rows stay, and rows changed
+ * in the meantime are left for the next round.
  *
- * @returns how many it has filled
+ * @returns the number of filled rows
  */
 export async function fillSearch(database: Database, rounds: number): Promise<number> {
   let filled = 0;

@@ -1,15 +1,15 @@
 import * as z from 'zod';
 
-/** How far a run of a warming job has come. Times are milliseconds since the Unix epoch. */
+/** The progress of a run of a warming job. Times are milliseconds since the Unix epoch. */
 const progressSchema = z.object({
-  /** `running`: items remain, whether or not an isolate works on them now. `stopped`: an administrator ended it early. */
+  /** `running`: items remain, even if no isolate is working on them now. `stopped`: an administrator ended it early. */
   state: z.enum(['running', 'done', 'stopped']),
-  /** Where the next slice begins; `''` at the beginning. */
+  /** Where the next slice starts; `''` at the beginning. */
   cursor: z.string(),
-  /** Items warmed, and those that could not be. */
+  /** Items warmed; below, items that failed. */
   done: z.number(),
   failed: z.number(),
-  /** How many there were when the run began; `null` when the job does not count them. */
+  /** The number of items at the start of the run; `null` if the job does not count them. */
   total: z.number().nullable(),
   startedAtMs: z.number(),
   updatedAtMs: z.number(),
@@ -17,7 +17,7 @@ const progressSchema = z.object({
 
 export type WarmingProgress = z.infer<typeof progressSchema>;
 
-/** `undefined` for nothing, and for what is not ours: the run begins anew. */
+/** `undefined` if the text is missing or not in the app's format: the run then starts from the beginning. */
 export function parseProgress(text: unknown): WarmingProgress | undefined {
   if (typeof text !== 'string') return undefined;
   try {
@@ -27,10 +27,10 @@ export function parseProgress(text: unknown): WarmingProgress | undefined {
   }
 }
 
-/** A cron trigger that came a little early is on time. */
+/** The cron trigger may come this much early. */
 const TICK_TOLERANCE_MS = 30_000;
 
-/** Whether the scheduled handler goes on with a job, whoever began it, or begins it again. */
+/** Whether the cron trigger should continue a job, or start it again. */
 export function isDue(everySeconds: number | undefined, progress: WarmingProgress | undefined, nowMs: number): boolean {
   if (progress?.state === 'running') return true;
   if (everySeconds === undefined) return false;
