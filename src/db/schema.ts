@@ -312,7 +312,7 @@ export const outbox = table(
   ],
 );
 
-/** One row (id 1): what the database knows of the copy in Redis. */
+/** One row (id 1): the state of the copy in Redis, according to the database. */
 export const redisState = table('redis_state', {
   id: integer('id').primaryKey(),
   /**

@@ -63,7 +63,7 @@ class PipelinedBatch implements RedisBatch {
   #deferred: Slot[] = [];
   #held = 0;
   #scheduled = false;
-  #answered = false;
+  #responded = false;
 
   constructor(options: RedisBatchOptions) {
     this.#trips = new Trips(options);
@@ -91,7 +91,7 @@ class PipelinedBatch implements RedisBatch {
     });
     outcome.catch(() => undefined);
     // A load that outlives its request still fills the cache.
-    if (this.#answered && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.#sendDeferred()));
+    if (this.#responded && this.#deferred.length === 1) queueMicrotask(() => this.#waitUntil(this.#sendDeferred()));
     return outcome;
   }
 
@@ -129,7 +129,7 @@ class PipelinedBatch implements RedisBatch {
   }
 
   settle(): Promise<void> | undefined {
-    this.#answered = true;
+    this.#responded = true;
     return this.#deferred.length === 0 ? undefined : this.#sendDeferred();
   }
 

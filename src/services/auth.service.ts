@@ -340,14 +340,14 @@ export function createAuthService(deps: AuthDeps): AuthService {
         { when: whileOwner(userId, made), reference },
       );
       const [owner] = changed;
-      if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed meanwhile.' });
-      const goesOn = (continued as unknown[]).length > 0;
+      if (owner === undefined) throw new AppError('CONFLICT', { detail: 'The password was changed in the meantime.' });
+      const continues = (continued as unknown[]).length > 0;
       const [tokens, { overtaken }, first] = await Promise.all([
         token.issue(subjectOf(owner, now()), renewal.grant(owner)),
         versions.deliver(owner),
-        goesOn ? renewal.publish(owner) : ('ended' as const),
+        continues ? renewal.publish(owner) : ('ended' as const),
       ]);
-      const published = goesOn && overtaken !== undefined ? await renewal.publish(overtaken) : first;
+      const published = continues && overtaken !== undefined ? await renewal.publish(overtaken) : first;
       happened.report();
       if (published === 'ended')
         throw new AppError('TOKEN_REVOKED', { detail: 'The password was changed; this session had ended.' });

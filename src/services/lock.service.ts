@@ -207,7 +207,8 @@ export function createLockService({
   }
 
   async function acquire(name: string, { leaseMs, waitMs = 0, signal }: AcquireOptions): Promise<Lock | LockRefusal> {
-    if (!/^[^{}]{1,200}$/.test(name)) throw new RangeError('a lock has a name of 1 to 200 characters without braces');
+    if (!/^[^{}]{1,200}$/.test(name))
+      throw new RangeError('the name of a lock must have 1 to 200 characters and no braces');
     checkDuration('leaseMs', leaseMs, 1, MAX_LEASE_MS);
     checkDuration('waitMs', waitMs, 0, MAX_WAIT_MS);
     signal?.throwIfAborted();
@@ -221,7 +222,7 @@ export function createLockService({
         const touched = [keys.lock(name), keys.lockFence(name), keys.lockLeft(name, holder)];
         const asked = ask(lockAcquire, touched, [holder, leaseMs, CLOCK_STEP_MS]);
         const { reply, askedAtMs, certain } = await orAborted(asked, signal);
-        const { granted, value } = parseAnswer(reply);
+        const { granted, value } = parseReply(reply);
         if (granted) {
           const lease = new LockLease(now);
           lease.grant(askedAtMs, leaseMs);
@@ -252,7 +253,7 @@ export function createLockService({
 }
 
 /** @throws {RedisUnavailable} `garbage` */
-function parseAnswer(reply: RedisValue): { granted: boolean; value: number } {
+function parseReply(reply: RedisValue): { granted: boolean; value: number } {
   const [granted, value] = Array.isArray(reply) && reply.length === 2 ? reply : [];
   if ((granted !== 0 && granted !== 1) || !Number.isSafeInteger(value)) throw new RedisUnavailable('garbage');
   // Fences start from 1.

@@ -87,7 +87,7 @@ const RUN_MS = 25_000;
 const PROBE_MS = 8_000;
 /** Delivered rows stay for this long, or for some minutes more than the life of an access token, if that is longer. */
 const LOG_SECONDS = 3_600;
-/** Purges of a scheduled run, and lots of sessions. */
+/** The most purges in a run of the cron trigger, and the most lots of sessions. */
 const PURGES = 20;
 const SESSION_LOTS = 10;
 

@@ -77,7 +77,7 @@ export function createPasswordService({
   const isBreached = createBreachLookup({ settings: config.passwords.breaches, instruments, fetch });
 
   /** The hash to check against if there is no account. */
-  const nobody: PasswordHash = {
+  const unknownAccount: PasswordHash = {
     parameters,
     keyId: activeKeyId,
     salt: Buffer.alloc(SALT_BYTES),
@@ -112,12 +112,12 @@ export function createPasswordService({
     },
 
     async hash(password) {
-      const fresh = { ...nobody, salt: randomBytes(SALT_BYTES) };
+      const fresh = { ...unknownAccount, salt: randomBytes(SALT_BYTES) };
       return formatPhc({ ...fresh, hash: await digest(password, fresh) });
     },
 
     async verify(stored, password) {
-      const known = stored === undefined ? nobody : parsePhc(stored);
+      const known = stored === undefined ? unknownAccount : parsePhc(stored);
       if (known === undefined) throw new Error('a stored password hash is not a scrypt PHC string');
       const actual = await digest(password, known);
       const same = actual.length === known.hash.length && timingSafeEqual(actual, known.hash);

@@ -280,7 +280,7 @@ export function createSessionService(deps: SessionDeps): SessionService {
           })
           .returning({ id: sessions.id }),
       );
-      if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session of this id has ended.' });
+      if (written.length === 0) throw new AppError('CONFLICT', { detail: 'A session with this id has ended.' });
       const versions = { role: owner?.role ?? 'user', epoch, accessVersion: owner?.accessVersion ?? 1 } as const;
       const known = deniedOf(sessionId, data.userId, denied);
       const state = { session, owner: versions, generation: 1, confirmed: 0, denied: known, replace: true };

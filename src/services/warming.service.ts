@@ -221,10 +221,10 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     const [known] = await progressOf([job]);
     if (ifDue && !isDue(job.everySeconds, known, now())) return { ran: false };
 
-    const goesOn = !restart && known?.state === 'running';
+    const continues = !restart && known?.state === 'running';
     // A request to stop referred to the previous run.
-    if (!goesOn && known !== undefined) await forgetStop(job);
-    let progress = goesOn ? known : await begin(job);
+    if (!continues && known !== undefined) await forgetStop(job);
+    let progress = continues ? known : await begin(job);
     for (let left = maxItems; progress.state === 'running' && left > 0 && now() < untilMs;) {
       const page = await advance(job, lock, progress, Math.min(left, concurrency * WAVES), concurrency);
       if (page === undefined) break;
@@ -234,7 +234,7 @@ export function createWarmingService(deps: WarmingDeps): WarmingService {
     }
     const { state, done, failed } = progress;
     // Do not log that a short job succeeded within one slice, as it does each minute.
-    if (goesOn || state === 'running' || failed > 0)
+    if (continues || state === 'running' || failed > 0)
       log('info', 'warming.slice', { job: job.name, state, done, failed });
     return { ran: true, progress };
   }

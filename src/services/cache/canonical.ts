@@ -32,7 +32,7 @@ function textOf(value: unknown, depth: number): string {
       throw new TypeError(`a ${typeof value} cannot be part of a cache key`);
   }
   if (value === null) return 'z';
-  if (depth >= MAX_DEPTH) throw new TypeError('the parts of a cache key must not be nested so deeply, or in itself');
+  if (depth >= MAX_DEPTH) throw new TypeError('a cache key must not be cyclic or too deeply nested');
   // The text would not contain such a member: two different values would share an entry.
   if (Object.getOwnPropertySymbols(value).length > 0) throw new TypeError('a symbol cannot be part of a cache key');
   const names = Object.keys(value);
@@ -55,7 +55,7 @@ function arrayText(items: readonly unknown[], names: readonly string[], depth: n
   for (let index = 0; index < items.length; index += 1)
     texts.push(index in items ? textOf(items[index], depth + 1) : 'h');
   if (names.length > texts.filter((text) => text !== 'h').length) {
-    throw new TypeError('an array with members of its own cannot be part of a cache key');
+    throw new TypeError('an array with extra members cannot be part of a cache key');
   }
   return `[${texts.join(',')}]`;
 }

@@ -13,7 +13,7 @@ export async function withDeadline<T>(work: (signal: AbortSignal) => Promise<T>,
 }
 
 /** Whether a loader's error is its result (not found, forbidden: a status below 500), and not a failure of its source. */
-export function isAnswer(error: unknown): boolean {
+export function isResult(error: unknown): boolean {
   return error instanceof Error && 'status' in error && typeof error.status === 'number' && error.status < 500;
 }
 
@@ -22,5 +22,5 @@ export function isAnswer(error: unknown): boolean {
  * result is not an outage. A developer's mistake is not one either: an older value would hide it until the value expires.
  */
 export function isOutage(error: unknown): boolean {
-  return !isAnswer(error) && !(error instanceof StatementMistake);
+  return !isResult(error) && !(error instanceof StatementMistake);
 }

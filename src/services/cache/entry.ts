@@ -100,7 +100,7 @@ export const tombstone = (): string => `${newWriteId()}T`;
 
 /**
  * A stored entry: a write id of 16 characters, then either `T` (a tombstone) or a JSON header, a line feed and the
- * value's JSON. The write id changes with every write and is what a fill compares.
+ * value's JSON. The write id changes with every write; a fill compares it.
  */
 export function encodeEntry({ canonical }: CacheKey, tagVersions: readonly string[], entry: Entry): string {
   const { createdAtMs, softExpiryMs, hardExpiryMs, costMs, negative } = entry;

@@ -10,7 +10,7 @@ import type { FreshSingleFlight } from '../freshSingleFlight';
 import type { LockService } from '../lock.service';
 import type { Lookups } from '../lookups';
 import type { Refresher } from '../memory/refresher';
-import { isAnswer, isOutage, withDeadline } from './deadline';
+import { isResult, isOutage, withDeadline } from './deadline';
 import { isInitial } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import type { EntryMemory } from './entryMemory';
@@ -264,7 +264,7 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
       }
       return entries.map((entry) => (entry === undefined ? { json: undefined } : loadedOf(entry)));
     } catch (error) {
-      filling.cancel(isAnswer(error));
+      filling.cancel(isResult(error));
       if (isOutage(error)) for (const { key } of wanted) memory.noteFailure(key.entryKey, now(), random);
       throw error;
     }

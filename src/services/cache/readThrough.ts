@@ -2,7 +2,7 @@ import { describeError, log } from '../../config/log';
 import { unreachable } from '../../util/unreachable';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError } from '../../redis/errors';
-import { isAnswer, isOutage } from './deadline';
+import { isResult, isOutage } from './deadline';
 import type { CacheKey, Snapshot } from './entry';
 import type { Loaded } from './singleFlight';
 import { freshnessOf } from './freshness';
@@ -190,7 +190,7 @@ export function createReadThrough(deps: ReadThroughDeps) {
     waitUntil(
       background((batch) => loads.refresh(due, load, batch)).catch((error: unknown) => {
         // The entry stays stale until it expires; the next refresh waits for the back-off.
-        if (!isAnswer(error)) log('warn', 'cache.refresh_failed', { entries: due.length, ...describeError(error) });
+        if (!isResult(error)) log('warn', 'cache.refresh_failed', { entries: due.length, ...describeError(error) });
       }),
     );
   }

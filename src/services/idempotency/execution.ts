@@ -27,7 +27,7 @@ export interface KeyedRequest {
   ttlSeconds: number;
 }
 
-/** What is known of an earlier execution. */
+/** The record of an earlier execution. */
 export interface Executed {
   readonly response: StoredResponse | undefined;
   /** Stored by the execution, to build its response again. */

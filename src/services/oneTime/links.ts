@@ -46,7 +46,7 @@ export async function mailLink(
     if (token !== undefined) await mail.send(purpose, mailOf(token));
   };
   mail.assertEnabled();
-  await assertDatabaseAnswers(database);
+  await assertDatabaseResponds(database);
   waitUntil(send().catch(failed));
 }
 
@@ -84,7 +84,7 @@ export async function issueToOwner(
  * Runs the same query for every address before a mail is promised. An outage then shows for every address and reveals
  * nothing about one.
  */
-async function assertDatabaseAnswers(database: Database): Promise<void> {
+async function assertDatabaseResponds(database: Database): Promise<void> {
   await database.run((db) =>
     db
       .select({ one: sql`1` })

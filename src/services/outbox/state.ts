@@ -48,7 +48,7 @@ export function createStateStore(database: Database, now: () => number) {
         ],
         { settled: outbox },
       );
-      if (state === undefined || log === undefined) throw new Error('the table redis_state has lost its row');
+      if (state === undefined || log === undefined) throw new Error('the row of the table redis_state is missing');
       const nextSeq = Math.max(log.newest + 1, state.beat);
       return { ...state, nextSeq, oldestSeq: log.oldest ?? nextSeq, oldestPendingSeq: pending?.seq };
     },

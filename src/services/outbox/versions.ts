@@ -102,7 +102,7 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
     // Another request may also have found Redis's larger versions, and raised D1's to the same ones.
     const either = (field: keyof UserVersions) => inArray(users[field], [mine[field], known[field]]);
     const made = and(eq(users.epoch, needed.epoch), eq(users.accessVersion, needed.accessVersion))!;
-    const goOn = (db: Drizzle) =>
+    const continueSessions = (db: Drizzle) =>
       db
         .update(sessions)
         .set({ epoch: needed.epoch })
@@ -122,7 +122,7 @@ export function createVersions(deps: VersionsDeps, { deliver }: ReturnType<typeo
         .returning(),
       // A change without a new epoch ends no session. D1's sessions may then include some that the lost changes ended, so
       // they do not continue.
-      ...(raised.includes('epoch') ? [goOn(db)] : []),
+      ...(raised.includes('epoch') ? [continueSessions(db)] : []),
       ...next.statements(db),
     ]);
     const [overtaken] = rows;

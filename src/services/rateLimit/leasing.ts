@@ -81,7 +81,7 @@ export function createLeasing(deps: LeasingDeps) {
     try {
       await through.run(rateLimitRecord, [key], recordArguments(limitsForLease(limits), nowMs, items));
     } catch (error) {
-      // These units count until their window is over, which refuses too early, never too late.
+      // Until their window is over these units count as spent: requests may be refused too early, but never too many admitted.
       if (!(error instanceof RedisError)) throw error;
     }
   }

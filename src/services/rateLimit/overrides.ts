@@ -28,7 +28,7 @@ const READ_PAUSE_MS = 1_000;
 export class OverrideMemory {
   #known = new Map<string, Known>();
   #version = -1;
-  #answeredAtMs = -Infinity;
+  #repliedAtMs = -Infinity;
   #readAtMs = -Infinity;
 
   limits(policy: string, algorithm: LimitAlgorithm): readonly Limit[] | undefined {
@@ -36,7 +36,7 @@ export class OverrideMemory {
   }
 
   isOld(ageMs: number, nowMs: number): boolean {
-    return nowMs - this.#answeredAtMs >= ageMs;
+    return nowMs - this.#repliedAtMs >= ageMs;
   }
 
   /** Whether the caller should read D1 now: `true` for only one of many requests, whether D1 replies or not. */
@@ -48,7 +48,7 @@ export class OverrideMemory {
   }
 
   learn({ version, policies }: OverrideTable, nowMs: number): void {
-    this.#answeredAtMs = nowMs;
+    this.#repliedAtMs = nowMs;
     if (version === this.#version) return;
     this.#version = version;
     const known = new Map<string, Known>();
