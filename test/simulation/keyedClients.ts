@@ -70,7 +70,8 @@ export async function renameOnce(world: World, clients: Clients, device: Device,
   const path = '/v1/users/me';
   const call = { label: device.label, method: 'PATCH', path, body: { name: value }, token: device.access.text, key };
   const [answer] = await repeated(world, clients, call, step, account);
-  if (answer !== undefined) write.ackedMs = world.scheduler.nowMs;
+  // Made by the isolate that answered, whichever of those that were asked.
+  if (answer !== undefined) Object.assign(write, { ackedMs: world.scheduler.nowMs, by: answer.exchange.isolate });
   const isMade = nameOf(world, account) === value;
   const between = await clients.rename(device, { isolate: (step.isolate + 1) % ISOLATES });
   if (!isMade || !between) return;

@@ -25,6 +25,8 @@ export interface LimitDeps {
   timeline: Timeline;
   /** By how much an isolate's clock may be wrong about a window: clocks drift, and the plan may set them back. */
   clocksMs: number;
+  /** Whether isolates may lease units ahead of their use. */
+  leases: boolean;
   violate: (atMs: number, text: string) => void;
 }
 
@@ -34,6 +36,7 @@ const LATE_MS = 60_000;
 /** Counts what limiters admit: no window may have more than the numbers that are in force in it. */
 export class Limits {
   readonly #deps: LimitDeps;
+  readonly #visits = new Map<string, number[]>();
   readonly #admissions = new Map<string, Admission[]>();
   readonly #overrides: Override[] = [
     { maxRequests: LIMITS.own.maxRequests, sinceMs: Number.NEGATIVE_INFINITY, ackedMs: Number.NEGATIVE_INFINITY },
@@ -50,6 +53,39 @@ export class Limits {
     const override = { maxRequests, sinceMs, ackedMs: Number.POSITIVE_INFINITY };
     this.#overrides.push(override);
     return override;
+  }
+
+  /** A request of this caller is sent. @returns its number */
+  visit(identity: string, sentMs: number): number {
+    const visits = this.#visits.get(identity) ?? [];
+    this.#visits.set(identity, visits);
+    return visits.push(sentMs);
+  }
+
+  /** Whether nothing has been sent since. */
+  isLast(identity: string, visit: number): boolean {
+    return this.#visits.get(identity)?.length === visit;
+  }
+
+  /**
+   * A caller who has sent nothing since a refusal came again after its `Retry-After`, and was refused. Where units may be leased to other
+   * isolates, or other numbers have come into force, that is no fault.
+   */
+  refusedAgain({ isolate, label, sentMs, arrivedMs, degraded }: Exchange, identity: string, first: Exchange): void {
+    const { timeline, clocksMs, leases, violate } = this.#deps;
+    const { windowMs } = LIMITS.own;
+    // What was counted while something was wrong may be counted twice, for a window.
+    const fromMs = first.sentMs - 2 * windowMs;
+    const isSteady =
+      clocksMs === 0 && !leases && this.#overrides.every(({ sinceMs, ackedMs }) => isOver(sinceMs, ackedMs));
+    function isOver(sinceMs: number, ackedMs: number): boolean {
+      return sinceMs === Number.NEGATIVE_INFINITY || ackedMs + BOUNDS.overridesMs < fromMs;
+    }
+    if (!isSteady || degraded !== '' || !timeline.calm(fromMs, arrivedMs)) return;
+    violate(
+      arrivedMs,
+      `${label} at ${isolate.name}: ${identity} came back after Retry-After, ${sentMs - first.arrivedMs} ms, and was refused`,
+    );
   }
 
   /** @param alone the isolate counts by itself, and cannot know better */

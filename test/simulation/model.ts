@@ -192,7 +192,7 @@ export class Model {
     this.#clocksMs = clocksMs;
     this.#calmReadMs = CALM_READ_MS[database];
     const violate = (invariant: Invariant) => (atMs: number, text: string) => this.violate(invariant, atMs, text);
-    this.limits = new Limits({ timeline, clocksMs, violate: violate('limit') });
+    this.limits = new Limits({ timeline, clocksMs, leases: rememberedMs > 0, violate: violate('limit') });
     this.locks = new Locks({ timeline, violate: violate('lock') });
   }
 
@@ -269,7 +269,7 @@ export class Model {
       /revocation=d1|refresh=d1|session=d1/.test(degraded)
     ) {
       if (
-        this.#isAwake(isolate, sentMs) &&
+        this.#isAwake(isolate, sentMs, { shard: account.shard }) &&
         !isChanging(account, exchange) &&
         this.#timeline.calm(sentMs, arrivedMs, account.shard, ['database', 'refusal-elsewhere'])
       ) {
@@ -295,10 +295,7 @@ export class Model {
   upkeep({ isRead, isolate, label }: Invocation, atMs: number): void {
     if (!isRead) return;
     const asks = `${isolate.name} [${label}] asks the database about the outbox`;
-    // The last breaker that an outage has opened, of Redis or of a shard, may be due so late.
-    const dueMs = this.#timeline.endedMs(atMs) + BOUNDS.breakerMs;
-    const hasAsked = isolate.servedAtMs.some((ms) => ms >= dueMs && ms <= atMs - BOUNDS.wakeMs);
-    if (hasAsked && this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, 3)) {
+    if (this.#timeline.calm(atMs, atMs, undefined, []) && this.#isAwake(isolate, atMs, { requests: 3 })) {
       this.violate('cost', atMs, `${asks} with everything in order`);
     } else if (this.#timeline.awaySince(atMs) < isolate.probeFailedAtMs) {
       this.violate('cost', atMs, `${asks} while Redis is away, though its last probe has failed`);
@@ -313,7 +310,14 @@ export class Model {
    * A probe asks D1 as well. While D1 is slow or fails, a probe may find out nothing, whatever Redis replies (docs/outages.md: the
    * breaker stays open), so requests count only where D1 was in order from the probe before to the end of their own.
    */
-  #isAwake({ servedAtMs }: Isolate, atMs: number, requests = 1): boolean {
+  #isAwake(
+    { servedAtMs }: Isolate,
+    atMs: number,
+    { requests = 1, shard }: { requests?: number; shard?: number } = {},
+  ): boolean {
+    // A breaker that an outage has opened, of Redis or of a shard, may be due as late as this.
+    const dueMs = this.#timeline.endedMs(atMs, shard) + BOUNDS.breakerMs;
+    if (!servedAtMs.some((ms) => ms >= dueMs && ms <= atMs - BOUNDS.wakeMs)) return false;
     const databaseFaults = this.#timeline
       .between(atMs - 2 * BOUNDS.breakerMs, atMs)
       .filter(({ kind }) => kind === 'database');

@@ -6,23 +6,34 @@ import type { World } from './world.ts';
 /** A client comes again so soon, when it is busy. */
 const PAUSE_MS = 150;
 
-/** Calls a route with a limit, or with two, as fast as it can. */
+/** Calls a route with a limit, or with two, as fast as it can; a caller who was refused comes again when the response says. */
 export async function busy(world: World, clients: Clients, step: ClientStep): Promise<void> {
   const { isolate, account, device, count = 1 } = step;
+  const { model, scheduler } = world;
   const [own, shop] = [`caller ${account}`, `shop ${device % 2}`];
-  const path = device % 3 === 0 ? `/v1/own/limited-twice?own=${own}&shop=${shop}` : `/v1/own/limited?own=${own}`;
+  const isTwice = device % 3 === 0;
+  const path = isTwice ? `/v1/own/limited-twice?own=${own}&shop=${shop}` : `/v1/own/limited?own=${own}`;
   const request = async () => {
+    const visit = model.limits.visit(own, scheduler.nowMs);
     const outcome = await clients.call({ label: own, isolate, method: 'GET', path: path.replaceAll(' ', '-') });
-    if (outcome.lost || outcome.exchange.status !== 204) return;
-    world.model.admitted(outcome.exchange, 'own', own);
-    if (path.includes('shop')) world.model.admitted(outcome.exchange, 'shop', shop);
+    if (outcome.lost) return undefined;
+    const { exchange, retryAfterMs } = outcome;
+    if (exchange.status === 204) model.admitted(exchange, 'own', own);
+    if (exchange.status === 204 && isTwice) model.admitted(exchange, 'shop', shop);
+    return exchange.status === 429 ? { exchange, retryAfterMs, visit } : undefined;
   };
-  const requests: Promise<void>[] = [];
+  const requests: ReturnType<typeof request>[] = [];
   for (let index = 0; index < count; index += 1) {
     requests.push(request());
-    if (index % 4 === 3) await world.scheduler.sleep(world.random.between(0, PAUSE_MS));
+    if (index % 4 === 3) await scheduler.sleep(world.random.between(0, PAUSE_MS));
   }
-  await Promise.all(requests);
+  const refused = (await Promise.all(requests)).at(-1);
+  // Of two limits one may be somebody else's.
+  if (refused === undefined || isTwice) return;
+  await scheduler.sleep(refused.retryAfterMs);
+  if (!model.limits.isLast(own, refused.visit)) return;
+  const again = await request();
+  if (again !== undefined) model.limits.refusedAgain(again.exchange, own, refused.exchange);
 }
 
 /** Works under a lock that other isolates want as well. */

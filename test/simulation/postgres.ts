@@ -183,7 +183,9 @@ class Connection {
   #call(requests: readonly Request[]): void {
     const { scheduler, faults, invocation, network, unsettled, violate } = this.#options;
     const sentMs = scheduler.nowMs;
-    const statements = requests.map(({ sql }) => sql).filter((sql) => !/^(?:begin|lock table|commit)\b/.test(sql));
+    const statements = requests
+      .map(({ sql }) => sql)
+      .filter((sql) => !/^(?:begin|lock table|set local|commit)\b/.test(sql));
     if (statements.length === 0) violate('cost', `${invocation.label} sends a transaction without a statement`);
     const trips = invocation.databaseTrips;
     countCall(invocation, statements, this.#options);

@@ -56,6 +56,9 @@ const TAIL_MS = 2_100;
 /** What is committed while an isolate is about to close its breaker is delivered by the one that committed it. */
 const SETTLING_MS = 100;
 
+/** What opens breakers. */
+const OUTAGES: ReadonlySet<DisturbanceKind> = new Set(['away', 'unclear', 'state', 'shard', 'network']);
+
 /** Everything that was out of order, and when: what excuses a late effect. */
 export class Timeline {
   readonly disturbances: Disturbance[] = [];
@@ -90,10 +93,10 @@ export class Timeline {
     return this.between(fromMs - BOUNDS.breakerMs, toMs, shard).every(({ kind }) => ignored.includes(kind));
   }
 
-  /** When everything that went wrong until then was over; `-Infinity`: nothing has. */
-  endedMs(untilMs: number): number {
-    const ends = this.disturbances.filter(({ fromMs }) => fromMs <= untilMs).map(({ toMs }) => toMs + TAIL_MS);
-    return Math.max(Number.NEGATIVE_INFINITY, ...ends);
+  /** When all outages of Redis that began until then were over, for keys of a shard; `-Infinity`: there was none. */
+  endedMs(untilMs: number, shard?: number): number {
+    const outages = this.between(Number.NEGATIVE_INFINITY, untilMs, shard).filter(({ kind }) => OUTAGES.has(kind));
+    return Math.max(Number.NEGATIVE_INFINITY, ...outages.map(({ toMs }) => toMs + TAIL_MS));
   }
 
   /** Since when Redis has replied to no call; `Infinity`: it does. */
