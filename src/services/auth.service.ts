@@ -158,7 +158,7 @@ export function createAuthService(deps: AuthDeps): AuthService {
     return { user: presentUser(published), ...(await token.issue(subjectOf(published, now()), grant)) };
   }
 
-  /** Hashes the password with the present settings, unless it has changed meanwhile. */
+  /** Stores a new hash of the password, made with the present settings, unless the password has changed in the meantime. */
   async function rehashed({ id, passwordHash: former }: UserRow, password: string): Promise<void> {
     try {
       const passwordHash = await passwords.hash(password);

@@ -60,7 +60,7 @@ export class LocalDenials {
     return epoch < (this.#versions.get(userOfSession(sessionId))?.epoch ?? 0);
   }
 
-  /** The versions that this isolate has raised a user's to; 0 where it has not. */
+  /** A user's versions as raised by this isolate; 0 if it has raised none. */
   versionsOf(userId: string): UserVersions {
     return this.#versions.get(userId) ?? { epoch: 0, accessVersion: 0 };
   }

@@ -24,7 +24,7 @@ export class CacheMemory {
     return this.#serverAheadMs !== undefined;
   }
 
-  /** Records the server's time from a reply that has just arrived. Implausible times (of another century) are ignored. */
+  /** Records the server's time from a reply that has just arrived. Implausible ones (not in this century or the next) are ignored. */
   noteServerTime(serverMs: number): void {
     if (serverMs > FIRST_TIME_MS && serverMs < LAST_TIME_MS) this.#serverAheadMs = serverMs - Date.now();
   }
