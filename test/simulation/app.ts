@@ -24,7 +24,7 @@ import type { LockWish } from './own.ts';
 const limitedBy = (name: 'own' | 'shop') =>
   rateLimiter({ name, ...OWN_LIMITS[name], identity: (c) => `${name}:${c.req.query(name) ?? ''}` });
 
-/** Routes as an app adds them: what the product offers to its own routes, and none of them shows whole. */
+/** Routes as an app adds them. They use what the product's own routes do not use, or not in a form that a client could judge. */
 const own = new Hono<AppEnv>()
   .get('/limited', guard(readsWithin, limitedBy('own')), (c) => c.body(null, 204))
   .get('/limited-twice', guard(readsWithin, limitedBy('own'), limitedBy('shop')), (c) => c.body(null, 204))

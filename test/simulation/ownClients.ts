@@ -28,7 +28,7 @@ export async function busy(world: World, clients: Clients, step: ClientStep): Pr
     if (index % 4 === 3) await scheduler.sleep(world.random.between(0, PAUSE_MS));
   }
   const refused = (await Promise.all(requests)).at(-1);
-  // Of two limits one may be somebody else's.
+  // Other callers count under the second limit as well.
   if (refused === undefined || isTwice) return;
   await scheduler.sleep(refused.retryAfterMs);
   if (!model.limits.isLast(own, refused.visit)) return;
