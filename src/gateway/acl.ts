@@ -1,14 +1,14 @@
 /*
- * What the Redis users behind the gateway need, as `ACL SETUSER` takes it. A list of names in the gateway cannot say what
- * a script does inside; Redis's own ACLs do, since Redis asks them for every command of a script.
+ * The rights of the Redis users behind the gateway, as arguments of `ACL SETUSER`. A list of command names in the gateway
+ * cannot restrict the commands inside a script; Redis checks its own ACLs for every command of a script.
  */
 
 /** Commands of Redis's category "dangerous" or "admin" that are about data, or that the gateway itself needs. */
 const DATA_AFTER_ALL = 'flushall flushdb info keys lastsave restore role sort sort_ro'.split(' ');
-/** What the gateway asks to find its way in a cluster, to end scripts that run too long, and to name its user. */
+/** Commands of the gateway itself: to read a cluster's topology, to kill scripts that run too long, to name its user. */
 const OWN_NEEDS = ['+cluster|slots', '+cluster|nodes', '+script|kill', '+function|kill', '+acl|whoami'];
 
-/** For the full token: everything that concerns data, and nothing that administers the server. */
+/** For the full token: all commands on data, and none that administers the server. */
 export const FULL_RULES: readonly string[] = [
   '~*',
   '&*',
@@ -21,7 +21,7 @@ export const FULL_RULES: readonly string[] = [
   ...OWN_NEEDS,
 ];
 
-/** For the read-only token: what reads, scripts and functions included, and subscriptions. */
+/** For the read-only token: commands that read, also in scripts and functions, and subscriptions. */
 export const READ_ONLY_RULES: readonly string[] = [
   '~*',
   '&*',

@@ -2,18 +2,18 @@ import { readFileSync } from 'node:fs';
 import type { Endpoint } from './client.ts';
 import { SettingsError } from './errors.ts';
 
-/** What a REDIS_URL stands for. */
+/** A parsed REDIS_URL. */
 export type Address =
   | { kind: 'direct'; endpoint: Endpoint }
   | {
       kind: 'sentinel';
       sentinels: Endpoint[];
       master: string;
-      /** Of the master: all but host and port. */ login: Login;
+      /** The login of the master. */ login: Login;
     }
   | { kind: 'cluster'; seeds: Endpoint[] };
 
-/** How to sign in, without where. */
+/** How to sign in, without the address. */
 export type Login = Omit<Endpoint, 'host' | 'port'>;
 
 const FORM = /^(redis|rediss)(\+sentinel|\+cluster)?:\/\/(?:([^@/]*)@)?([^/?#]+)(?:\/([^?#]*))?(?:\?([^#]*))?$/;

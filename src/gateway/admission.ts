@@ -15,7 +15,7 @@ export class Admission {
 
   /** @throws {GatewayError} 503 when there is no room */
   async admit<T>(commands: number, work: () => Promise<T>): Promise<T> {
-    // Something larger than the whole limit is let through alone: refusing it would refuse it for ever.
+    // A batch larger than the whole limit runs alone: otherwise every retry of it would be refused.
     if (this.#inFlight > 0 && this.#inFlight + commands > this.#limit) {
       throw new GatewayError(
         503,

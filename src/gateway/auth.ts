@@ -1,21 +1,21 @@
 import { createHash, timingSafeEqual } from 'node:crypto';
 
-/** What a token allows. */
+/** The rights of a token. */
 export type Access = 'full' | 'read-only';
 
-/** A token that was recognised. The object stands for the token as long as that is valid. */
+/** A recognised token. The object represents the token as long as the token is valid. */
 export interface Identity {
   readonly access: Access;
 }
 
-/** The tokens that are valid: several of a kind while one takes the place of another. */
+/** The valid tokens: several of a kind during a rotation. */
 export interface Tokens {
   full: readonly string[];
   readOnly: readonly string[];
 }
 
 /**
- * Recognises tokens. Their SHA-256 are compared, in constant time and with every valid one, so that the time taken tells
+ * Recognises tokens. Compares the SHA-256 with that of every valid token in constant time, so that the duration reveals
  * neither a token's characters nor its length.
  */
 export class Authenticator {
@@ -25,7 +25,7 @@ export class Authenticator {
     this.replace(tokens);
   }
 
-  /** Takes other tokens from now on. A token that stays valid keeps its identity. */
+  /** Replaces the tokens. A token that stays valid keeps its identity. */
   replace(tokens: Tokens): void {
     const before = this.#valid;
     const entry = (access: Access) => (token: string) =>

@@ -1,9 +1,9 @@
 import { isRefusedByName, KEYS, type KeyRule } from './commands.ts';
 import type { Arg, Command, Outcome, Reply } from './reply.ts';
 
-/** What a Redis server says about one of its commands (`COMMAND INFO`). */
+/** A Redis server's description of one of its commands (`COMMAND INFO`). */
 interface Facts {
-  /** `'ask'`: they stand where only `COMMAND GETKEYS` can tell. */
+  /** `'ask'`: only `COMMAND GETKEYS` knows their positions. */
   keys: 'ask' | { first: number; last: number; step: number };
   flags: ReadonlySet<string>;
 }
@@ -46,7 +46,7 @@ export class CommandCatalog {
   async findKeys(name: string, command: Command): Promise<Arg[]> {
     if (this.has(name)) return this.keysOf(name, command);
     const facts = await this.#learn(name);
-    // The server does not know it either: whichever server gets it will say so.
+    // The server does not know it either: any server responds with that error.
     if (!facts) return command.slice(1, 2);
     if (facts.keys === 'ask') {
       const keys = await this.#ask(['COMMAND', 'GETKEYS', ...command]);

@@ -57,7 +57,7 @@ export function newClient(
   });
 }
 
-/** An error in words that may be logged and shown: connection errors hold an address, never a password. */
+/** An error's text for logs and clients: connection errors contain an address, never a password. */
 export function describe(error: unknown): string {
   if (error instanceof AggregateError && error.errors[0] instanceof Error) return describe(error.errors[0]);
   const text = error instanceof Error ? error.message || error.name : String(error);

@@ -70,7 +70,7 @@ export const KEYS: ReadonlyMap<string, KeyRule> = new Map<string, KeyRule>(
   ).flatMap(([rule, names]) => words(names).map((name) => [name, rule])),
 );
 
-/** What a read-only token may run: what Redis flags `readonly`, and what touches no data. */
+/** Commands that a read-only token may run: those that Redis flags `readonly`, and those that touch no data. */
 const READ_ONLY = new Set(
   words(`
   BITCOUNT BITFIELD_RO BITPOS COMMAND DBSIZE DUMP ECHO EVALSHA_RO EVAL_RO EXISTS EXPIRETIME FCALL_RO GEODIST GEOHASH
@@ -82,7 +82,7 @@ const READ_ONLY = new Set(
   ZREVRANGEBYLEX ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE ZUNION`),
 );
 
-/** Why a command cannot be had through the gateway. All requests share a few connections. */
+/** Why a command is not available through the gateway. All requests share a few connections. */
 const REFUSED = new Map<string, string>(
   (
     [

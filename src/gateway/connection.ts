@@ -17,9 +17,9 @@ export interface ConnectionOptions {
   connectTimeoutMs?: number;
   /** Commands that may wait for this server's replies; more are refused at once. @default any number */
   maxPending?: number | undefined;
-  /** Told of scripts that hold the server up. */
+  /** Notified of scripts that block the server. */
   scripts?: ScriptWatch | undefined;
-  /** Called with every change between connected and not connected; `cause` is why the connection was lost. */
+  /** Called on every change between connected and not connected. `cause`: why the connection was lost. */
   onState?: (connected: boolean, endpoint: Endpoint, cause?: Error) => void;
 }
 
@@ -127,12 +127,12 @@ export class Connection {
     return exec as Outcome[];
   }
 
-  /** Gives the present connection up, for a reason learnt elsewhere, and connects anew. */
+  /** Drops the current connection for a reason that the caller knows, and reconnects. */
   drop(cause: Error): void {
     if (this.#client) this.#lose(this.#client, cause);
   }
 
-  /** Waits for the replies that are due, `graceMs` at most, and closes. Commands are refused from now on. */
+  /** Refuses new commands, waits at most `graceMs` for outstanding replies, and closes. */
   async close(graceMs = 5000): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;

@@ -3,7 +3,7 @@ import type { Backend } from './backend.ts';
 import type { Executor } from './executor.ts';
 import type { Streams } from './streams.ts';
 
-/** What stands behind one kind of token. */
+/** The backend of one kind of token. */
 export interface Door {
   backend: Backend;
   executor: Executor;

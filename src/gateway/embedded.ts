@@ -19,7 +19,7 @@ export interface EmbeddedEngine {
 export interface EmbeddedOptions {
   /** A command or script that holds the engine up for so long has it replaced, in milliseconds; 0: never. @default 5000 */
   hangTimeoutMs?: number | undefined;
-  /** Told when the engine was replaced by an empty one, and why. */
+  /** Called with the reason when an empty engine has replaced this one. */
   onRestart?: ((reason: string) => void) | undefined;
 }
 
@@ -70,7 +70,7 @@ export async function startEmbeddedEngine({
       await start();
       if (!stopped) onRestart?.(reason);
     })().finally(() => (replacing = undefined));
-    // What cannot be started again is as good as a Redis that is away: commands get 503.
+    // If the engine cannot be restarted, commands get 503, as with an unreachable Redis.
     replacing.catch((error: Error) => onRestart?.(`${reason}; it could not be started again: ${error.message}`));
   };
   await start();
@@ -87,7 +87,7 @@ export async function startEmbeddedEngine({
     async stop() {
       stopped = true;
       clearInterval(watchdog);
-      await replacing?.catch(() => {}); // told through onRestart
+      await replacing?.catch(() => {}); // reported through onRestart
       await current?.thread.terminate();
     },
   };

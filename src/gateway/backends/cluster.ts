@@ -16,7 +16,7 @@ import { type Destination, Redirects } from './redirects.ts';
 const MAX_ROUNDS = 16;
 const ASKING: Command = ['ASKING'];
 
-/** A command on its way: where its outcome belongs, and where it goes next. */
+/** A command in flight: the place of its outcome, and its next target. */
 interface Step extends Destination {
   index: number;
   name: string;
@@ -26,8 +26,8 @@ interface Step extends Destination {
 }
 
 /**
- * A Redis Cluster. Commands go to the masters, each by its key's slot, in one batch a master. What Redis redirects
- * (MOVED, ASK) or puts off (TRYAGAIN) it has not run, and is sent on; nothing else is ever sent twice.
+ * A Redis Cluster. Each command goes to the master of its key's slot, in one batch per master. Redis has not run a command
+ * that it redirects (MOVED, ASK) or postpones (TRYAGAIN), so it is sent again; no other command is ever sent twice.
  *
  * A pipeline's commands for one key run in their order. Only a command of several keys whose slot is being moved at
  * that moment, with some of its keys on either side, may run after the commands that follow it.
@@ -87,7 +87,7 @@ export class ClusterBackend implements Backend {
         steps.push({ index, name, command, ...place, asking: false });
         continue;
       }
-      // What spans shards is a barrier: it sees what came before it, and what follows sees it.
+      // A command that spans shards is a barrier: it sees the effects of earlier commands, and later commands see its own.
       await this.#settle(steps, outcomes, shape);
       steps = [];
       const parts = Array.from<Outcome>({ length: plan.parts.length });
@@ -165,7 +165,7 @@ export class ClusterBackend implements Backend {
     }
   }
 
-  /** Runs one batch on one node, and returns the steps that have to go on elsewhere, once they can. */
+  /** Runs one batch on one node, and returns the steps that must continue on another node, once they can. */
   async #runBatch(
     target: Connection | undefined,
     batch: Step[],
@@ -204,7 +204,7 @@ export class ClusterBackend implements Backend {
     return next && { ...step, ...next };
   }
 
-  /** Names the shard in the error, so that a client can tell whose keys are unavailable, and looks for its new master. */
+  /** Adds the shard to the error, so that a client knows which keys are unavailable, and looks for the new master. */
   #unavailable(error: BackendUnavailable, node: Connection | undefined, slot: number | undefined): BackendUnavailable {
     this.#nodes.suspect();
     return this.#nodes.shardError(error, node, slot);

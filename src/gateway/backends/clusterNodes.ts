@@ -7,7 +7,7 @@ import { DEFAULT_SCRIPT_TIMEOUT_MS, ScriptWatch } from '../scriptWatch.ts';
 import { SLOT_COUNT } from '../slots.ts';
 import { readMembers, readTopology, type Shard } from '../topology.ts';
 
-/** How often the topology is read while all is well, and while a shard is out of reach. */
+/** How often the topology is read while all shards are reachable, and while one is not. */
 const REFRESH_MS = { calm: 15_000, trouble: 250 } as const;
 /** How long a connection is kept to a server that is no longer a master. */
 const UNUSED_MS = 10_000;
@@ -138,12 +138,12 @@ export class ClusterNodes {
     void this.refresh();
   }
 
-  /** Something is wrong with a master: learns soon who took over. */
+  /** Call it when a master fails: soon reads the topology, to find its successor. */
   suspect(): void {
     if (this.#isOlderThan(REFRESH_MS.trouble)) void this.refresh();
   }
 
-  /** Reads the topology and takes it over. One at a time; never rejects. */
+  /** Reads the topology and applies it. One read at a time; never rejects. */
   refresh(): Promise<void> {
     this.#refreshing ??= this.#takeOver().finally(() => {
       this.#refreshing = undefined;

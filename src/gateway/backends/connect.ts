@@ -5,7 +5,7 @@ import { ClusterBackend } from './cluster.ts';
 import { DirectBackend } from './direct.ts';
 import { SentinelBackend } from './sentinel.ts';
 
-/** Connects to what an address names. */
+/** Connects to the Redis of an address. */
 export function connectTo(redisUrl: string, tlsCaFile: string | undefined, options: BackendOptions): Backend {
   const address = parseAddress(redisUrl, tlsCaFile);
   const description = describeAddress(address);
@@ -25,7 +25,7 @@ export async function connectToEmbedded(
   engineOptions: EmbeddedOptions,
 ): Promise<{ full: Backend; readOnly: Backend; stop: () => Promise<void> }> {
   const engine = await startEmbeddedEngine(engineOptions);
-  // SCRIPT KILL does not reach it while a script runs: its watchdog ends what does not end.
+  // SCRIPT KILL does not reach the engine while a script runs: its watchdog ends a script that does not return.
   const connect = (endpoint: typeof engine.endpoint) =>
     new DirectBackend({ resolve: () => Promise.resolve(endpoint) }, `embedded ${engine.version}`, {
       ...options,

@@ -14,7 +14,7 @@ export class DirectBackend implements Backend {
   protected readonly connection: Connection;
   readonly #resolve: () => Promise<Endpoint>;
 
-  /** @param source where to connect, and how to tell that it is the right server */
+  /** @param source where to connect, and how to check that it is the right server */
   constructor(
     source: Pick<ConnectionOptions, 'resolve' | 'verify'>,
     description: string,

@@ -89,8 +89,8 @@ function bySlot(command: Command, step: number, merge?: Plan['merge']): Plan | u
 const SCAN_BASE = 1024n;
 
 /**
- * SCAN goes through one shard after the other. The cursor that the client holds is the shard's own times 1024, plus
- * the shard's number, so that any gateway can go on with it.
+ * SCAN reads one shard after the other. The client's cursor is the shard's own times 1024, plus the shard's number, so that
+ * any gateway can continue it.
  */
 function scan(command: Command, shards: number): Plan | undefined {
   const text = String(command[1] ?? '');

@@ -7,8 +7,8 @@ import { BackendUnavailable } from '../errors.ts';
 const REPLY_MS = 7_000;
 
 /**
- * Ends the script or the function that a server is running, on a connection of its own: the shared one stands in line
- * behind that very script. Without a database, since SELECT is refused while a script runs.
+ * Kills the script or the function that a server is running, on a connection of its own: the shared connection waits for
+ * that script. It selects no database, since Redis refuses SELECT while a script runs.
  */
 export async function killOn(endpoint: Endpoint, kind: 'SCRIPT' | 'FUNCTION'): Promise<KillOutcome> {
   const client = newClient({ ...endpoint, database: undefined });

@@ -17,7 +17,7 @@ export interface Destination {
   asking: boolean;
 }
 
-/** What was sent, and where. */
+/** A sent command or transaction, and its target. */
 interface Sent {
   from: Connection;
   asking: boolean;
@@ -48,7 +48,7 @@ export class Redirects {
   }
 
   /**
-   * Where to go on with a command whose reply is this error; `undefined`: nowhere, the error stands.
+   * The next target of a command whose reply is this error; `undefined`: there is none, and the client gets the error.
    * @param name the command's; absent: the error was made before EXEC, where no script has run yet
    */
   async next(error: Error, sent: Sent, name?: string): Promise<Destination | undefined> {
