@@ -1,11 +1,11 @@
 type Fetch = (request: Request, ...rest: never[]) => Response | Promise<Response>;
 
-/** Callbacks that wait until a request's response has left all middlewares. */
+/** Callbacks that run once all middlewares have returned a request's response. */
 const waiting = new WeakMap<Request, (() => void)[]>();
 
 /**
- * An app's `fetch` that runs the callbacks of {@link afterResponse} when it has returned the response. Before that, later
- * work must not use the context that the request's middlewares share.
+ * Wraps an app's `fetch`: it runs the callbacks of {@link afterResponse} once it has returned the response. Until then the
+ * middlewares still use the request's context, so later work must not.
  *
  * @example
  * const app = new Hono<AppEnv>().use(services());

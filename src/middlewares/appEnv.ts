@@ -2,7 +2,7 @@ import type { Context } from 'hono';
 
 import type { RequestScope } from '../services/scope';
 
-/** What every handler finds in its context. */
+/** The bindings and variables in every handler's context. */
 export interface AppEnv {
   Bindings: Env;
   Variables: { requestId: string; request: RequestScope };
@@ -16,6 +16,6 @@ export type ContextWith<V extends object> = Context<{
 
 /** The same context, seen with variables that a check has added or adds now. */
 export function contextWith<V extends object>(c: Context<AppEnv>): ContextWith<V> {
-  // Hono's Context is invariant in its variables, so its types leave no other way.
+  // Hono's Context is invariant in its variables, so only a cast can add some.
   return c as unknown as ContextWith<V>;
 }

@@ -13,24 +13,24 @@ import type { Check } from './check';
 import { leaveToRepeat } from './repeats';
 import type { AppEnv } from './services.middleware';
 
-/** What {@link authenticate} adds to the context. */
+/** Variables that {@link authenticate} adds to the context. */
 export interface AuthVariables {
   auth: AccessClaims;
 }
 
 export interface AuthenticateOptions {
-  /** What decides whether a token is revoked while Redis is away. @default 'd1' */
+  /** How to decide whether a token is revoked while Redis is away. @default 'd1' */
   whenUnavailable?: RevocationFailurePolicy;
   /**
-   * What becomes of a revoked token. `repeat`: it may have the response of a request with its `Idempotency-Key` that was
-   * executed before, and nothing else; such a request may be what has revoked it. `renewed`: one that only a renewal of its
-   * own session has outdated passes; the handler must not change anything for it. @default 'refuse'
+   * How to treat a revoked token. `repeat`: its request gets only the stored response of an earlier request with the same
+   * `Idempotency-Key`, which may be the request that revoked the token. `renewed`: a token that only a renewal of its own session
+   * has outdated passes; the handler must not change anything for it. @default 'refuse'
    */
   revoked?: 'refuse' | 'repeat' | 'renewed';
 }
 
 /**
- * Who is asking: a valid, unrevoked access token in `Authorization: Bearer`. The token itself is checked locally, its
+ * Identifies the caller by a valid, unrevoked access token in `Authorization: Bearer`. The token itself is checked locally, its
  * revocation by one command.
  *
  * @example
@@ -38,7 +38,7 @@ export interface AuthenticateOptions {
  */
 export function authenticate(options: AuthenticateOptions = {}): Check<AuthVariables> {
   const { whenUnavailable = 'd1', revoked = 'refuse' } = options;
-  /** Callers whose token this isolate knows to be revoked: their requests are not its owner's. */
+  /** Requests whose token this isolate knows to be revoked: they must not count as the token owner's. */
   const knownRevoked = new WeakSet<Context>();
 
   /** Whether a revoked token passes for now. */
@@ -85,7 +85,7 @@ export function authenticate(options: AuthenticateOptions = {}): Check<AuthVaria
 
 /** Refuses callers with another role. Put it after {@link authenticate}. */
 export function requireRole(role: AccessClaims['role']): Check {
-  // It needs nothing from Redis: what the token says decides, whatever else is remembered.
+  // The token's role decides, so this check needs nothing from Redis.
   const decide = (c: Context<AppEnv>) => () => {
     if (authOf(c)?.role !== role) throw new AppError('FORBIDDEN');
   };
@@ -103,7 +103,7 @@ function refuse(verdict: RevocationVerdict): void {
   }
 }
 
-/** The credentials of RFC 6750, section 2.1, and no other place for them. */
+/** Credentials in the `Authorization` header alone (RFC 6750, section 2.1). */
 function bearerOf(c: Context<AppEnv>): string {
   const header = c.req.header('Authorization');
   if (header === undefined) throw new AppError('AUTHENTICATION_REQUIRED');
@@ -114,7 +114,7 @@ function bearerOf(c: Context<AppEnv>): string {
   return header.slice('Bearer '.length);
 }
 
-/** The caller, once the token was verified; a check that must not rely on it yet may still use it as an identity. */
+/** The caller, once the token's signature was verified. Its revocation may still be unknown: good enough as a limiter's identity. */
 export function authOf(c: Context<AppEnv>): AccessClaims | undefined {
   return contextWith<Partial<AuthVariables>>(c).get('auth');
 }

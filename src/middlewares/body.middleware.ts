@@ -10,7 +10,7 @@ import { stating } from './contract';
 import type { AppEnv } from './services.middleware';
 
 export interface JsonBodyOptions {
-  /** Paths that also take a form (`application/x-www-form-urlencoded`), because their standard says so. */
+  /** Paths that also accept a form (`application/x-www-form-urlencoded`), because a standard requires it. */
   forms?: readonly string[];
 }
 
@@ -67,7 +67,7 @@ async function readUpTo(body: ReadableStream<Uint8Array>, limit: number): Promis
       chunks.push(chunk);
     }
   } catch (error) {
-    // Chunks that are none, or a client that has left half way: nothing that went wrong here.
+    // Malformed chunks, or a client that disconnected half way: not a fault of the server.
     throw error instanceof AppError ? error : new AppError('MALFORMED_REQUEST');
   }
   return chunks.length === 1 && chunks[0] !== undefined ? chunks[0] : Buffer.concat(chunks);
@@ -88,7 +88,7 @@ interface Issue {
   keys?: string[];
 }
 
-/** A validator's complaints, each with the place in the input that it is about. */
+/** A validator's issues, each with a pointer to the value at fault. */
 function fieldErrors(issues: readonly Issue[], target: 'json' | 'query' | 'param'): FieldError[] {
   return issues.flatMap(({ path, message, code, keys }): FieldError[] => {
     // Zod names unknown members in one issue of their parent.
@@ -106,7 +106,7 @@ function escapePointer(part: string): string {
   return part.replaceAll('~', '~0').replaceAll('/', '~1');
 }
 
-/** Validates the JSON body, the query or the path; complaints become `VALIDATION_FAILED` with the fields at fault. */
+/** Validates the JSON body, the query or the path; issues become `VALIDATION_FAILED` with the fields at fault. */
 function validated<T extends ZodType, Target extends 'json' | 'query' | 'param'>(target: Target, schema: T) {
   const handler = zValidator(target, schema, (result) => {
     if (!result.success) {
@@ -116,7 +116,7 @@ function validated<T extends ZodType, Target extends 'json' | 'query' | 'param'>
   return stating(handler, { [target]: schema });
 }
 
-/** Where JSON ends to be JSON, as the parser says. Nothing of the text itself: it may be a password. */
+/** The position of the JSON syntax error. The text itself is left out: it may be a password. */
 function placeOf(error: unknown): { detail?: string } {
   const message = error instanceof Error ? error.message : '';
   if (message.includes('end of JSON input')) return { detail: 'The JSON ends too early.' };

@@ -37,11 +37,11 @@ export interface CachedOptions {
    * reach that copy. 0: the client asks each time, and mostly gets 304. @default 0
    */
   clientSeconds?: number;
-  /** Headers of the handler's that are kept beside those that describe the body. @default [] */
+  /** Further response headers to store, beside those that describe the body. @default [] */
   headers?: readonly string[];
   /** Longer bodies are served, but not cached. @default 262_144 */
   maxBytes?: number;
-  /** One load among all isolates; see `CacheService.query`. @default false */
+  /** Takes a lease in Redis, so that only one isolate loads at a time; see `CacheService.query`. @default false */
   lease?: boolean;
   /** For how long an isolate may serve a fresh response without asking Redis again; see `CacheService.query`. @default 0 */
   withinSeconds?: number;
@@ -51,7 +51,7 @@ const MEMORY = '; detail=memory';
 
 const SAID_BY_HANDLER = ['Vary', 'Cache-Control', 'Expires', 'Age'];
 
-/** A response that is not the cache's keeps the headers that were set before the handler. */
+/** A response that does not come from the cache keeps the headers that were set before the handler. */
 function restore(c: Context, own: Headers): void {
   for (const name of SAID_BY_HANDLER) {
     const before = own.get(name);
@@ -61,7 +61,7 @@ function restore(c: Context, own: Headers): void {
   }
 }
 
-/** The handler responded with an error: it goes to the waiting requests, and is not cached. */
+/** The handler's response is an error: the waiting requests get it, and it is not cached. */
 class HandlerFailed extends Error {
   override readonly name = 'HandlerFailed';
   readonly status: number;
@@ -78,17 +78,17 @@ class HandlerFailed extends Error {
  * checks, and they decide before it is served. Handlers have the cache loader's deadline.
  *
  * Each distinct query string has its own entry, as it was sent: another order or another escape is another entry. The headers of
- * the handler's response count (RFC 9111): with `no-store`, `no-cache`, `Set-Cookie`, or a `Vary` by what `vary` does not
- * name it is not stored, with `private` not when `shared`; `s-maxage`, `max-age` and `Expires` end an entry before its TTL,
- * and then it is not served stale. docs/cached-responses.md has the rules, and those that are left out on purpose.
+ * the handler's response count (RFC 9111): with `no-store`, `no-cache`, `Set-Cookie`, or a `Vary` header that `vary` does
+ * not cover, it is not stored, with `private` not when `shared`; `s-maxage`, `max-age` and `Expires` can end an entry before its
+ * TTL, and then it is not served stale. docs/cached-responses.md has the rules, and those that are left out on purpose.
  *
  * Only `Authorization` and `Cookie` count as credentials: a route whose responses depend on another header (an API key, a tenant)
  * needs that header in `vary`.
  *
- * A stale response is refreshed by the handler of the request that it was served to, once it has left the app. `createApp()`
- * knows when; an app of your own does with `notifyingAfterResponse`. Without that, middlewares outside `services()` must not
- * await anything after their `next()` on routes with `staleSeconds` or a TTL: the refresh would replace the response they work
- * on.
+ * The request that got a stale response runs its handler once more to refresh the entry, after the response has left the app.
+ * `createApp()` provides for that; in an app of your own, wrap `fetch` in `notifyingAfterResponse`. Without it, middlewares
+ * outside `services()` must not await anything after their `next()` on routes with `staleSeconds` or a TTL: the refresh would
+ * replace the response that they work on.
  *
  * @example
  * app.get('/catalogue', guard(rateLimiter(policy.api), cached({ ttlSeconds: 300, shared: true, tags: ['catalogue'] })),
@@ -114,8 +114,8 @@ export function cached(options: CachedOptions): Check {
     const negotiated = rules.vary.map((name) => c.req.header(name));
     return {
       namespace,
-      // GET and HEAD share an entry. The URL counts as it was sent: a handler may tell `%ff` from `%fe`, and one order from
-      // another, where a decoded list does not.
+      // GET and HEAD share an entry. The URL counts as it was sent: a handler may distinguish `%ff` from `%fe`, and one
+      // order from another; a decoded list does not.
       args: ['GET', c.req.url, negotiated, auth?.role],
       user: auth?.userId,
       tags: typeof tags === 'function' ? tags(c) : tags,
@@ -184,14 +184,14 @@ export function cached(options: CachedOptions): Check {
         result = await CacheService.result(query, load);
       } catch (error) {
         if (!(error instanceof HandlerFailed)) throw error;
-        // Another request's handler has failed: this one's may succeed.
+        // The handler of another request has failed; this request's own may succeed.
         if (!led) await next();
         restore(c, own);
         note(c, `fwd=miss${detail}`);
         return;
       }
       if (result.value === null) {
-        // A response that must not be shared: each request runs its own handler.
+        // The response must not be shared, so each request runs its own handler.
         if (!led) await next();
         restore(c, own);
         note(c, `${result.from === 'bypass' ? 'fwd=bypass' : 'fwd=miss'}${detail}`);
@@ -226,7 +226,7 @@ export function cached(options: CachedOptions): Check {
   }
 }
 
-/** Runs the handler as for a GET: a handler may leave out the body for HEAD, and the entry is served to GET as well. */
+/** Runs the handler as for a GET: for HEAD a handler may leave out the body, but GET is served the same entry. */
 async function nextAsGet(c: Context, next: Next): Promise<void> {
   const { raw } = c.req;
   if (raw.method !== 'HEAD') return next();

@@ -96,7 +96,7 @@ export function check<V extends object = {}>(plan: CheckPlan): Check<V> {
   return Object.assign(stating(handler, { checks: [plan] }), { [PLAN]: plan }) as unknown as Check<V>;
 }
 
-/** The handler, in whatever the checks put around it: the one written first is the outermost. */
+/** Runs the handler inside the checks' wrappers; the first check's is the outermost. */
 export function runAround(
   c: Context<AppEnv>,
   [plan, ...rest]: readonly CheckPlan[],
@@ -130,7 +130,7 @@ export async function runChecks(c: Context<AppEnv>, plans: readonly CheckPlan[],
 }
 
 async function decideAll(c: Context<AppEnv>, plans: readonly CheckPlan[], withinMs: number): Promise<void> {
-  // A check that refuses locally ends the list: what comes after it is not even asked, what comes before still counts.
+  // A local refusal skips the checks after it. Those before it still consume their units.
   let refusal: { error: unknown } | undefined;
   let active = plans;
   for (let index = 0; index < plans.length; index += 1) {
@@ -158,8 +158,8 @@ async function decideAll(c: Context<AppEnv>, plans: readonly CheckPlan[], within
       const deciding = decisions[index]?.();
       if (deciding !== undefined) await deciding;
     } catch (error) {
-      // Replies of the later ones are in as well. What they consumed goes back; what stood before the refusing check
-      // counts, unless that one is a limit itself: a request that a limit refuses consumes nothing anywhere.
+      // The later checks have their replies too, and give back what they consumed. Checks before the refusing one keep it,
+      // unless a limit refuses: such a request consumes nothing anywhere.
       await Promise.allSettled(decisions.slice(index + 1).map(async (later) => later?.()));
       const limited = active[index]?.limits === true || active[index]?.uncounted?.(c) === true;
       for (const [other, plan] of active.entries()) if (other > index || (limited && other < index)) plan.undo?.(c);
@@ -171,7 +171,7 @@ async function decideAll(c: Context<AppEnv>, plans: readonly CheckPlan[], within
 
 const asks = (plan: CheckPlan): boolean => plan.prepare !== undefined;
 
-/** What all of them need from Redis leaves as one pipeline. */
+/** Sends the commands of all checks to Redis as one pipeline. */
 function prepareAll(c: Context<AppEnv>, plans: readonly CheckPlan[], withinMs: number): (Decide | undefined)[] {
   const release = c.get('request').batch.hold();
   try {
@@ -200,7 +200,7 @@ function recallAll(
   return decisions;
 }
 
-/** What a response says whose checks were decided without asking Redis (RFC 9211). */
+/** `Cache-Status` (RFC 9211) of a response whose checks were decided without asking Redis. */
 export const FROM_MEMORY = 'Gatehouse; hit; detail=memory';
 
 function noteMemory(c: Context<AppEnv>): void {

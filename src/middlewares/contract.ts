@@ -4,7 +4,7 @@ import type { Config } from '../config/env';
 import type { ErrorCode } from '../errors';
 import type { Limit } from '../services/rateLimit.service';
 
-/** What a limiter counts by, which says how an identity is written. */
+/** The kind of identity that a limiter counts; it determines how an identity is written. */
 export type Counted =
   | 'caller'
   | 'address'
@@ -14,7 +14,7 @@ export type Counted =
   | 'session-or-address'
   | 'own';
 
-/** What a limiter says of itself, for those who look at its counters. */
+/** Facts of a limiter, for the administrators' routes that show its counters. */
 export interface LimiterFacts {
   /** `undefined`: each place where it is mounted counts for itself. */
   readonly name: string | undefined;
@@ -24,7 +24,7 @@ export interface LimiterFacts {
   readonly limits: (config: Config) => readonly Limit[] | undefined;
 }
 
-/** What a middleware says of itself. Read when the contract is generated, and by administrators' routes. */
+/** Facts of a middleware. The generator of the contract and the administrators' routes read them. */
 export interface Facts {
   readonly json?: ZodType;
   readonly query?: ZodType;
@@ -36,7 +36,7 @@ export interface Facts {
   }[];
   /** Whether the checks may be decided from the isolate's memory. */
   readonly remembers?: boolean;
-  /** Whether the route changes nothing, whatever its method says. */
+  /** Whether the route changes nothing, also with a method such as POST. */
   readonly changesNothing?: boolean;
   /** Paths that also take a form. */
   readonly forms?: readonly string[];

@@ -18,7 +18,7 @@ export function browserOrigins(): MiddlewareHandler<AppEnv> {
     exposeHeaders: [
       'Age',
       'Cache-Status',
-      // The client library takes the time from it.
+      // The client library reads the server's time from it.
       'Date',
       'ETag',
       'Idempotency-Replayed',
@@ -47,7 +47,7 @@ export function browserOrigins(): MiddlewareHandler<AppEnv> {
 /** Origins that an isolate reports, at most. */
 const REPORTED_MAX = 20;
 
-/** The refusal of a preflight says nothing, and neither does the browser: the log says once what to add. */
+/** A refused preflight names no reason, and neither does the browser, so the log names the setting once. */
 function reportUnlisted(origin: string, listed: readonly string[], reported: Set<string>): void {
   if (listed.includes(origin) || reported.has(origin) || reported.size >= REPORTED_MAX || origin.length > 200) return;
   reported.add(origin);

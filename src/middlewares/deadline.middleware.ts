@@ -3,7 +3,7 @@ import { createMiddleware } from 'hono/factory';
 import { configOf } from '../config/env';
 import type { AppEnv } from './services.middleware';
 
-/** Routes that write sessions may wait for Redis a little longer than a guard. */
+/** Lets routes that write sessions wait for Redis longer than a guard. */
 export function authDeadline() {
   return createMiddleware<AppEnv>(async function authDeadline(c, next) {
     c.get('request').batch.setDeadline(configOf(c.env).redis.authDeadlineMs);

@@ -48,7 +48,7 @@ function challenge(code: ErrorCode): string {
     : 'Bearer error="invalid_token"';
 }
 
-/** Turns whatever was thrown into a problem document. What is not meant for the client is logged, and not told. */
+/** Turns a thrown error into a problem document. Details that are not for the client go to the log alone. */
 export const onError: ErrorHandler = (error, c) => {
   if (error instanceof AppError) {
     if (error.code === 'CONFIG_INVALID') log('error', 'config.invalid', { detail: error.message });
@@ -56,7 +56,7 @@ export const onError: ErrorHandler = (error, c) => {
   }
   if (error instanceof DatabaseUnavailable) {
     log('error', 'database.unavailable', { reason: error.message, ...error.logFields });
-    // An overloaded database needs its clients to be slower.
+    // An overloaded database needs longer pauses.
     return problem(c, unavailable('The database', error.overloaded ? 10 : 5));
   }
   if (error instanceof ConstraintViolation && CLIENT_CONSTRAINTS.has(error.constraint)) {
@@ -74,7 +74,7 @@ export const onError: ErrorHandler = (error, c) => {
   }
   // A response that a middleware has made already.
   if (error instanceof HTTPException && error.res !== undefined) return error.getResponse();
-  // Hono's own, such as a body that is no JSON.
+  // Hono throws these, for example for a body that is not JSON.
   if (error instanceof HTTPException && error.status < 500) {
     return problem(c, new AppError(error.status === 413 ? 'BODY_TOO_LARGE' : 'MALFORMED_REQUEST'));
   }
@@ -86,7 +86,7 @@ export const onError: ErrorHandler = (error, c) => {
   return problem(c, new AppError('INTERNAL'));
 };
 
-/** Constraints that two requests can violate together, or one that names what is gone: the data do not allow the request. */
+/** Constraints that a correct request can violate: two requests insert the same value, or a row that it refers to was deleted. */
 const CLIENT_CONSTRAINTS: ReadonlySet<ConstraintViolation['constraint']> = new Set(['unique', 'foreign-key']);
 
 /** Where an error was thrown, without its message, which may quote values. */

@@ -5,7 +5,7 @@ import type { CheckPlan, Mergeable } from './check';
 import { stating } from './contract';
 import type { AppEnv } from './services.middleware';
 
-/** What all the checks together add to the context. */
+/** The variables that all checks together add to the context. */
 type Added<T extends readonly Mergeable[]> = T extends readonly [
   infer First,
   ...infer Rest extends readonly Mergeable[],
@@ -15,9 +15,9 @@ type Added<T extends readonly Mergeable[]> = T extends readonly [
 
 export interface GuardOptions {
   /**
-   * For so many milliseconds after Redis was asked about this caller, the isolate may decide from what Redis said, and the
-   * request passes without waiting: see docs/busy-callers.md. A whole number up to 60,000, or a function of the request.
-   * For reads, not for changes. 0: each request asks. @default 0
+   * For how many milliseconds the isolate may decide about a caller from an earlier reply of Redis, without waiting for a new
+   * one: see docs/busy-callers.md. A whole number up to 60,000, or a function of the request. For reads, not for changes.
+   * 0: each request asks Redis. @default 0
    */
   within?: number | ((c: Context<AppEnv>) => number);
 }
@@ -28,7 +28,7 @@ type Guard<T extends readonly Mergeable[]> = MiddlewareHandler<{
 }>;
 
 /**
- * Merges checks: all that they need from Redis travels in ONE request, and each decides in the order written. The first
+ * Merges checks: all their commands travel to Redis in ONE request, and each decides in the order written. The first
  * refusal is the response.
  *
  * @example

@@ -1,4 +1,4 @@
-/** RFC 9651, section 3.1.2: parameters mean nothing here, and are passed over. */
+/** RFC 9651, section 3.1.2: parameters have no meaning here, and are skipped. */
 const PARAMETERS = /^(?:; *[a-z*][\w.*-]*(?:=(?:"(?:[ !#-[\]-~]|\\["\\])*"|[A-Za-z0-9*?:+/_.-][\w*?:+/.=%-]*))?)*$/;
 /** RFC 9651, section 3.3.3. */
 const STRING = /^"((?:[ !#-[\]-~]|\\["\\])*)"/;

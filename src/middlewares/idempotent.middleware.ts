@@ -20,7 +20,7 @@ type Ctx = Context<{ Bindings: AppEnv['Bindings']; Variables: AppEnv['Variables'
 /**
  * Makes the response of a request that was executed before.
  *
- * @param reference what the execution has left for it (`CacheService.change`), `undefined` where that is nothing,
+ * @param reference the value that the execution stored for it (`CacheService.change`), `undefined` without one,
  *   `null` once its user was deleted
  */
 export type Again = (c: Ctx, reference: unknown) => Response | Promise<Response>;
@@ -30,7 +30,7 @@ interface CommonOptions {
   required?: boolean;
   /** How long a key is remembered: a day at the most. @default 86_400 */
   ttlSeconds?: number;
-  /** Who has the key to themselves. @default the authenticated user, else the client's address */
+  /** The identity that a key belongs to. @default the authenticated user, else the client's address */
   identity?: (c: Ctx) => string | Promise<string>;
   /** Response headers that are kept beside those that describe the body. @default [] */
   headers?: readonly string[];
@@ -44,11 +44,11 @@ export type IdempotentOptions = CommonOptions &
     | {
         /** Successful responses are stored, encrypted. @default true */
         keep?: true;
-        /** Makes a response that was not stored: it was too long, or its isolate ended before that. */
+        /** Makes a response that was not stored, because it was too long or its isolate ended first. */
         again?: Again;
       }
     | {
-        /** Successful responses are never stored, because they hold tokens, say. */
+        /** Successful responses are never stored, for example because they hold tokens. */
         keep: false;
         again: Again;
       }
@@ -57,7 +57,7 @@ export type IdempotentOptions = CommonOptions &
 /** Methods that change nothing. */
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 const DAY_SECONDS = 86_400;
-/** Time for another request with the same key to be done. */
+/** Time for another request with the same key to finish. */
 const RETRY_SECONDS = 1;
 
 interface State {
@@ -65,11 +65,11 @@ interface State {
   caller: string;
   content: readonly (string | Uint8Array)[];
   execution?: KeyedExecution;
-  /** What is sent in place of the handler's response. */
+  /** The earlier execution, sent in place of the handler's response. */
   executed?: Executed;
   /** Whether this request may execute. */
   first: boolean;
-  /** What it claimed has been given back, or its response is being noted. */
+  /** Its claim of the key has been given back, or its response is being stored. */
   isSettled: boolean;
 }
 
@@ -77,11 +77,11 @@ interface State {
  * Executes a request with an `Idempotency-Key` once, however often it arrives: repeats get its response again, with
  * `Idempotency-Replayed: true` (draft-ietf-httpapi-idempotency-key-header). A key belongs to its caller and route (method
  * and path). The same key with another query or body is refused (422), and so is a repeat while the first is being executed
- * (409, with `Retry-After`). A 5xx, and statuses that ask to come again (401, 408, 409, 425, 429), may be tried again.
+ * (409, with `Retry-After`). After a 5xx, 401, 408, 409, 425 or 429 the client may retry, and the request is executed again.
  *
- * What the handler changes through `CacheService.change` is executed exactly once, whatever becomes of Redis, the isolate
- * or the response: the row that says so is in the same transaction. Make one call of it with all that belongs together.
- * What a handler does elsewhere (a mail, a payment) is executed once as long as Redis or D1 remembers.
+ * Changes through `CacheService.change` are executed exactly once, even if Redis, the isolate or the response is lost: the row
+ * that records the execution is written in the same transaction. Put all statements that belong together into one call. Other
+ * effects of a handler (a mail, a payment) happen once as long as Redis or D1 remembers the key.
  *
  * @example
  * app.post('/orders', validJson(orderSchema), guard(rateLimiter(policy.api), authenticate(), idempotent()), async (c) => {
@@ -109,7 +109,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
     state.content = [new URL(c.req.url).search, new Uint8Array(body)];
   }
 
-  /** @param own what stood in the response's head before the handler, such as rate limits */
+  /** @param own headers that were set before the handler, such as rate limits */
   async function replay(c: Ctx, { response, reference }: Executed, own: Headers): Promise<void> {
     c.res = undefined;
     c.res = new Response(null, { headers: own });
@@ -117,7 +117,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
     c.res.headers.set('Idempotency-Replayed', 'true');
   }
 
-  /** @throws {AppError} for what is not to be executed */
+  /** @throws {AppError} when the request must not be executed */
   function judge(state: State, outcome: KeyOutcome): void {
     switch (outcome.status) {
       case 'first':
@@ -137,7 +137,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
     }
   }
 
-  /** After the handler: notes its response, or lets the request be tried again. */
+  /** After the handler: stores its response, or lets the client retry the request. */
   async function settle(c: Ctx, state: State, execution: KeyedExecution): Promise<void> {
     const { status } = c.res;
     const done = execution.executed ? status < 500 : isFinal(status);
@@ -147,7 +147,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
     const stored = keep || status >= 400 ? storedFrom(c.res, { headers, maxBytes }) : undefined;
     state.isSettled = true;
     const noted = Promise.resolve(stored).then((response) => execution.finish(response));
-    // Where Redis keeps no repeat away, the database must know before the client does.
+    // While Redis cannot hold off a repeat, the database must record the execution before the client gets the response.
     c.get('request').waitUntil(noted);
     if (!execution.executed && !execution.claimed) await noted;
   }
@@ -209,7 +209,7 @@ export function idempotent(options: IdempotentOptions = {}): Check {
       const own = new Headers(c.res.headers);
       if (state.executed !== undefined) return replay(c, state.executed, own);
       await next();
-      // Another request may have been executed since this one was looked up, and have made it fail.
+      // Since the lookup, another request with this key may have been executed, and have made this one fail.
       if (!execution.executed && c.res.status >= 400 && c.res.status !== 503) {
         const outcome = await execution.again();
         if (outcome.status === 'executed') {

@@ -1,18 +1,18 @@
 import { describeError, log } from '../config/log';
 import type { StoredResponse } from '../services/idempotency.service';
 
-/** What describes the body, or is part of what was done; anything else belongs to one request. */
+/** Headers that describe the body or the result. Any other header belongs to one request. */
 const KEPT = ['content-type', 'content-language', 'content-disposition', 'etag', 'last-modified', 'link', 'location'];
 
-/** Statuses that ask to come again, by themselves or with other credentials. */
+/** Statuses after which a client may retry, with the same or with other credentials. */
 const AGAIN = new Set([401, 408, 409, 425, 429]);
 
-/** Whether a response is the request's last word. */
+/** Whether a response is final: a retry would not be executed again. */
 export const isFinal = (status: number) => status < 500 && !AGAIN.has(status);
 
 /**
- * What is stored of a response; `undefined` for one that is too long, or sets a cookie. The response stays readable: this
- * reads a copy of its body.
+ * The stored form of a response; `undefined` if it is too long or sets a cookie. It reads a copy of the body, so the response
+ * stays readable.
  */
 export function storedFrom(
   response: Response,

@@ -12,19 +12,19 @@ import type { AppEnv } from './services.middleware';
 /** One limiter's part in a round. */
 export interface RoundMember {
   request: RateLimitRequest;
-  /** Puts the numbers that count now into `request`. @returns whether they are others */
+  /** Puts the current numbers into `request`. @returns whether they have changed */
   renew: () => boolean;
-  /** The error that a refusal by this limiter ends the request with. */
+  /** The error for a refusal by this limiter. */
   refuse: (decision: RateLimitDecision & { allowed: false }) => Error;
 }
 
 /**
- * The limiters that decide over one request together: all of one guard. They are asked in one call, so that a request
- * which one of them refuses is charged to none.
+ * The limiters of one guard, which decide about a request in one call, so that a request that one of them refuses is charged
+ * to none.
  */
 export class LimitRound {
   readonly routeIndex: number;
-  /** Limiters that came before on the same route. */
+  /** Number of limiters before this round on the same route. */
   readonly first: number;
   #count = 0;
   readonly #members: RoundMember[] = [];
@@ -37,7 +37,7 @@ export class LimitRound {
     this.first = first;
   }
 
-  /** The round that this request's guard collects, a new one where the last has been asked. */
+  /** The request's current round; a new one once the last round has been sent to Redis. */
   static of(c: Context<AppEnv>): LimitRound {
     const last = rounds.get(c);
     const { routeIndex } = c.req;
@@ -47,7 +47,7 @@ export class LimitRound {
     return round;
   }
 
-  /** Which limiter of its route this one is: 0 for the first. The same for every request that comes this way. */
+  /** This limiter's index on its route, from 0; the same for every request of the route. */
   position(): number {
     const position = this.first + this.#count;
     this.#count += 1;
@@ -58,13 +58,13 @@ export class LimitRound {
     this.#members.push(member);
   }
 
-  /** Asks about all members, once, and tells this one's decision. @throws {Error} the refusal that ends the request */
+  /** Asks Redis about all members, once, and returns this member's decision. @throws {Error} the refusal that ends the request */
   async decide(member: RoundMember): Promise<RateLimitDecision & { allowed: true }> {
     const decisions = await this.ask();
     const own = decisions[this.#members.indexOf(member)];
     if (own === undefined) throw new Error('a limiter was decided that had not joined');
     if (own.allowed) return own;
-    // Another limit has refused: the request is over, also where a check stands between the two.
+    // Another limit has refused, so the request ends here, even if a check stands between the two.
     const which = own.reason === 'together' ? decisions.findIndex(isRefusal) : this.#members.indexOf(member);
     const decision = decisions[which];
     if (decision === undefined || decision.allowed) throw new Error('a request was refused by no limit');
@@ -75,7 +75,7 @@ export class LimitRound {
   ask(withinMs = 0): Promise<RateLimitDecision[]> {
     this.#isDecided = true;
     if (this.#decisions === undefined) {
-      // In one pipeline with the question itself.
+      // Joins the pipeline of the limits.
       const refreshed = LimitOverrideService.refresh();
       const decisions = RateLimitService.consumeAll(this.#requests(), withinMs);
       this.#decisions = refreshed === undefined ? decisions : this.#decideAgain(refreshed, decisions);
@@ -85,7 +85,7 @@ export class LimitRound {
 
   /** This member's decision from leased units; `undefined` when they do not pay for all members. */
   recall(member: RoundMember, withinMs: number): (() => RateLimitDecision) | undefined {
-    // Then an administrator may have set other numbers, and the question goes with that of the limits.
+    // An administrator may have set other numbers: ask for them together with the limits.
     if (LimitOverrideService.isOld()) return undefined;
     this.#recalled ??= RateLimitService.recall(this.#requests(), withinMs);
     const decide = this.#recalled?.[this.#members.indexOf(member)];
@@ -101,8 +101,8 @@ export class LimitRound {
   }
 
   /**
-   * An administrator may have set other numbers since this isolate asked last: they decide, and what was charged goes back. Which
-   * request has learned of them does not matter: all that were decided by the former ones come here.
+   * An administrator may have set other numbers since this isolate last asked: then those decide, and the first charge is given
+   * back. Every request that was decided by the old numbers comes here, whichever request fetched the new ones.
    */
   async #decideAgain(refreshed: Promise<void>, decisions: Promise<RateLimitDecision[]>) {
     const [made] = await Promise.all([decisions, refreshed]);
@@ -139,7 +139,7 @@ function isRefusal(decision: RateLimitDecision): boolean {
   return !decision.allowed && decision.reason !== 'together';
 }
 
-/** @param earlier handlers that stand before on the same route  @param position limiters that stand before in the handler */
+/** @param earlier number of handlers before it on the route  @param position number of limiters before it in the handler */
 export function placeName(
   { method, path }: { method: string; path: string },
   earlier: number,

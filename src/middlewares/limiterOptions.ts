@@ -52,7 +52,7 @@ export function assertWindows<T extends Numbers>(windows: readonly T[], name?: s
   return windows;
 }
 
-/** Identities in any spelling. @throws {AppError} for an entry that can match nothing */
+/** Identities in any spelling. @throws {AppError} for an entry that can match no client */
 export function listOf(option: 'allow' | 'deny', entries: readonly string[] | undefined): IdentityList {
   try {
     return identityList(entries);

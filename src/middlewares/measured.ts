@@ -17,7 +17,7 @@ export function measure(c: Context<AppEnv>, { instruments, outbound }: Meters, s
   const durationMs = Math.max(0, nowMs - startedMs);
   requests.record(requests.series(method, route, status), durationMs);
   blockingTrips.record(blockingTrips.series(), trips.blocking);
-  // There for those who have it in their wrangler.toml.
+  // Optional binding: only deployments with it in wrangler.toml have it.
   const { ANALYTICS: analytics } = c.env as { ANALYTICS?: AnalyticsEngineDataset };
   analytics?.writeDataPoint({
     indexes: [route],
@@ -26,7 +26,7 @@ export function measure(c: Context<AppEnv>, { instruments, outbound }: Meters, s
   });
 }
 
-/** The pattern of the route that served the request, or would have; `''` where there is none. */
+/** The pattern of the route that serves the request, also when a middleware responded first; `''` without a route. */
 export function routeOf(c: Context<AppEnv>): string {
   const routes = matchedRoutes(c);
   const last = routes[c.req.routeIndex];

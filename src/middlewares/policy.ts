@@ -15,8 +15,8 @@ const charge = (c: Context<AppEnv>) => (c.res.status >= 500 ? 0 : 1);
 const address = (c: Context<AppEnv>) => `address:${clientAddress(c)}`;
 
 /**
- * The session, where the request is authenticated. A thief who has stolen an access token spends the counters of that one
- * session: in any other one, and after a new login, the owner has them whole.
+ * By session where the request is authenticated. A thief with a stolen access token can only use up the counters of that
+ * session; the owner's other sessions, and a new login, have their own.
  */
 const bySession = {
   identity: (c: Context<AppEnv>) => {
@@ -26,7 +26,7 @@ const bySession = {
   counts: 'session-or-address',
 } as const;
 
-/** A right password is no guess: it gives its unit back. */
+/** A correct password gives its unit back. */
 const chargeFailures = (c: Context<AppEnv>) => (c.res.status >= 500 || c.res.status === 200 ? 0 : 1);
 
 /** The account that a validated JSON body names. */
@@ -40,7 +40,7 @@ export async function account(c: Context<AppEnv>): Promise<string> {
 export const policy = {
   /** Authenticated callers by user, others by address. */
   api: { name: 'api', limit: (limits) => limits.api },
-  /** What administrators do, by user: the console asks every few seconds. */
+  /** Administrators' requests, by user: the console polls every few seconds. */
   admin: { name: 'admin', limit: (limits) => limits.admin },
   register: { name: 'register', limit: (limits) => limits.register, identity: address, counts: 'address', charge },
   registerDay: {
@@ -50,7 +50,7 @@ export const policy = {
     counts: 'address',
     charge,
   },
-  /** Mails to one mailbox that its owner has not asked for, under whichever of its addresses. */
+  /** Mails to one mailbox that its owner has not asked for, for all its addresses together. */
   mailbox: {
     name: 'mailbox',
     limit: (limits) => limits.mailbox,
@@ -59,7 +59,7 @@ export const policy = {
     message: 'Too many mails to this mailbox.',
     charge: (c) => (c.res.status === 201 && !c.res.headers.has('Idempotency-Replayed') ? 1 : 0),
   },
-  /** Registrations per mailbox, one after the other: each of them sends a mail there. */
+  /** Registrations per mailbox, over time: each of them sends a mail there. */
   registerAccount: {
     name: 'register-account',
     limit: (limits) => limits.recoveryAccount,
@@ -94,8 +94,8 @@ export const policy = {
     charge: chargeFailures,
   },
   /**
-   * What an owner needs against a thief: each route has counters of its own, which no other route spends. Those of `logout`
-   * cannot be spent without ending the session.
+   * Routes that an owner needs against a thief: each has its own counters, which no other route uses up. Only ending the
+   * session uses up those of `logout`.
    */
   logout: { name: 'logout', limit: (limits) => limits.account, ...bySession },
   sessions: { name: 'sessions', limit: (limits) => limits.account, ...bySession },
@@ -103,11 +103,11 @@ export const policy = {
   events: { name: 'events', limit: (limits) => limits.account, ...bySession },
   export: { name: 'export', limit: (limits) => limits.account, ...bySession },
   deleteAccount: { name: 'delete-account', limit: (limits) => limits.account, ...bySession },
-  /** Recovery mails that one client address may ask for, to whomever. */
+  /** Recovery mails that one client address may ask for, for all recipients together. */
   recovery: { name: 'recovery', limit: (limits) => limits.recovery, identity: address, counts: 'address', charge },
   /**
    * By account, from all addresses together, so that a mailbox cannot be flooded. Accounts that do not exist count as well. An
-   * attacker who uses it up has only sent the owner the links that the owner would ask for.
+   * attacker who uses it up has only sent the owner the links that the owner needs.
    */
   recoveryAccount: {
     name: 'recovery-account',
@@ -136,7 +136,7 @@ export const policy = {
     ...bySession,
     charge: (c) => (c.res.status === 202 ? 1 : 0),
   },
-  /** The same by mailbox. Not with `mailbox`: what that has left would tell that the address was registered today. */
+  /** The same by mailbox. It does not share `mailbox`: its remaining units would reveal that the address was registered today. */
   emailChangeMailbox: {
     name: 'email-change-mailbox',
     limit: (limits) => limits.mailbox,
@@ -145,7 +145,7 @@ export const policy = {
     message: 'Too many mails to this mailbox.',
     charge: (c) => (c.res.status === 202 ? 1 : 0),
   },
-  /** Tokens out of mails that one address may show. */
+  /** Tokens from mails that one client address may present. */
   oneTimeToken: {
     name: 'one-time-token',
     limit: (limits) => limits.oneTimeToken,
@@ -153,7 +153,7 @@ export const policy = {
     counts: 'address',
     charge,
   },
-  /** By session, known from a token whose MAC was checked: garbage costs no call. */
+  /** By session, read from a token whose MAC was verified: an invalid token costs no call to Redis. */
   refresh: {
     name: 'refresh',
     limit: (limits) => limits.refresh,
@@ -163,7 +163,7 @@ export const policy = {
       return `session:${TokenService.readRefresh(body.refresh_token).sessionId}`;
     },
   },
-  /** By session; what is no token of ours, by address. */
+  /** By session; for a text that is not one of our tokens, by address. */
   revoke: {
     name: 'revoke',
     limit: (limits) => limits.api,
@@ -176,7 +176,7 @@ export const policy = {
   },
 } as const satisfies Record<string, ConfiguredLimit>;
 
-/** The app's own reads: how old the replies of Redis may be by which their guards decide is a setting, `READS_WITHIN_MS`. */
+/** `within` for the app's own reads, from the setting `READS_WITHIN_MS`. */
 export const readsWithin = {
   within: (c: Context<AppEnv>) => configOf(c.env).readsWithinMs,
 } as const;

@@ -5,8 +5,8 @@ import type { Quota, RateLimitPolicy } from '../services/rateLimit.service';
 import { limitName } from '../services/rateLimit.service';
 
 /**
- * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers (structured fields, RFC 9651). Limiters that
- * are stacked add to each other's lists.
+ * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers (structured fields, RFC 9651). Stacked
+ * limiters append to the same lists.
  */
 export function setLimitHeaders(c: Context, quotas: readonly Quota[], legacy: boolean): void {
   for (const { name, limit, remaining, resetMs } of quotas) {

@@ -58,11 +58,11 @@ interface CommonOptions {
   handler?: (c: Ctx) => Response;
   /**
    * Limiters of one name share their counters. By default each place where a limiter is mounted counts for itself: each
-   * route (a method and a pattern), and on a route each limiter. 1 to 100 letters, digits, `.`, `_` and `-`: it stands in
-   * headers, keys and metrics as it is.
+   * route (a method and a pattern), and on a route each limiter. 1 to 100 letters, digits, `.`, `_` and `-`: it is
+   * used unchanged in headers, keys and metrics.
    */
   name?: string;
-  /** Who is counted. @default the authenticated user, else the client's address */
+  /** The identity that is counted. @default the authenticated user, else the client's address */
   identity?: (c: Ctx) => string | Promise<string>;
   /** Requests that are not limited at all. */
   skip?: (c: Ctx) => boolean;
@@ -71,9 +71,9 @@ interface CommonOptions {
    * any spelling; an IPv6 address stands for the network that its client is counted by.
    */
   allow?: readonly string[];
-  /** Identities that are refused, 403, likewise. */
+  /** Identities that are refused with 403, in the same form. */
   deny?: readonly string[];
-  /** What decides while Redis is away. @default 'local' */
+  /** How to decide while Redis is away. @default 'local' */
   whenUnavailable?: LimiterFailurePolicy;
   /** Adds `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds) beside the standard headers. @default false */
   legacyHeaders?: boolean;
@@ -96,7 +96,7 @@ export type RateLimiterOptions = CommonOptions &
 export type ConfiguredLimit = CommonOptions & {
   name: string;
   limit: (limits: Config['limits'], config: Config) => LimitSettings;
-  /** What `identity` returns. @default 'caller' */
+  /** The kind of identity that `identity` returns. @default 'caller' */
   counts?: Counted;
 };
 
@@ -106,13 +106,13 @@ export function callerIdentity(c: Ctx): string {
   return auth === undefined ? `address:${clientAddress(c)}` : `user:${auth.userId}`;
 }
 
-/** What a request has to do with one limiter. */
+/** A request's state at one limiter. */
 interface LimiterState {
   policy: RateLimitPolicy;
   key: LimitKey;
   cost: number;
   round: LimitRound;
-  /** Not there for a request that is not limited. */
+  /** `undefined` for a request that is not limited. */
   member?: RoundMember;
   made?: RateLimitDecision;
 }
@@ -180,17 +180,17 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
   function admit(c: Ctx, state: LimiterState, made: RateLimitDecision & { allowed: true }): void {
     state.made = made;
     if (charge !== undefined) c.get('request').onResponse.push(() => settle(c, state, charge));
-    // No quota for a decision that was not made.
+    // Without a decision there is no quota to report.
     if (made.source !== 'none') setLimitHeaders(c, made.quotas, legacyHeaders);
   }
 
-  /** After the response: the difference to what was charged before it. */
+  /** After the response: charges or gives back the difference to the units charged before it. */
   function settle(c: Ctx, state: LimiterState, chargeFor: (c: Ctx) => number): void {
     if (state.made?.allowed !== true) return;
     try {
       state.made.settle(unitsOf(chargeFor(c), 'charge') - state.cost);
     } catch (error) {
-      // The response is made, and the caller has done nothing wrong.
+      // The response exists already, and the caller is not at fault.
       const detail = error instanceof AppError ? error.message : undefined;
       log('error', 'limiter.charge_failed', { ...describeError(error), detail, limiter: state.policy.name });
     }
@@ -258,7 +258,7 @@ function fixedLimits(options: RateLimiterOptions | ConfiguredLimit, algorithm: L
   };
 }
 
-/** The limits of a request; checked at once where they do not depend on it. */
+/** The limits of a request; checked when the limiter is built where they do not depend on the request. */
 function limitsFrom(options: RateLimiterOptions | ConfiguredLimit): (c: Ctx, policy: string) => readonly Limit[] {
   const { algorithm = 'sliding-window', name } = options;
   const limitOf = (numbers: Window, policy = name): readonly Limit[] => [

@@ -12,8 +12,8 @@ const SAFE: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS']);
 const RETRY_SECONDS = 30;
 
 /**
- * Marks a route that changes nothing although its method is POST, because what it asks for is in the body. It is served while
- * changes are refused.
+ * Marks a route that changes nothing although its method is POST, because its query is in the body. It is served while changes
+ * are refused.
  *
  * @example app.post('/search', guard(authenticate()), changesNothing(), validJson(schema), handler)
  */

@@ -13,8 +13,8 @@ import type { AppEnv } from './services.middleware';
 type Readable = CacheKey | Pick<CachedRows<unknown>, 'key'>;
 
 /**
- * Names the cache entries that the handler will want, so that they travel with the checks. The handler's own call finds
- * them; without `reads` it would fetch them itself. Stands after `authenticate()`.
+ * Names the cache entries that the handler will read, so that they are fetched in the checks' pipeline. The handler's own call
+ * then finds them; without `reads` it costs a round trip of its own. Put it after `authenticate()`.
  *
  * @example
  * guard(authenticate(), reads((c) => UserService.keyOf(c.var.auth.userId)))

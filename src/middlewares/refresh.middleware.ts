@@ -5,14 +5,14 @@ import { check } from './check';
 import type { Check } from './check';
 import { PerRequest } from './perRequest';
 
-/** What {@link refreshed} adds to the context. */
+/** Variables that {@link refreshed} adds to the context. */
 export interface RefreshVariables {
   tokens: TokenPair;
 }
 
 /**
- * Exchanges the refresh token of a validated JSON body, so that it travels with the limiter. If the limit then
- * refuses the request, the token has rotated all the same. That is harmless: until the successor is used, a retry gets it again.
+ * Exchanges the refresh token of a validated JSON body in the same pipeline as the limiter. If the limit refuses the request,
+ * the token has still rotated. That is harmless: until the successor is used, a retry gets it again.
  */
 export function refreshed(): Check<RefreshVariables> {
   const shown = new PerRequest<string>();

@@ -7,13 +7,13 @@ import { routeOf } from './measured';
 import { PerRequest } from './perRequest';
 import type { AppEnv } from './appEnv';
 
-/** Lines of each event that an isolate writes in a window; what is left out is counted, and said once the window is over. */
+/** Bounds the lines of each event that an isolate writes in a window. It logs the count of the omitted lines after the window. */
 const WINDOW_MS = 10_000;
 const MAX_LINES = 50;
 
 const REFUSALS: ReadonlySet<number> = new Set([401, 403, 409, 429]);
 
-/** What the error handler found out of a response, for the log. */
+/** Facts of a response that the error handler passes to the log. */
 export interface ProblemNote {
   code: string;
   policy?: string | undefined;
@@ -25,7 +25,7 @@ export function noteProblem(c: Context, note: ProblemNote): void {
   notes.set(c, note);
 }
 
-/** Logs a response that is a refusal, a failure or degraded. To be called once the response is made. */
+/** Logs a response that is a refusal, a failure or degraded. Call it once the response exists. */
 export function logRefusal(c: Context<AppEnv>, { instruments, refusals }: Meters): void {
   const { status } = c.res;
   const { degraded, now } = c.get('request');
@@ -52,7 +52,7 @@ function eventOf(
   code: string | undefined,
   isDegraded: boolean,
 ): 'request.refused' | 'request.error' | 'request.degraded' | undefined {
-  // The operator has asked for it.
+  // The operator has set READ_ONLY: no failure.
   if (code === 'READ_ONLY') return 'request.refused';
   if (status >= 500) return 'request.error';
   if (REFUSALS.has(status)) return 'request.refused';

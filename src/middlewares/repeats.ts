@@ -5,17 +5,17 @@ import { PerRequest } from './perRequest';
 
 /**
  * A revoked token whose request may be the repeat of the one that revoked it (a logout, a deleted account): `authenticate()`
- * leaves its refusal to `idempotent()`, which knows whether it is.
+ * leaves its refusal to `idempotent()`, which looks the key up.
  */
 interface Repeat {
   refusal?: AppError;
-  /** `idempotent()` has decided: a refusal that comes later would be left to no check. */
+  /** `idempotent()` has decided; no check would handle a later refusal. */
   isDecided: boolean;
 }
 
 const repeats = new PerRequest<Repeat>();
 
-/** Says that this request will be looked up by its key. */
+/** Announces that `idempotent()` will look this request up by its key. */
 export function expectRepeat(c: Context): void {
   repeats.set(c, { isDecided: false });
 }
@@ -28,7 +28,7 @@ export function leaveToRepeat(c: Context, refusal: AppError): boolean {
   return true;
 }
 
-/** The refusal that was left to `idempotent()`, which decides now. */
+/** The refusal that was left to `idempotent()`; called when it decides. */
 export function decideRepeat(c: Context): AppError | undefined {
   const repeat = repeats.get(c);
   if (repeat !== undefined) repeat.isDecided = true;

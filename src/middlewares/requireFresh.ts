@@ -9,7 +9,7 @@ import type { AppEnv } from './services.middleware';
 
 /**
  * Refuses a session whose user has not proved the password recently (by a login, a new password or
- * `POST /v1/auth/reauthenticate`): for actions for which a stolen access token must not be enough. Put it after `authenticate()`.
+ * `POST /v1/auth/reauthenticate`): for actions that a stolen access token alone must not allow. Put it after `authenticate()`.
  * It reads the token's `auth_time`, and asks neither Redis nor D1. The refusal is the 401 of RFC 9470 (step-up authentication),
  * with `max_age`.
  *

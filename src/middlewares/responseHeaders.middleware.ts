@@ -4,7 +4,7 @@ import { createMiddleware } from 'hono/factory';
 const ACCEPTABLE = /^[\w.-]{8,64}$/;
 
 /**
- * What OWASP's REST Security Cheat Sheet asks of an API. A native app's requests have no origin, and a browser app's is
+ * Headers that OWASP's REST Security Cheat Sheet requires of an API. A native app's requests have no origin, and a browser app's is
  * listed in CORS_ORIGINS, so there is no Cross-Origin-Resource-Policy.
  */
 const SECURITY_HEADERS = Object.entries({
@@ -17,9 +17,9 @@ const SECURITY_HEADERS = Object.entries({
 });
 
 /**
- * The headers of every response, in one middleware, since each costs every request its promises: security headers,
- * `Cache-Control: no-store` unless the route says otherwise, and `X-Request-Id`. That is the client's id when it is
- * harmless, else a new one, and appears in logs and in every problem document.
+ * The headers of every response, in one middleware, because each further middleware costs every request promises: security headers,
+ * `Cache-Control: no-store` unless the route says otherwise, and `X-Request-Id`. That is the client's id if it
+ * has a safe form, else a new one; logs and problem documents carry it.
  */
 export function responseHeaders() {
   return createMiddleware<{ Variables: { requestId: string } }>(async function responseHeaders(c, next) {

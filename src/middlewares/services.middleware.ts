@@ -15,12 +15,12 @@ import { nameTrace, tracingOf } from './trace';
 export type { AppEnv } from './appEnv';
 
 export interface ServicesOptions {
-  /** In place of the isolate's own, for tests. */
+  /** Replaces the isolate's own state, for tests. */
   isolate?: Isolate;
   now?: () => number;
 }
 
-/** Opens a request's scope, runs the request in it, and sends after the response what was left for then. */
+/** Opens a request's scope, runs the request in it, and sends the deferred writes after the response. */
 export function services({ isolate, now = Date.now }: ServicesOptions = {}) {
   return createMiddleware<AppEnv>(function services(c, next): Promise<void> {
     const startedMs = now();
@@ -55,7 +55,7 @@ function runtimeWaitUntil({ executionCtx }: Context<AppEnv>) {
   return executionCtx.waitUntil.bind(executionCtx);
 }
 
-/** The scope outlives promises that a handler gives to `c.executionCtx.waitUntil` by itself. */
+/** Keeps the scope open until promises that a handler gives to `c.executionCtx.waitUntil` have settled. */
 function trackWaitUntil({ executionCtx }: Context<AppEnv>, scope: RequestScope): void {
   executionCtx.waitUntil = scope.looseWaitUntil();
 }

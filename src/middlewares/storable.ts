@@ -1,6 +1,6 @@
 /**
- * What a cache may store and for how long, by what a response says of itself: RFC 9111, sections 3 and 4.2. Where it says
- * nothing, the route's options decide (section 4.2.2 leaves that to the cache).
+ * Whether a cache may store a response and for how long, by the response's headers: RFC 9111, sections 3 and 4.2. Without such
+ * headers, the route's options decide (section 4.2.2 leaves that to the cache).
  */
 export interface StoreRules {
   /** Longer bodies are not stored, in bytes. */
@@ -24,13 +24,13 @@ export function isStorable({ status, headers, body }: Response, { vary, shared }
   // `no-cache` asks for validation before each reuse, which a handler cannot give. With field names, `no-cache` and
   // `private` are taken as if they had none: sections 5.2.2.4 and 5.2.2.7 allow that.
   if (control.has('no-store') || control.has('no-cache') || (shared && control.has('private'))) return false;
-  // Otherwise it depends on something that the key does not hold (section 4.1); `*` is never part of it.
+  // A header that is not part of the key must not select the response (section 4.1); `*` is never part of the key.
   return listOf(headers.get('Vary')).every((name) => vary.includes(name));
 }
 
 /**
- * How long a response says that it is fresh, in milliseconds from now; `undefined` when it does not say. What cannot be
- * read counts as stale (section 4.2.1).
+ * How long a response is fresh by its own headers, in milliseconds from now; `undefined` without such headers. Values that
+ * cannot be parsed count as stale (section 4.2.1).
  */
 export function lifetimeMs({ headers }: Pick<Response, 'headers'>, shared: boolean, nowMs: number): number | undefined {
   const control = directivesOf(headers.get('Cache-Control'));

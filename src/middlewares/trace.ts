@@ -3,7 +3,7 @@ import type { Context } from 'hono';
 import type { AppEnv } from './appEnv';
 import { routeOf } from './measured';
 
-/** Workers' own tracing. Not in every runtime that the app runs in: tests make contexts without it. */
+/** Workers' own tracing; `undefined` in runtimes without it, such as contexts that tests make. */
 export function tracingOf({ executionCtx }: Context<AppEnv>): Tracing | undefined {
   return (executionCtx as { tracing?: Tracing }).tracing;
 }
@@ -21,7 +21,7 @@ export function nameTrace(c: Context<AppEnv>): void {
     'http.route': route === '' ? undefined : route,
     'http.response.status_code': c.res.status,
     'gatehouse.request_id': c.get('requestId'),
-    // The runtime begins a trace of its own at each request: this is the way from the caller's to it.
+    // The runtime begins its own trace for each request. This attribute links it to the caller's trace.
     'gatehouse.caller.trace_id': callerTrace,
     'gatehouse.caller.span_id': callerSpan,
   });
