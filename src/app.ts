@@ -24,7 +24,7 @@ import { wellKnownRoutes } from './routes/wellKnown.routes';
 /**
  * The application. Your own routes go where `/v1/users` is.
  *
- * @param options what tests put in place of the isolate's own
+ * @param options tests replace the isolate's state and clock with them
  */
 export function createApp(options: ServicesOptions = {}) {
   let routesOf: () => readonly ServedRoute[] = () => [];
@@ -62,7 +62,7 @@ export function createApp(options: ServicesOptions = {}) {
   return app;
 }
 
-/** The methods that this path is served by. */
+/** The methods that this path has a route for. */
 function methodsOf(app: Pick<Hono<AppEnv>, 'router'>, path: string): string[] {
   return ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'].filter((method) =>
     app.router.match(method, path)[0].some(([[, route]]) => route.method === method),

@@ -1,7 +1,7 @@
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 
 /**
- * Every error that a client can meet: stable code -> HTTP status and title (RFC 9457, section 3.1).
+ * Every error that a client can get: stable code -> HTTP status and title (RFC 9457, section 3.1).
  * Codes are part of the API: add to them, never rename one.
  */
 export const ERRORS = {
@@ -50,7 +50,7 @@ export interface FieldError {
 }
 
 export interface AppErrorOptions extends ErrorOptions {
-  /** Said to the client: never a secret, a token or an address. */
+  /** Text for the client: never a secret, a token or an address. */
   detail?: string;
   errors?: readonly FieldError[];
   headers?: Readonly<Record<string, string>>;
@@ -59,7 +59,7 @@ export interface AppErrorOptions extends ErrorOptions {
 }
 
 /**
- * An error that the client is told of.
+ * An error whose code and detail are sent to the client.
  *
  * @example
  * throw new AppError('EMAIL_TAKEN', { errors: [{ pointer: '/email', detail: 'already registered' }] });
@@ -80,7 +80,7 @@ export class AppError extends Error {
   }
 }
 
-/** A dependency is away; the client may try again after `retryAfterSeconds`. */
+/** A dependency is unavailable; the client may retry after `retryAfterSeconds`. */
 export function unavailable(what: string, retryAfterSeconds = 5, cause?: unknown): AppError {
   return new AppError('SERVICE_UNAVAILABLE', {
     detail: `${what} is temporarily unavailable.`,

@@ -5,16 +5,16 @@ import type { Table, TableColumn } from '#db';
 
 import type { Drizzle, Statement } from './db/client';
 
-/** What a table of your own holds of people: it takes part in an account's deletion and in its export. */
+/** A table of your own with personal data: it takes part in an account's deletion and in its export. */
 export interface PersonalTable {
   /** Its member of `app` in an export. */
   name: string;
-  /** A query of everything that is stored of this user. */
+  /** A query of all rows of this user. */
   rows: (db: Drizzle, userId: string) => Statement;
   /**
-   * Deletes it, in the one D1 batch that deletes the account.
+   * Deletes the user's rows, in the D1 batch that deletes the account.
    *
-   * @param when false if the account stays after all: it must stand in the statement's `where`, by `and(…)`
+   * @param when a condition that is false if the account is not deleted after all: add it to the statement's `where`, by `and(…)`
    */
   remove: (db: Drizzle, userId: string, when: SQL) => Statement;
 }

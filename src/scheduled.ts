@@ -5,7 +5,7 @@ import { isolateOf } from './services/isolate';
 import { maybeInSpan } from './util/spans';
 import { warmingJobs } from './warming';
 
-/** What one run may wait for Redis in all. */
+/** Total time that one run may wait for Redis. */
 const MAX_REDIS_MS = 20_000;
 
 /** Each minute: delivers the outbox to Redis, deletes expired rows (not while READ_ONLY), and runs warming jobs. */
@@ -21,7 +21,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
       attemptOne(job, () => maybeInSpan(inSpan, `scheduled ${job}`, {}, work));
     batch.setDeadline(MAX_REDIS_MS);
     await attempt('outbox', () => services.outbox.deliverDue());
-    // What is deleted while the database is copied would come back with the copy.
+    // Rows deleted while the database is being copied would reappear with the copy.
     if (!configOf(env).readOnly) {
       await attempt('outbox-purge', () => services.outbox.purge());
       await attempt('sessions', () => services.session.purge());
@@ -40,7 +40,7 @@ export const scheduled: ExportedHandlerScheduledHandler<Env> = async (_controlle
   });
 };
 
-/** One job's failure is not the other's; the next minute tries again. */
+/** A failed job must not stop the others; the next run, a minute later, retries it. */
 async function attemptOne(job: string, work: () => Promise<unknown>): Promise<void> {
   try {
     await work();

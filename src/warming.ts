@@ -7,8 +7,8 @@ import type { WarmingJob } from './services/warming.service';
 const PAGES = 3;
 
 /**
- * What an administrator sees first. A load reads one page of the index and the users on it: the total is kept by a trigger
- * and not counted.
+ * The first pages of the administrators' list of users. A load reads one page of the index and its users; a trigger keeps the
+ * total, so nothing is counted.
  */
 const userLists: WarmingJob<UserQuery> = {
   name: 'user-lists',
@@ -23,10 +23,10 @@ const userLists: WarmingJob<UserQuery> = {
   warm: (query) => UserService.getUsers(query),
 };
 
-/** Who was here within this time is expected back. */
+/** Users who were active within this time are likely to return. */
 const ACTIVE_MS = 86_400_000;
 
-/** The accounts of those who are about: after Redis has lost its data, before their devices all ask at once. */
+/** Accounts of recently active users, for when Redis has lost its data: loaded before all their devices ask for them at once. */
 const activeUsers: WarmingJob<string> = {
   name: 'active-users',
   page: async (cursor, limit) => {
@@ -37,7 +37,7 @@ const activeUsers: WarmingJob<string> = {
     try {
       await UserService.getUser(userId);
     } catch (error) {
-      // Deleted since.
+      // The user was deleted meanwhile.
       if (!(error instanceof AppError && error.code === 'NOT_FOUND')) throw error;
     }
   },

@@ -12,8 +12,8 @@ const Y_OF_ORDER_8 = 27073855011448406493182252872256587889368042675753135194637
 const SMALL_ORDER: ReadonlySet<bigint> = new Set([0n, 1n, P - 1n, Y_OF_ORDER_8, P - Y_OF_ORDER_8]);
 
 /**
- * What is wrong with an Ed25519 public key; `undefined` when nothing is. Importing one does not check this: any 32 bytes
- * are taken.
+ * The fault of an Ed25519 public key; `undefined` for a valid one. Importing a key does not check this: it accepts any 32
+ * bytes.
  *
  * @param bytes 32 of them (RFC 8032, section 5.1.2)
  */

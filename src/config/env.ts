@@ -1,4 +1,4 @@
-// The namespace, not `{ z }`: that one brings every locale of zod along, half the Worker's size.
+// The namespace import, because `{ z }` bundles every locale of zod, half the Worker's size.
 import * as z from 'zod';
 
 import { AppError } from '../errors';
@@ -8,7 +8,7 @@ import { shareSecret } from './keySet';
 export type { LimitSettings, ScryptParameters } from './fields';
 export type { KeySetConfig } from './keySet';
 
-/** Bindings as strings become settings. Every default of the product's policy is here. */
+/** Turns the bindings' strings into settings. Every default of the product's policy is here. */
 export const schema = z
   .object({
     ISSUER: z.url(),
@@ -108,7 +108,7 @@ export const schema = z
   .refine(
     (env) => isDeveloperMachine(env.ISSUER) || isStrong({ ln: env.SCRYPT_LN, r: env.SCRYPT_R, p: env.SCRYPT_P }),
     {
-      // On a developer's machine hashes may be cheap.
+      // On a developer's machine a cheap hash is allowed.
       path: ['SCRYPT_LN'],
       message:
         'with SCRYPT_R and SCRYPT_P the hash is too weak or too expensive: take 13/8/10, 14/8/5, 15/8/3, 16/8/2 or, ' +
@@ -116,7 +116,7 @@ export const schema = z
     },
   )
   .refine((env) => env.MAILER !== 'console' || isDeveloperMachine(env.ISSUER), {
-    // It writes tokens to the log.
+    // This mailer writes tokens to the log.
     path: ['MAILER'],
     message: 'console is for developing: ISSUER must be on localhost, 127.0.0.1 or under .test',
   })
@@ -124,7 +124,7 @@ export const schema = z
     ({ UNVERIFIED_TTL_SECONDS: ttl, MAILER, VERIFICATION_TTL_SECONDS }) =>
       ttl === 0 || (MAILER !== 'none' && ttl >= VERIFICATION_TTL_SECONDS),
     {
-      // Otherwise accounts would be deleted that cannot be verified, or can still be.
+      // Otherwise accounts would be deleted that had no way to verify, or whose link is still valid.
       path: ['UNVERIFIED_TTL_SECONDS'],
       message: 'needs a MAILER, and must not be shorter than VERIFICATION_TTL_SECONDS',
     },
@@ -177,7 +177,7 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
       url: env.UPSTASH_REDIS_REST_URL,
       token: env.UPSTASH_REDIS_REST_TOKEN,
       prefix: env.KEY_PREFIX,
-      /** Scripts declare that they touch their KEYS only, so Upstash does not lock the whole database for them. */
+      /** Scripts declare that they access only their KEYS, so that Upstash does not lock the whole database for them. */
       keyLocking:
         env.REDIS_KEY_LOCKING === undefined
           ? new URL(env.UPSTASH_REDIS_REST_URL).hostname.endsWith('.upstash.io')
@@ -185,7 +185,7 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
       /** How long one request may wait for Redis in all: before its handler, and on an auth route. */
       guardDeadlineMs: env.REDIS_GUARD_DEADLINE_MS,
       authDeadlineMs: env.REDIS_AUTH_DEADLINE_MS,
-      /** A call that no request waits for any more is aborted after this. */
+      /** A call to Redis that no request waits for is aborted after this time. */
       callTimeoutMs: env.REDIS_CALL_TIMEOUT_MS,
       breaker: {
         windowMs: env.BREAKER_WINDOW_MS,
@@ -200,7 +200,7 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
     databaseDeadlineMs: env.DATABASE_DEADLINE_MS,
     /** How many reads of D1 an isolate may have in flight because Redis is away or has lost its data. */
     databaseLookupsMax: env.DATABASE_LOOKUPS_MAX,
-    /** How long an isolate may decide about the app's own reads from earlier replies of Redis; 0: each read asks Redis. */
+    /** `within` of the guards of the app's own reads; 0: each read asks Redis. */
     readsWithinMs: env.READS_WITHIN_MS,
     corsOrigins: env.CORS_ORIGINS,
     /** An IPv6 network of this size is one client. */
@@ -222,13 +222,13 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
       queueMax: env.HASH_QUEUE_MAX,
       /** Wrong passwords in a row that an account accepts from addresses it has not signed in from. */
       failuresMax: env.PASSWORD_FAILURES_MAX,
-      /** Where new passwords are looked up in lists of breached ones. */
+      /** The service that looks new passwords up in lists of breached ones. */
       breaches: { url: env.BREACHED_PASSWORDS_URL, deadlineMs: env.BREACHED_PASSWORDS_DEADLINE_MS },
     },
     cache: {
       userTtlSeconds: env.USER_CACHE_TTL_SECONDS,
       listTtlSeconds: env.LIST_CACHE_TTL_SECONDS,
-      /** The longest life of a negative entry whose `notFound()` names no time. */
+      /** The longest life of a negative entry whose `notFound()` gives no time. */
       negativeTtlSeconds: env.NEGATIVE_CACHE_TTL_SECONDS,
       /** How long after its TTL the app's own cached data is served when the database fails. */
       staleIfErrorSeconds: env.STALE_IF_ERROR_SECONDS,
@@ -252,21 +252,21 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
       verification: env.LIMIT_VERIFICATION,
       oneTimeToken: env.LIMIT_ONE_TIME_TOKEN,
     },
-    /** Your own settings of limits (`limitFrom`), as they were written. */
+    /** Your own settings of limits (`limitFrom`), as text. */
     ownLimits: Object.fromEntries(
       Object.entries(bindings).filter(([name]) => name.startsWith('LIMIT_') && !(name in schema.shape)),
     ) as Readonly<Record<string, unknown>>,
     metrics: {
-      /** How often an isolate reports what it has counted; 0: never. */
+      /** How often an isolate reports its metrics; 0: never. */
       intervalMs: env.METRICS_INTERVAL_MS,
-      /** What Prometheus shows at `GET /metrics`. */
+      /** The token that Prometheus presents at `GET /metrics`. */
       token: env.METRICS_TOKEN,
     },
     mail: {
       mailer: env.MAILER,
-      /** There when the mailer is `cloudflare`. */
+      /** Present when the mailer is `cloudflare`. */
       from: env.MAIL_FROM,
-      /** The sender's name, and what mails call the app. */
+      /** The sender's name, and the app's name in mails. */
       appName: env.APP_NAME,
       /** Links with `{token}` in them; without one, the mail shows the token itself. */
       recoveryUrl: env.RECOVERY_URL,
@@ -280,7 +280,7 @@ function shape(env: z.infer<typeof schema>, bindings: object) {
       /** How long an old address may undo its change, and is kept for its account. */
       emailUndoTtlSeconds: env.EMAIL_UNDO_TTL_SECONDS,
       deletionTtlSeconds: env.DELETION_TTL_SECONDS,
-      /** After this an account that was never verified is deleted; 0: never. */
+      /** An account that was never verified is deleted after this time; 0: never. */
       unverifiedTtlSeconds: env.UNVERIFIED_TTL_SECONDS,
     },
   };

@@ -21,7 +21,7 @@ export const limit = (fallback: string) =>
       const unit = window.slice(-1) as keyof typeof UNIT_MS;
       return { maxRequests: Number(count), windowMs: Number(window.slice(0, -1)) * UNIT_MS[unit] };
     })
-    // The limiter's arithmetic is exact as long as its products are.
+    // The limiter's arithmetic is exact as long as its products are safe integers.
     .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
 
 export const integer = (fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER) =>
@@ -61,8 +61,8 @@ export interface ScryptParameters {
 /** The runtime's cap on N·r·p. */
 const SCRYPT_CAP = 2 ** 20;
 /**
- * Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equal configurations, but
- * for the one that needs all of an isolate's 128 MiB.
+ * Least p for a memory of 2^ln KiB (ln with r = 8): the OWASP Password Storage Cheat Sheet's equivalent configurations, without
+ * the one that needs all of an isolate's 128 MiB.
  */
 const LEAST_P: Readonly<Record<number, number>> = { 13: 10, 14: 5, 15: 3, 16: 2 };
 
@@ -80,7 +80,7 @@ export const line = z
   .max(60)
   .regex(/^[^\p{Cc}\p{Cs}]*$/u, 'must not contain control characters');
 
-/** Where a mail's link leads: a web page or a deep link of the app. */
+/** The target of a mail's link: a web page or a deep link of the app. */
 export const linkTemplate = z
   .string()
   .max(1_000)
@@ -94,7 +94,7 @@ export function isDeveloperMachine(url: string): boolean {
   return /^(?:127(?:\.\d+){3}|\[::1\]|(?:.+\.)?localhost|.+\.test)$/.test(hostname);
 }
 
-/** Where ranges of hashes are asked for: five digits of a hash are added to it. */
+/** The URL for ranges of hashes: the first five digits of a hash are appended. */
 export const rangeUrl = z
   .url({ protocol: /^https?$/ })
   .max(500)

@@ -1,16 +1,16 @@
 import { createPrivateKey, createPublicKey, sign, verify } from 'node:crypto';
 import type { JsonWebKey } from 'node:crypto';
 
-// With its extension: Node runs this module as it is, for the scripts.
+// With its extension, because the scripts run this module in Node without a bundler.
 import { ed25519PointFault } from './ed25519.ts';
 
 /** Order of P-256 (FIPS 186-5, SP 800-186 section 3.2.1.3). */
 const P256_ORDER = 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n;
 
-/** Of 32 random bytes fewer than this many differ about once in 10^11 sets. */
+/** 32 random bytes have fewer distinct values than this about once in 10^11 sets. */
 const LEAST_DISTINCT = 16;
 
-/** The bytes of base64url text; `undefined` when it is not the one canonical spelling of any. */
+/** The bytes of base64url text; `undefined` unless it is the canonical spelling. */
 export function bytesOf(text: unknown): Buffer | undefined {
   if (typeof text !== 'string' || text === '') return undefined;
   const bytes = Buffer.from(text, 'base64url');
@@ -27,12 +27,12 @@ export function entropyFault(bytes: Uint8Array): string | undefined {
   return bytes.every((byte) => byte >= 0x20 && byte < 0x7f) ? 'is text, not random bytes' : undefined;
 }
 
-/** Any text will do: what is signed here is never shown. */
+/** A test message for the keys; its signatures are never stored or sent. */
 const PROBE = Buffer.from('gatehouse key check');
 
 /**
- * What is wrong with a signing key's numbers: each part has the right length already. A private key signs once, and its
- * public part must verify that.
+ * The fault of a signing key's numbers, whose lengths were checked before. A private key signs once, and its public part must
+ * verify the signature.
  */
 export function signingFault(key: Readonly<Record<string, unknown>>): string | undefined {
   const { kty, crv, x, y, d } = key;

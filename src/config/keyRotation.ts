@@ -1,27 +1,27 @@
 import type { KeySetConfig, KeyState } from './keySet.ts';
 
 /**
- * How long a step takes to be known everywhere, in seconds: a deployment that follows it at once, and what others may
- * cache of `/.well-known/jwks.json`, which is five minutes.
+ * How long it takes until every isolate and verifier knows a step, in seconds: a deployment right after it, and the five
+ * minutes for which verifiers may cache `/.well-known/jwks.json`.
  */
 export const PROPAGATION_SECONDS = 600;
 
-/** How far the rotation of a key set has come. */
+/** State of a key set's rotation. */
 export interface Rotation {
   keys: { kid: string; state: KeyState; sinceMs: number | undefined }[];
   next: {
     /** `publish` a next key, at any time; `promote` the next key; `drop` the retired keys. */
     step: 'publish' | 'promote' | 'drop';
-    /** Earliest safe time; `undefined` when there is none, or the set does not tell. */
+    /** Earliest safe time; `undefined` when there is none, or the set does not contain it. */
     safeAtMs: number | undefined;
   };
 }
 
-/** @param lifetimeSeconds how long what these keys sign is good; `undefined` for peppers, which have no end */
+/** @param lifetimeSeconds how long tokens signed by these keys are valid; `undefined` for peppers, whose hashes do not expire */
 export function rotationOf({ keys }: KeySetConfig, lifetimeSeconds: number | undefined, nowMs: number): Rotation {
   const known = keys.map(({ kid, state, since }) => {
     const sinceMs = typeof since === 'string' ? Date.parse(since) : Number.NaN;
-    // A date that no clock has reached is a mistake, and tells nothing.
+    // A date in the future is a mistake, and is ignored.
     return { kid, state, sinceMs: sinceMs <= nowMs ? sinceMs : undefined };
   });
   const after = (state: KeyState, waitSeconds: number) => {

@@ -1,7 +1,7 @@
-// With its extension: Node runs this module as it is, for the scripts.
+// With its extension, because the scripts run this module in Node without a bundler.
 import { bytesOf, entropyFault, signingFault } from './keyMaterial.ts';
 
-/** `next`: published, not used yet. `active`: signs. `retired`: still verifies what it signed. */
+/** `next`: published, not used yet. `active`: signs. `retired`: only verifies tokens that it signed. */
 export type KeyState = 'next' | 'active' | 'retired';
 
 export type SetKind = 'signing' | 'refresh' | 'pepper';
@@ -44,9 +44,8 @@ const KID = /^[A-Za-z0-9_-]{1,64}$/;
 type Members = Readonly<Record<string, unknown>>;
 
 /**
- * Everything that is wrong with a key set, each with the id of its key; none when it can be used. Every key is imported,
- * and signs and verifies once: whatever a request may need of it has been tried before the first one is served. No
- * message holds key material.
+ * All faults of a key set, each with the id of its key; none when the set can be used. Every key is imported, and signs and
+ * verifies once, so that a faulty key is found before the first request is served. No message holds key material.
  */
 export function keySetFaults(kind: SetKind, value: unknown): string[] {
   const keys: unknown = isRecord(value) ? value['keys'] : undefined;
@@ -63,7 +62,7 @@ export function keySetFaults(kind: SetKind, value: unknown): string[] {
   return faults;
 }
 
-/** Whether two sets share a secret: one that is used for two purposes is as weak as the weaker of them. */
+/** Whether two sets share a secret: a secret used for two purposes is as weak as the weaker of them. */
 export function shareSecret(one: KeySetConfig, other: KeySetConfig): boolean {
   const secrets = new Set(one.keys.map((key) => key['k']));
   return other.keys.some((key) => secrets.has(key['k']));
@@ -78,7 +77,7 @@ function keyFault(kind: SetKind, key: unknown): string | undefined {
   return usageFault(kty, key) ?? (kty === 'oct' ? secretFault(key) : numbersFault(kty, key));
 }
 
-/** RFC 7517, sections 4.2 to 4.4: what a key says it is for. */
+/** RFC 7517, sections 4.2 to 4.4: the declared use of a key. */
 function usageFault(kty: KeyConfig['kty'], key: Members): string | undefined {
   const { crv, algs }: Shape = SHAPES[kty];
   const { alg, use, key_ops: operations, state } = key;
@@ -88,7 +87,7 @@ function usageFault(kty: KeyConfig['kty'], key: Members): string | undefined {
   if (operations === undefined) return undefined;
   const known = Array.isArray(operations) && operations.every((one) => one === 'sign' || one === 'verify');
   if (!known || hasTwice(operations)) return 'has key_ops other than sign and verify';
-  // A public key only verifies, and a retired one is not asked to sign.
+  // A public key only verifies, and a retired key does not sign.
   const needed = state === 'active' || (state === 'next' && (kty === 'oct' || key['d'] !== undefined));
   if (needed && !operations.includes('sign')) return `has key_ops without sign, and is ${state}`;
   return operations.length === 0 ? 'has no key_ops' : undefined;
@@ -102,7 +101,7 @@ function secretFault({ k }: Members): string | undefined {
 }
 
 function numbersFault(kty: 'OKP' | 'EC', key: Members): string | undefined {
-  // Only the active key signs. What the others lack, or have for later, is as it should be; what they have is checked.
+  // Only the active key signs, so the others need no private part. If they have one, it is checked.
   const secret = key['state'] === 'active' || key['d'] !== undefined ? ['d'] : [];
   for (const name of [...SHAPES[kty].parts, ...secret]) {
     if (bytesOf(key[name])?.length !== 32) return `has no ${name} of 32 bytes in base64url`;
@@ -110,7 +109,7 @@ function numbersFault(kty: 'OKP' | 'EC', key: Members): string | undefined {
   return signingFault(key);
 }
 
-/** Text that is no id is not repeated: it may be a secret in the wrong place. */
+/** Messages do not repeat text that is not an id: it may be a secret in the wrong place. */
 function nameOf(key: unknown, index: number): string {
   const kid = isRecord(key) ? key['kid'] : undefined;
   return typeof kid === 'string' && KID.test(kid) ? `key ${kid}` : `its key ${index + 1}`;

@@ -8,19 +8,19 @@ export type LogLevel = 'debug' | 'info' | 'warn' | 'error';
 
 let context: () => LogFields = () => ({});
 
-/** What every line carries that is written for a request: its `requestId`. */
+/** Fields of every log line that is written for a request: its `requestId`. */
 export function setLogContext(of: () => LogFields): void {
   context = of;
 }
 
 export function log(level: LogLevel, event: string, fields: LogFields = {}): void {
-  // oxlint-disable-next-line no-console -- the one place that writes logs
+  // oxlint-disable-next-line no-console -- all logs are written here
   console[level](JSON.stringify({ level, event, ...context(), ...fields }));
 }
 
 /**
- * What may be said of an unknown error: its class and code, and the `logFields` that an error of our own declares as free of
- * values. Messages of drivers quote values and commands.
+ * The loggable facts of an unknown error: its class and code, and the `logFields` that one of our own error classes declares
+ * as free of values. Messages of drivers quote values and commands.
  */
 export function describeError(error: unknown): LogFields {
   if (!(error instanceof Error)) return { error: typeof error };

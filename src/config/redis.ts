@@ -3,7 +3,7 @@ export type RedisAvailability = 'unknown' | 'up' | 'down';
 
 let availability: RedisAvailability = 'unknown';
 
-/** What this isolate knows about Redis, without asking it. The breaker writes it; anything may read it. */
+/** This isolate's last knowledge of Redis, without a call. The breaker writes it; any code may read it. */
 export function redisAvailability(): RedisAvailability {
   return availability;
 }
@@ -11,15 +11,15 @@ export function redisAvailability(): RedisAvailability {
 /**
  * Whether Redis has responded to this isolate and its breaker is closed.
  *
- * `false` before the first response, too: code that must not assume Redis is safe with that. It is no reason to skip a
- * call, which is how an isolate finds out. While Redis is known to be down, calls fail at once and without a request;
- * {@link redisAvailability} tells the two apart.
+ * It is also `false` before the first response, which is safe for code that must not assume Redis. Do not skip a call because
+ * of it: an isolate learns the state from its calls. While Redis is known to be down, calls fail at once and without a request;
+ * {@link redisAvailability} distinguishes the two.
  */
 export function isRedisAvailable(): boolean {
   return availability === 'up';
 }
 
-/** For the isolate's breaker alone. */
+/** Only the isolate's breaker calls this. */
 export function setRedisAvailable(available: boolean): void {
   availability = available ? 'up' : 'down';
 }

@@ -9,7 +9,7 @@ import { decorationOf } from './metadata';
 import type { ControllerClass, Method, RouteHandler } from './metadata';
 
 /**
- * A class whose methods serve routes under a prefix. TC39 decorators, as TypeScript has them without a flag.
+ * A class whose methods serve routes under a prefix. It uses TC39 decorators, which TypeScript supports without a flag.
  *
  * @example
  * @Controller('/api')
@@ -65,7 +65,7 @@ export function controllerRoutes(controller: object): Hono<AppEnv> {
   if (prefix === undefined) throw new TypeError(`${constructor.name} has no @Controller(prefix)`);
   const routes = new Hono<AppEnv>().basePath(prefix);
   const handlers = [...handlersOf(controller)];
-  // One counter for the whole class, whichever of its routes is called.
+  // One counter for all routes of the class.
   const name = counterOf(constructor, prefix, handlers);
   const shared = limits.map((options, index) =>
     rateLimiter({ name: index === 0 ? name : `${name}.${index + 1}`, ...options }),
@@ -78,7 +78,7 @@ export function controllerRoutes(controller: object): Hono<AppEnv> {
     const serve = (c: Context) => handler.call(controller, c);
     for (const { method, path } of decoration.routes) {
       if (checks.length === 0) routes.on(method, path, serve);
-      // The list's checks are known at run time only, so its variables have no types.
+      // The checks are known only at run time, so the variables that they add have no types.
       else routes.on(method, path, guard(...checks) as unknown as MiddlewareHandler, serve);
     }
   }
@@ -101,7 +101,7 @@ function* handlersOf(controller: object): Generator<RouteHandler> {
   }
 }
 
-/** By prefix: the class whose counter is named for it alone. */
+/** By prefix: the class whose counter is named by the prefix alone. */
 const owners = new Map<string, object>();
 
 /** The name of a class's counter: `controller-api` for `/api`. */

@@ -12,7 +12,7 @@ export type RouteHandler = (this: any, c: Context) => Response | Promise<Respons
 // oxlint-disable-next-line typescript/no-explicit-any -- any constructor may be decorated
 export type ControllerClass = abstract new (...args: any[]) => object;
 
-/** What the decorators said of a class or of one of its methods. */
+/** Metadata that the decorators record for a class or one of its methods. */
 export interface Decoration {
   prefix?: string;
   routes: { method: Method; path: string }[];
@@ -22,7 +22,7 @@ export interface Decoration {
 
 const decorations = new WeakMap<object, Decoration>();
 
-/** Kept by the class or function itself: no `Symbol.metadata`, which workerd does not have. */
+/** Keyed by the class or function itself, because workerd has no `Symbol.metadata`. */
 export function decorationOf(target: object): Decoration {
   let decoration = decorations.get(target);
   if (decoration === undefined) {

@@ -8,7 +8,7 @@ import { stating } from './contract';
 import type { LimiterFacts } from './contract';
 import type { AppEnv } from './services.middleware';
 
-/** What a check's last word takes: it throws an `AppError` to refuse. */
+/** A check's decision: it throws an `AppError` to refuse. */
 export type Decide = () => void | Promise<void>;
 
 /** The same from memory: in one turn for all checks, so that nothing can change in between. */

@@ -5,16 +5,16 @@ import { AuthService } from '../services/auth.service';
 import type { IssuedTokens } from '../services/auth.service';
 
 /**
- * How the app's own writes are repeated. Their responses with tokens are made anew out of what the tokens were made of, so
- * neither Redis nor D1 holds any.
+ * How repeats of the app's own writes get their response. Tokens are made again from the inputs of the first ones, so neither
+ * Redis nor D1 holds any token.
  */
 
-/** What is said whatever happens next: a mail may be on its way. */
+/** The same response in every case: a mail may have been sent. */
 export const ACCEPTED = { status: 'accepted' } as const;
 
 const from = (again: Again) => ({ keep: false, again }) satisfies IdempotentOptions;
 
-/** What left no tokens behind, as when D1 was restored from a backup meanwhile, runs again once Redis has forgotten it. */
+/** The inputs of the first tokens. A restore of D1 may lose them: then repeats get 503 until Redis forgets the key. */
 function issuedBy(reference: unknown): IssuedTokens {
   // The account was deleted.
   if (reference === null) throw new AppError('TOKEN_REVOKED');
@@ -31,11 +31,11 @@ export const renewed = from(async (c, reference) => {
 export const signedIn = (status: 200 | 201) =>
   from(async (c, reference) => c.json(await AuthService.reissue(issuedBy(reference)), status));
 
-/** For those who have no session: a phone that tries again may have another address. */
+/** For requests without a session: a phone that retries may have another IP address. */
 export const byAccount = {
   identity: async (c) => `account:${await account(c)}`,
 } satisfies Pick<IdempotentOptions, 'identity'>;
-/** Likewise, by the token out of a mail. */
+/** The same, by the token from a mail. */
 export const byToken = {
   identity: async (c) => `token:${(await c.req.json<{ token: string }>()).token}`,
 } satisfies Pick<IdempotentOptions, 'identity'>;

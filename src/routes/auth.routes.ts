@@ -22,7 +22,7 @@ import {
   revokeSchema,
 } from './schemas';
 
-/** For requests that end the session that they are sent in. */
+/** For requests that end their own session. */
 const ending = () => guard(rateLimiter(policy.logout), authenticate({ revoked: 'repeat' }), idempotent(done));
 
 export const authRoutes = new Hono<AppEnv>()
@@ -80,7 +80,7 @@ export const authRoutes = new Hono<AppEnv>()
     validJson(passwordSchema),
     guard(
       rateLimiter(policy.password),
-      // The first response of this very request has outdated its token.
+      // The first execution of this request has outdated its token.
       authenticate({ revoked: 'renewed' }),
       idempotent(renewed),
     ),

@@ -8,7 +8,7 @@ const INDEX = { name: 'Gatehouse', version, documentation: '/docs', contract: '/
 
 export const healthRoutes = new Hono<AppEnv>()
   .get('/', (c) => c.json(INDEX, 200))
-  /** The process: responds as long as the Worker runs. What it says of Redis is what this isolate knows already. */
+  /** The process: responds as long as the Worker runs. Its state of Redis is this isolate's last knowledge. */
   .get('/health', (c) => c.json({ status: 'ok' as const, ...HealthService.redis() }, 200))
   /** The dependencies. 200 while the app can serve requests. */
   .get('/ready', async (c) => {

@@ -11,7 +11,7 @@ import { adminOnly } from './admin/only';
 
 const digestOf = (text: string) => createHash('sha256').update(text).digest();
 
-/** Whether a request shows `METRICS_TOKEN`. Digests are compared, in constant time: nothing of the token can be guessed. */
+/** Whether a request presents `METRICS_TOKEN`. Digests are compared in constant time, so that timing reveals nothing of it. */
 function isScraper(c: Context<AppEnv>): boolean {
   const { token } = configOf(c.env).metrics;
   const [, given] = /^Bearer (\S+)$/i.exec(c.req.header('Authorization') ?? '') ?? [];

@@ -24,7 +24,7 @@ export type OwnedRow<T extends OwnedTable> = Omit<InferSelectModel<T>, 'userId' 
 };
 
 export interface OwnedRowsOptions {
-  /** How long lists and rows stay cached. A change invalidates its owner's at once. */
+  /** How long lists and rows stay cached. A change invalidates those of its owner at once. */
   ttlSeconds: number;
 }
 
@@ -75,7 +75,7 @@ export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { t
   }
 
   return {
-    /** A check that reads the page of the request in the guard's pipeline. Stands after `authenticate()`. */
+    /** A check that reads the page of the request in the guard's pipeline. Put it after `authenticate()`. */
     readsPage: () =>
       reads((c) => {
         const query = pageSchema.safeParse(c.req.query());
@@ -83,10 +83,10 @@ export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { t
         return query.success ? [listed(userId, query.data), counted(userId)] : [];
       }),
 
-    /** A check that reads the row of the path's `id` in the guard's pipeline. Stands after `authenticate()`. */
+    /** A check that reads the row of the path's `id` in the guard's pipeline. Put it after `authenticate()`. */
     readsOne: () => reads((c) => one(c.var.auth.userId, c.req.param('id') ?? '')),
 
-    /** For `idempotent()`: the response of a write that was executed, and whose response was lost before it was stored. */
+    /** For `idempotent()`: the response of an executed write whose response was lost before it was stored. */
     again: (async (c, reference) => {
       const { userId = '' } = c.get('auth') ?? {};
       if (c.req.method === 'DELETE') return c.body(null, 204);
@@ -115,7 +115,7 @@ export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { t
 
     /** Fields that are left out stay as they are. @throws {AppError} `NOT_FOUND`; `VALIDATION_FAILED` if all are left out */
     async change(userId: string, id: string, fields: { [Name in keyof Fields]?: Fields[Name] | undefined }) {
-      // Drizzle refuses to update nothing, which would be a 500.
+      // Drizzle throws on an update without fields, which would become a 500.
       if (!namesSomething(fields)) {
         throw new AppError('VALIDATION_FAILED', { errors: [{ pointer: '', detail: NOTHING_TO_CHANGE }] });
       }

@@ -33,7 +33,7 @@ export const recoveryRoutes = new Hono<AppEnv>()
     await RecoveryService.reset(token, newPassword);
     return c.body(null, 204);
   })
-  // The app's page /delete-account uses both: an owner who has deleted the app still has the mailbox.
+  // The app's page /delete-account uses both routes: an owner who has uninstalled the app still has the mailbox.
   .post(
     '/deletion',
     validJson(deletionSchema),
@@ -47,7 +47,7 @@ export const recoveryRoutes = new Hono<AppEnv>()
     await AccountDeletionService.confirm(c.req.valid('json').token);
     return c.body(null, 204);
   })
-  // Without a session, both: the new address may be read on another device, and the old one by an owner who is signed out.
+  // Both work without a session: the link may be opened on another device, or by an owner who is signed out.
   .post('/email/confirm', validJson(emailTokenSchema), confirming(), async (c) => {
     await EmailChangeService.confirm(c.req.valid('json').token);
     return c.body(null, 204);

@@ -4,13 +4,13 @@ import { SmartRouter } from 'hono/router/smart-router';
 import { TrieRouter } from 'hono/router/trie-router';
 
 /**
- * Hono's routers, and a memory of their matches for paths without parameters. Hono's fast router does not take
- * `/v1/users/me` beside `/v1/users/:id`, and the other one searches its tree for every request.
+ * Hono's routers, with a cache of their matches for paths without parameters. Hono's fast router does not support
+ * `/v1/users/me` beside `/v1/users/:id`, and the other router searches its tree for every request.
  */
 export class RememberingRouter<T> implements Router<T> {
   readonly name = 'RememberingRouter';
   readonly #router = new SmartRouter<T>({ routers: [new RegExpRouter<T>(), new TrieRouter<T>()] });
-  /** By path and method: those that routes are registered with, so no client makes it grow. */
+  /** By path and method of registered routes only, so that no client can make it grow. */
   readonly #matches = new Map<string, Map<string, Result<T>>>();
   readonly #methods = new Set<string>();
 

@@ -18,7 +18,7 @@ const line = (max: number) =>
     // U+2800 is a blank Braille cell.
     .regex(/[^\p{Z}\p{Default_Ignorable_Code_Point}\u2800]/u, 'must contain a visible character');
 
-/** `ada@bücher.example` is `ada@xn--bcher-kva.example` (RFC 5890). What is no domain stays as it is, and is refused. */
+/** `ada@bücher.example` is `ada@xn--bcher-kva.example` (RFC 5890). A text that is not a domain stays as it is, and is refused later. */
 function asciiDomain(address: string): string {
   const at = address.lastIndexOf('@');
   const domain = address.slice(at + 1);
@@ -39,8 +39,8 @@ const PASSWORD_MAX = 256;
 const PASSWORD_MAX_UNITS = PASSWORD_MAX * 8;
 
 /**
- * `min` to 256 characters, counted as the code points of its NFC, and passed on as it came. Nothing is cut off, and what is
- * longer is refused before anything is computed of it.
+ * `min` to 256 characters, counted as the code points of its NFC, and passed on unchanged. Nothing is truncated; a
+ * longer text is refused before any computation on it.
  */
 const password = (min: number) => {
   const error = `must have ${min} to ${PASSWORD_MAX} characters`;
@@ -58,22 +58,22 @@ const password = (min: number) => {
 };
 
 /**
- * Length only: composition rules make passwords worse (NIST SP 800-63B, section 3.1.1.2). What is too common is
- * `PasswordService.check`'s business.
+ * Length only: composition rules make passwords worse (NIST SP 800-63B, section 3.1.1.2). `PasswordService.check`
+ * refuses common passwords.
  */
 export const newPassword = password(8);
 export const anyPassword = password(1);
 
-/** One instance for each use: the contract tells what they accept by instance. */
+/** One instance for each use, because the contract looks schemas up by instance. */
 export const name = line(100);
 export const device = line(100);
 export const searchText = line(100);
 export const identity = line(400).refine((text) => identityFault(text) === undefined, 'names no IP address');
 
-/** A member that may be left out, or `null`: many generated clients write what is absent so. */
+/** A member that may be left out, or `null`: many generated clients send `null` for an absent member. */
 const optional = <T extends z.ZodType>(schema: T) => schema.nullish().transform((value) => value ?? undefined);
 
-/** Complaint about a change without a member. */
+/** The message for a change without a member. */
 export const NOTHING_TO_CHANGE = 'names nothing to change';
 export const namesSomething = (change: object) => Object.values(change).some((value) => value !== undefined);
 
@@ -84,7 +84,7 @@ export const registerSchema = z.strictObject({
   device: optional(device),
 });
 export const loginSchema = z.strictObject({ email, password: anyPassword, device: optional(device) });
-/** As long as an access token may be: a client that mixes the two up is told so by a 401, as for any token that is none. */
+/** As long as an access token may be, so that a client that sends one by mistake gets a 401, as for any invalid token. */
 export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(4_096) });
 /** Unknown members are ignored (RFC 6749, section 3.1): client libraries send more. */
 export const revokeSchema = z.object({
@@ -168,7 +168,7 @@ export const sessionParam = z.strictObject({ id: z.string().max(128) });
 
 const text = z.string().min(1).max(200);
 
-/** A counter: a limiter's name, and an identity as people know it: an e-mail address, an IP address, an id. */
+/** A counter: a limiter's name, and an identity in a form that people know: an e-mail address, an IP address, an id. */
 export const counterSchema = z.strictObject({ policy: text, identity });
 export const policyOnlySchema = z.strictObject({ policy: text });
 
@@ -181,7 +181,7 @@ const overrideWindow = z
       .min(1_000)
       .max(30 * DAY_MS),
   })
-  // The limiter's arithmetic is exact as long as its products are.
+  // The limiter's arithmetic is exact as long as its products are safe integers.
   .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
 export const overrideSchema = z.strictObject({
   policy: text,

@@ -13,7 +13,7 @@ import { timestamp } from '../util/timestamp';
 import { done } from './again';
 import { sessionParam } from './schemas';
 
-/** One's own session may be the one that ends. */
+/** A request may end its own session. */
 const ending = () => guard(rateLimiter(policy.endSession), authenticate({ revoked: 'repeat' }), idempotent(done));
 
 export const sessionRoutes = new Hono<AppEnv>()

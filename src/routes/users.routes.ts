@@ -18,14 +18,14 @@ import { adminOnce } from './admin/only';
 import { ACCEPTED, accepted, done } from './again';
 import { emailChangeSchema, listSchema, profileSchema, userChangeSchema, userParam } from './schemas';
 
-/** What stands in for the response of a change that was not stored: the account as it is. */
+/** The response of a repeated change whose first response was not stored: the account as it is now. */
 const ofCaller: Again = async (c) => c.json(await UserService.getUser(c.get('auth')?.userId ?? ''), 200);
 const ofId: Again = async (c) => c.json(await UserService.getUser(c.req.param('id') ?? ''), 200);
 
 const changing = () => guard(rateLimiter(policy.api), authenticate(), idempotent({ again: ofCaller }));
 const adminReads = () => guard(readsWithin, rateLimiter(policy.admin), authenticate(), requireRole('admin'));
 
-/** The last events of an account, as the API shows them. */
+/** The latest events of an account, in the API's form. */
 export async function presentEvents(userId: string) {
   const happened = await EventService.list(userId);
   const items = happened.map(({ id, kind, sessionId, address, device, atMs }) => ({

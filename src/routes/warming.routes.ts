@@ -44,7 +44,7 @@ export const warmingRoutes = new Hono<AppEnv>()
     const { stopping, progress } = await WarmingService.stop(job);
     return c.json(present(job, progress), stopping ? 202 : 200);
   })
-  /** One slice: 202 while there is more to do, 200 when the run is complete. Asked again after that, it begins anew. */
+  /** One slice: 202 while there is more to do, 200 when the run is complete. A later call starts a new run. */
   .post('/:job', adminOnly(), validParam(warmingParam), validQuery(warmingSchema), async (c) => {
     const job = jobNamed(c.req.valid('param').job);
     const options = c.req.valid('query');

@@ -1,4 +1,4 @@
-/** A bounded map that forgets what was used least recently. Plain data only: it lives as long as the isolate. */
+/** A bounded map that evicts the least recently used entry. Plain data only: it lives as long as the isolate. */
 export class BoundedMap<K, V> {
   readonly #entries = new Map<K, V>();
   readonly #max: number;

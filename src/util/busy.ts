@@ -4,7 +4,7 @@
  */
 let totalMs = 0;
 
-/** Milliseconds of blocking so far; the difference of two readings is what fell between them. */
+/** Milliseconds of blocking so far; subtract two readings to get the blocking between them. */
 export function blockedMs(): number {
   return totalMs;
 }
@@ -14,12 +14,12 @@ export function noteBlocked(ms: number): void {
   totalMs += Math.max(0, ms);
 }
 
-/** A wait ends at last after this many times its length, however busy the isolate is. */
+/** A wait takes at most this many times its length, however busy the isolate is. */
 const MAX_STRETCH = 5;
 
 /**
  * Calls `fire` after `ms` of free time. A late timer must not beat a response that has already arrived: before
- * it fires, the event loop reads what is there.
+ * it fires, the event loop reads responses that are there.
  *
  * @returns cancels it
  */

@@ -1,10 +1,10 @@
 import { networkOf, overlap, parseAddress, parseNetwork, textOf, withoutTunnel } from './ipAddress';
 import type { Network } from './ipAddress';
 
-/** What is counted when a request comes from no address at all, or from text that is none. */
+/** The identity of all requests without a valid client address. */
 export const UNKNOWN_ADDRESS = 'unknown';
 
-/** How much of an IPv6 address tells clients apart, unless the settings say otherwise. */
+/** Default length, in bits, of the IPv6 prefix that identifies a client. */
 export const DEFAULT_PREFIX_BITS = 64;
 
 /** An address as one client: an IPv6 network is one household, and a tunnelled IPv4 address is the IPv4 address. */
@@ -16,7 +16,7 @@ function clientOf(network: Network, prefixBits: number): Network {
 /**
  * The one spelling of the client that an address belongs to (RFC 5952).
  *
- * @param prefixBits how much of an IPv6 address tells clients apart, 16 to 128
+ * @param prefixBits length of the IPv6 prefix that identifies a client, 16 to 128
  */
 export function foldAddress(address: string, prefixBits = DEFAULT_PREFIX_BITS): string {
   const parsed = parseAddress(address.trim());
@@ -29,7 +29,7 @@ export function canonicalAddress(address: string): string {
   return parsed === undefined ? UNKNOWN_ADDRESS : textOf(withoutTunnel(parsed));
 }
 
-/** Part of an identity that names a client address, and the one that names an account. */
+/** Prefixes of identities: of a client address, and of an account. */
 const ADDRESS = /(?<=^|\s)address:(\S*)/;
 const ACCOUNT = /(?<=^|\s)account:(.*)$/s;
 
@@ -46,19 +46,19 @@ export function canonicalIdentity(identity: string, prefixBits = DEFAULT_PREFIX_
     .replace(ACCOUNT, (_, email: string) => `account:${email.trim().normalize('NFC').toLowerCase()}`);
 }
 
-/** Why an identity can match no client: text in place of an address. `undefined` for a valid one. */
+/** Why an identity can match no client, such as text in place of an address. `undefined` for a valid one. */
 export function identityFault(identity: string): string | undefined {
   const text = ADDRESS.exec(identity)?.[1];
   if (text === undefined || text === UNKNOWN_ADDRESS || parseNetwork(text) !== undefined) return undefined;
   return 'names no IP address and no network such as 2001:db8::/32';
 }
 
-/** Whether identities are in a list of those that an application has configured. */
+/** Whether an identity is in a list that the application has configured. */
 export type IdentityList = (identity: string, prefixBits: number) => boolean;
 
 /**
  * A list of identities. Networks hold every client in them: `address:203.0.113.0/24`. An IPv6 address stands for its
- * client's whole network, because that is what is counted.
+ * client's whole network, because limiters count by network.
  *
  * @throws {RangeError} for an entry that can match no client
  */
@@ -73,7 +73,7 @@ export function identityList(entries: readonly string[] = []): IdentityList {
     if (network === undefined) others.push(entry);
     else networks.push(withoutTunnel(network));
   }
-  /** By size of a client's network, which the settings say, and which is one in practice. */
+  /** By prefix length, a setting; in practice there is only one. */
   const spelled = new Map<number, ReadonlySet<string>>();
   return (identity, prefixBits) => {
     let exact = spelled.get(prefixBits);

@@ -7,7 +7,7 @@ export interface Network {
   readonly prefixBits: number;
 }
 
-/** `203.0.113.7` and `2001:db8::1`, also with a zone (`fe80::1%eth0`), which is left out. `undefined` for anything else. */
+/** Parses `203.0.113.7` and `2001:db8::1`; a zone (`fe80::1%eth0`) is dropped. `undefined` for anything else. */
 export function parseAddress(text: string): Network | undefined {
   const bare = text.includes(':') ? text.replace(/%.*$/s, '') : text;
   // The longest is 45 characters; nothing longer is worth a regular expression.

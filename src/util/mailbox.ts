@@ -1,9 +1,9 @@
-/** Names of one provider that lead to one mailbox. */
+/** Domains of one provider that share mailboxes. */
 const SAME_DOMAIN: Readonly<Record<string, string>> = { 'googlemail.com': 'gmail.com' };
 
 /**
- * The mailbox that an address probably leads to, for counting alone: without what follows a plus sign (RFC 5233) and
- * without dots, which large providers ignore. Two addresses that differ in nothing else may still belong to two people.
+ * The mailbox that an address probably belongs to, for counting alone: without a suffix after a plus sign (RFC 5233) and
+ * without dots, which large providers ignore. Two addresses that differ only in these may still belong to two people.
  */
 export function mailboxOf(email: string): string {
   const at = email.lastIndexOf('@');

@@ -1,9 +1,9 @@
 /**
- * SQL: the network of the client address in the column `address`, /24 of IPv4 and /48 of IPv6, as in the logs. For a row that
- * has no more use for the whole address. Addresses are in RFC 5952's spelling; other text stays as it is. An IPv6 address is cut at
+ * SQL: the network of the client address in the column `address`, /24 of IPv4 and /48 of IPv6, as in the logs. For rows that
+ * no longer need the whole address. Addresses are in RFC 5952's spelling; other text stays as it is. An IPv6 address is cut at
  * its `::`, or behind the third group, whichever comes first.
  *
- * @param instr the database's function of a text and a part, which tells where the part begins, from 1, or 0
+ * @param instr the database's function of a text and a part, which returns the part's position, from 1, or 0
  */
 export function networkOfAddress(instr: string): string {
   const first = `${instr}(address, ':')`;
@@ -16,5 +16,5 @@ export function networkOfAddress(instr: string): string {
   else substr(address, 1, ${third} - 1) || '::/48' end`;
 }
 
-/** {@link networkOfAddress} in SQLite's words. */
+/** {@link networkOfAddress} in SQLite's dialect. */
 export const NETWORK_OF_ADDRESS = networkOfAddress('instr');

@@ -1,4 +1,4 @@
-/** @throws what the signal was aborted with; `promise` goes on by itself */
+/** @throws the signal's reason when it is aborted first; `promise` itself continues */
 export async function orAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return promise;
   promise.catch(() => undefined);

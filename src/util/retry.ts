@@ -1,12 +1,12 @@
 export interface RetryOptions {
-  /** Pauses between attempts: one attempt more than there are pauses. */
+  /** Pauses between attempts: the number of attempts is one more. */
   waitsMs: readonly number[];
   wait?: (ms: number) => Promise<void>;
-  /** Errors that another attempt does not change. */
+  /** Errors that a retry cannot cure. */
   isFinal?: (error: unknown) => boolean;
 }
 
-/** Tries until it works. @throws the last attempt's error */
+/** Retries until an attempt succeeds. @throws the last attempt's error */
 export async function retry<T>(
   work: () => Promise<T>,
   { waitsMs, wait = sleep, isFinal = () => false }: RetryOptions,

@@ -1,9 +1,9 @@
-/** Entries that one step looks at: more than one, so that a map cannot grow faster than what is over leaves it. */
+/** Entries that one step checks: more than one, so that expired entries leave the map faster than new ones arrive. */
 const ENTRIES_A_STEP = 4;
 
 /**
- * Takes out of a map what is over, a few entries at a time. A step with each new entry keeps the map at a small multiple of the
- * entries that are not over, needs no timer (in a Worker a timer belongs to one request), and never looks at all of them at once.
+ * Removes expired entries from a map, a few at a time. One step with each new entry keeps the map at a small multiple of its
+ * unexpired entries, needs no timer (in a Worker a timer belongs to one request), and never scans the whole map at once.
  */
 export class Sweep<K, V> {
   readonly #map: Map<K, V>;

@@ -2,7 +2,7 @@
 const MAX_SEQUENCE = 0xfff;
 
 /**
- * Makes UUIDs of version 7 (RFC 9562, section 5.7): text that sorts by time. Those of one maker sort in the order in which
+ * Makes UUIDs of version 7 (RFC 9562, section 5.7): text that sorts by time. Ids of one generator sort in the order in which
  * they were made, also within a millisecond and when the clock goes back (section 6.2, method 1: a counter in `rand_a`).
  *
  * @example
@@ -19,7 +19,7 @@ export function timeOrderedIds(): (nowMs: number) => string {
     } else if (sequence < MAX_SEQUENCE) {
       sequence += 1;
     } else {
-      // As the section allows: the time goes ahead of the clock.
+      // The section allows this: the id's time runs ahead of the clock.
       lastMs += 1;
       sequence = 0;
     }

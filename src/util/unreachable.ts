@@ -1,4 +1,4 @@
-/** For a case that the lines before have ruled out. @throws {Error} */
+/** For a case that the code before it has ruled out. @throws {Error} */
 export function unreachable(): never {
   throw new Error('unreachable');
 }

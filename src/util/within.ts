@@ -1,5 +1,5 @@
 /**
- * The outcome of a promise that settles within `ms`, else the outcome of `late()`. The promise itself goes on.
+ * The outcome of a promise that settles within `ms`, else the outcome of `late()`. The promise itself continues.
  *
  * @throws what either of them throws
  */

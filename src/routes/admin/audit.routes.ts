@@ -16,7 +16,7 @@ export const auditRoutes = new Hono<AppEnv>().get('/audit', adminOnly(), validQu
     by,
     action,
     userId,
-    // Of one type each, so that generated clients have a type for them.
+    // All values become strings, so that generated clients can type them.
     detail: Object.fromEntries(Object.entries(detail).map(([name, value]) => [name, String(value)])),
   }));
   return c.json({ items: shown, page, limit, total }, 200);

@@ -13,7 +13,7 @@ export const cacheRoutes = new Hono<AppEnv>().post(
   validJson(invalidationSchema),
   async (c) => {
     const { namespaces, tags, users } = c.req.valid('json');
-    // Tags are the app's own texts, and may be personal.
+    // Tags are the app's own texts, and may contain personal data.
     const detail = { namespaces: namespaces.join(' '), tags: tags.length, users: users.length };
     const userId = users.length === 1 ? users[0] : undefined;
     await AuditService.record({ by: c.get('auth').userId, action: 'cache-invalidated', userId, detail });

@@ -18,8 +18,8 @@ import { adminOnce, adminOnly } from './only';
 import { resolveIdentity } from './typedIdentity';
 
 /**
- * Counters and numbers of every limiter that is mounted, an app's own included. An identity may hold an e-mail address,
- * hence the bodies: URLs end up in logs.
+ * Counters and numbers of every mounted limiter, an app's own included. Identities travel in bodies, because they may hold an
+ * e-mail address, and URLs end up in logs.
  *
  * @param routesOf the app's routes, once all are mounted
  */
@@ -32,7 +32,7 @@ export function adminLimitRoutes(routesOf: () => readonly ServedRoute[]) {
     throw refused('is no limiter of this app (GET /v1/admin/limits lists them)');
   }
 
-  /** With the numbers that count now. */
+  /** With the numbers in force now. */
   function policyOf({ policy, algorithm, limits }: MountedLimiter) {
     const inForce = LimitOverrideService.limits(policy, algorithm) ?? limits;
     if (inForce === undefined) {
@@ -91,20 +91,20 @@ export function adminLimitRoutes(routesOf: () => readonly ServedRoute[]) {
     .post('/limits/restore', adminOnce({ again: announced }), validJson(policyOnlySchema), async (c) => {
       const { policy } = c.req.valid('json');
       const known = (await LimitOverrideService.list()).some((override) => override.policy === policy);
-      // Also of a limiter that a deployment has removed since.
+      // Also for a limiter that a later deployment has removed.
       if (!known) find(c.env, policy);
       return c.json(await LimitOverrideService.set(policy, null, c.get('auth').userId), 200);
     });
 }
 
-/** The response of a change that is in D1 already. */
+/** The response of a change that D1 has already stored. */
 const announced: Again = async (c) => c.json(await LimitOverrideService.announce(), 200);
 
 const refused = (detail: string) => new AppError('VALIDATION_FAILED', { errors: [{ pointer: '/policy', detail }] });
 
 const numbersOf = ({ maxRequests, windowMs }: { maxRequests: number; windowMs: number }) => ({ maxRequests, windowMs });
 
-/** What administrators need to take an override back. */
+/** The lowest limit with which administrators can still undo an override. */
 const ADMIN_LEAST = { maxRequests: 100, windowMs: 900_000 };
 
 /** @throws {AppError} for numbers that would lock administrators out of these routes */

@@ -7,6 +7,6 @@ import { rateLimiter } from '../../middlewares/rateLimiter.middleware';
 
 /** The guard of every route under `/v1/admin`. */
 export const adminOnly = () => guard(rateLimiter(policy.admin), authenticate(), requireRole('admin'));
-/** Likewise, for one that is executed once with an `Idempotency-Key`. */
+/** The same with `idempotent()`. */
 export const adminOnce = (options: IdempotentOptions) =>
   guard(rateLimiter(policy.admin), authenticate(), requireRole('admin'), idempotent(options));

@@ -8,7 +8,7 @@ import { timestamp } from '../../util/timestamp';
 import { adminOnly } from './only';
 
 export const settingsRoutes = new Hono<AppEnv>()
-  /** Every setting, as it counts in the isolate that responds. */
+  /** Every setting as the responding isolate uses it. */
   .get('/settings', adminOnly(), (c) => c.json({ settings: describeSettings(c.env) }, 200))
   /** Ages and next steps; no key material, public or not. */
   .get('/keys', adminOnly(), (c) => {

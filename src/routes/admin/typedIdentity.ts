@@ -3,7 +3,7 @@ import type { Counted } from '../../middlewares/contract';
 import { UserService } from '../../services/user.service';
 import { parseAddress } from '../../util/ipAddress';
 
-/** A typed text, by the kind of identity that it is. */
+/** A typed text with the kind of identity that it names. */
 interface Typed {
   address?: string;
   email?: string;
@@ -12,7 +12,7 @@ interface Typed {
 }
 
 export interface ResolvedIdentity {
-  /** As the limiter counts it. */
+  /** The identity as the limiter counts it. */
   identity: string;
   /** The account that it belongs to, for the audit. */
   userId: string | undefined;
@@ -30,10 +30,10 @@ const EXPECTED: Readonly<Record<Counted, string>> = {
 
 const LABELS = { address: 'address', account: 'email', user: 'userId', session: 'sessionId' } as const;
 
-/** Networks of an IPv6 client are written so by the limiter itself. */
+/** The limiter's own spelling of an IPv6 client's network. */
 const isAddress = (text: string) => text === 'unknown' || parseAddress(text.replace(/\/\d+$/, '')) !== undefined;
 
-/** `undefined` for text that nothing of ours looks like, or two of one kind. */
+/** `undefined` for text that matches no kind of identity, or for two texts of one kind. */
 function parseTyped(text: string): Typed | undefined {
   const typed: Typed = {};
   for (const word of text.trim().split(/\s+/)) {
@@ -54,8 +54,8 @@ function kindOf(word: string): keyof Typed {
 }
 
 /**
- * An identity as a limiter counts it, from what people know: an e-mail address, an IP address in any spelling, the id of a
- * user or a session. Accounts are looked up, so that a mistyped one is an error and not another counter.
+ * An identity as a limiter counts it, from a text that people know: an e-mail address, an IP address in any spelling, the id of
+ * a user or a session. Accounts are looked up, so that a mistyped one is an error and not another counter.
  *
  * @throws {AppError} `VALIDATION_FAILED`
  */
@@ -71,7 +71,7 @@ export async function resolveIdentity(text: string, counts: Counted): Promise<Re
   const byAddress = address === undefined ? undefined : { identity: `address:${address}`, userId: undefined };
   const bySession =
     sessionId === undefined ? undefined : { identity: `session:${sessionId}`, userId: sessionId.split('.')[0] };
-  /** The account; one that only its address names need not exist. */
+  /** The account; if it is given by its e-mail address alone, it need not exist. */
   const account = async () => {
     if (userId !== undefined) return accountOf(userId, refuse);
     return email === undefined ? undefined : { email, id: await UserService.idOf(email) };

@@ -16,10 +16,10 @@ import { endEveryoneSchema, pageSchema, userParam, userSessionParam } from '../s
 import { ACCEPTED, accepted, done } from '../again';
 import { adminOnce, adminOnly } from './only';
 
-/** Makes the response of a lot that was ended before. */
+/** Makes the response for a batch of sessions that an earlier request ended. */
 const lotOf: Again = (c, reference) => c.json(reference as Awaited<ReturnType<typeof SessionService.endEveryone>>, 200);
 
-/** What support staff does with an account. Each act is in the audit (`GET /v1/admin/audit`) with the administrator's id. */
+/** Support for accounts. The audit (`GET /v1/admin/audit`) records each change with the administrator's id. */
 export const adminUserRoutes = new Hono<AppEnv>()
   .delete('/users/:id', adminOnce(done), validParam(userParam), async (c) => {
     await UserService.deleteUser(c.req.valid('param').id, c.get('auth').userId);

@@ -3,7 +3,7 @@ import type { ZodType } from 'zod';
 import type { ErrorCode } from '../../errors';
 import { factsOf } from '../../middlewares/contract';
 
-/** A route as the app serves it, with what its middlewares say. */
+/** A route as the app serves it, with the facts of its middlewares. */
 export interface Operation {
   method: string;
   /** With parameters as `{name}`. */
@@ -13,7 +13,7 @@ export interface Operation {
   param?: ZodType;
   /** Names of its checks, such as `authenticate()`. */
   checks: ReadonlySet<string>;
-  /** Codes that its checks refuse with here, beside those that their names stand for. */
+  /** Codes that its checks refuse with on this route, beside the usual ones of each check. */
   checkCodes: readonly ErrorCode[];
   /** Whether its body may also be a form. */
   takesForm: boolean;

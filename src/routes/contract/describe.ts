@@ -6,13 +6,13 @@ export interface ResponseDetails {
   description: string;
   /** Absent: no body. */
   body?: ZodType;
-  /** Of a body. @default `application/json` */
+  /** Media type of the body. @default `application/json` */
   mediaType?: string;
-  /** Names out of the contract's headers, beside those that the route's middlewares set. */
+  /** Names of headers in the contract, beside those that the route's middlewares set. */
   headers?: readonly string[];
 }
 
-/** What no middleware knows of a route. All of it is optional: a route without details is in the contract too. */
+/** Details of a route that its middlewares do not know. All are optional: a route without details is in the contract too. */
 export interface OperationDetails {
   /** Name in generated clients. @default made of the method and the path */
   id?: string;
@@ -36,7 +36,7 @@ export interface OperationDetails {
 const DETAILS = new Map<string, OperationDetails>();
 
 /**
- * Adds details to a route's entry in the contract. Stands in `routes/contract`, which the Worker does not contain.
+ * Adds details to a route's entry in the contract. Call it in `routes/contract`, which is not part of the Worker.
  *
  * @param operation `METHOD /path`, as it is served
  * @example

@@ -19,7 +19,7 @@ const IDEMPOTENCY_KEY: Json = {
   name: 'Idempotency-Key',
   in: 'header',
   required: false,
-  // No `example`: the docs page would send it with every request, and refuse the second one.
+  // No `example`: the docs page would send the same key with every request, and the API would refuse the second.
   description:
     'A quoted string of the client’s choice, such as `"8e03978e-40d5-43e8-bc93-6894a57f9324"`. The request runs once, however often it arrives with this key.',
   schema: { type: 'string', minLength: 3, maxLength: 257 },
@@ -82,7 +82,7 @@ export function createDocument(operations: readonly Operation[], version: string
   };
 }
 
-/** Those components that the paths refer to. */
+/** The components that the paths refer to. */
 function used(kind: string, components: Readonly<Record<string, Json>>, paths: object): Record<string, Json> {
   const text = JSON.stringify(paths);
   return Object.fromEntries(

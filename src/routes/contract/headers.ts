@@ -37,7 +37,7 @@ export function headersOf({ checks, remembers }: Operation, status: string): str
   if (status === '401') names.push('WWW-Authenticate');
   const isCached = checks.has('cached()');
   if (isCached && (status === '200' || status === '304')) names.push('ETag', 'Age', 'Vary');
-  // Also of a failure: the cache was asked before the handler failed.
+  // Also on a failure: the cache was read before the handler failed.
   if (isCached || remembers) names.push('Cache-Status');
   return names;
 }

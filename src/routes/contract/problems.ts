@@ -17,14 +17,14 @@ const OF_CHECKS: Readonly<Record<string, readonly ErrorCode[]>> = {
   'refreshed()': ['INVALID_TOKEN', 'TOKEN_EXPIRED', 'TOKEN_REVOKED', 'TOKEN_REUSED'],
 };
 
-/** The codes of an operation, by status; `default` is for those that have nothing to do with it. */
+/** The codes of an operation, by status; `default` holds the codes that any operation may return. */
 export function codesOf(operation: Operation, details: OperationDetails): Map<string, ErrorCode[]> {
   const { json, query, param, takesForm, checks, checkCodes } = operation;
   const codes = new Set<ErrorCode>(['CONFIG_INVALID', ...(details.codes ?? [])]);
   const add = (...more: readonly ErrorCode[]) => more.forEach((code) => codes.add(code));
   for (const check of checks) add(...(OF_CHECKS[check] ?? []));
   add(...checkCodes);
-  // A body is read on every route, also where nothing asks for one.
+  // Every route reads a body, also if it needs none.
   add('INVALID_ENCODING', 'UNSUPPORTED_MEDIA_TYPE', 'BODY_TOO_LARGE');
   if (json !== undefined) add('MALFORMED_JSON');
   if (json !== undefined || query !== undefined || param !== undefined) add('VALIDATION_FAILED');
@@ -40,7 +40,7 @@ export function codesOf(operation: Operation, details: OperationDetails): Map<st
   return byStatus;
 }
 
-/** Members that a code's problem documents have beside those of all. */
+/** Further members of a code's problem documents. */
 const OWN_MEMBERS: Partial<Record<ErrorCode, Json>> = {
   VALIDATION_FAILED: { errors: [{ pointer: '/email', detail: 'Invalid email address' }] },
   EMAIL_TAKEN: { errors: [{ pointer: '/email', detail: 'is already registered' }] },
@@ -61,7 +61,7 @@ export function exampleOf(code: ErrorCode): Json {
   };
 }
 
-/** RFC 9457. One schema for all, because generators make a type of each. */
+/** RFC 9457. One schema for all codes, because generators make a type of each schema. */
 export const PROBLEM: Json = {
   type: 'object',
   description: 'An error (RFC 9457). Compare `code`; the texts are for people.',

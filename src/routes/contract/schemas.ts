@@ -3,7 +3,7 @@ import * as z from 'zod';
 import { ADDED, SHAPES } from './shapes';
 import type { Json } from './shapes';
 
-/** What a validator accepts. */
+/** Schema of the input that a validator accepts. */
 export function inputSchema(schema: z.ZodType): Json {
   const made = z.toJSONSchema(schema, {
     io: 'input',
@@ -19,7 +19,7 @@ export function inputSchema(schema: z.ZodType): Json {
   return made;
 }
 
-/** What a response may be. Objects are open: a client must not fail because of a member that is new. */
+/** Schema of a response. Objects are open: a client must not fail because of a new member. */
 export function outputSchemas(schemas: Readonly<Record<string, z.ZodType>>, prefix: string): Record<string, Json> {
   const registry = z.registry<{ id: string }>();
   for (const [id, schema] of Object.entries(schemas)) registry.add(schema, { id });
@@ -31,7 +31,7 @@ export function outputSchemas(schemas: Readonly<Record<string, z.ZodType>>, pref
       const { type } = zodSchema._zod.def;
       if (type === 'object') delete jsonSchema.additionalProperties;
       if (jsonSchema.type === 'integer') trimInteger(jsonSchema as Json);
-      // The format says it.
+      // The format implies the pattern.
       if (jsonSchema.format !== undefined) delete jsonSchema.pattern;
       Object.assign(jsonSchema, z.globalRegistry.get(zodSchema));
       if (Array.isArray(jsonSchema.anyOf)) replace(jsonSchema, withoutUnion(jsonSchema as Json));
@@ -57,8 +57,8 @@ function replace(target: object, source: Json): void {
 }
 
 /**
- * A union with `null` as generators understand it: a second type, and for an enumeration nothing, because a `null` among
- * its values breaks them. The validators take `null` there all the same.
+ * A union with `null` in a form that generators support: `null` as a second type. For an enumeration it is left out, because a
+ * `null` among the values breaks generators; the validators still accept it.
  */
 function withoutUnion({ anyOf, ...rest }: Json): Json {
   const parts = (anyOf as Json[]).filter(({ type }) => type !== 'null');

@@ -30,7 +30,7 @@ const password = (minLength: number): Json => ({
 });
 
 /**
- * What a validator accepts, where zod cannot tell from its steps: text that becomes a number, lengths that a refinement
+ * The accepted input where zod cannot derive it: text that is parsed to a number, lengths that a refinement
  * checks. `test/node/contract/inputs.test.ts` compares both sides.
  */
 export const SHAPES = new Map<unknown, Json>([
@@ -57,7 +57,7 @@ export const SHAPES = new Map<unknown, Json>([
   [schemas.warmingSchema.shape.restart, { type: 'boolean', default: false }],
 ]);
 
-/** What is added to what zod says. */
+/** Additions to the schemas that zod generates. */
 export const ADDED = new Map<unknown, Json>([
   [schemas.profileSchema, { minProperties: 1 }],
   [schemas.userChangeSchema, { minProperties: 1 }],
@@ -86,7 +86,7 @@ export const INPUTS: Readonly<Record<string, z.ZodType>> = {
   EveryoneSignOut: schemas.endEveryoneSchema,
 };
 
-/** Names of the bodies of responses, and of what they hold. */
+/** Names of the bodies of responses, and of their parts. */
 export const OUTPUTS: Readonly<Record<string, z.ZodType>> = {
   User: responses.user,
   TokenPair: responses.tokenPair,
