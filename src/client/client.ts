@@ -17,7 +17,7 @@ interface Parts extends SendOptions {
   body?: unknown;
 }
 
-/** Codes of a refused access token. Only a refresh tells whether the session is over. */
+/** Codes of a refused access token. Only a refresh shows whether the session has ended. */
 const REFRESHABLE = new Set(['TOKEN_EXPIRED', 'TOKEN_SUPERSEDED', 'TOKEN_REVOKED', 'INVALID_TOKEN']);
 
 /** Refreshes for one request, and the least that the pause before all but the first is drawn from: see `authorized`. */

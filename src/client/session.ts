@@ -31,7 +31,7 @@ export type Sessions = ReturnType<typeof createSessions>;
 export function createSessions({ storage, clock, emitter, refresh, revoke, newId }: SessionDeps) {
   /** Counts this client's sign-outs: a sign-in that was under way then must not succeed. */
   let signOuts = 0;
-  /** The session that the app was told of last; `null` before the storage was read for the first time. */
+  /** The session last reported to the app; `null` before the first read of the storage. */
   let known: string | undefined | null = null;
   let renewal: { of: string; result: Promise<Session> } | undefined;
 
@@ -107,7 +107,7 @@ export function createSessions({ storage, clock, emitter, refresh, revoke, newId
       try {
         return await sessions.renew(session);
       } catch (error) {
-        // The token may still be good; if it is not, the request itself says so.
+        // The token may still be valid; if not, the request gets a 401.
         if (error instanceof NetworkError || (error instanceof ApiError && error.status !== 401)) return session;
         throw error;
       }
@@ -116,8 +116,8 @@ export function createSessions({ storage, clock, emitter, refresh, revoke, newId
     /**
      * The session after a refresh, which callers that come at once share.
      *
-     * @throws {ApiError} a 401 when the session is over; the app has been told
-     * @throws {NetworkError} it may go on later
+     * @throws {ApiError} a 401 when the session has ended; the app was notified before
+     * @throws {NetworkError} the session may continue later
      */
     renew(began: Session): Promise<Session> {
       if (renewal?.of !== began.access_token) {
@@ -168,7 +168,7 @@ export function createSessions({ storage, clock, emitter, refresh, revoke, newId
       });
     },
 
-    /** Forgets the session at once. @returns it, for the server to be told */
+    /** Forgets the session at once. @returns the session, so that the caller can end it on the server */
     async forget(reason: SignedOutReason): Promise<Session | undefined> {
       signOuts += 1;
       const session = parse(await writeTo(storage, null));

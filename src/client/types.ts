@@ -19,9 +19,9 @@ export interface ClientOptions {
   wait?: (ms: number, signal?: AbortSignal) => Promise<void>;
 }
 
-/** What is stored: one response's tokens, together. */
+/** The stored form: the tokens of one response, together. */
 export interface Session extends TokenPair {
-  /** Made by the client at sign-in, the same for all its refreshes: tells one sign-in from the next. */
+  /** Made by the client at sign-in, and kept by all its refreshes: distinguishes one sign-in from the next. */
   id: string;
   /** By the server's time, in milliseconds; absent where that is not known. */
   expires_at?: number;
@@ -29,11 +29,11 @@ export interface Session extends TokenPair {
 
 export interface SendOptions {
   signal?: AbortSignal;
-  /** For operations that take one, in place of a random one: to repeat a write after a restart of the app. */
+  /** For operations that accept one, instead of a random one: to repeat a write after a restart of the app. */
   idempotencyKey?: string;
 }
 
-/** What an operation needs. */
+/** The arguments and options of an operation. */
 export type CallOptions<O extends keyof Operations> = Omit<Operations[O], 'result'> & SendOptions;
 // oxlint-disable-next-line typescript/no-empty-object-type -- asks whether every member is optional
 type CallArguments<O extends keyof Operations> = {} extends CallOptions<O> ? [CallOptions<O>?] : [CallOptions<O>];
@@ -50,10 +50,10 @@ export interface GatehouseClient {
   signOut(): Promise<{ confirmed: boolean }>;
   /** Ends all sessions of the user. @throws {NetworkError} and nothing has changed here */
   signOutEverywhere(options?: SendOptions): Promise<void>;
-  /** Ends all other sessions; this one goes on. */
+  /** Ends all other sessions; this one continues. */
   changePassword(change: PasswordChange, options?: SendOptions): Promise<void>;
   /**
-   * Proves the password again, for operations that are refused with `REAUTHENTICATION_REQUIRED`. This session goes on.
+   * Proves the password again, for operations that are refused with `REAUTHENTICATION_REQUIRED`. This session continues.
    *
    * @throws {ApiError} `PASSWORD_INCORRECT`
    */

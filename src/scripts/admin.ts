@@ -40,7 +40,7 @@ Options:
 These are about D1. With DATABASE_URL=postgres://… the change is made in that PostgreSQL database, and they are left out.
 `;
 
-/** What the account is after the change. */
+/** The state of the account after the change. */
 const OUTCOMES: Readonly<Record<AccountChange, string>> = {
   grant: 'an admin',
   revoke: 'an ordinary account',

@@ -52,7 +52,7 @@ export const POSTGRES_DIALECT: AdminDialect = {
   versionStep: '(1 + floor(random() * 1000))::bigint',
 };
 
-/** What the command line does to one account. */
+/** An action of the command line on one account. */
 export type AccountChange = 'grant' | 'revoke' | 'disable' | 'enable' | 'end-sessions';
 
 interface ChangePlan {
@@ -98,7 +98,7 @@ const endSessions = (dialect: AdminDialect, reason: string, users: string, nowMs
    WHERE user_id IN (${users}) AND ended_at_ms IS NULL`;
 
 /**
- * Changes an account, and in the same transaction writes what Redis is to be told, the account's history and the audit.
+ * Changes an account, and in the same transaction writes the message to Redis, the account's history and the audit.
  * Nothing changes when the account is so already.
  *
  * Results: the changed account, then nothing for each further statement, and last the account as it is now with the number
@@ -117,7 +117,7 @@ export function accountChangeSql(
     ...(raises === undefined ? [] : [`${raises} = ${raises} + ${dialect.versionStep}`]),
   ];
   const differs = set === undefined ? '' : ` AND ${set.column} <> '${set.value}'`;
-  // What the update has just written marks the account: in a batch nothing comes in between.
+  // The values that the update has just written mark the account: no other statement runs inside a batch.
   const changed =
     set === undefined ? account : `${account} AND ${set.column} = '${set.value}' AND updated_at_ms = ${nowMs}`;
   const detail = set?.column === 'role' ? dialect.object({ role: 'role' }) : `'{}'`;

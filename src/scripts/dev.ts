@@ -118,7 +118,7 @@ async function runCron(url: string): Promise<void> {
   try {
     await fetch(`${url}/cdn-cgi/handler/scheduled`, { signal: AbortSignal.timeout(CRON_EVERY_MS / 2) });
   } catch {
-    // The Worker is being rebuilt, or hangs, and its log says so. The next minute has another run.
+    // The Worker is being rebuilt, or hangs, as its log shows. The next run is in a minute.
   }
 }
 

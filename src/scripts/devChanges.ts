@@ -48,7 +48,7 @@ export function watchSettings(notice: (line: string) => void, folder = ROOT): ()
  * Wrangler keeps a local D1 for each `database_id`, so a new id, such as that of the first deployment, begins with an empty
  * one.
  *
- * @returns what to tell of it, when the id is another one than at the last start
+ * @returns the message to print if the id differs from that of the last start
  */
 export function otherLocalDatabase(folder = ROOT, state = LOCAL_STATE): string | undefined {
   const id = localDatabaseId(readText(join(folder, 'wrangler.toml')) ?? '');

@@ -9,16 +9,16 @@ import { POSTGRES_MIGRATIONS } from './postgresMigrations.ts';
 
 /** The database that `npm run dev` runs on. */
 export interface DevDatabase {
-  /** For the screen, and to tell one from another: without user and password. */
+  /** For the screen, and to distinguish databases: without user and password. */
   description: string;
   isPostgres: boolean;
   /** The folder of its migrations. */
   migrations: string;
-  /** @throws {UserError} when it cannot be reached, or is none that the app can use */
+  /** @throws {UserError} if it is unreachable, or the app cannot use it */
   migrate: (signal: AbortSignal) => Promise<void>;
   /** Whether it has an administrator who can sign in. */
   hasAdmin(): Promise<boolean>;
-  /** What wrangler is given for it. `toml` is added to wrangler.toml. */
+  /** The settings and variables for wrangler. `toml` is added to wrangler.toml. */
   wrangler(): { toml: string; env: Readonly<Record<string, string>> };
 }
 

@@ -57,7 +57,7 @@ async function respondsToPing(url: string, token: string): Promise<boolean> {
   }
 }
 
-/** What the Redis user of a developer's own server may do is of no concern here. */
+/** The rights of the Redis user on a developer's own server do not matter here. */
 const ABOUT_PERMISSIONS = new Set(['redis_user_too_powerful', 'redis_user_unknown']);
 
 /** The gateway's own log, without what every start and stop says, and without warnings that are for production. */

@@ -1,4 +1,4 @@
-/** What the screen tells. */
+/** The data of the start screen. */
 export interface Running {
   /** Base URL of the Worker. */
   url: string;

@@ -140,7 +140,7 @@ function writeNew(path: string, sets: Sets): void {
   console.error(`# Written to ${development ? '.dev.vars, for the next `npm run dev`' : path}.${former}`);
 }
 
-/** Tries every key, and tells which there are. */
+/** Tries every key, and lists them. */
 async function check(kinds: readonly SetKind[] | undefined, from: string | undefined): Promise<void> {
   const source = await readSource(from);
   if (source.bare && kinds === undefined) {

@@ -24,7 +24,7 @@ export function placeholders(toml: string, environment: string): string[] {
 }
 
 /**
- * What the Worker cannot do without, and an environment does not inherit from production.
+ * Settings that the Worker needs, and that an environment does not inherit from production.
  *
  * @returns a sentence for each
  */

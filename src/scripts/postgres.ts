@@ -44,7 +44,7 @@ export function placeOf(url: string): string {
  */
 export async function withPostgres<T>(url: string, work: (client: Client) => Promise<T>): Promise<T> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: CONNECT_WITHIN_MS });
-  // A connection that breaks between two queries: the next query fails, and says so.
+  // A connection may break between two queries: the next query then fails with the error.
   client.on('error', () => undefined);
   try {
     await client.connect();
@@ -95,7 +95,7 @@ export async function transact(client: Client, sql: string): Promise<Row[][]> {
       const results = (await client.query({ text, types: PARSERS })) as unknown as QueryResult<Row>[];
       return results.slice(1, -1).map(({ rows }) => rows);
     } catch (error) {
-      // Of a connection that has broken the error tells.
+      // If the connection is broken, the query's error shows it.
       await client.query('rollback').catch(() => undefined);
       if (!/^(?:40001|40P01)$/.test(codeOf(error)) || tried === TRIES) throw error;
     }

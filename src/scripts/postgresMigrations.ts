@@ -30,7 +30,7 @@ export async function missingMigrations(client: Client, folder = POSTGRES_MIGRAT
   return migrationsIn(folder).filter(({ hash, madeAtMs }) => !hashes.has(hash) && !times.has(madeAtMs));
 }
 
-/** What the database remembers of the migrations that it has had; none of a database that is not the app's. */
+/** The database's records of applied migrations; none if it is not the app's database. */
 export async function appliedTo(client: Client): Promise<{ hash: string; created_at: string | null }[]> {
   const { rows } = await client.query<{ has: boolean }>(
     `select to_regclass('drizzle.__drizzle_migrations') is not null as has`,
@@ -60,7 +60,7 @@ export async function applyMissing(client: Client, folder = POSTGRES_MIGRATIONS)
     }
     await client.query('commit');
   } catch (error) {
-    // Of a connection that has broken the error tells.
+    // If the connection is broken, the query's error shows it.
     await client.query('rollback').catch(() => undefined);
     throw error;
   }

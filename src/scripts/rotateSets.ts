@@ -38,7 +38,7 @@ const AFTER: Record<Exclude<Step['kind'], 'none'>, Record<SetKind, string>> = {
   dropped: { signing: 'Deploy it.', refresh: 'Deploy it.', pepper: 'Deploy it.' },
 };
 
-/** What a key that is dropped too early ends. */
+/** The consequence of dropping a key too early. */
 const ENDS: Record<SetKind, string> = {
   signing: 'access tokens that it signed are still in use: their clients get 401 and must refresh',
   refresh: 'sessions still depend on it: their owners are signed out',
@@ -70,7 +70,7 @@ export async function rotateSets(options: RotateOptions): Promise<void> {
     console.error(`# ${SET_NAMES[kind]}: ${describe(step)}${local ? afterLocally(step, kind) : after(step, kind)}`);
   }
   if (!changed) console.error('# Nothing was changed, so there is nothing to deploy.');
-  // What is written need not be shown: a terminal's history is no place for private keys.
+  // Do not print keys that are written to a file: private keys must not stay in a terminal's history.
   if (!write) print(sets);
   else if (changed) {
     saveTo(source, sets);
@@ -130,7 +130,7 @@ function assertDue(
 ): void {
   const early = sets.flatMap(([kind, set]) => {
     const lifetimeSeconds = lifetimes[kind];
-    // A pepper is dropped by name, after its passwords have been counted: no date tells.
+    // A pepper is dropped by name, after a count of its passwords: no date shows that it is unused.
     if (dropping && lifetimeSeconds === undefined) return [];
     const found = dropping
       ? dropsTooEarly(set, { lifetimeSeconds: lifetimeSeconds ?? 0, kid, nowMs })

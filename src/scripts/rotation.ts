@@ -11,7 +11,7 @@ interface Keys<Key> {
   keys: Key[];
 }
 
-/** What one step of a rotation did, by `kid`. */
+/** The changes of one step of a rotation, by `kid`. */
 export type Step =
   | { kind: 'published'; next: string }
   | { kind: 'promoted'; active: string; retired: string }

@@ -98,7 +98,7 @@ async function findCredentials(signal: AbortSignal): Promise<Credentials> {
 
 async function ask(question: string, signal: AbortSignal, hidden = false): Promise<string> {
   if (!process.stdin.isTTY) throw new UserError('Set GATEHOUSE_TOKEN, or GATEHOUSE_EMAIL and GATEHOUSE_PASSWORD.');
-  // What readline shows, the question and what is typed, goes here.
+  // Receives readline's output: the question and the echo of the input.
   const echo = new Writable({
     write(chunk: Buffer, _encoding, done) {
       if (!hidden) process.stderr.write(chunk);

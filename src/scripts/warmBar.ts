@@ -1,4 +1,4 @@
-/** A job as the API tells of it. */
+/** A job in the API's form. */
 export interface Job {
   name: string;
   state: 'idle' | 'running' | 'done';
@@ -14,7 +14,7 @@ export function describe(job: Job, elapsedMs: number, width = 0): string {
   const counted = total === null ? String(done + failed) : `${done + failed}/${total}`;
   const tail = `${counted}${failed > 0 ? `, ${failed} failed` : ''}, ${(elapsedMs / 1_000).toFixed(1)} s`;
   if (total === null || total <= 0 || width <= 0) return `${plain(job.name)}: ${tail}`;
-  // What has come since it was counted does not make the bar longer.
+  // Items that were added after the count do not make the bar longer.
   const filled = Math.round(width * Math.min(1, (done + failed) / total));
   return `${plain(job.name)} [${'#'.repeat(filled)}${'-'.repeat(width - filled)}] ${tail}`;
 }
@@ -47,7 +47,7 @@ export function progressOn(stream: { isTTY?: boolean; columns?: number; write(te
   };
 }
 
-/** What a terminal would obey does not come from a server. */
+/** Removes control characters, so that a server's text cannot control the terminal. */
 function plain(text: string): string {
   return text.replace(/\p{Cc}/gu, ' ');
 }

@@ -13,7 +13,7 @@ import { HIDDEN_ARGUMENTS } from './hiddenArguments.ts';
  * killed, and would stand between us and the program.
  */
 export const PROGRAM = createRequire(import.meta.url).resolve('wrangler');
-/** What runs in wrangler's process before wrangler. */
+/** Code that runs in wrangler's process before wrangler. */
 const PRELOADED = ['exitWithParent.ts', 'hiddenArguments.ts'].map((name) => new URL(name, import.meta.url).href);
 
 /** How long wrangler may take to end by itself, in milliseconds. It takes about 200. */

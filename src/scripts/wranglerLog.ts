@@ -1,6 +1,6 @@
 import { stripVTControlCharacters } from 'node:util';
 
-/** What wrangler prints about itself at every start and reload. */
+/** Lines that wrangler prints about itself at every start and reload. */
 const CHATTER = [
   /^\[wrangler:(info|log|debug)\]/,
   /^⎔ /,
@@ -46,7 +46,7 @@ export class WranglerLog {
   stdout(line: string): string | undefined {
     const plain = stripVTControlCharacters(line).trimEnd();
     if (plain.startsWith('[wrangler:info] Ready on ')) this.#ready = true;
-    // wrangler says so after a reload that worked, and after no other.
+    // wrangler prints this only after a successful reload.
     if (plain === '⎔ Local server updated and ready' && this.#failed) {
       this.#failed = false;
       return BUILT_AGAIN;

@@ -6,7 +6,7 @@ export interface TomlLine {
   table: string;
   /** Counts the tables of the file, so that lines of two tables with one name are told apart. */
   tableNumber: number;
-  /** What stands before the `=`. */
+  /** The text before the `=`. */
   name: string;
   /** The texts in the value, without their quotes; several in an array or an inline table. */
   texts: readonly string[];

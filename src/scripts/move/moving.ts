@@ -29,7 +29,7 @@ const STEPS = `Switch now:
 const pathOf = (copy: string) => join(COPIES, `${copy}.sqlite`);
 
 /**
- * Moves what is in `live` into `target`, or goes on with a run that was interrupted.
+ * Moves the rows of `live` into `target`, or continues an interrupted run.
  *
  * @param options `url`: of the deployment, which must refuse changes; `lot`: rows of a transaction
  * @throws {UserError} with the remedy
@@ -100,7 +100,7 @@ async function assertReadOnly(url: string | undefined): Promise<void> {
  * Copies D1. The copy's name is recorded first, so that the next run finds what one that was killed has left.
  *
  * @param former a run that did not come to the end of its copy
- * @throws {UserError} while the outbox has messages that Redis was not told
+ * @throws {UserError} while the outbox has undelivered messages
  */
 async function begin(live: Live, target: Target, tables: readonly string[], former: Run | undefined): Promise<Run> {
   const [[pending] = []] = await live.query([`select count(*) as n from outbox where state = 'pending'`]);

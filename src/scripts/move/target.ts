@@ -5,7 +5,7 @@ import { missingMigrations } from '../postgresMigrations.ts';
 import { digestSql, isMovable, quoted } from './values.ts';
 import type { Column } from './values.ts';
 
-/** What a run has done so far, which is written in the transactions that do it. */
+/** The progress of a run, written in the same transactions as the rows. */
 export interface Run {
   /** Names the copy of D1 that it loads. */
   copy: string;
@@ -31,7 +31,7 @@ const OWN = 'gatehouse_move';
 /** @throws {UserError} which shows neither the address nor a value */
 export async function openTarget(url: string) {
   const client = new Client({ connectionString: url });
-  // A connection that breaks between two queries: the next query fails, and says so.
+  // A connection may break between two queries: the next query then fails with the error.
   client.on('error', () => undefined);
   const ask = async (text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> => {
     try {
