@@ -3,7 +3,7 @@ import { useCallback, useRef, useState } from 'hono/jsx/dom';
 import { useEffect } from './effect.ts';
 import { NetworkError, SessionChangedError } from './session.ts';
 
-/** What a page has of its data. Former data stay while newer ones are loaded, or cannot be. */
+/** The state of a page's data. Old data stay while newer data load, or if loading them fails. */
 export interface Loaded<T> {
   data: T | undefined;
   error: unknown;

@@ -13,7 +13,7 @@ export interface Line {
 
 interface PlotProps {
   title: string;
-  /** Of the values, for the axis, the legend and those who cannot see the plot. */
+  /** Formats a value, for the axis, the legend and screen readers. */
   format: (value: number) => string;
   /** Seconds since the epoch. */
   times: readonly number[];

@@ -6,7 +6,7 @@ const SETS: Readonly<Record<string, string>> = {
   PEPPER_KEYS: 'pepper',
 };
 
-/** What takes the next step of a set's rotation, and what has to follow. */
+/** The command for the next step of a set's rotation, and the step that must follow. */
 export interface RotationStep {
   command: string;
   afterwards: string;

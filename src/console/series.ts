@@ -21,7 +21,7 @@ export function seriesOf(
   );
 }
 
-/** What asks for these figures, each few seconds, and is no traffic of the app: the console, and Prometheus. */
+/** Routes that the console and Prometheus request every few seconds for these figures: not traffic of the app. */
 const OWN_ROUTES = new Set(['/v1/admin/metrics', '/metrics']);
 
 /** Requests, without those that ask for the metrics themselves. */

@@ -38,7 +38,7 @@ const ENDED: Readonly<Record<SignedOutReason, string>> = {
 
 export const endedText = (reason: SignedOutReason): string => ENDED[reason];
 
-/** What people read of an error. */
+/** An error's text for people. */
 export function describe(error: unknown): string {
   if (error instanceof NetworkError) return 'The server cannot be reached.';
   if (!(error instanceof ApiError)) return error instanceof Error ? error.message : 'Something went wrong.';

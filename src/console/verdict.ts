@@ -2,7 +2,7 @@ import { countsByStep, quantileOf, requestsOf, seriesOf, stepsOf, sum, totalOf }
 import type { Metrics } from './series.ts';
 import { count, duration, number, percent } from './format.ts';
 
-/** What an operator reads first: the worst of what is wrong, in words. */
+/** The most serious problem, as text: the first line for an operator. */
 export interface Verdict {
   level: 'good' | 'warning' | 'bad';
   title: string;

@@ -6,7 +6,7 @@ import { client, describe } from '../session.ts';
 import type { Limiter, LimitStates } from '../session.ts';
 import { act, confirmed, Content, Empty, Failure, fieldOf, Page, Table, Tag } from '../ui.tsx';
 
-/** What an identity is, by what a limiter counts by. */
+/** The form of an identity, by the kind that a limiter counts. */
 const TYPED: Readonly<Record<string, string>> = {
   caller: 'E-mail address, user id or IP address',
   address: 'IP address',

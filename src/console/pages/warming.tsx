@@ -14,7 +14,7 @@ export function Warming() {
   /** Jobs that this page must not continue. */
   const stopped = useRef(new Set<string>());
 
-  /** Slice by slice until the run is over. Without this page the cron trigger goes on, a slice a minute. */
+  /** Runs slice after slice until the run ends. Without this page the cron trigger continues, one slice a minute. */
   async function start(job: string): Promise<void> {
     stopped.current?.delete(job);
     setDriven((former) => [...former, job]);
