@@ -11,49 +11,49 @@ import type { AppEnv } from './services.middleware';
 /** A check's decision: it throws an `AppError` to refuse. */
 export type Decide = () => void | Promise<void>;
 
-/** The same from memory: in one turn for all checks, so that nothing can change in between. */
+/** A decision from memory: all checks decide in one turn, so that nothing can change in between. */
 export type Recall = () => void;
 
 /**
- * A check in its phases. `guard` runs each phase for all checks before the next, so that what they all need from Redis
- * travels together.
+ * A check in its phases. `guard` runs each phase for all checks before the next, so that the commands of all checks travel to
+ * Redis together.
  */
 export interface CheckPlan {
   readonly name: string;
-  /** Of which earlier check's result it makes use; `guard` refuses at start to be built without it. */
+  /** The earlier check whose result it uses; without that check, building the `guard` throws. */
   readonly requires?: 'auth';
   readonly provides?: 'auth';
-  /** Error codes here, beside those that its name implies in the contract. */
+  /** Further error codes for the contract, beside those that its name implies. */
   readonly codes?: readonly ErrorCode[];
-  /** Whether its refusal is that of a limit: then no other limit counts the request either. */
+  /** Whether its refusal is that of a limit: then no other limit counts the request. */
   readonly limits?: boolean;
-  /** Of a limiter: what administrators see of it. */
+  /** A limiter's facts, for administrators. */
   readonly limiter?: LimiterFacts;
   /** Work without Redis, such as a signature. Throwing refuses; checks written before still decide first. */
   local?(c: Context<AppEnv>): void | Promise<void>;
-  /** Who is asking, once all local work is done. Throwing refuses. */
+  /** Identifies the caller, once all local work is done. Throwing refuses. */
   identify?(c: Context<AppEnv>): void | Promise<void>;
   /** Throws for callers that must be refused without asking Redis: then no check asks, and nothing is consumed. */
   known?(c: Context<AppEnv>): void;
   /**
-   * Issues commands (they are held until every check has) and returns what decides once their replies are in.
+   * Issues commands, which are held until every check has issued its own, and returns the decision to run after their replies.
    *
    * @param withinMs for how long the isolate may remember the replies, for {@link recall}; 0: not at all
    */
   prepare?(c: Context<AppEnv>, withinMs: number): Decide | undefined;
   /**
-   * Decides without asking, by what Redis has said to this isolate: never longer ago than `withinMs`, counted from when it
-   * was asked, never by what a fallback said, and never for another caller than the one whom the reply was about. What
-   * this isolate has done itself since counts at once. The call itself changes nothing: another check may have to ask.
+   * Decides from earlier replies of Redis to this isolate: never from one whose command was sent more than `withinMs` ago, from
+   * a fallback's, or from one about another caller. This isolate's own changes since then count at once. The call itself
+   * changes nothing: another check may still have to ask Redis.
    *
-   * A check that prepares something and has no `recall` is strict, and so is each guard that holds it.
+   * A check with `prepare` but no `recall` always asks Redis, and so does each guard that contains it.
    *
-   * @returns what decides; `undefined` when Redis must be asked
+   * @returns the decision; `undefined` when Redis must be asked
    */
   recall?(c: Context<AppEnv>, withinMs: number): Recall | undefined;
-  /** Takes the place of the handler, and of the checks' `around` written after it, once all checks have decided. */
+  /** Wraps the handler, and the `around` of later checks, once all checks have decided. */
   around?(c: Context<AppEnv>, next: () => Promise<void>): Promise<void>;
-  /** Whether its refusal, like that of a limit, counts in no limit before it either. */
+  /** Whether its refusal, like that of a limit, counts in no earlier limit. */
   uncounted?(c: Context<AppEnv>): boolean;
   /** Takes back what this check consumed for a request that was refused before it counted. */
   undo?(c: Context<AppEnv>): void;
