@@ -159,7 +159,7 @@ export interface FreshToken {
 
 export interface Health {
   status: 'ok';
-  /** What the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`. */
+  /** The state that the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`. */
   redis: string;
   /** Whether the isolate calls Redis: its circuit breaker is closed. */
   redisAvailable: boolean;
@@ -175,7 +175,7 @@ export interface Index {
 }
 
 export interface Invalidation {
-  /** Whether Redis is still to be told; the cron trigger retries. */
+  /** Whether Redis does not have the change yet; the cron trigger retries. */
   pending: boolean;
 }
 
@@ -200,7 +200,7 @@ export interface KeySet {
     kid: string;
     /** `next`, `active` or `retired` */
     state: string;
-    /** Since when it is in this state; `null` where the set does not tell. */
+    /** When it entered this state; `null` if the set does not contain the time. */
     since: string | null;
   }[];
   next: {
@@ -218,7 +218,7 @@ export interface KeySetList {
 export interface KnownSession {
   /** For `DELETE /v1/sessions/{id}`. */
   id: string;
-  /** What the client called itself at sign-in. */
+  /** The name that the client gave at sign-in. */
   device: string;
   /** The IP address that it signed in from. */
   address: string;
@@ -304,7 +304,7 @@ export interface MetricSeries {
   /** Upper bounds of a histogram’s buckets; one more has no bound. */
   bounds?: number[];
   labels: Record<string, string>;
-  /** What was counted in each step, oldest first: `[step, count]` or, for a histogram, `[step, sum, …counts by bucket]` without zeros at the end. Steps in which nothing was counted are left out. */
+  /** The counts of each step, oldest first: `[step, count]` or, for a histogram, `[step, sum, …counts by bucket]` without zeros at the end. Steps in which nothing was counted are left out. */
   points: number[][];
 }
 
@@ -334,7 +334,7 @@ export interface MetricsState {
   database: string;
   /** `null` while the database is away. */
   outbox: {
-    /** Messages that Redis has not been told; counted up to 10,000. */
+    /** Messages that Redis has not received; counted up to 10,000. */
     pending: number;
     oldestAgeSeconds: number;
   } | null;
@@ -436,7 +436,7 @@ export interface RevocationRequest {
 export interface Session {
   /** For `DELETE /v1/sessions/{id}`. */
   id: string;
-  /** What the client called itself at sign-in. */
+  /** The name that the client gave at sign-in. */
   device: string;
   /** The IP address that it signed in from. */
   address: string;
@@ -578,7 +578,7 @@ export type ErrorCode =
 
 /** What `call` sends and returns. */
 export interface Operations {
-  /** What this is. */
+  /** Name, version and links. */
   'GET /': { result: Index };
   /** Whether the process runs. */
   'GET /health': { result: Health };
@@ -616,7 +616,7 @@ export interface Operations {
   'GET /v1/users/me/export': { result: AccountExport };
   /** Ask for another e-mail address. */
   'POST /v1/users/me/email': { body: EmailChange; result: Accepted };
-  /** What happened to your account, the last 50 events. */
+  /** The last 50 events of your account. */
   'GET /v1/users/me/events': { result: AccountEventList };
   /** All accounts. */
   'GET /v1/users': { query?: { page?: number; limit?: number; q?: string }; result: UserList };
@@ -636,7 +636,7 @@ export interface Operations {
   'DELETE /v1/admin/users/{id}/sessions': { params: { id: string }; result: undefined };
   /** End one session of an account. */
   'DELETE /v1/admin/users/{id}/sessions/{session}': { params: { id: string; session: string }; result: undefined };
-  /** What happened to an account, the last 50 events. */
+  /** The last 50 events of an account. */
   'GET /v1/admin/users/{id}/events': { params: { id: string }; result: AccountEventList };
   /** Invalidate what is cached of an account. */
   'DELETE /v1/admin/users/{id}/cache': { params: { id: string }; result: Invalidation };
@@ -646,7 +646,7 @@ export interface Operations {
   'POST /v1/admin/sessions/end': { body: EveryoneSignOut; result: EndedSessions };
   /** Every rate limiter, with the numbers that count. */
   'GET /v1/admin/limits': { result: LimiterList };
-  /** What a rate limit has left for an identity. */
+  /** The remaining requests of an identity in a rate limit. */
   'POST /v1/admin/limits/peek': { body: Counter; result: LimitStates };
   /** Forget what a rate limit has counted for an identity. */
   'POST /v1/admin/limits/reset': { body: Counter; result: undefined };
@@ -662,7 +662,7 @@ export interface Operations {
   'GET /v1/admin/settings': { result: SettingList };
   /** Ages of the keys, and the next step of each rotation. */
   'GET /v1/admin/keys': { result: KeySetList };
-  /** What administrators did. */
+  /** Actions of administrators. */
   'GET /v1/admin/audit': { query?: { page?: number; limit?: number; user?: string }; result: AuditList };
   /** Warming jobs and how far they have come. */
   'GET /v1/admin/warming': { result: WarmingJobs };

@@ -53,7 +53,7 @@ import type {
 /** The routes, in the form that Hono's client reads. */
 export interface Routes {
   '/': {
-    /** What this is. */
+    /** Name, version and links. */
     $get:
       | { input: object; output: Index; outputFormat: 'json'; status: 200 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
@@ -412,7 +412,7 @@ export interface Routes {
       | { input: { json: EmailChange }; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/users/me/events': {
-    /** What happened to your account, the last 50 events. */
+    /** The last 50 events of your account. */
     $get:
       | { input: object; output: AccountEventList; outputFormat: 'json'; status: 200 }
       | { input: object; output: Problem; outputFormat: 'json'; status: 400 }
@@ -633,7 +633,7 @@ export interface Routes {
       | { input: { param: { id: string; session: string } }; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/admin/users/:id/events': {
-    /** What happened to an account, the last 50 events. */
+    /** The last 50 events of an account. */
     $get:
       | { input: { param: { id: string } }; output: AccountEventList; outputFormat: 'json'; status: 200 }
       | { input: { param: { id: string } }; output: Problem; outputFormat: 'json'; status: 400 }
@@ -707,7 +707,7 @@ export interface Routes {
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/admin/limits/peek': {
-    /** What a rate limit has left for an identity. */
+    /** The remaining requests of an identity in a rate limit. */
     $post:
       | { input: { json: Counter }; output: LimitStates; outputFormat: 'json'; status: 200 }
       | { input: { json: Counter }; output: Problem; outputFormat: 'json'; status: 400 }
@@ -820,7 +820,7 @@ export interface Routes {
       | { input: object; output: Problem; outputFormat: 'json'; status: 500 };
   };
   '/v1/admin/audit': {
-    /** What administrators did. */
+    /** Actions of administrators. */
     $get:
       | {
           input: { query: { page?: string; limit?: string; user?: string } };

@@ -19,7 +19,7 @@ import { adminOnce, adminOnly } from './only';
 /** Makes the response for a batch of sessions that an earlier request ended. */
 const lotOf: Again = (c, reference) => c.json(reference as Awaited<ReturnType<typeof SessionService.endEveryone>>, 200);
 
-/** Support for accounts. The audit (`GET /v1/admin/audit`) records each change with the administrator's id. */
+/** Support for accounts. The audit (`GET /v1/admin/audit`) records each action with the administrator's id. */
 export const adminUserRoutes = new Hono<AppEnv>()
   .delete('/users/:id', adminOnce(done), validParam(userParam), async (c) => {
     await UserService.deleteUser(c.req.valid('param').id, c.get('auth').userId);

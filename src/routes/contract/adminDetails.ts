@@ -36,7 +36,7 @@ describe('DELETE /v1/admin/users/{id}/sessions/{session}', {
 });
 describe('GET /v1/admin/users/{id}/events', {
   id: 'listEventsOfUser',
-  summary: 'What happened to an account, the last 50 events',
+  summary: 'The last 50 events of an account',
   tag,
   responses: { 200: { description: 'Newest first.', body: accountEventList } },
   codes: ['NOT_FOUND'],
@@ -65,7 +65,7 @@ describe('POST /v1/admin/sessions/end', {
 });
 describe('GET /v1/admin/audit', {
   id: 'listAudit',
-  summary: 'What administrators did',
+  summary: 'Actions of administrators',
   tag,
   responses: { 200: { description: 'Newest first.', body: bodies.auditList } },
 });
@@ -77,7 +77,7 @@ describe('GET /v1/admin/limits', {
 });
 describe('POST /v1/admin/limits/peek', {
   id: 'peekLimit',
-  summary: 'What a rate limit has left for an identity',
+  summary: 'The remaining requests of an identity in a rate limit',
   description:
     'The identity is typed as people know it: an e-mail address, an IP address in any spelling, the id of a user or a session; for `login` an e-mail address and an IP address. One that the limiter does not count by is an error.',
   repeatable: 'It changes nothing, so a repeat needs no key.',

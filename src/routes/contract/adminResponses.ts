@@ -33,7 +33,7 @@ export const knownSessionList = z.object({ items: z.array(knownSession), ...page
 
 export const invalidation = z
   .object({
-    pending: z.boolean().meta({ description: 'Whether Redis is still to be told; the cron trigger retries.' }),
+    pending: z.boolean().meta({ description: 'Whether Redis does not have the change yet; the cron trigger retries.' }),
   })
   .meta({ examples: [{ pending: false }] });
 
@@ -113,7 +113,9 @@ export const settingList = z.object({ settings: z.array(setting) });
 const key = z.object({
   kid: z.string(),
   state: z.string().meta({ description: '`next`, `active` or `retired`' }),
-  since: time.nullable().meta({ description: 'Since when it is in this state; `null` where the set does not tell.' }),
+  since: time
+    .nullable()
+    .meta({ description: 'When it entered this state; `null` if the set does not contain the time.' }),
 });
 export const keySet = z
   .object({

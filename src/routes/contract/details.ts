@@ -10,7 +10,7 @@ const mailed: ResponseDetails = {
 };
 
 describeTag('Sign-in', 'Accounts, sessions and their tokens.');
-describeTag('Account', 'What a signed-in user does with their account and devices.');
+describeTag('Account', 'The account and devices of a signed-in user.');
 describeTag('Administration', 'For users with the role `admin`.');
 describeTag('Service', 'The service itself.');
 
@@ -43,7 +43,7 @@ describe('POST /v1/auth/revoke', {
   description: 'A refresh token’s session ends; an access token alone is refused from now on.',
   repeatable: 'A token that is revoked already stays so, so a repeat needs no key.',
   tag: 'Sign-in',
-  responses: { 200: { description: 'The token is good no more, or never was.', body: bodies.nothing } },
+  responses: { 200: { description: 'The token is no longer valid, or never was.', body: bodies.nothing } },
 });
 describe('POST /v1/auth/logout', {
   id: 'logout',
@@ -78,7 +78,7 @@ describe('POST /v1/auth/password', {
 describe('POST /v1/auth/recovery', {
   id: 'requestRecovery',
   summary: 'Ask for a mail that recovers the password',
-  description: 'The response does not tell whether there is an account.',
+  description: 'The response does not reveal whether there is an account.',
   tag: 'Account',
   responses: { 202: mailed },
 });
@@ -146,7 +146,7 @@ describe('POST /v1/auth/deletion', {
   id: 'requestDeletion',
   summary: 'Ask for a mail that deletes the account',
   description:
-    'Without a session, for owners who have the app no more. The response does not tell whether there is an account.',
+    'Without a session, for owners who have the app no more. The response does not reveal whether there is an account.',
   tag: 'Account',
   responses: { 202: mailed },
 });
@@ -167,7 +167,7 @@ describe('GET /v1/users/me/export', {
 });
 describe('GET /v1/users/me/events', {
   id: 'listMyEvents',
-  summary: 'What happened to your account, the last 50 events',
+  summary: 'The last 50 events of your account',
   tag: 'Account',
   responses: { 200: { description: 'Newest first.', body: bodies.accountEventList } },
 });
@@ -234,7 +234,7 @@ describe('POST /v1/admin/warming/{job}', {
 });
 describe('GET /', {
   id: 'getIndex',
-  summary: 'What this is',
+  summary: 'Name, version and links',
   tag: 'Service',
   responses: { 200: { description: 'Name, version and links.', body: bodies.index } },
 });

@@ -11,7 +11,7 @@ export const HEADERS: Readonly<Record<string, Json>> = {
   'X-Request-Id': header('The request’s own, when it had an acceptable one.', '0d3a6f4e-5b1c-4a51-9d0c-1f2e3d4c5b6a'),
   'Cache-Control': header('`no-store`, unless the route says otherwise.', 'no-store'),
   RateLimit: header(
-    'What is left (draft-ietf-httpapi-ratelimit-headers): `r` requests, all again in `t` seconds.',
+    'The remaining quota (draft-ietf-httpapi-ratelimit-headers): `r` requests, all again in `t` seconds.',
     '"api";r=99;t=900',
   ),
   'RateLimit-Policy': header('The limits that apply: `q` requests in `w` seconds.', '"api";q=100;w=900'),

@@ -72,7 +72,7 @@ export const page = {
 export const session = z
   .object({
     id: z.string().meta({ description: 'For `DELETE /v1/sessions/{id}`.' }),
-    device: z.string().meta({ description: 'What the client called itself at sign-in.' }),
+    device: z.string().meta({ description: 'The name that the client gave at sign-in.' }),
     address: z.string().meta({ description: 'The IP address that it signed in from.' }),
     createdAt: time,
     lastSeenAt: time,
@@ -211,7 +211,7 @@ export const metricSeries = z.object({
   labels: z.record(z.string(), z.string()),
   points: z.array(z.array(z.number())).meta({
     description:
-      'What was counted in each step, oldest first: `[step, count]` or, for a histogram, `[step, sum, …counts by bucket]` without zeros at the end. Steps in which nothing was counted are left out.',
+      'The counts of each step, oldest first: `[step, count]` or, for a histogram, `[step, sum, …counts by bucket]` without zeros at the end. Steps in which nothing was counted are left out.',
   }),
 });
 export const metricsState = z.object({
@@ -222,7 +222,7 @@ export const metricsState = z.object({
   database: z.string().meta({ description: '`up` or `down`' }),
   outbox: z
     .object({
-      pending: z.int().meta({ description: 'Messages that Redis has not been told; counted up to 10,000.' }),
+      pending: z.int().meta({ description: 'Messages that Redis has not received; counted up to 10,000.' }),
       oldestAgeSeconds: z.int(),
     })
     .nullable()
@@ -310,7 +310,7 @@ export const health = z
     status: z.literal('ok'),
     redis: z.string().meta({
       description:
-        'What the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`.',
+        'The state that the responding isolate knows: `unknown` (no response yet), `up`, `degraded` (some shards cannot serve) or `down`.',
     }),
     redisAvailable: z
       .boolean()
