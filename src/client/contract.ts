@@ -226,7 +226,7 @@ export interface KnownSession {
   lastSeenAt: string;
   /** When it ends at the latest. */
   expiresAt: string;
-  /** Whether it is the one that asks. */
+  /** Whether it is the session of this request. */
   current: boolean;
   /** `live`, `ended` or `expired` */
   state: string;
@@ -444,7 +444,7 @@ export interface Session {
   lastSeenAt: string;
   /** When it ends at the latest. */
   expiresAt: string;
-  /** Whether it is the one that asks. */
+  /** Whether it is the session of this request. */
   current: boolean;
 }
 

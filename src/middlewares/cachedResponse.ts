@@ -76,7 +76,7 @@ async function textUpTo(response: Response, maxBytes: number): Promise<string | 
     if (error instanceof TypeError) return undefined;
     throw error;
   } finally {
-    // The other half of the body is the client's, and goes on.
+    // The client's copy of the body continues.
     reader?.cancel().catch(() => undefined);
   }
 }

@@ -121,7 +121,7 @@ describe('POST /v1/users/me/email', {
   id: 'changeEmail',
   summary: 'Ask for another e-mail address',
   description:
-    'Mails a token to the new address, unless it has an account already; the response does not tell. Needs a fresh sign-in.',
+    'Mails a token to the new address, unless it has an account already, which the response does not reveal. Needs a fresh sign-in.',
   tag: 'Account',
   responses: { 202: mailed },
 });

@@ -77,7 +77,7 @@ export const session = z
     createdAt: time,
     lastSeenAt: time,
     expiresAt: time.meta({ description: 'When it ends at the latest.' }),
-    current: z.boolean().meta({ description: 'Whether it is the one that asks.' }),
+    current: z.boolean().meta({ description: 'Whether it is the session of this request.' }),
   })
   .meta({
     examples: [
