@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
@@ -15,6 +15,7 @@ PostgreSQL (src/db/postgres/migrations).
   --help        prints this
 `;
 
+const D1 = join(ROOT, 'src/db/migrations');
 const POSTGRES = join(ROOT, 'src/db/postgres/migrations');
 
 await runProgram(async () => {
@@ -33,6 +34,7 @@ await runProgram(async () => {
     ...(values.name === undefined ? [] : ['--name', values.name]),
     ...(values.custom === true ? ['--custom'] : []),
   ];
+  for (const folder of [D1, POSTGRES]) dropUnlistedSnapshots(folder);
   generate('src/db/drizzle.config.ts', options);
   const before = new Set(readdirSync(POSTGRES));
   generate('src/db/drizzle.postgres.config.ts', options, { NODE_OPTIONS: '--conditions=postgres' });
@@ -41,6 +43,20 @@ await runProgram(async () => {
     writeFileSync(path, collated(readFileSync(path, 'utf8')));
   }
 });
+
+/**
+ * Deletes the snapshots of migrations that the journal does not list. A merge leaves them when an app has more migrations of
+ * its own than the newer Gatehouse, and takes Gatehouse's journal. drizzle-kit compares the schema with the snapshot of the
+ * highest number, listed or not: it would find the same difference each time.
+ */
+function dropUnlistedSnapshots(folder: string): void {
+  const { entries } = JSON.parse(readFileSync(join(folder, 'meta/_journal.json'), 'utf8')) as {
+    entries: { tag: string }[];
+  };
+  const listed = new Set(entries.map(({ tag }) => `${tag.split('_', 1)[0]}_snapshot.json`));
+  for (const file of readdirSync(join(folder, 'meta')))
+    if (file.endsWith('_snapshot.json') && !listed.has(file)) rmSync(join(folder, 'meta', file));
+}
 
 function generate(config: string, options: readonly string[], env: Record<string, string> = {}): void {
   const { status } = spawnSync('drizzle-kit', ['generate', '--config', config, ...options], {
