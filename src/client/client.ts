@@ -124,11 +124,11 @@ export function createClient(options: ClientOptions): GatehouseClient {
     }
   }
 
-  async function inSession(operation: string, parts: Parts): Promise<unknown> {
+  async function inSession<Result>(operation: string, parts: Parts): Promise<Result> {
     const { reply, session } = await authorized(requestOf(operation, parts), readReply, codeOf);
     // Nothing of one user reaches the next one's screen.
     if (session !== undefined) await sessions.assertCurrent(session);
-    return bodyOf(reply);
+    return bodyOf(reply) as Result;
   }
 
   /** Sends what replaces the present tokens, once more after a refresh; no refresh runs meanwhile. */
@@ -195,7 +195,7 @@ export function createClient(options: ClientOptions): GatehouseClient {
 
     isSignedIn: async () => (await sessions.stored()) !== undefined,
     accessToken: async () => (await sessions.current())?.access_token,
-    call: (operation, ...[parts = {}]) => inSession(operation, parts) as never,
+    call: (operation, ...[parts = {}]) => inSession(operation, parts),
 
     async fetch(path, init = {}) {
       const { method = 'GET', body, signal, redirect } = init;
