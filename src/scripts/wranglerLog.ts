@@ -15,6 +15,8 @@ const CHATTER = [
 /** wrangler's frame around what the Worker logs with console.warn and console.error. */
 const FRAME = /^\s*(?:▲ \[WARNING\]|✘ \[ERROR\]) (?=\{)/;
 
+/** wrangler keeps requests waiting meanwhile, for ever if need be. */
+const WAITING = 'The Worker does not build. Requests wait until it does:';
 const BUILT_AGAIN = 'The Worker builds again, and runs with the change.';
 
 /**
@@ -62,9 +64,10 @@ export class WranglerLog {
   /** As {@link stdout}, for wrangler's standard error: all of it but the place of wrangler's log file. */
   stderr(line: string): string | undefined {
     const plain = stripVTControlCharacters(line).trimEnd();
-    if (plain.startsWith('✘ [ERROR] Build failed')) this.#failed = true;
+    const failed = plain.startsWith('✘ [ERROR] Build failed');
+    this.#failed ||= failed;
     return this.#show(
-      FRAME.test(plain) ? plain.replace(FRAME, '') : line,
+      FRAME.test(plain) ? plain.replace(FRAME, '') : failed && this.#ready ? `${WAITING}\n${line}` : line,
       plain,
       !CHATTER.some((own) => own.test(plain)),
     );

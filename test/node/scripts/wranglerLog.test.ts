@@ -48,13 +48,13 @@ describe('WranglerLog', () => {
     expect(log.stderr('✘ [ERROR] Build failed with 1 error:')).toBe('✘ [ERROR] Build failed with 1 error:');
   });
 
-  it('says that a failed build works again, once the Worker runs with the change', () => {
+  it('says that requests wait for a build that failed, and that it works again once the Worker runs with the change', () => {
     const log = new WranglerLog();
     const reloaded = '⎔ Local server updated and ready';
     expect(shown(log, [...START, reloaded])).toEqual([]);
-    log.stderr(
-      '\u001b[31m✘ \u001b[41;31m[\u001b[41;97mERROR\u001b[41;31m]\u001b[0m \u001b[1mBuild failed with 1 error:\u001b[0m',
-    );
+    const failed =
+      '\u001b[31m✘ \u001b[41;31m[\u001b[41;97mERROR\u001b[41;31m]\u001b[0m \u001b[1mBuild failed with 1 error:\u001b[0m';
+    expect(log.stderr(failed)).toBe(`The Worker does not build. Requests wait until it does:\n${failed}`);
     expect(log.stdout('⎔ Reloading local server...')).toBeUndefined();
     expect(log.stdout(reloaded)).toBe('The Worker builds again, and runs with the change.');
     expect(log.stdout(reloaded)).toBeUndefined();
