@@ -26,6 +26,8 @@ export type OwnedRow<T extends OwnedTable> = Omit<InferSelectModel<T>, 'userId' 
 export interface OwnedRowsOptions {
   /** How long lists and rows stay cached. A change invalidates those of its owner at once. */
   ttlSeconds: number;
+  /** Further tags of lists and rows, for changes of what else they depend on: `CacheService.change({ tags }, …)`. @default [] */
+  tags?: readonly string[];
 }
 
 /**
@@ -38,12 +40,12 @@ export interface OwnedRowsOptions {
  * app.get('/notes/:id', guard(rateLimiter(policy.api), authenticate(), rows.readsOne()),
  *   async (c) => c.json(await rows.find(c.var.auth.userId, c.req.param('id'))));
  */
-export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { ttlSeconds }: OwnedRowsOptions) {
+export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { ttlSeconds, tags = [] }: OwnedRowsOptions) {
   type Fields = Omit<InferInsertModel<T>, Managed>;
   // Drizzle cannot infer the rows of a type parameter, so queries see a plain table, and `shown` gives the rows their type.
   const source: Table = table;
   const tag = (userId: string) => `${namespace} of ${userId}`;
-  const life = (userId: string) => ({ namespace, user: userId, tags: [tag(userId)], ttlSeconds });
+  const life = (userId: string) => ({ namespace, user: userId, tags: [tag(userId), ...tags], ttlSeconds });
   const ofOwner = (userId: string, id: string) => and(eq(table.userId, userId), eq(table.id, id));
 
   const one = (userId: string, id: string) =>
@@ -75,6 +77,9 @@ export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { t
   }
 
   return {
+    /** What a change of this user's rows invalidates: for cached reads of your own that show them. */
+    tag,
+
     /** A check that reads the page of the request in the guard's pipeline. Put it after `authenticate()`. */
     readsPage: () =>
       reads((c) => {

@@ -5,7 +5,10 @@ import { beforeAll, describe, expect, test, vi } from 'vitest';
 import { createApp } from '../../../../src/app';
 import { DatabaseUnavailable } from '../../../../src/db/client';
 import { users } from '../../../../src/db/schema';
+import { authenticate } from '../../../../src/middlewares/auth.middleware';
+import { cached } from '../../../../src/middlewares/cached.middleware';
 import { onError } from '../../../../src/middlewares/error.middleware';
+import { guard } from '../../../../src/middlewares/guard.middleware';
 import { services } from '../../../../src/middlewares/services.middleware';
 import type { AppEnv } from '../../../../src/middlewares/services.middleware';
 import { RedisUnavailable } from '../../../../src/redis/errors';
@@ -122,6 +125,45 @@ describe('a route of one’s own', () => {
       kind: 'invalidate',
       users: [userId],
     });
+  });
+});
+
+describe('owned rows', () => {
+  const other = `prices-${crypto.randomUUID()}`;
+  const rows = ownedRows('notes', notes, { ttlSeconds: 300, tags: [other] });
+  const routes = new Hono<AppEnv>()
+    .get('/', guard(authenticate(), rows.readsPage()), async (c) =>
+      c.json(await rows.page(c.var.auth.userId, { page: 1, limit: 20 })),
+    )
+    .get(
+      '/whole',
+      guard(authenticate(), cached({ ttlSeconds: 300, tags: (c) => [rows.tag(c.var.auth?.userId ?? '')] })),
+      async (c) => c.json(await rows.page(c.var.auth.userId, { page: 1, limit: 20 })),
+    )
+    .post('/', guard(authenticate()), async (c) => c.json(await rows.create(c.var.auth.userId, { text: 'made' }), 201))
+    .post('/others', guard(authenticate()), async (c) => c.json(await CacheService.invalidate({ tags: [other] })));
+  const total = ({ body }: { body: { total: number } }) => body.total;
+  beforeAll(async () => {
+    await bound.DB.exec(
+      'CREATE TABLE IF NOT EXISTS notes (id TEXT PRIMARY KEY, user_id TEXT NOT NULL, text TEXT NOT NULL, created_at_ms INTEGER NOT NULL)',
+    );
+  });
+
+  test('end with the tags of what else they depend on', async () => {
+    const { call } = orderApp(routes);
+    const before = total(await call('GET', '/orders', { token }));
+    await bound.DB.prepare('INSERT INTO notes VALUES (?, ?, ?, ?)').bind(crypto.randomUUID(), userId, 'x', 1).run();
+    expect(total(await call('GET', '/orders', { token }))).toBe(before);
+    await call('POST', '/orders/others', { token });
+    expect(total(await call('GET', '/orders', { token }))).toBe(before + 1);
+  });
+
+  test('end a cached response that has their tag', async () => {
+    const { call } = orderApp(routes);
+    const before = total(await call('GET', '/orders/whole', { token }));
+    expect((await call('GET', '/orders/whole', { token })).headers.get('Cache-Status')).toContain('hit');
+    await call('POST', '/orders', { token });
+    expect(total(await call('GET', '/orders/whole', { token }))).toBe(before + 1);
   });
 });
 
