@@ -40,7 +40,11 @@ export interface OwnedRowsOptions {
  * app.get('/notes/:id', guard(rateLimiter(policy.api), authenticate(), rows.readsOne()),
  *   async (c) => c.json(await rows.find(c.var.auth.userId, c.req.param('id'))));
  */
-export function ownedRows<T extends OwnedTable>(namespace: string, table: T, { ttlSeconds, tags = [] }: OwnedRowsOptions) {
+export function ownedRows<T extends OwnedTable>(
+  namespace: string,
+  table: T,
+  { ttlSeconds, tags = [] }: OwnedRowsOptions,
+) {
   type Fields = Omit<InferInsertModel<T>, Managed>;
   // Drizzle cannot infer the rows of a type parameter, so queries see a plain table, and `shown` gives the rows their type.
   const source: Table = table;

@@ -134,7 +134,7 @@ describe.skipIf(!hasCurl)('commands with curl', () => {
     expect(comparable(await run('me'))).toEqual(comparable(shown(definition, 'me')));
 
     redis.mode = { kind: 'refuse' };
-    const loop = 'for i in $(seq 15); do me; done';
+    const loop = 'for i in $(seq 30); do me; done';
     expect(comparable((await run(loop)).slice(-3))).toEqual(comparable(shown(away, loop)));
     // Calls of the tests before count as well: half of all must have failed.
     await expect

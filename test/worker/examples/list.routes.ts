@@ -21,4 +21,6 @@ const listed = guard(
   reads((c) => ordersOf(c.var.auth.userId)),
 );
 
-export const orderRoutes = new Hono<AppEnv>().get('/', listed, async (c) => c.json(await ordersOf(c.var.auth.userId)));
+export const orderRoutes = new Hono<AppEnv>().get('/', listed, async (c) =>
+  c.json(await ordersOf(c.var.auth.userId), 200),
+);
