@@ -17,7 +17,7 @@ export interface BreakerOptions {
   /** Called when it opens or closes, and at the first success. @default sets the value of `isRedisAvailable()` */
   onAvailable?: (available: boolean) => void;
   /** Called on each change of state. */
-  onState?: (state: BreakerState) => void;
+  onState?: (state: BreakerState, former: BreakerState) => void;
   now?: () => number;
   random?: () => number;
 }
@@ -130,8 +130,9 @@ export function createBreaker({
   };
 
   const enter = (next: BreakerState) => {
+    const former = state;
     state = next;
-    onState?.(next);
+    onState?.(next, former);
   };
 
   const open = () => {

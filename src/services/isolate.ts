@@ -1,5 +1,6 @@
 import { configOf } from '../config/env';
 import type { Config } from '../config/env';
+import { log } from '../config/log';
 import { createBreaker } from '../redis/breaker';
 import type { Breaker } from '../redis/breaker';
 import { createRedisClient } from '../redis/client';
@@ -106,7 +107,10 @@ export function createIsolate(config: Config, { now = Date.now, client, email }:
       ...breaker,
       ...probeTimes,
       now,
-      onState: (state) => metrics.instruments.breakerTransitions.count(state),
+      onState: (state, former) => {
+        metrics.instruments.breakerTransitions.count(state);
+        if (former === 'closed') log('warn', 'redis.unavailable');
+      },
     }),
     shards: createShards({ client: redis, ...probeTimes, now }),
     access: createAccessTokens(config, now),

@@ -55,6 +55,7 @@ const isProbe = (commands: readonly (readonly unknown[])[]) =>
 describe('the breaker', () => {
   it('opens after enough failures, and /health and /ready tell', async () => {
     const { call, redis } = scene;
+    const said = scene.app.logs.length;
     expect((await call('GET', '/ready')).body).toMatchObject({
       status: 'ready',
       dependencies: { redis: { status: 'up', breaker: 'closed' }, database: { status: 'up' } },
@@ -65,6 +66,8 @@ describe('the breaker', () => {
     expect(await isAvailable(call)).toBe(true);
 
     await opened();
+    const lines = scene.app.logs.slice(said).filter((line) => line.includes('"redis.unavailable"'));
+    expect(lines).toHaveLength(1);
     const ready = await call('GET', '/ready');
     expect(ready).toMatchObject({
       status: 200,
