@@ -19,7 +19,7 @@ export const ATTEMPTS = 4;
 /** It waits for `Retry-After`, but not longer than this. */
 export const PATIENCE_MS = 5_000;
 
-/** D1 is told of a refresh within this time, beside its response. */
+/** The Worker records a refresh in D1 within this time, beside its response. */
 const TOLD_MS = 2_100;
 
 const ME = '/v1/users/me';

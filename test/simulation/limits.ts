@@ -68,7 +68,7 @@ export class Limits {
   }
 
   /**
-   * A caller who has sent nothing since a refusal came again after its `Retry-After`, and was refused. Where units may be leased to other
+   * A caller who has sent nothing since a refusal retries after its `Retry-After` and is refused again. Where units may be leased to other
    * isolates, or other numbers have come into force, that is no fault.
    */
   refusedAgain({ isolate, label, sentMs, arrivedMs, degraded }: Exchange, identity: string, first: Exchange): void {

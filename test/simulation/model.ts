@@ -386,7 +386,7 @@ export class Model {
     return this.#timeline.excuse(change, awayMs, { atMs: sentMs, untilMs: arrivedMs }, shard);
   }
 
-  /** The app's own code was told that a session lives. */
+  /** `getSession` returned a session to the app's own code. */
   lives(exchange: Exchange, device: Device): void {
     for (const ending of device.ends()) this.#judge(exchange, ending, device.account, device.access);
   }

@@ -11,7 +11,7 @@ const USERS = 4_000;
 const SLICE = 100;
 
 /** Two Workers with the same settings and one Redis between them are asked for slices of one job at the same time. */
-test('two isolates warm one job: each slice runs once, and the later isolate is told so', async () => {
+test('two isolates warm one job: each slice runs once, and a request that meets a running slice gets 409', async () => {
   const token = 'workers-token';
   await using gateway = await startGateway({ token, port: 0 });
   const redis = { url: gateway.url, token };
