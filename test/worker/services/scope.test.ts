@@ -2,6 +2,7 @@ import { createExecutionContext, waitOnExecutionContext } from 'cloudflare:test'
 import { env } from 'cloudflare:workers';
 import { describe, expect, test } from 'vitest';
 
+import { cacheRenew } from '../../../src/redis/scripts/cacheRenew';
 import { runInScope } from '../../../src/services/runInScope';
 import type { RequestContext } from '../../../src/services/runInScope';
 import { CacheService } from '../../../src/services/cache.service';
@@ -83,6 +84,21 @@ describe('a static call', () => {
     expect(given.at(-1)).toBe(late);
   });
 
+  test('that defers a command after the response sends it, though the request itself has asked Redis nothing', async () => {
+    const { open, opened } = gate();
+    const key = freshNamespace();
+    let sent: Promise<unknown> | undefined;
+    const { response } = request(async (scope) => {
+      sent = opened.then(() => scope.batch.deferRun(cacheRenew, [key], [1_000]));
+      scope.waitUntil(opened);
+      void scope.settle();
+    });
+    await response;
+    open();
+    // Only a command that never leaves takes as long as this.
+    expect(await Promise.race([sent, scheduler.wait(5_000).then(() => 'not sent')])).toBe(0);
+  });
+
   test('works in work that was handed to waitUntil by work of waitUntil', async () => {
     const first = gate();
     const second = gate();
@@ -101,6 +117,18 @@ describe('a static call', () => {
     second.open();
     expect(await last).toBeNull();
     await done();
+  });
+
+  test('in a detached promise fails also after the request that made a static call last has ended', async () => {
+    const { open, opened } = gate();
+    const { response, done } = request(async () => {
+      currentScope();
+      return detached(opened, async () => RedisService.get('scope', 'key'));
+    });
+    const { outcome } = await response;
+    await done();
+    open();
+    await expect(outcome).rejects.toThrow(ENDED);
   });
 
   test('in a detached promise after the response fails with an error that names waitUntil', async () => {
