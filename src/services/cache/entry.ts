@@ -40,6 +40,8 @@ export interface Snapshot {
   readonly tagVersions: readonly (string | null)[];
   /** Its number among the reads of the request: see `RequestAccounts`. */
   readonly order?: number;
+  /** Its number among the reads of the isolate, by the time at which each was sent. */
+  readonly read?: number;
   /** If the isolate may remember it: when Redis was asked, and the isolate's generation of invalidations at that time. */
   readonly seen?: { readonly askedAtMs: number; readonly generation: number } | undefined;
   /** Read from the isolate's memory, without asking Redis for this request. */

@@ -2,9 +2,10 @@ import type { Config } from '../../config/env';
 import type { RedisBatch } from '../../redis/batch';
 import type { RedisValue } from '../../redis/client';
 import type { Keys } from '../../redis/keys';
+import { unreachable } from '../../util/unreachable';
 import { cacheFill } from '../../redis/scripts/cacheFill';
 import { carriedVersions, reserveTagVersions } from './tagReservations';
-import { encodeEntry, tombstone } from './entry';
+import { encodeEntry, isInitial, tombstone } from './entry';
 import type { CacheKey, Entry, Snapshot } from './entry';
 import { expiriesOf } from './freshness';
 import type { Windows } from './freshness';
@@ -30,6 +31,11 @@ export interface Filling {
   cancel(over: boolean): void;
   /** Settles when the fill is done, or certain not to happen. */
   done(index: number): Promise<unknown>;
+  /**
+   * Whether a later miss still shows the tag versions that this load goes by. It does not if Redis has lost them meanwhile,
+   * perhaps together with an invalidation that came after the load had begun.
+   */
+  isCurrent(index: number, later: Snapshot): boolean;
 }
 
 export interface FillDeps {
@@ -86,6 +92,19 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
     // A failed fill does no harm, and the caller may not be waiting for it.
     for (const { promise } of ends) promise.catch(() => undefined);
     let loadingAtMs = Date.now();
+    /** The versions that Redis has for the missing ones, and the number of the isolate's reads before that was known. */
+    let reserved: { versions: ReadonlyMap<string, string>; reads: number } | undefined;
+    reservation.granted.then(
+      (versions) => (reserved = { versions, reads: memory.reads }),
+      () => undefined,
+    );
+
+    /** Whether a later read may find this in place of a tag version that was missing when this load began. */
+    const mayFollowMissing = (name: string, found: string | null, read: number): boolean => {
+      if (reserved === undefined) return found === null || isInitial(found);
+      // A read that was sent earlier may have overtaken the reservation.
+      return found === null ? read <= reserved.reads : found === reserved.versions.get(name);
+    };
 
     /** Sends the fill once Redis has its tag versions. */
     async function send(
@@ -129,6 +148,13 @@ export function createFills({ batch, keys, memory, settings, waitUntil, now, ran
         }
       },
       done: (index) => ends[index]?.promise ?? Promise.resolve(),
+      isCurrent(index, { tagVersions, read = 0 }) {
+        const { key, snapshot } = fillables[index] ?? unreachable();
+        return key.tagVersionKeys.every((name, at) => {
+          const [before, found] = [snapshot?.tagVersions[at] ?? null, tagVersions[at] ?? null];
+          return before === null ? mayFollowMissing(name, found, read) : found === before;
+        });
+      },
     };
   }
 

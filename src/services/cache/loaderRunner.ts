@@ -191,9 +191,11 @@ export function createLoaderRunner(deps: LoaderRunnerDeps) {
     waitMs: number,
   ): Promise<Loaded>[] {
     waitUntil(work.catch(() => undefined));
+    const lostAfterMs = waitMs + settings.loaderDeadlineMs + LEADER_SLACK_MS;
     return misses.map(({ flight }, index) => {
       const loaded = work.then((all) => all[index] ?? { json: undefined });
-      singleFlight.lead(flight, loaded, filling.done(index), waitMs + settings.loaderDeadlineMs + LEADER_SLACK_MS);
+      const isCurrent = (later: Snapshot) => filling.isCurrent(index, later);
+      singleFlight.lead(flight, { loaded, filled: filling.done(index), lostAfterMs, isCurrent });
       return loaded;
     });
   }

@@ -15,6 +15,8 @@ export class CacheMemory {
    * tag version that an invalidation has written.
    */
   flushSentinel: string | undefined;
+  /** The number of reads of the cache so far. */
+  reads = 0;
   /** Server clock minus this isolate's clock, in milliseconds. Never more than the real difference. */
   #serverAheadMs: number | undefined;
   readonly #renewals = new BoundedMap<string, number>(5_000);

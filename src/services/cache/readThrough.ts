@@ -140,12 +140,12 @@ export function createReadThrough(deps: ReadThroughDeps) {
     misses: readonly Miss<W>[],
     load: LoadAll<W>,
   ): Promise<readonly CacheResult<unknown>[]> {
-    const led = misses.filter(({ flight }) => !singleFlight.has(flight));
+    const led = misses.filter(({ flight, snapshot }) => !singleFlight.has(flight, snapshot));
     const own = led.length > 0 ? loads.lead(led, load) : [];
     const outcomes = await Promise.allSettled(
       misses.map(async (miss): Promise<CacheResult<unknown>> => {
         const loading = own[led.indexOf(miss)];
-        const loaded = await (loading ?? singleFlight.follow(miss.flight));
+        const loaded = await (loading ?? singleFlight.follow(miss.flight, miss.snapshot));
         // The leader died, or its load ended a moment ago: start a new load.
         if (loaded === undefined || loaded === 'lost') return (await loadAll([miss], load))[0] ?? unreachable();
         return resultOf(miss, loaded, loading === undefined);
@@ -184,7 +184,8 @@ export function createReadThrough(deps: ReadThroughDeps) {
   /** Refreshes served entries: in `waitUntil`, by one request of the isolate. */
   function refresh<W extends Wanted>(stale: readonly Miss<W>[], load: LoadAll<W>): void {
     const due = stale.filter(
-      ({ flight, wanted }) => !singleFlight.has(flight) && !memory.isBackedOff(wanted.key.entryKey, now()),
+      ({ flight, snapshot, wanted }) =>
+        !singleFlight.has(flight, snapshot) && !memory.isBackedOff(wanted.key.entryKey, now()),
     );
     if (due.length === 0) return;
     waitUntil(

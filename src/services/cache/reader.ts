@@ -143,11 +143,12 @@ export function createReader(deps: ReaderDeps): CacheReader {
       const reads = readsOfRequest();
       const missing = wanted.filter((key) => !isRead(reads, key, atMs));
       if (missing.length > 0) {
+        const number = (memory.reads += 1);
         const values = valuesOf(namesOf(missing));
         for (const key of missing) {
           const snapshot = values.then((found) => {
             const order = nextOrder();
-            const read = { ...snapshotOf(key, found), order, ...(seen !== undefined && { seen }) };
+            const read = { ...snapshotOf(key, found), order, read: number, ...(seen !== undefined && { seen }) };
             entries.note(key, read);
             return read;
           });

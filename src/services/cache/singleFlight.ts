@@ -1,5 +1,6 @@
 import { Sweep } from '../../util/sweep';
 import { within } from '../../util/within';
+import type { Snapshot } from './entry';
 
 /** The result of a load: a value's JSON, or none. Requests may share only plain data: workerd forbids more. */
 export interface Loaded {
@@ -13,8 +14,20 @@ export interface Loaded {
  */
 interface Flight {
   readonly loaded: Promise<Loaded>;
+  readonly isCurrent: Load['isCurrent'];
   /** By this time the leading request has finished or died. */
   lostAtMs: number;
+}
+
+/** A load that has just begun. */
+export interface Load {
+  readonly loaded: Promise<Loaded>;
+  /** Settles once the cache has the result (or will not get it). Until then later requests share it. */
+  readonly filled: Promise<unknown>;
+  /** When followers stop waiting for it. */
+  readonly lostAfterMs: number;
+  /** Whether a request that missed the entry in this state may join. */
+  readonly isCurrent: (snapshot: Snapshot) => boolean;
 }
 
 /** A result is shared while its fill is in flight, but at most for this long. */
@@ -35,7 +48,7 @@ const MAX_SEPARATED = 2_000;
  */
 export class SingleFlight {
   readonly #flights = new Map<string, WeakRef<Flight>>();
-  readonly #sweep = new Sweep(this.#flights, (flight) => !isCurrent(flight.deref()));
+  readonly #sweep = new Sweep(this.#flights, (flight) => !isAlive(flight.deref()));
 
   /** Redis keys that this isolate has invalidated, each with the generation that began then. */
   readonly #separated = new Map<string, number>();
@@ -70,19 +83,15 @@ export class SingleFlight {
     return this.#flights.size;
   }
 
-  has(name: string): boolean {
-    return this.#current(name) !== undefined;
+  /** @param snapshot in which the request missed the entry; `undefined`: Redis could not be asked */
+  has(name: string, snapshot: Snapshot | undefined): boolean {
+    return this.#joinable(name, snapshot) !== undefined;
   }
 
-  /**
-   * Lets other requests join a load that has just begun.
-   *
-   * @param filled settles once the cache has the result (or will not get it). Until then later requests share it
-   * @param lostAfterMs when followers stop waiting for it
-   */
-  lead(name: string, loaded: Promise<Loaded>, filled: Promise<unknown>, lostAfterMs: number): void {
+  /** Lets other requests join a load. */
+  lead(name: string, { loaded, filled, lostAfterMs, isCurrent }: Load): void {
     this.#sweep.step();
-    const flight: Flight = { loaded, lostAtMs: Date.now() + lostAfterMs };
+    const flight: Flight = { loaded, isCurrent, lostAtMs: Date.now() + lostAfterMs };
     const weak = new WeakRef(flight);
     this.#flights.set(name, weak);
     const end = () => {
@@ -95,9 +104,9 @@ export class SingleFlight {
     filled.then(end, end);
   }
 
-  /** Waits for the load with this name. `lost`: its leader died; `undefined`: there is none. */
-  follow(name: string): Promise<Loaded | 'lost'> | undefined {
-    const flight = this.#current(name);
+  /** Waits for the load with this name. `lost`: its leader died; `undefined`: there is none to join. */
+  follow(name: string, snapshot: Snapshot | undefined): Promise<Loaded | 'lost'> | undefined {
+    const flight = this.#joinable(name, snapshot);
     if (flight === undefined) return undefined;
     return within(flight.loaded, flight.lostAtMs - Date.now(), () => {
       if (this.#flights.get(name)?.deref() === flight) this.#flights.delete(name);
@@ -105,17 +114,22 @@ export class SingleFlight {
     });
   }
 
+  #joinable(name: string, snapshot: Snapshot | undefined): Flight | undefined {
+    const flight = this.#current(name);
+    return flight === undefined || snapshot === undefined || flight.isCurrent(snapshot) ? flight : undefined;
+  }
+
   #current(name: string): Flight | undefined {
     const weak = this.#flights.get(name);
     if (weak === undefined) return undefined;
     const flight = weak.deref();
-    if (isCurrent(flight)) return flight;
+    if (isAlive(flight)) return flight;
     this.#flights.delete(name);
     return undefined;
   }
 }
 
 /** Whether the load may still succeed. */
-function isCurrent(flight: Flight | undefined): flight is Flight {
+function isAlive(flight: Flight | undefined): flight is Flight {
   return flight !== undefined && flight.lostAtMs > Date.now();
 }

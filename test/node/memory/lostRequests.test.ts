@@ -36,6 +36,8 @@ beforeEach(() => void vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] 
 afterEach(() => void vi.useRealTimers());
 
 const MINUTE_MS = 60_000;
+const MISSED = { entry: undefined, writeId: '', tagVersions: [] };
+const isCurrent = () => true;
 const options = { waitUntil: () => undefined, lostAfterMs: MINUTE_MS };
 
 describe('an isolate does not keep a request that the runtime has dropped', () => {
@@ -43,23 +45,28 @@ describe('an isolate does not keep a request that the runtime has dropped', () =
     const singleFlight = new SingleFlight();
     const lead = () => {
       const loaded = neverSettles<{ json: string }>();
-      singleFlight.lead('entry', loaded, neverSettles(), MINUTE_MS);
+      singleFlight.lead('entry', { loaded, filled: neverSettles(), lostAfterMs: MINUTE_MS, isCurrent });
       return hangFrom(loaded);
     };
     expect(await isCollected(lead())).toBe(true);
-    expect(singleFlight.has('entry')).toBe(false);
-    expect(singleFlight.follow('entry')).toBeUndefined();
+    expect(singleFlight.has('entry', MISSED)).toBe(false);
+    expect(singleFlight.follow('entry', MISSED)).toBeUndefined();
   });
 
   it('in a load whose fill never ends', async () => {
     const singleFlight = new SingleFlight();
     const lead = () => {
       const filled = neverSettles();
-      singleFlight.lead('entry', Promise.resolve({ json: '{}' }), filled, MINUTE_MS);
+      singleFlight.lead('entry', {
+        loaded: Promise.resolve({ json: '{}' }),
+        filled,
+        lostAfterMs: MINUTE_MS,
+        isCurrent,
+      });
       return hangFrom(filled);
     };
     expect(await isCollected(lead())).toBe(true);
-    expect(singleFlight.has('entry')).toBe(false);
+    expect(singleFlight.has('entry', MISSED)).toBe(false);
   });
 
   it('in a load while Redis is away, whether it runs or waits for another', async () => {
@@ -97,16 +104,16 @@ describe('an isolate keeps the load of a request that goes on', () => {
     const singleFlight = new SingleFlight();
     const { promise, resolve } = Promise.withResolvers<string>();
     const lead = () =>
-      singleFlight.lead(
-        'entry',
-        promise.then((json) => ({ json })),
-        promise,
-        MINUTE_MS,
-      );
+      singleFlight.lead('entry', {
+        loaded: promise.then((json) => ({ json })),
+        filled: promise,
+        lostAfterMs: MINUTE_MS,
+        isCurrent,
+      });
     lead();
     await new Promise(setImmediate);
     collectGarbage();
-    const followed = singleFlight.follow('entry');
+    const followed = singleFlight.follow('entry', MISSED);
     resolve('{}');
     expect(await followed).toEqual({ json: '{}' });
     expect(singleFlight.size).toBe(0);
@@ -115,14 +122,15 @@ describe('an isolate keeps the load of a request that goes on', () => {
   it('and while the result is written, when the load itself is over', async () => {
     const singleFlight = new SingleFlight();
     const filled = Promise.withResolvers<void>();
-    const lead = () => singleFlight.lead('entry', Promise.resolve({ json: '{}' }), filled.promise, MINUTE_MS);
+    const load = { loaded: Promise.resolve({ json: '{}' }), filled: filled.promise, lostAfterMs: MINUTE_MS, isCurrent };
+    const lead = () => singleFlight.lead('entry', load);
     lead();
     await new Promise(setImmediate);
     collectGarbage();
-    expect(await singleFlight.follow('entry')).toEqual({ json: '{}' });
+    expect(await singleFlight.follow('entry', MISSED)).toEqual({ json: '{}' });
     filled.resolve();
     await filled.promise;
-    expect(singleFlight.has('entry')).toBe(false);
+    expect(singleFlight.has('entry', MISSED)).toBe(false);
   });
 });
 
@@ -135,7 +143,7 @@ describe('loads that count as lost', () => {
     const kept: Promise<unknown>[] = [];
     for (let n = 0; n < LOADS; n += 1) {
       const loaded = neverSettles<{ json: string }>();
-      singleFlight.lead(`entry ${n}`, loaded, loaded, 0);
+      singleFlight.lead(`entry ${n}`, { loaded, filled: loaded, lostAfterMs: 0, isCurrent });
       kept.push(loaded, ...loads.lead([`entry ${n}`], () => neverSettles<string[]>(), { ...options, lostAfterMs: 0 }));
     }
     expect(singleFlight.size).toBeLessThan(4);

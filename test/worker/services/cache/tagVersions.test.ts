@@ -110,6 +110,29 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     }
   }
 
+  test('and that a flush makes Redis forget: later reads join no load from before', async () => {
+    const scene = await warm();
+    const given = options();
+    const loader = gate();
+    let made = false;
+    scene.state.rewrite = (replies) => {
+      made ||= replies.some(({ value }) => value === 'OK');
+      return replies;
+    };
+    const first = scene.query(given, async () => {
+      await loader.opened;
+      return 'old';
+    });
+    await expect.poll(() => made).toBe(true);
+    await scene.run(async () => CacheService.invalidate(change(given)), scene.elsewhere);
+    await flush(scene, given);
+    expect(await scene.query(given, async () => 'new')).toBe('new');
+    loader.open();
+    expect(await first).toBe('old');
+    for (const where of [scene.isolate, scene.elsewhere]) {
+      expect(await scene.run(async () => CacheService.query(given, async () => 'new'), where)).toBe('new');
+    }
+  });
   test('that comes first is not undone by them', () => expectNew('before the tag versions'));
   test('that comes last outdates them', () => expectNew('after the tag versions'));
   test('and that a flush makes Redis forget before they arrive', () => expectNew('before them, and a flush'));
