@@ -151,7 +151,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
       await expectNewEverywhere(thing.request);
     });
 
-    /** After a flush an isolate's first load fills nothing: waits until its loads are stored. */
+    /** After a flush an isolate's first load fills nothing, and later reads do not join it. Waits until loads are stored. */
     async function expectFills(app: CacheApp): Promise<void> {
       const secondRead = async () => {
         const { request } = fresh();
@@ -210,6 +210,7 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
     });
 
     test('100 misses at once load once an isolate', async () => {
+      for (const app of [here, there]) await expectFills(app);
       const thing = fresh();
       const release = truth.hold(thing.name);
       const answers = Array.from({ length: 100 }, (_, i) => (i % 2 === 0 ? here : there).post('/query', thing.request));
