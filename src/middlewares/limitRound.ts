@@ -2,11 +2,13 @@ import type { Context } from 'hono';
 import { matchedRoutes } from 'hono/route';
 
 import { describeError, log } from '../config/log';
+import { unavailable } from '../errors';
 import { LimitOverrideService } from '../services/limitOverride.service';
 import { RedisError } from '../redis/errors';
 import { RateLimitService } from '../services/rateLimit.service';
 import type { RateLimitDecision, RateLimitRequest } from '../services/rateLimit.service';
 import { PerRequest } from './perRequest';
+import type { LimitRefusal } from './rateLimitHeaders';
 import type { AppEnv } from './services.middleware';
 
 /** One limiter's part in a round. */
@@ -14,8 +16,8 @@ export interface RoundMember {
   request: RateLimitRequest;
   /** Puts the current numbers into `request`. @returns whether they have changed */
   renew: () => boolean;
-  /** The error for a refusal by this limiter. */
-  refuse: (decision: RateLimitDecision & { allowed: false }) => Error;
+  /** The error for a refusal by this limiter, and by others of the round. */
+  refuse: (refusals: readonly LimitRefusal[]) => Error;
 }
 
 /**
@@ -68,7 +70,23 @@ export class LimitRound {
     const which = own.reason === 'together' ? decisions.findIndex(isRefusal) : this.#members.indexOf(member);
     const decision = decisions[which];
     if (decision === undefined || decision.allowed) throw new Error('a request was refused by no limit');
-    throw (this.#members[which] ?? member).refuse(decision);
+    if (decision.reason === 'unavailable') throw unavailable('The rate limiter');
+    const refusals = this.#members.flatMap(({ request: { policy } }, index): LimitRefusal[] => {
+      const other = decisions[index]!;
+      return other.allowed || other.reason !== 'limit' ? [] : [{ policy, ...other }];
+    });
+    throw (this.#members[which] ?? member).refuse(refusals);
+  }
+
+  /** The refusal of a member that this isolate knows to be refused, with what it knows of the others. */
+  known(member: RoundMember): Error | undefined {
+    const block = blockOf(member);
+    if (block === undefined) return undefined;
+    const refusals = this.#members.flatMap((other): LimitRefusal[] => {
+      const found = other === member ? block : blockOf(other);
+      return found === undefined ? [] : [{ policy: other.request.policy, ...found }];
+    });
+    return member.refuse(refusals);
   }
 
   /** @param withinMs for how long units may be leased for the caller's next requests */
@@ -132,6 +150,9 @@ async function giveBack(
     log('warn', 'limiter.give_back_failed', describeError(error));
   }
 }
+
+const blockOf = ({ request: { policy, identity, cost } }: RoundMember) =>
+  RateLimitService.block(policy, identity, cost);
 
 const rounds = new PerRequest<LimitRound>();
 

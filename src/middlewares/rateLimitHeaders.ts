@@ -21,31 +21,41 @@ export function setLimitHeaders(c: Context, quotas: readonly Quota[], legacy: bo
   c.header('X-RateLimit-Reset', String(Math.ceil(tightest.resetMs / 1_000)));
 }
 
-/** 429 as the draft's problem type `quota-exceeded`, with the exact time to wait, rounded up. */
-export function limitRefusal(
-  policy: RateLimitPolicy,
-  retryAfterMs: number,
-  violated: readonly string[],
-  message: string | undefined,
-): AppError {
-  const seconds = Number.isFinite(retryAfterMs) ? Math.max(1, Math.ceil(retryAfterMs / 1_000)) : undefined;
-  const named = policy.limits.map((limit) => ({ name: limitName(policy, limit), limit }));
+/** A limiter's refusal of a request. */
+export interface LimitRefusal {
+  policy: RateLimitPolicy;
+  /** Names of its limits that refused. */
+  violated: readonly string[];
+  retryAfterMs: number;
+}
+
+/**
+ * 429 as the draft's problem type `quota-exceeded`, with the exact time to wait, rounded up.
+ *
+ * @param refusals of all limiters that refuse the request: a client that waits for one of them only is refused by the others
+ */
+export function limitRefusal(refusals: readonly LimitRefusal[], message: string | undefined): AppError {
+  const seconds = secondsOf(Math.max(...refusals.map(({ retryAfterMs }) => retryAfterMs)));
+  const refused = refusals.flatMap(({ violated, retryAfterMs }) => {
+    const wait = secondsOf(retryAfterMs);
+    return wait === undefined ? [] : violated.map((name) => `"${name}";r=0;t=${wait}`);
+  });
+  const policies = refusals.flatMap(({ policy }) =>
+    policy.limits.map((limit) => policyItem(limitName(policy, limit), limit)),
+  );
   return new AppError('RATE_LIMITED', {
     ...(message !== undefined && { detail: message }),
     headers: {
       // A request that is larger than the limit never passes, however long it waits.
-      ...(seconds !== undefined && {
-        'Retry-After': String(seconds),
-        RateLimit: named
-          .filter(({ name }) => violated.includes(name))
-          .map(({ name }) => `"${name}";r=0;t=${seconds}`)
-          .join(', '),
-      }),
-      'RateLimit-Policy': named.map(({ name, limit }) => policyItem(name, limit)).join(', '),
+      ...(seconds !== undefined && { 'Retry-After': String(seconds) }),
+      ...(refused.length > 0 && { RateLimit: refused.join(', ') }),
+      'RateLimit-Policy': policies.join(', '),
     },
-    extensions: { 'violated-policies': violated },
+    extensions: { 'violated-policies': [...new Set(refusals.flatMap(({ violated }) => violated))] },
   });
 }
+
+const secondsOf = (ms: number) => (Number.isFinite(ms) ? Math.max(1, Math.ceil(ms / 1_000)) : undefined);
 
 function policyItem(name: string, { maxRequests, windowMs }: { maxRequests: number; windowMs: number }): string {
   return `"${name}";q=${maxRequests};w=${Math.ceil(windowMs / 1_000)}`;

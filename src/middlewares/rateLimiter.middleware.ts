@@ -4,13 +4,12 @@ import { HTTPException } from 'hono/http-exception';
 import type { Config, LimitSettings } from '../config/env';
 import { configOf } from '../config/env';
 import { describeError, log } from '../config/log';
-import { AppError, unavailable } from '../errors';
+import { AppError } from '../errors';
 import { LimitOverrideService } from '../services/limitOverride.service';
 import { RateLimitService } from '../services/rateLimit.service';
 import type {
   Limit,
   LimitAlgorithm,
-  LimitKey,
   LimiterFailurePolicy,
   RateLimitDecision,
   RateLimitPolicy,
@@ -25,6 +24,7 @@ import type { RoundMember } from './limitRound';
 import type { Counted } from './contract';
 import { PerRequest } from './perRequest';
 import { setLimitHeaders, limitRefusal } from './rateLimitHeaders';
+import type { LimitRefusal } from './rateLimitHeaders';
 import { assertLimit, assertWindows, listOf, unitsOf } from './limiterOptions';
 import type { AppEnv } from './services.middleware';
 
@@ -109,7 +109,6 @@ export function callerIdentity(c: Ctx): string {
 /** A request's state at one limiter. */
 interface LimiterState {
   policy: RateLimitPolicy;
-  key: LimitKey;
   cost: number;
   round: LimitRound;
   /** `undefined` for a request that is not limited. */
@@ -148,7 +147,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
     const policy = { name: policyName, limits: limitsOf(c, policyName) };
     const key = RateLimitService.keyOf(policy, who);
     const units = unitsOf(typeof cost === 'function' ? cost(c) : cost, 'cost');
-    const state: LimiterState = { policy, key, cost: units, round };
+    const state: LimiterState = { policy, cost: units, round };
     if (!allowed(who, ipv6PrefixBits) && !skip(c)) {
       state.member = {
         request: { policy, identity: key, cost: units, whenUnavailable },
@@ -159,18 +158,15 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
           this.request = { ...this.request, policy: state.policy };
           return true;
         },
-        refuse: (decision) =>
-          decision.reason === 'limit'
-            ? refuse(c, state.policy, decision.retryAfterMs, decision.violated)
-            : unavailable('The rate limiter'),
+        refuse: (refusals) => refuse(c, refusals),
       };
       round.join(state.member);
     }
     states.set(c, state);
   }
 
-  function refuse(c: Ctx, policy: RateLimitPolicy, retryAfterMs: number, violated: readonly string[]): Error {
-    const error = limitRefusal(policy, retryAfterMs, violated, message);
+  function refuse(c: Ctx, refusals: readonly LimitRefusal[]): Error {
+    const error = limitRefusal(refusals, message);
     if (handler === undefined) return error;
     const res = handler(c);
     for (const [header, value] of Object.entries(error.options.headers ?? {})) res.headers.set(header, value);
@@ -208,10 +204,9 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
           },
         }),
     known(c) {
-      const { policy, key, cost: units, member } = stateOf(states, c);
-      if (member === undefined) return;
-      const block = RateLimitService.block(policy, key, units);
-      if (block !== undefined) throw refuse(c, policy, block.retryAfterMs, block.violated);
+      const { round, member } = stateOf(states, c);
+      const refusal = member && round.known(member);
+      if (refusal !== undefined) throw refusal;
     },
     prepare(c, withinMs) {
       const state = stateOf(states, c);

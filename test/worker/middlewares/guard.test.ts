@@ -161,6 +161,48 @@ test('a caller known to be limited costs no round trip, and learns when to come 
   ).toBeLessThanOrEqual(2);
 });
 
+describe('two limits of one guard that both refuse', () => {
+  const hour = 3_600_000;
+  const limiters = () => [
+    rateLimiter({ maxRequests: 1, windowMs: hour, name: `short${Math.random()}`, message: 'short' }),
+    rateLimiter({ maxRequests: 1, windowMs: 24 * hour, name: `long${Math.random()}`, message: 'long' }),
+  ];
+
+  test.each([
+    ['the short one first', limiters()],
+    ['the long one first', limiters().toReversed()],
+  ])('a refusal names both, and the time at which both admit: %s', async (_, [first, second]) => {
+    const { sent, call } = appWith((app) => app.get('/', guard(first!, second!), (c) => c.text('in')));
+    expect((await call('GET', '/')).status).toBe(200);
+    sent.length = 0;
+    // By Redis, then from memory.
+    for (const pipelines of [1, 1]) {
+      const { status, headers, body } = await call('GET', '/');
+      expect([status, sent.length]).toEqual([429, pipelines]);
+      expect(Number(headers.get('Retry-After'))).toBeGreaterThan((24 * hour) / 1_000 - 60);
+      const waits = headers.get('RateLimit')!.split(', ');
+      expect(body['violated-policies']).toHaveLength(2);
+      expect(waits).toHaveLength(2);
+      for (const [index, name] of (body['violated-policies'] as string[]).entries()) {
+        expect(waits[index]).toContain(`"${name}";r=0;t=`);
+      }
+      expect(headers.get('RateLimit-Policy')!.split(', ')).toHaveLength(2);
+    }
+  });
+
+  test('a request that the other one never admits has no Retry-After', async () => {
+    const narrow = rateLimiter({ maxRequests: 1, windowMs: hour, name: `narrow${Math.random()}` });
+    const small = rateLimiter({ maxRequests: 2, windowMs: hour, name: `small${Math.random()}`, cost: 3 });
+    const { call } = appWith((app) => {
+      app.get('/narrow', narrow, (c) => c.text('in'));
+      app.get('/', guard(narrow, small), (c) => c.text('in'));
+    });
+    expect((await call('GET', '/narrow')).status).toBe(200);
+    const refused = await call('GET', '/');
+    expect([refused.status, refused.headers.get('Retry-After')]).toEqual([429, null]);
+  });
+});
+
 describe('a revoked token on a route that repeats', () => {
   const limiter = (name: string) => rateLimiter({ maxRequests: 2, windowMs: 60_000_000, name });
   const repeating = () => authenticate({ revoked: 'repeat' });
