@@ -84,8 +84,14 @@ const tell = (dialect: AdminDialect, message: string, where: string, nowMs: numb
    SELECT ${dialect.id}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS}
    FROM users WHERE ${where}`;
 
-const versions = ({ object }: AdminDialect) =>
-  object({ kind: `'epoch'`, userId: 'id', epoch: 'epoch', accessVersion: 'access_version' });
+const versions = ({ object }: AdminDialect, raises: NonNullable<ChangePlan['raises']>) =>
+  object({
+    kind: `'epoch'`,
+    userId: 'id',
+    epoch: 'epoch',
+    accessVersion: 'access_version',
+    [raises === 'epoch' ? 'epochRaised' : 'accessVersionRaised']: '1',
+  });
 const copies = ({ object, list }: AdminDialect) =>
   object({ kind: `'invalidate'`, users: list('id'), namespaces: list(`'users'`) });
 
@@ -123,7 +129,7 @@ export function accountChangeSql(
   const detail = set?.column === 'role' ? dialect.object({ role: 'role' }) : `'{}'`;
   return [
     `UPDATE users SET ${assigned.join(', ')} WHERE ${account}${differs} RETURNING id`,
-    ...(raises === undefined ? [] : [tell(dialect, versions(dialect), changed, nowMs)]),
+    ...(raises === undefined ? [] : [tell(dialect, versions(dialect, raises), changed, nowMs)]),
     ...(set === undefined ? [] : [tell(dialect, copies(dialect), changed, nowMs)]),
     ...(endsSessionsAs === undefined
       ? []
@@ -160,7 +166,7 @@ export function endEveryoneSql(
   const those = `id IN (${lot})`;
   return [
     `UPDATE users SET epoch = epoch + ${dialect.versionStep} WHERE ${those} RETURNING id`,
-    tell(dialect, versions(dialect), those, nowMs),
+    tell(dialect, versions(dialect, 'epoch'), those, nowMs),
     history(dialect, 'sessions-ended', those, nowMs),
     `INSERT INTO audit (at_ms, by, action, detail)
      SELECT ${nowMs}, 'command-line', 'everyone-signed-out', ${dialect.object({ users: 'count(*)' })} FROM users WHERE ${those}

@@ -144,7 +144,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
       const stands = and(eq(users.email, former), eq(users.status, 'active'), taken.granted, free)!;
       const undo = newToken('email-undo', { userId, email: former }, emailUndoTtlSeconds);
       const happened = event.prepare({ kind: 'email-changed', userId }, stands);
-      const versions = outbox.prepareVersions(userId);
+      const versions = outbox.prepareVersions(userId, ['accessVersion']);
       const invalidation = outbox.prepare([userInvalidation(userId, 'name')]);
       let changed: UserRow[];
       try {
@@ -181,7 +181,7 @@ export function createEmailChangeService(deps: EmailChangeDeps): EmailChangeServ
       }
       const [owner] = changed;
       if (owner === undefined) throw invalidOneTimeToken();
-      await Promise.all([versions.deliver(owner, ['accessVersion']), invalidation.deliver()]);
+      await Promise.all([versions.deliver(owner), invalidation.deliver()]);
       happened.report();
       waitUntil(mail.send('email-changed', emailChangedMail(former, undo.token, config.mail)));
     },

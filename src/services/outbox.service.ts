@@ -13,13 +13,14 @@ import type { Breaker } from '../redis/breaker';
 import { RedisError, RedisUnavailable } from '../redis/errors';
 import type { Keys } from '../redis/keys';
 import type { Shards } from '../redis/shards';
-import type { LocalDenials } from './blacklist/denials';
+import type { LocalDenials, UserVersions } from './blacklist/denials';
 import { ANY_TIME, DeliveryUnderWay, createBacklog } from './outbox/backlog';
 import { createDelivery } from './outbox/delivery';
 import { createHistory } from './outbox/history';
 import type { OutboxMessage } from './outbox/message';
 import { createRequestDelivery } from './outbox/requestDelivery';
-import { newRow, oldestDelivered, purgeStatement } from './outbox/rows';
+import { createOvertaking } from './outbox/overtaking';
+import { ROWS_A_STATEMENT, newRow, oldestDelivered, purgeStatement } from './outbox/rows';
 import { createStateStore } from './outbox/state';
 import { createVersions } from './outbox/versions';
 import type { VersionsEntry } from './outbox/versions';
@@ -52,7 +53,8 @@ export interface OutboxEntry {
 export interface OutboxService {
   /** @param when a condition, evaluated in the same transaction: if it is false, no message is stored */
   prepare(messages: readonly OutboxMessage[], when?: SQL): OutboxEntry;
-  prepareVersions(userId: string): VersionsEntry;
+  /** @param raised the versions that the change raises @default ['epoch'] */
+  prepareVersions(userId: string, raised?: readonly (keyof UserVersions)[]): VersionsEntry;
   /**
    * For the cron trigger: writes the heartbeat, delivers undelivered messages that are due, delivers messages again that
    * Redis has lost, and repeats those delivered since the last run.
@@ -80,8 +82,6 @@ declare module './scope' {
 
 export const OutboxService: OutboxService = facade('outbox');
 
-/** D1 binds at most 100 values per statement: a row has six, and a condition some. */
-const ROWS_A_STATEMENT = 16;
 /** How long a run of the cron trigger works on the backlog, in milliseconds; below, how long a probe does. */
 const RUN_MS = 25_000;
 const PROBE_MS = 8_000;
@@ -114,9 +114,10 @@ export interface OutboxDeps {
 export function createOutboxService(deps: OutboxDeps): OutboxService {
   const { database, breaker, directBatch, config, now } = deps;
   const store = createStateStore(database, now);
-  const delivery = createDelivery(deps);
+  const overtake = createOvertaking(deps);
+  const delivery = createDelivery(deps, overtake);
   const history = createHistory(deps, delivery, store);
-  const { deliver } = createRequestDelivery(deps);
+  const { deliver } = createRequestDelivery(deps, overtake);
   const versions = createVersions(deps, { deliver });
   const { drain, underLease, repeat, repeatBehind } = createBacklog(deps, { delivery, history, store });
 

@@ -309,7 +309,11 @@ export function createUserService(deps: UserDeps): UserService {
         [userInvalidation(userId, name === undefined ? 'details' : 'name')],
         committed,
       );
-      const versions = role !== undefined || status !== undefined ? outbox.prepareVersions(userId) : undefined;
+      const raised = [
+        ...(role === undefined ? [] : (['accessVersion'] as const)),
+        ...(status === 'disabled' ? (['epoch'] as const) : []),
+      ];
+      const versions = role !== undefined || status !== undefined ? outbox.prepareVersions(userId, raised) : undefined;
       const updatedAtMs = now();
       const results = await idempotency.batch(
         (db) => [
@@ -354,12 +358,7 @@ export function createUserService(deps: UserDeps): UserService {
         const [left] = results.at(-1) as unknown[];
         throw left === undefined ? noSuchUser() : lastAdministrator();
       }
-      const has = (index: number) => (results[index] as unknown[] | undefined)?.length !== 0;
-      const raised = [
-        ...(role !== undefined && has(0) ? (['accessVersion'] as const) : []),
-        ...(status === 'disabled' && has(happened.length - 1) ? (['epoch'] as const) : []),
-      ];
-      await Promise.all([invalidation.deliver(), versions?.deliver(after, raised)]);
+      await Promise.all([invalidation.deliver(), versions?.deliver(after)]);
       for (const [index, entry] of happened.entries()) if ((results[index] as unknown[]).length > 0) entry.report();
       return presentUser(after);
     },

@@ -153,7 +153,7 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a larger epoch does not reach the blacklist',
     file: 'src/redis/scripts/blacklistMerge.ts',
-    before: "redis.call('HSET', KEYS[1], 'ep', epochs[2])",
+    before: "redis.call('HSET', KEYS[1], 'ep', versions[2])",
     after: '',
     plan: 'epoch-lost-by-d1-and-redis',
   },
@@ -167,17 +167,30 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a change of a user is not told to Redis',
     file: 'src/services/user.service.ts',
-    before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after, raised)]);',
-    after: 'await versions?.deliver(after, raised);',
+    before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after)]);',
+    after: 'await versions?.deliver(after);',
     plan: 'refresh-beside-two-changes',
   },
   {
     name: 'a message that Redis refuses counts as delivered',
     file: 'src/services/outbox/delivery.ts',
-    before:
-      "log('error', 'outbox.refused', { id: row.id, ...describeError(error) });\n          outcome.refused.push(row);",
+    before: "log('error', 'outbox.refused', { id: row.id, ...describeError(error) });\n    outcome.refused.push(row);",
     after: 'outcome.delivered.push(row);',
     plan: 'refused-message-of-a-dead-isolate',
+  },
+  {
+    name: 'a request that delivers its message again does not overtake a Redis with larger versions',
+    file: 'src/services/outbox/requestDelivery.ts',
+    before: '(await send(messages, fresh))?.failures.values() ?? []',
+    after: '[...(await Promise.all(messages.map((message) => deliverMessage(message, fresh, deps))))].splice(0, 0)',
+    plan: 'late-delivery-behind-a-restored-d1',
+  },
+  {
+    name: 'a run of the cron trigger does not overtake a Redis with larger versions',
+    file: 'src/services/outbox/delivery.ts',
+    before: "if (found !== undefined && row.state === 'pending') outcome.larger.push({ row, found });\n          else ",
+    after: '',
+    plan: 'late-delivery-of-a-dead-isolate-behind-a-restored-d1',
   },
   {
     name: 'an entry is served although it was invalidated',

@@ -12,7 +12,7 @@ import { blacklistPrune } from './blacklistPrune';
  * ARGV[1] TTL (ms), longer than any token lives
  * ARGV[2…] field and value in turn: `ep`, `least` and `av` are versions; the value of `s:<sid>` and `j:<jti>` is when the denied
  *          session or token expires (ms since the epoch), by which a large hash is pruned
- * -> 1
+ * -> {epoch, access version} of the hash after the write; 0 for one that it does not have
  */
 export const blacklistMerge = defineScript(`
 for i = 2, #ARGV, 2 do
@@ -21,13 +21,16 @@ for i = 2, #ARGV, 2 do
     redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
   end
 end
-local epochs = redis.call('HMGET', KEYS[1], 'ep', 'least')
-if epochs[1] and epochs[2] and tonumber(epochs[1]) < tonumber(epochs[2]) then
-  redis.call('HSET', KEYS[1], 'ep', epochs[2])
+local versions = redis.call('HMGET', KEYS[1], 'ep', 'least', 'av')
+if versions[1] and versions[2] and tonumber(versions[1]) < tonumber(versions[2]) then
+  redis.call('HSET', KEYS[1], 'ep', versions[2])
 end
 if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then
   redis.call('PEXPIRE', KEYS[1], ARGV[1])
 end
 ${blacklistPrune('KEYS[1]')}
-return 1
+return {
+  math.max(tonumber(versions[1] or '0'), tonumber(versions[2] or '0')),
+  tonumber(versions[3] or '0'),
+}
 `);

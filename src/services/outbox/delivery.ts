@@ -7,12 +7,12 @@ import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { parseMessage, deliverMessage } from './message';
 import type { TellOptions } from './message';
-import { RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
+import type { LargerVersions } from './message';
+import type { Overtake } from './overtaking';
+import { PIPELINE, RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
 
 /** Redis's error about one message will not disappear within seconds: retry in the next run of the cron trigger. */
 const REFUSED_RETRY_MS = 50_000;
-/** The most messages in one pipeline. */
-const PIPELINE = 250;
 
 export interface DeliveryDeps extends TellOptions {
   database: Database;
@@ -28,10 +28,12 @@ interface Outcome {
   /** Redis is away, or the shard of their keys. */
   unreachable: OutboxRow[];
   failure: unknown;
+  /** First deliveries that have met larger versions of a user in Redis. */
+  larger: { row: OutboxRow; found: LargerVersions }[];
 }
 
 /** Delivers rows of the outbox independently: a failing one does not delay the others. */
-export function createDelivery(deps: DeliveryDeps) {
+export function createDelivery(deps: DeliveryDeps, overtake: Overtake) {
   const { database, freshBatch, now, instruments } = deps;
   const { outboxDeliveries } = instruments;
 
@@ -44,20 +46,41 @@ export function createDelivery(deps: DeliveryDeps) {
         const message = parseMessage(row);
         if (message === undefined) return void outcome.refused.push(row);
         try {
-          await deliverMessage(message, through, deps);
-          outcome.delivered.push(row);
+          const found = await deliverMessage(message, through, deps);
+          // At a second delivery, larger versions come from later changes.
+          if (found !== undefined && row.state === 'pending') outcome.larger.push({ row, found });
+          else outcome.delivered.push(row);
         } catch (error) {
           if (!(error instanceof RedisError)) throw error;
-          if (error instanceof RedisUnavailable) {
-            outcome.failure ??= error;
-            outcome.unreachable.push(row);
-            return;
-          }
-          log('error', 'outbox.refused', { id: row.id, ...describeError(error) });
-          outcome.refused.push(row);
+          failed(row, error, outcome);
         }
       }),
     );
+  }
+
+  function failed(row: OutboxRow, error: RedisError, outcome: Outcome): void {
+    if (error instanceof RedisUnavailable) {
+      outcome.failure ??= error;
+      outcome.unreachable.push(row);
+      return;
+    }
+    log('error', 'outbox.refused', { id: row.id, ...describeError(error) });
+    outcome.refused.push(row);
+  }
+
+  /** D1 may have been restored from a backup: then its versions must become larger than Redis's. */
+  async function overtakeLarger(outcome: Outcome, batchOf: () => RedisBatch): Promise<void> {
+    const { larger } = outcome;
+    if (larger.length === 0) return;
+    const { failures } = await overtake(
+      larger.map(({ found }) => found),
+      batchOf,
+    );
+    for (const { row, found } of larger) {
+      const failure = failures.get(found.userId);
+      if (failure === undefined) outcome.delivered.push(row);
+      else failed(row, failure, outcome);
+    }
   }
 
   /**
@@ -71,10 +94,11 @@ export function createDelivery(deps: DeliveryDeps) {
     rows: readonly OutboxRow[],
     batchOf: () => RedisBatch = freshBatch,
   ): Promise<{ delivered: number; unreachable: number }> {
-    const outcome: Outcome = { delivered: [], refused: [], unreachable: [], failure: undefined };
+    const outcome: Outcome = { delivered: [], refused: [], unreachable: [], failure: undefined, larger: [] };
     const pipelines: OutboxRow[][] = [];
     for (let at = 0; at < rows.length; at += PIPELINE) pipelines.push(rows.slice(at, at + PIPELINE));
     await Promise.all(pipelines.map((some) => deliverRows(some, batchOf(), outcome)));
+    await overtakeLarger(outcome, batchOf);
 
     const { delivered, refused, unreachable, failure } = outcome;
     // Find out whether only one shard is away, or Redis as a whole.

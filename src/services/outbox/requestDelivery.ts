@@ -1,5 +1,6 @@
 import type { Database } from '../../db/client';
 import { describeError, log } from '../../config/log';
+import type { UserRow } from '../../db/schema';
 import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import type { Breaker } from '../../redis/breaker';
@@ -8,6 +9,7 @@ import type { Shards } from '../../redis/shards';
 import { sleep } from '../../util/retry';
 import { deliverMessage } from './message';
 import type { OutboxMessage, TellOptions } from './message';
+import type { Overtake, Overtaken } from './overtaking';
 import { markDeliveredById } from './rows';
 
 /** Waits between the request's own retries, in `waitUntil`. After these the cron trigger delivers the messages. */
@@ -26,8 +28,16 @@ export interface RequestDeliveryDeps extends TellOptions {
   instruments: Pick<Instruments, 'outboxDeliveries'>;
 }
 
+/** The result of a request's own delivery. */
+export interface RequestDelivery {
+  /** Whether a message is still undelivered. */
+  pending: boolean;
+  /** By user: D1's versions, raised above larger ones that a message has met in Redis. */
+  overtaken?: ReadonlyMap<string, UserRow>;
+}
+
 /** Delivers the messages of a request at once, in the request that writes their rows. */
-export function createRequestDelivery(deps: RequestDeliveryDeps) {
+export function createRequestDelivery(deps: RequestDeliveryDeps, overtake: Overtake) {
   const { database, batch, freshBatch, breaker, shards, probe, waitUntil } = deps;
   const { outboxDeliveries } = deps.instruments;
   const counted = (outcome: string, messages: number) =>
@@ -35,6 +45,12 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
 
   async function markOwn(ids: readonly string[]): Promise<void> {
     await database.run((db) => markDeliveredById(db, ids));
+  }
+
+  async function send(messages: readonly OutboxMessage[], through: RedisBatch): Promise<Overtaken | undefined> {
+    const replies = await Promise.all(messages.map((message) => deliverMessage(message, through, deps)));
+    const larger = replies.filter((found) => found !== undefined);
+    return larger.length === 0 ? undefined : overtake(larger, () => through);
   }
 
   async function retry(ids: readonly string[], messages: readonly OutboxMessage[]): Promise<void> {
@@ -45,7 +61,8 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
       if (breaker.state !== 'closed') continue;
       const fresh = freshBatch();
       try {
-        await Promise.all(messages.map((message) => deliverMessage(message, fresh, deps)));
+        const [failure] = (await send(messages, fresh))?.failures.values() ?? [];
+        if (failure !== undefined) throw failure;
         counted('delivered', messages.length);
         await markOwn(ids);
         return;
@@ -56,7 +73,11 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
   }
 
   /** Delivers to Redis now, for a request that writes these rows. */
-  async function deliver(ids: readonly string[], messages: readonly OutboxMessage[], committed?: Promise<unknown>) {
+  async function deliver(
+    ids: readonly string[],
+    messages: readonly OutboxMessage[],
+    committed?: Promise<unknown>,
+  ): Promise<RequestDelivery> {
     const later = (work: () => Promise<unknown>) => {
       const run = async () => {
         await committed;
@@ -64,8 +85,12 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
       };
       waitUntil(run().catch((error: unknown) => log('warn', 'outbox.mark_failed', describeError(error))));
     };
+    let overtaken: RequestDelivery['overtaken'];
     try {
-      await Promise.all(messages.map((message) => deliverMessage(message, batch, deps)));
+      const outcome = await send(messages, batch);
+      overtaken = outcome?.owners;
+      const [failure] = outcome?.failures.values() ?? [];
+      if (failure !== undefined) throw failure;
     } catch (error) {
       if (!(error instanceof RedisError)) throw error;
       counted('unreachable', messages.length);
@@ -73,12 +98,12 @@ export function createRequestDelivery(deps: RequestDeliveryDeps) {
       breaker.owe();
       shards.owe();
       later(() => retry(ids, messages));
-      return { pending: true };
+      return { pending: true, ...(overtaken && { overtaken }) };
     }
     counted('delivered', messages.length);
     // If this write is lost, the rows are only delivered again.
     later(() => markOwn(ids));
-    return { pending: false };
+    return { pending: false, ...(overtaken && { overtaken }) };
   }
 
   return { deliver };

@@ -1,14 +1,21 @@
 import { and, asc, desc, eq, gte, inArray, lt, lte, sql } from 'drizzle-orm';
+import type { SQL } from 'drizzle-orm';
 
 import type { Config } from '../../config/env';
 import type { Database, Drizzle } from '../../db/client';
-import { anyOf, jsonObject } from '../../db/portable';
+import { anyOf, jsonObject, positionOf } from '../../db/portable';
 import { outbox, users } from '../../db/schema';
 import type { OutboxRow } from '../../db/schema';
+import type { UserVersions } from '../blacklist/denials';
 import { blacklistTtlMs } from '../blacklist/ttl';
+import { flagsOf } from './message';
 
 /** The number of rows to read, deliver and mark at a time: two queries. */
 export const LOT = 1_000;
+/** The most messages in one pipeline. */
+export const PIPELINE = 250;
+/** D1 binds at most 100 values per statement: a row has six, and a condition some. */
+export const ROWS_A_STATEMENT = 16;
 /** An undelivered row is due again in the next run, but not in the same one. */
 export const RETRY_MS = 1;
 
@@ -29,13 +36,24 @@ export function newRow({ config, now }: RowDeps) {
   };
 }
 
-/** The message about a user's versions, for a query that reads the user's row. */
-export const versionsMessage = jsonObject({
-  kind: sql`'epoch'`,
-  userId: users.id,
-  epoch: users.epoch,
-  accessVersion: users.accessVersion,
-});
+/**
+ * The message about a user's versions, for a query that reads the user's row.
+ *
+ * @param raised the versions that the change has raised
+ */
+export const versionsMessage = (raised: readonly (keyof UserVersions)[] = []) =>
+  jsonObject({
+    kind: sql`'epoch'`,
+    userId: users.id,
+    epoch: users.epoch,
+    accessVersion: users.accessVersion,
+    ...Object.fromEntries(Object.keys(flagsOf(raised)).map((flag) => [flag, sql`1`])),
+  });
+
+/** Whether an undelivered message of a user has raised a version. Reads every undelivered message. */
+export const isRaiseUndelivered = (userId: string, field: keyof UserVersions): SQL =>
+  sql`exists (select 1 from ${outbox} where ${outbox.state} = 'pending' and ${positionOf(userId, outbox.message)} > 0
+    and ${positionOf(`"${field}Raised"`, outbox.message)} > 0)`;
 
 /** Undelivered messages: first new ones in the database's order, then those whose delivery failed before. */
 export async function pendingLot(database: Database, dueUntilMs: number): Promise<OutboxRow[]> {

@@ -178,7 +178,7 @@ export function createAdministration(deps: AdministrationDeps): SessionAdministr
             .set({ epoch: sql`${users.epoch} + ${versionStep()}` })
             .where(sql`${users.id} in ${those}`),
           db.insert(outboxTable).select(
-            sql`select ${nextNumber(outboxTable.seq)}, ${`${crypto.randomUUID()}:`} || ${users.id}, ${versionsMessage}, 'pending', 0, ${atMs}, ${expiresAtMs}
+            sql`select ${nextNumber(outboxTable.seq)}, ${`${crypto.randomUUID()}:`} || ${users.id}, ${versionsMessage(['epoch'])}, 'pending', 0, ${atMs}, ${expiresAtMs}
               from ${users} where ${users.id} in ${those}`,
           ),
           db

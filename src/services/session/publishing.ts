@@ -1,11 +1,14 @@
 import { and, eq, isNull, sql } from 'drizzle-orm';
 
 import type { Database } from '../../db/client';
-import { greatest } from '../../db/portable';
+import { asNumber, greatest } from '../../db/portable';
 import { sessions, users } from '../../db/schema';
 import type { UserRow } from '../../db/schema';
 import { RedisError } from '../../redis/errors';
 import type { UserVersions } from '../blacklist/denials';
+import { versionStep } from '../blacklist/versionStep';
+import { MOST_AHEAD } from '../outbox/message';
+import { isRaiseUndelivered } from '../outbox/rows';
 import type { SessionOwner, SessionRecords, SessionState } from './record';
 
 /**
@@ -13,9 +16,6 @@ import type { SessionOwner, SessionRecords, SessionState } from './record';
  * A row: its tokens must carry the versions of this owner.
  */
 export type Published = 'current' | 'ended' | UserRow;
-
-/** Versions that are further ahead than this are not accepted. */
-const MOST_BEHIND = 1_000_000;
 
 export interface PublishingDeps {
   database: Database;
@@ -37,16 +37,18 @@ export function createPublishing({ database, records, degraded }: PublishingDeps
 
   /**
    * If Redis, or a token, carries larger versions of a user, D1 has gone back in time (it was restored from a backup). D1's
-   * versions are then raised to these, because tokens with smaller ones are refused.
+   * versions are then raised to these, because tokens with smaller ones are refused. A version that an undelivered change has
+   * raised becomes larger than these, because tokens with these must end.
    */
-  async function raiseVersions(userId: string, { epoch, accessVersion }: UserVersions): Promise<UserRow | undefined> {
+  async function raiseVersions(userId: string, known: UserVersions): Promise<UserRow | undefined> {
+    const raised = (field: keyof UserVersions) => sql<number>`case
+      when ${users[field]} < ${asNumber(known[field])} and ${isRaiseUndelivered(userId, field)}
+        then ${asNumber(known[field] + versionStep())}
+      else ${greatest(users[field], known[field])} end`;
     const [owner] = await database.run((db) =>
       db
         .update(users)
-        .set({
-          epoch: greatest(users.epoch, epoch),
-          accessVersion: greatest(users.accessVersion, accessVersion),
-        })
+        .set({ epoch: raised('epoch'), accessVersion: raised('accessVersion') })
         .where(eq(users.id, userId))
         .returning(),
     );
@@ -71,7 +73,7 @@ export function createPublishing({ database, records, degraded }: PublishingDeps
     if (known === undefined || (known.epoch <= owner.epoch && known.accessVersion <= owner.accessVersion))
       return 'current';
     // Overtaken by a logout everywhere or a new role, or D1 was restored from a backup.
-    if (known.epoch - owner.epoch > MOST_BEHIND || known.accessVersion - owner.accessVersion > MOST_BEHIND)
+    if (known.epoch - owner.epoch > MOST_AHEAD || known.accessVersion - owner.accessVersion > MOST_AHEAD)
       return 'current';
     const raised = await raiseVersions(owner.id, known);
     const [renewed] = await database.run((db) =>

@@ -73,7 +73,7 @@ describe('npm run admin', () => {
 
     const rows = database.prepare('SELECT * FROM outbox ORDER BY rowid').all();
     expect(rows.map((row) => JSON.parse(String(row['message'])) as unknown)).toEqual([
-      { kind: 'epoch', userId: 'u-1', epoch: 3, accessVersion },
+      { kind: 'epoch', userId: 'u-1', epoch: 3, accessVersion, accessVersionRaised: 1 },
       { kind: 'invalidate', users: ['u-1'], namespaces: ['users'] },
     ]);
     for (const row of rows) {
@@ -143,7 +143,7 @@ describe('npm run admin', () => {
     ]);
     expect(told()).toEqual([
       { kind: 'invalidate', users: ['u-4'], namespaces: ['users'] },
-      { kind: 'epoch', userId: 'u-4', epoch: disabled, accessVersion: 7 },
+      { kind: 'epoch', userId: 'u-4', epoch: disabled, accessVersion: 7, epochRaised: 1 },
     ]);
     // Past wrangler, which takes seconds for each command.
     const run = (change: AccountChange) =>
@@ -157,7 +157,7 @@ describe('npm run admin', () => {
     begin('u-4.b', 'u-4');
     expect(run('end-sessions')).toEqual([{ id: 'u-4' }]);
     const ended = raised(disabled, user('u-4')['epoch']);
-    expect(told()[0]).toEqual({ kind: 'epoch', userId: 'u-4', epoch: ended, accessVersion: 7 });
+    expect(told()[0]).toEqual({ kind: 'epoch', userId: 'u-4', epoch: ended, accessVersion: 7, epochRaised: 1 });
     begin('u-4.c', 'u-4');
     const all = await admin('end-sessions', '--everyone');
     expect(all.stdout).toContain('2 accounts are signed out everywhere');
@@ -168,8 +168,8 @@ describe('npm run admin', () => {
       ['u-5.a', 'administrator'],
     ]);
     expect(told()).toEqual([
-      { kind: 'epoch', userId: 'u-5', epoch: raised(3, user('u-5')['epoch']), accessVersion: 7 },
-      { kind: 'epoch', userId: 'u-4', epoch: raised(ended, user('u-4')['epoch']), accessVersion: 7 },
+      { kind: 'epoch', userId: 'u-5', epoch: raised(3, user('u-5')['epoch']), accessVersion: 7, epochRaised: 1 },
+      { kind: 'epoch', userId: 'u-4', epoch: raised(ended, user('u-4')['epoch']), accessVersion: 7, epochRaised: 1 },
     ]);
 
     const by = 'command-line';

@@ -315,6 +315,18 @@ describe('blacklistMerge', () => {
   );
 
   test(
+    'replies with the versions that count afterwards: the former ones if they are larger, and 0 for one that is unknown',
+    withRedis(async (batch) => {
+      const merge = (...fields: (string | number)[]) => batch.run(blacklistMerge, [blacklist], [DAY, ...fields]);
+      expect(await merge('j:a', 100)).toEqual([0, 0]);
+      expect(await merge('least', 5, 'av', 2)).toEqual([5, 2]);
+      expect(await merge('least', 3, 'av', 4)).toEqual([5, 4]);
+      expect(await merge('ep', 4)).toEqual([5, 4]);
+      expect(await merge('ep', 2 ** 52)).toEqual([2 ** 52, 4]);
+    }),
+  );
+
+  test(
     'prunes what has expired from a large hash, and nothing else; so does the end of a session',
     withRedis(async (batch) => {
       const old = Array.from({ length: 300 }, (_, i) => [`s:old${i}`, Date.now() - DAY]).flat();
