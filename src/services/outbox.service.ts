@@ -67,9 +67,10 @@ export interface OutboxService {
    * For a probe, before a breaker closes: delivers all undelivered messages, due or not, and those again that Redis has
    * lost. Ignores the breakers.
    *
+   * @param whileClosed stops calling Redis when the isolate's breaker opens: the breaker's next probe delivers the rest
    * @throws {RedisUnavailable | DatabaseUnavailable | DeliveryUnderWay} the breaker must not close
    */
-  deliverPending(): Promise<void>;
+  deliverPending(options?: { whileClosed?: boolean }): Promise<void>;
   /** Deletes delivered messages that are no longer needed. Bounded: the next run continues. */
   purge(): Promise<void>;
 }
@@ -168,16 +169,20 @@ export function createOutboxService(deps: OutboxDeps): OutboxService {
       }
     },
 
-    async deliverPending() {
+    async deliverPending({ whileClosed = false } = {}) {
+      const batchOf = () => {
+        if (whileClosed && breaker.state !== 'closed') throw new RedisUnavailable('breaker');
+        return directBatch();
+      };
       const state = await store.read();
       const untilMs = now() + PROBE_MS;
-      const { unreachable } = await drain(ANY_TIME, untilMs, directBatch);
-      const { lost, partial } = await history.examine(directBatch(), state);
+      const { unreachable } = await drain(ANY_TIME, untilMs, batchOf);
+      const { lost, partial } = await history.examine(batchOf(), state);
       // Only a shard that is away may miss messages: its users are served by the database.
       if (unreachable > 0 && !partial) throw new RedisUnavailable('state');
-      if (lost || state.lostSeq !== null) await history.recover(await store.read(), directBatch);
+      if (lost || state.lostSeq !== null) await history.recover(await store.read(), batchOf);
       // Messages delivered once, just before Redis went away, may be among its lost last writes.
-      await history.replay(state.repeatedSeq, state.nextSeq, { batchOf: directBatch });
+      await history.replay(state.repeatedSeq, state.nextSeq, { batchOf });
     },
 
     async purge() {

@@ -64,7 +64,7 @@ export async function probe(number: number, { breaker, batch, outbox, databaseGo
 /** After failed calls that did not open the breaker: delivers messages that Redis missed or has lost. */
 export async function look({ breaker, outbox }: Pick<ProbeDeps, 'breaker' | 'outbox'>): Promise<void> {
   try {
-    await outbox.deliverPending();
+    await outbox.deliverPending({ whileClosed: true });
   } catch (error) {
     breaker.lookFailed();
     log('warn', 'redis.look_failed', describeError(error));

@@ -21,7 +21,7 @@ const PROBE_TTL_MS = 60_000;
 export async function probeShard({ key, report }: ShardProbe, { batch, keys, outbox }: ShardProbeDeps): Promise<void> {
   try {
     await batch.send('SET', keys.probe(key), 1, 'PX', PROBE_TTL_MS);
-    await outbox.deliverPending();
+    await outbox.deliverPending({ whileClosed: true });
   } catch (error) {
     report(error instanceof DatabaseUnavailable ? 'unchecked' : 'away');
     log('warn', 'redis.shard_probe_failed', describeError(error));

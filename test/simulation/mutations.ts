@@ -193,6 +193,13 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'late-delivery-of-a-dead-isolate-behind-a-restored-d1',
   },
   {
+    name: 'an isolate goes on telling Redis what it missed when its breaker has opened',
+    file: 'src/services/outbox.service.ts',
+    before: "if (whileClosed && breaker.state !== 'closed') throw new RedisUnavailable('breaker');",
+    after: '',
+    plan: 'look-that-goes-on-when-redis-goes',
+  },
+  {
     name: 'an entry is served although it was invalidated',
     file: 'src/services/cache/entry.ts',
     before: 'version === null || version !== written[index]',
