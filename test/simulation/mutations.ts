@@ -172,6 +172,13 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'refresh-beside-two-changes',
   },
   {
+    name: 'a message that could not be delivered counts as delivered',
+    file: 'src/services/outbox/delivery.ts',
+    before: 'outcome.unreachable.push(row);',
+    after: 'outcome.delivered.push(row);',
+    plan: 'deliveries-that-redis-does-not-answer',
+  },
+  {
     name: 'a message that Redis refuses counts as delivered',
     file: 'src/services/outbox/delivery.ts',
     before: "log('error', 'outbox.refused', { id: row.id, ...describeError(error) });\n    outcome.refused.push(row);",
