@@ -337,8 +337,8 @@ export const MUTATIONS: readonly Mutation[] = [
   {
     name: 'a refused caller is told to come back two seconds too early',
     file: 'src/middlewares/rateLimitHeaders.ts',
-    before: 'Math.max(1, Math.ceil(retryAfterMs / 1_000)) : undefined',
-    after: 'Math.max(1, Math.ceil(retryAfterMs / 1_000) - 2) : undefined',
+    before: 'Math.max(1, Math.ceil(ms / 1_000)) : undefined',
+    after: 'Math.max(1, Math.ceil(ms / 1_000) - 2) : undefined',
     plan: 'override-lost-by-a-restored-d1',
   },
   {
