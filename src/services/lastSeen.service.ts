@@ -39,12 +39,14 @@ export interface LastSeenDeps {
 
 export function createLastSeenService({ batch, keys, lastSeenMemo, now }: LastSeenDeps): LastSeenService {
   return {
-    note({ sessionId, generation }) {
+    note({ sessionId, generation, epoch }) {
       const known = lastSeenMemo.get(sessionId);
       if (known !== undefined && known.generation >= generation && now() - known.atMs < TOUCH_MS) return;
       lastSeenMemo.set(sessionId, { generation, atMs: now() });
       // If the write fails, the next request tries again, because it also confirms the generation.
-      batch.deferRun(sessionSeen, [keys.session(sessionId)], [generation]).catch(() => lastSeenMemo.delete(sessionId));
+      batch
+        .deferRun(sessionSeen, [keys.session(sessionId)], [generation, epoch])
+        .catch(() => lastSeenMemo.delete(sessionId));
     },
   };
 }

@@ -144,6 +144,13 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'retired-refresh-token-while-d1-is-away',
   },
   {
+    name: 'a refresh token of before a renewal is taken for reuse',
+    file: 'src/redis/scripts/sessionRefresh.ts',
+    before: "if tonumber(record[4]) > tonumber(ARGV[3]) then return {'revoked'} end",
+    after: '',
+    plan: 'retired-refresh-token-that-redis-takes-for-reuse',
+  },
+  {
     name: 'an end is not written to the blacklist',
     file: 'src/redis/scripts/sessionEnd.ts',
     before: "redis.call('HSET', KEYS[2], 's:' .. ARGV[1], ARGV[4])\n",

@@ -28,6 +28,8 @@ if record[7] == 'unrecorded' then return {'reuse'} end
 if denied[3] or record[7] then return {'revoked'} end
 if denied[1] and tonumber(denied[1]) > tonumber(ARGV[3]) then return {'revoked'} end
 if not denied[1] or not record[1] then return {'unknown'} end
+-- A token of before a renewal is outdated. It is no reuse: the renewed session goes on.
+if tonumber(record[4]) > tonumber(ARGV[3]) then return {'revoked'} end
 if tonumber(denied[2] or '0') > tonumber(record[5]) then return {'stale', tonumber(denied[2])} end
 
 local time = redis.call('TIME')

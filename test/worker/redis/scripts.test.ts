@@ -144,7 +144,7 @@ describe('sessionRefresh', () => {
     withRedis(async (batch) => {
       await write(batch);
       await refresh(batch, 1);
-      await batch.run(sessionSeen, [session], [2]);
+      await batch.run(sessionSeen, [session], [2, 1]);
       expect(await refresh(batch, 1)).toEqual(['ok', 2, 1, 1, 'user']);
       expect(await refresh(batch, 1, { graceMs: -1 })).toEqual(['reuse']);
       // The whole family is dead, its newest token too; and as long as the database is not known to know, it is told.
@@ -207,6 +207,18 @@ describe('sessionRefresh', () => {
       expect(await refresh(batch, 1)).toEqual(['unknown']);
       await end(batch);
       expect(await refresh(batch, 1)).toEqual(['revoked']);
+    }),
+  );
+
+  test(
+    'a token of before a renewal ends nothing, when the renewed session was seen and its renewal is not written yet',
+    withRedis(async (batch) => {
+      await write(batch);
+      await refresh(batch, 1);
+      await batch.run(sessionSeen, [session], [1_001, 4]);
+      expect(await refresh(batch, 1)).toEqual(['revoked']);
+      expect(await refresh(batch, 2)).toEqual(['revoked']);
+      expect(await refresh(batch, 1_001, { ep: 4 })).toEqual(['ok', 1_002, 4, 1, 'user']);
     }),
   );
 
@@ -291,12 +303,12 @@ describe('sessionSeen', () => {
   test(
     'confirms and adopts, and raises no dead or lost session',
     withRedis(async (batch) => {
-      expect(await batch.run(sessionSeen, [session], [1])).toBe(0);
+      expect(await batch.run(sessionSeen, [session], [1, 1])).toBe(0);
       await write(batch);
-      expect(await batch.run(sessionSeen, [session], [3])).toBe(1);
+      expect(await batch.run(sessionSeen, [session], [3, 1])).toBe(1);
       expect(await batch.send('HMGET', session, 'g', 'c')).toEqual(['3', '3']);
       await end(batch);
-      expect(await batch.run(sessionSeen, [session], [4])).toBe(0);
+      expect(await batch.run(sessionSeen, [session], [4, 1])).toBe(0);
       expect(await field(batch, 'g')).toBeNull();
     }),
   );
