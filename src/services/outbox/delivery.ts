@@ -6,8 +6,7 @@ import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { parseMessage, deliverMessage } from './message';
-import type { TellOptions } from './message';
-import type { LargerVersions } from './message';
+import type { LargerVersions, TellOptions } from './message';
 import type { Overtake } from './overtaking';
 import { PIPELINE, RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
 

@@ -7,6 +7,7 @@ import { users } from '../../../../src/db/schema';
 import type { RedisBatch } from '../../../../src/redis/batch';
 import { RedisUnavailable } from '../../../../src/redis/errors';
 import { createDelivery } from '../../../../src/services/outbox/delivery';
+import { MOST_AHEAD } from '../../../../src/services/outbox/message';
 import { createOvertaking } from '../../../../src/services/outbox/overtaking';
 import { pendingLot } from '../../../../src/services/outbox/rows';
 import type { UserVersions } from '../../../../src/services/blacklist/denials';
@@ -192,6 +193,15 @@ describe('a message that is delivered later to a Redis with larger versions, sin
     await deliver();
     expect((await versions()).epoch).toBeGreaterThan(LOST);
     expect(await read(lost.access_token)).toMatchObject(revoked);
+  });
+
+  test('accepts no versions that are further ahead than lost changes can have brought them', async () => {
+    await loseVersions(email, userId, 2 * MOST_AHEAD);
+    await change(['epoch']);
+    const before = await versions();
+    await deliver();
+    expect(await versions()).toEqual(before);
+    expect(await messages()).toMatchObject([{ state: 'delivered' }]);
   });
 
   test('of a former release is delivered as it is', async () => {
