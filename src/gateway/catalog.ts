@@ -24,7 +24,7 @@ const UNSHAREABLE = new Map([
 export class CommandCatalog {
   readonly #ask: (command: Command) => Promise<Outcome>;
   readonly #table: ReadonlyMap<string, KeyRule>;
-  readonly #learnt = new Map<string, Facts>();
+  readonly #facts = new Map<string, Facts>();
 
   /** @param ask puts a command without keys to any server; never rejects */
   constructor(ask: (command: Command) => Promise<Outcome>, table = KEYS) {
@@ -69,12 +69,12 @@ export class CommandCatalog {
   }
 
   async #learn(name: string): Promise<Facts | undefined> {
-    const known = this.#learnt.get(name);
+    const known = this.#facts.get(name);
     // Nothing is remembered of a name that no server knows: clients could fill the memory with them.
     if (known || name.length > 64) return known;
     const outcome = await this.#ask(['COMMAND', 'INFO', name]);
     const facts = Array.isArray(outcome) ? read(outcome[0] ?? null) : undefined;
-    if (facts && this.#learnt.size < REMEMBERED) this.#learnt.set(name, facts);
+    if (facts && this.#facts.size < REMEMBERED) this.#facts.set(name, facts);
     return facts;
   }
 }

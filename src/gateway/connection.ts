@@ -178,7 +178,7 @@ export class Connection {
     const endpoint = await this.#options.resolve();
     const client = newClient(endpoint, { connectTimeoutMs });
     let failure: Error | undefined;
-    // Any error ends this client: after a broken reply, for one, it could no longer tell whose reply is whose.
+    // Any error ends this client: after a broken reply, for one, it could no longer match replies with commands.
     client.on('error', (error: Error) => {
       failure ??= error;
       this.#lose(client, error);

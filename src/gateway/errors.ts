@@ -14,7 +14,7 @@ export class GatewayError extends Error {
 
 /**
  * Redis cannot be asked, or did not reply. The client gets 503.
- * `sent` tells whether the command may have run: the gateway never sends it again by itself.
+ * `sent`: whether the command may have run. The gateway never sends it again by itself.
  */
 export class BackendUnavailable extends Error {
   readonly sent: boolean;
@@ -32,8 +32,8 @@ export class BackendUnavailable extends Error {
 }
 
 /**
- * The text of an error as clients get it. What the gateway says in Redis's place begins with a word of its own, as
- * Redis's errors do: a pipeline may hold it beside the replies of a shard that is up.
+ * The text of an error as clients get it. An error that the gateway makes itself begins with a code, as Redis's errors do: in a
+ * pipeline it may stand beside the replies of a shard that is up.
  */
 export function wireText(error: Error): string {
   return error instanceof BackendUnavailable ? `UNAVAILABLE ${error.message}` : error.message;

@@ -87,7 +87,7 @@ export class Executor {
     return refused === undefined ? undefined : new GatewayError(400, refused);
   }
 
-  /** Not sent with the other commands: they stand in line behind the very script that is to end. */
+  /** Sent apart from other commands, which wait for the very script that it is to end. */
   async #kill(kind: 'SCRIPT' | 'FUNCTION'): Promise<Outcome> {
     try {
       const { killed, error } = await this.#options.backend.kill(kind);

@@ -6,11 +6,11 @@ import { writeError } from './json.ts';
 export interface Listener {
   /** Where it listens. */
   readonly address: AddressInfo;
-  /** Whether it is closing: responses then tell their clients to come back on another connection. */
+  /** Whether it is closing. Responses then have `Connection: close`, so that clients open another connection. */
   readonly draining: boolean;
   /** Connections now, those among them that have not shown a valid token yet, and how many were cut off so far. */
   readonly connections: { open: number; unproven: number; cutOff: number };
-  /** A valid token has come over this connection. */
+  /** Records that a valid token has come over this connection. */
   prove(socket: Socket): void;
   /** Rejects with one line of text and Node's error code. */
   listen(host: string, port: number): Promise<void>;
@@ -47,7 +47,7 @@ export function createListener(handler: RequestListener, limits: ListenerLimits)
   );
   // A client that neither reads its response nor goes away is cut off.
   server.timeout = 120_000;
-  // What is not HTTP, too large in its head, or too slow never becomes a request; its response is JSON all the same.
+  // Input that is not HTTP, has too large a head, or comes too slowly never becomes a request. It still gets a response in JSON.
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy();
     const status = CLIENT_ERRORS.get(error.code ?? '') ?? '400 Bad Request';
@@ -95,8 +95,8 @@ export function createListener(handler: RequestListener, limits: ListenerLimits)
       new Promise((resolve, reject) => {
         server.once('error', (error: NodeJS.ErrnoException) => {
           const reason = error.code === 'EADDRINUSE' ? 'is in use' : `cannot be listened on (${error.code})`;
-          const told = new Error(`gateway: ${host}:${port} ${reason}`, { cause: error });
-          reject(Object.assign(told, { code: error.code }));
+          const failure = new Error(`gateway: ${host}:${port} ${reason}`, { cause: error });
+          reject(Object.assign(failure, { code: error.code }));
         });
         server.listen(port, host, resolve);
       }),
@@ -106,11 +106,11 @@ export function createListener(handler: RequestListener, limits: ListenerLimits)
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       const closeIdle = () => {
         server.closeIdleConnections();
-        // Node takes a connection for busy that has never said anything: clients open some for later.
+        // Node counts a connection that has never sent a byte as busy. Clients open such connections for later requests.
         for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
       };
       closeIdle();
-      // Connections become idle when their response is sent; streams could not be told to close theirs.
+      // Connections become idle when their response is sent. The headers of a stream were sent earlier, without `Connection: close`.
       const idle = setInterval(closeIdle, 20);
       await closed;
       clearInterval(idle);

@@ -28,7 +28,7 @@ async function serve(): Promise<void> {
     );
   };
   process.once('SIGTERM', stop).once('SIGINT', stop);
-  // A parent that started this as a child with an IPC channel and then died would leave it behind.
+  // When a parent that started this program with an IPC channel dies, the program ends too.
   process.once('disconnect', stop);
   process.on('SIGHUP', () => {
     try {

@@ -50,6 +50,6 @@ export interface GatewayOptions {
   drainTimeoutMs?: number;
   /** Which requests are logged, one line each. @default 'none' */
   logRequests?: LogRequests;
-  /** Told of connections made and lost, and of errors. @default nothing is logged */
+  /** Receives an entry when a connection is made or lost, and for each error. @default nothing is logged */
   log?: Log;
 }

@@ -21,7 +21,7 @@ export class PermissionCheck {
   #readOnlyRefused: ScriptsRefused;
   /** Tokens whose user is being asked about, or is known. */
   readonly #asked = new Set<Token>();
-  /** Tokens of which it was said that their user cannot be known. */
+  /** Tokens for which the log has said already that their user is unknown. */
   readonly #unknown = new Set<Token>();
 
   /**
@@ -84,7 +84,7 @@ export class PermissionCheck {
     });
   }
 
-  /** Asks once for each token; again at the next connection when there was nothing to learn. */
+  /** Asks once for each token; again at the next connection if the rights could not be read. */
   async #ask(backend: Backend, token: Token): Promise<Permissions | undefined> {
     if (this.#asked.has(token) || !backend.connected) return undefined;
     this.#asked.add(token);
@@ -99,4 +99,5 @@ export class PermissionCheck {
   }
 }
 
-const UNKNOWN = 'Redis does not tell what its user may do: it is older than version 7, or the user may not run EVAL_RO';
+const UNKNOWN =
+  'Redis does not report what its user may do: it is older than version 7, or the user may not run EVAL_RO';

@@ -18,8 +18,8 @@ export interface Permissions {
 const BATCH = 200;
 
 /**
- * Redis's own word on what the user that runs this script may do. Nothing of it is run: `redis.acl_check_cmd` only
- * tells (Redis 7 and later, https://redis.io/docs/latest/develop/programmability/lua-api/#redis.acl_check_cmd).
+ * Asks Redis what the user that runs this script may do. It runs none of these commands: `redis.acl_check_cmd` only checks the
+ * user's rights (Redis 7 and later, https://redis.io/docs/latest/develop/programmability/lua-api/#redis.acl_check_cmd).
  * ARGV: commands, their arguments separated by spaces. Returns 1 (may), 0 (may not) for each.
  */
 const ASK = `
@@ -44,7 +44,7 @@ interface Candidate {
 
 /**
  * Asks Redis what the gateway's user may do.
- * @returns `undefined` when Redis cannot tell: it is away, older than 7, or the user may not run scripts
+ * @returns `undefined` without a reply of use: Redis is away, older than 7, or the user may not run scripts
  */
 export async function readPermissions(backend: Backend): Promise<Permissions | undefined> {
   const ask = async (command: Command) => (await backend.run([command], JSON_SHAPE))[0]!;

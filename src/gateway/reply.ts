@@ -12,7 +12,7 @@ export type Command = readonly [Arg, ...Arg[]];
  */
 export type Reply = Buffer | string | null | ErrorReply | Reply[];
 
-/** What became of one command: its reply, or the error that stands in its place. */
+/** The outcome of one command: its reply, or the error that stands in its place. */
 export type Outcome = Reply | Error;
 
 /** How node-redis maps RESP types to JavaScript for a response in JSON: `Buffer` is a string, `string` an integer. */
@@ -22,7 +22,7 @@ export const JSON_SHAPE = {
   [RESP_TYPES.NUMBER]: String,
 } as const;
 
-/** The same for a response in raw RESP2, where a simple string (`+OK`) has to be told from a blob (`$2`). */
+/** The same for a response in raw RESP2, where a simple string (`+OK`) and a blob (`$2`) are written differently. */
 export const RESP_SHAPE = {
   [RESP_TYPES.BLOB_STRING]: Buffer,
   [RESP_TYPES.NUMBER]: String,

@@ -3,7 +3,7 @@ import type { Log } from './log.ts';
 /** Which requests are logged, one line each. `failures`: those that got 5xx. */
 export type LogRequests = 'none' | 'failures' | 'all';
 
-/** What is told of a request. Never its path or its arguments: they hold keys and values. */
+/** The log entry of a request. It never has the path or the arguments: they hold keys and values. */
 export interface RequestEntry {
   requestId: string;
   method: string;
@@ -13,7 +13,7 @@ export interface RequestEntry {
   durationMs: number;
   /** Names of commands, of the first few. */
   commands?: string[] | undefined;
-  /** Redis's or the gateway's first word: `UNAVAILABLE`, `BUSY`, `ERR`. */
+  /** The first word of Redis's or the gateway's error: `UNAVAILABLE`, `BUSY`, `ERR`. */
   error?: string | undefined;
 }
 

@@ -20,7 +20,7 @@ export interface GatewayResponse {
 export type CommandRoute = Extract<Route, { kind: 'command' | 'path-command' | 'pipeline' | 'transaction' }>;
 
 export const JSON_TYPE = 'application/json';
-/** Redis's own ways of saying that it cannot serve at present. They become 503, with Redis's words. */
+/** Redis's errors while it cannot serve. The response is then a 503 with Redis's text. */
 const UNAVAILABLE_REPLY = /^(?:BUSY|LOADING|CLUSTERDOWN|MASTERDOWN|READONLY|NOREPLICAS) /;
 
 /** The commands of a request. @throws {GatewayError} 400 when its body holds none */
@@ -51,7 +51,7 @@ export async function respondTo(
   if (outcomes instanceof Error) throw outcomes;
   if (kind === 'command' || kind === 'path-command') {
     const [outcome] = outcomes as [Outcome];
-    // Errors are in JSON in every format: that is how clients tell what went wrong with a non-2xx response.
+    // Errors are in JSON in every format: clients read `error` from the body of any non-2xx response.
     if (outcome instanceof Error) throw outcome;
     return raw ? rawResponse(outcomes) : jsonResponse(writeOutcome(outcome, encoding));
   }

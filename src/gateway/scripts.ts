@@ -10,10 +10,10 @@ const REMEMBERED = 1000;
  * server's.
  *
  * The map lives in this process. A gateway that has never seen the script passes the client's SHA on, Redis replies
- * NOSCRIPT, the client sends the script itself, and the gateway learns it.
+ * NOSCRIPT, the client sends the script itself, and the gateway adds it to the map.
  */
 export class ScriptTranslator {
-  /** Client's SHA -> server's SHA, the least recently learnt first. */
+  /** Client's SHA -> server's SHA, the least recently added first. */
   readonly #shas = new Map<string, string>();
   /** Flagged script -> what is sent instead of it. */
   readonly #scripts = new Map<string, { script: string; sha: string }>();

@@ -67,7 +67,7 @@ export function createGatewayServer(options: ServerOptions): GatewayServer {
     const { route, token } = routeOf(request.method ?? 'GET', request.url ?? '/', isSdk);
     job.kind = route.kind;
     const identity = identify(request, tokenInUrl ? token : undefined);
-    // Also on paths that need no token: or a token could be tried there without being counted.
+    // Also on paths that need no token: otherwise wrong tokens could be tried there without being counted.
     const isWrong = !identity && (request.headers.authorization !== undefined || token !== undefined);
     if (isWrong) throw refuse(request);
     if (route.kind === 'health') return health(identity);

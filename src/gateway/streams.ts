@@ -8,7 +8,7 @@ import { type EventForm, messageEvent, patternEvent, confirmation } from './stre
 
 /** How often an idle stream sends a comment, so that proxies keep it open. */
 const HEARTBEAT_MS = 15_000;
-/** What may wait for a slow reader before its stream is ended: Redis does the same to slow subscribers. */
+/** Bytes that may wait for a slow reader before its stream is ended: Redis does the same to slow subscribers. */
 const MAX_BUFFERED_BYTES = 4 * 1024 * 1024;
 /** A subscribed connection is asked for a PING this often, and given up when it stays silent three times as long. */
 const PING_MS = 2000;
@@ -22,8 +22,8 @@ export interface StreamLimit {
 /**
  * Subscriptions and monitors as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html).
  *
- * All subscriptions share one connection to Redis. When it is lost, the streams END: a client that went on reading
- * would miss messages without knowing; one that is told connects again and reads up.
+ * All subscriptions share one connection to Redis. When it is lost, the streams END, so that each client connects again and
+ * fetches what it has missed: on a stream that went on, it would miss messages without a sign of it.
  */
 export class Streams {
   readonly #backend: Backend;

@@ -10,7 +10,7 @@ export interface Shard {
   ranges: [first: number, last: number][];
 }
 
-/** How long one node may take to tell the topology, in milliseconds. */
+/** How long one node may take to reply with the topology, in milliseconds. */
 const REPLY_MS = 1000;
 
 /**
@@ -33,7 +33,7 @@ export async function readTopology(
       reasons.push(`${place(node)}: ${describe(error)}`);
     }
   }
-  throw new BackendUnavailable(`no node tells the cluster's topology (${reasons.slice(0, 3).join('; ')})`);
+  throw new BackendUnavailable(`no node returned the cluster's topology (${reasons.slice(0, 3).join('; ')})`);
 }
 
 /**
@@ -50,7 +50,7 @@ export async function readMembers(nodes: readonly Endpoint[]): Promise<Set<strin
       reasons.push(`${place(node)}: ${describe(error)}`);
     }
   }
-  throw new BackendUnavailable(`no node tells the cluster's members (${reasons.slice(0, 3).join('; ')})`);
+  throw new BackendUnavailable(`no node returned the cluster's members (${reasons.slice(0, 3).join('; ')})`);
 }
 
 const UNREACHABLE = new Set(['fail', 'handshake', 'noaddr']);

@@ -16,13 +16,13 @@ export class WrongTokens {
   #wrong = 0;
   #refused = 0;
 
-  /** @param onSecond told of each second in which there were any, once it is over and the next one is counted */
+  /** @param onSecond called for each second in which there were any, once it is over and the next one is counted */
   constructor(limitPerSecond: number, onSecond: (wrong: number, refused: number) => void) {
     this.#limitPerSecond = limitPerSecond;
     this.#onSecond = onSecond;
   }
 
-  /** Counts one; whether the address has had its share of this second. */
+  /** Counts one. @returns whether the address has reached its limit for this second */
   isOver(address: string | undefined, nowMs = Date.now()): boolean {
     const second = Math.floor(nowMs / 1000);
     if (second !== this.#second) this.#begin(second);

@@ -27,8 +27,8 @@ const HELP = `npm run admin -- COMMAND [--remote]
   end-sessions --everyone   ends the sessions of all accounts
   list                   prints the admins, tab-separated: address, name, status
 
-The account must be registered already. The change is made in the database, with an entry in the audit, and Redis is
-told by the Worker's cron trigger within a minute (\`npm run dev\` runs it each minute too). Devices refresh their access
+The account must be registered already. The change is made in the database, with an entry in the audit. The Worker's cron
+trigger delivers it to Redis within a minute (\`npm run dev\` runs the trigger each minute too). Devices refresh their access
 token by themselves and have a new role then; ended sessions are refused.
 
 Options:
@@ -52,7 +52,7 @@ const OUTCOMES: Readonly<Record<AccountChange, string>> = {
 const isChange = (command: string | undefined): command is AccountChange =>
   command !== undefined && Object.hasOwn(OUTCOMES, command);
 
-const SOON = 'Redis is told within a minute, by the cron trigger.';
+const SOON = 'The cron trigger delivers it to Redis within a minute.';
 
 await runProgram(async () => {
   const { values, positionals } = parseArgs({

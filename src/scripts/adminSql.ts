@@ -79,7 +79,7 @@ const PLANS: Readonly<Record<AccountChange, ChangePlan>> = {
 };
 
 /** Inserts into `outbox` a message for each user that `where` selects. */
-const tell = (dialect: AdminDialect, message: string, where: string, nowMs: number) =>
+const enqueue = (dialect: AdminDialect, message: string, where: string, nowMs: number) =>
   `INSERT INTO outbox (id, message, state, due_at_ms, created_at_ms, expires_at_ms)
    SELECT ${dialect.id}, ${message}, 'pending', ${nowMs}, ${nowMs}, ${nowMs + OUTBOX_LIFE_MS}
    FROM users WHERE ${where}`;
@@ -129,8 +129,8 @@ export function accountChangeSql(
   const detail = set?.column === 'role' ? dialect.object({ role: 'role' }) : `'{}'`;
   return [
     `UPDATE users SET ${assigned.join(', ')} WHERE ${account}${differs} RETURNING id`,
-    ...(raises === undefined ? [] : [tell(dialect, versions(dialect, raises), changed, nowMs)]),
-    ...(set === undefined ? [] : [tell(dialect, copies(dialect), changed, nowMs)]),
+    ...(raises === undefined ? [] : [enqueue(dialect, versions(dialect, raises), changed, nowMs)]),
+    ...(set === undefined ? [] : [enqueue(dialect, copies(dialect), changed, nowMs)]),
     ...(endsSessionsAs === undefined
       ? []
       : [endSessions(dialect, endsSessionsAs, `SELECT id FROM users WHERE ${changed}`, nowMs)]),
@@ -166,7 +166,7 @@ export function endEveryoneSql(
   const those = `id IN (${lot})`;
   return [
     `UPDATE users SET epoch = epoch + ${dialect.versionStep} WHERE ${those} RETURNING id`,
-    tell(dialect, versions(dialect, 'epoch'), those, nowMs),
+    enqueue(dialect, versions(dialect, 'epoch'), those, nowMs),
     history(dialect, 'sessions-ended', those, nowMs),
     `INSERT INTO audit (at_ms, by, action, detail)
      SELECT ${nowMs}, 'command-line', 'everyone-signed-out', ${dialect.object({ users: 'count(*)' })} FROM users WHERE ${those}

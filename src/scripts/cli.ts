@@ -11,8 +11,8 @@ export class UserError extends Error {
 /**
  * Runs a command line program and turns its outcome into the exit code.
  *
- * Only a {@link UserError}, or what `util.parseArgs` says of wrong arguments, is told without a stack: anything else is
- * a bug, and its stack is what helps.
+ * Only a {@link UserError}, or the error of `util.parseArgs` for wrong arguments, is printed without a stack. Anything else is
+ * a bug, and is printed with its stack.
  */
 export async function runProgram(program: () => Promise<void>): Promise<void> {
   try {

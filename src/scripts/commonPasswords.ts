@@ -14,7 +14,7 @@ export const COMMON_PASSWORDS_FILE = join(ROOT, 'src/services/password/commonPas
 
 /**
  * The file's text: of the package's list, which has the most frequent one first, the top {@link COUNT} that are long
- * enough to be anybody's password here. In alphabetical order, which compresses best.
+ * enough to be accepted as a password. In alphabetical order, which compresses best.
  *
  * @throws {Error} when the list is not what it was
  */

@@ -12,7 +12,7 @@ import { WranglerLog } from './wranglerLog.ts';
 
 /** wrangler dev, and the Worker in it. */
 export interface DevWorker {
-  /** Rejects when wrangler ends without having been told to; never resolves. */
+  /** Rejects when wrangler ends and `stop` was not called; never resolves. */
   died: Promise<never>;
   stop(): Promise<void>;
 }

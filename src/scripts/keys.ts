@@ -96,7 +96,7 @@ await runProgram(async () => {
   }
   if (dropRetired && kinds?.[0] === 'pepper' && kid === undefined) {
     throw new UserError(
-      'A pepper is dropped by name, with --kid, once no password needs it (--help says how to tell).',
+      'A pepper is dropped by name, with --kid, once no password needs it (--help says how to find out).',
     );
   }
   if (command === 'check') await check(kinds, from);

@@ -27,7 +27,7 @@ export { PROPAGATION_SECONDS };
 /** A step that comes too early: what it would break, and when it may be taken. */
 export interface TooEarly {
   kid: string;
-  /** Earliest safe time, in milliseconds since the epoch; `undefined` when the set does not tell. */
+  /** Earliest safe time, in milliseconds since the epoch; `undefined` when the set has no date for it. */
   atMs: number | undefined;
 }
 

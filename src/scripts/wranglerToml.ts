@@ -4,7 +4,7 @@ export interface TomlLine {
   number: number;
   /** Name of the table, without `env.NAME.`: `vars`, `d1_databases`, or empty above the first table. */
   table: string;
-  /** Counts the tables of the file, so that lines of two tables with one name are told apart. */
+  /** Counts the tables of the file, so that lines of two tables with one name are kept apart. */
   tableNumber: number;
   /** The text before the `=`. */
   name: string;

@@ -11,7 +11,7 @@ export interface Figures {
 export interface LoadFigures extends Figures, Trips, DatabaseFigures {
   load: string;
   connections: number;
-  /** Why there are no figures: what was answered, or that nothing was. */
+  /** Why there are no figures: the unexpected response, or that none came. */
   failed?: string;
 }
 
@@ -64,7 +64,7 @@ export interface CaseResult extends Figures, Trips, DatabaseFigures {
   failed?: string;
 }
 
-/** An answered question. The first case is ours, the others are its peers. */
+/** The results for a question. The first case is ours, the others are its peers. */
 export interface Report {
   question: string;
   cases: CaseResult[];

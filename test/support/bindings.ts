@@ -1,6 +1,6 @@
 import { generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
 
-/** The product's own cost of a password hash: for tests of what it does to everybody else. */
+/** The product's own cost of a password hash: for tests of its effect on other requests. */
 export const TRUE_HASHES = { SCRYPT_LN: '15', SCRYPT_R: '8', SCRYPT_P: '3' };
 
 /** Deadlines that no busy machine reaches. */

@@ -1,5 +1,5 @@
 /**
- * A module that stands before the app's: while it is told so, every query of this isolate fails as D1 does when it cannot be
+ * A module that stands before the app's: while a test asks for it, every query of this isolate fails as D1 does when it cannot be
  * reached; or a batch that inserts into a table is committed, and its result is lost. (A missing table would be a mistake, and no outage.)
  * `POST /__sql` runs statements in any case: Miniflare's own way to the database stops the whole test process while it asks.
  */

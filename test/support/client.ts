@@ -2,7 +2,7 @@
 export interface Answer {
   status: number;
   headers: Headers;
-  // oxlint-disable-next-line typescript/no-explicit-any -- tests look into whatever was answered
+  // oxlint-disable-next-line typescript/no-explicit-any -- tests look into bodies of any shape
   body: any;
 }
 
@@ -37,7 +37,7 @@ export function clientOf(url: string, address = '203.0.113.7'): Call {
 
 let counter = 0;
 
-/** Somebody new. */
+/** Details of a new user. */
 export function newcomer() {
   counter += 1;
   return {

@@ -25,7 +25,7 @@ function sqliteStorage(path: string): SessionStorage {
     write: (value) => void writing.run(value),
     async replace(expected, value) {
       if (pauseBeforeStore !== undefined) {
-        // Until it is killed: the server has answered, and nothing is stored.
+        // Until it is killed: the server has responded, and nothing is stored.
         report({ at: 'before-store' });
         await new Promise(() => setInterval(() => undefined, 1_000));
       }

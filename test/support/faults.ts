@@ -13,25 +13,25 @@ export * from './faults/fault.ts';
 export interface SeenRequest {
   readonly commands: readonly WireCommand[];
   readonly arrivedAtMs: number;
-  /** When a whole answer was sent. */
+  /** When a whole response was sent. */
   answeredAtMs?: number;
-  /** When it was over: answered, dropped, or given up by the client. */
+  /** When it was over: responded to, dropped, or given up by the client. */
   endedAtMs?: number;
 }
 
 export interface FaultCounts {
-  /** HTTP requests that arrived, and those that were answered in full. */
+  /** HTTP requests that arrived, and those that got their whole response. */
   requests: number;
   answered: number;
   commands: number;
 }
 
 /**
- * Redis over REST that goes wrong when told to.
+ * Redis over REST that fails as a test asks for.
  *
  * @example
  * await using redis = await startFaultyRedis();
- * redis.mode = { kind: 'hang' };                                    // every request, until told otherwise
+ * redis.mode = { kind: 'hang' };                                    // every request, until the mode changes
  * redis.mode = { kind: 'drop-after', when: script('session'), times: 1 };
  * await redis.clear();
  */
@@ -98,7 +98,7 @@ export async function startFaultyRedis(redisUrl?: string): Promise<FaultyRedis> 
     response.once('close', () => (seen.endedAtMs = performance.now()));
 
     const answer = ({ status, text, type = 'application/json' }: { status: number; text: string; type?: string }) => {
-      // Before it is sent: whoever acts upon the answer finds it counted.
+      // Before it is sent: a client that acts upon the response finds it counted.
       seen.answeredAtMs = performance.now();
       response.writeHead(status, { 'Content-Type': type, 'Content-Length': Buffer.byteLength(text) }).end(text);
     };
@@ -240,8 +240,8 @@ export async function startFaultyRedis(redisUrl?: string): Promise<FaultyRedis> 
 }
 
 /**
- * A free port below those that the system gives to outgoing connections: while nobody listens, no connection of anybody
- * else (or to itself) may take it.
+ * A free port below those that the system gives to outgoing connections: while no server listens on it, no other connection
+ * (and none to itself) may take it.
  */
 async function lowPort(listen: (port: number) => Promise<Server>): Promise<Server> {
   for (let attempt = 0; ; attempt += 1) {

@@ -23,7 +23,7 @@ export const login = (call: Call, { email, password }: { email: string; password
   call('POST', '/v1/auth/login', { body: { email, password, ...(device !== undefined && { device }) } });
 
 /**
- * What a mobile client does, from the first start to the last. No answer may be a 5xx.
+ * What a mobile client does, from the first start to the last. No response may be a 5xx.
  *
  * @param between runs in the middle of it
  */
@@ -62,13 +62,13 @@ export async function wholeFlow(app: RunningApp, between: () => Promise<void> = 
   expect(renamed.body).toMatchObject({ name: 'Renamed' });
   expect((await call('GET', '/v1/users/me', { token: tablet.access })).body).toMatchObject({ name: 'Renamed' });
 
-  // A retry after a lost answer gets the same successor.
+  // A retry after a lost response gets the same successor.
   const first = await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } });
   const rotated = expectTokens(first, 200);
   const again = expectTokens(await call('POST', '/v1/auth/refresh', { body: { refresh_token: phone.refresh } }), 200);
   expect(again.refresh).toBe(rotated.refresh);
   expect((await call('GET', '/v1/users/me', { token: again.access })).status).toBe(200);
-  // The first answer may have reached a thief: its access token has ended. While Redis is away nothing rotates, and so nothing ends.
+  // The first response may have reached a thief: its access token has ended. While Redis is away nothing rotates, and so nothing ends.
   if (first.headers.get('Gatehouse-Degraded') === null) {
     expect((await call('GET', '/v1/users/me', { token: rotated.access })).body.code).toBe('TOKEN_SUPERSEDED');
   }

@@ -6,7 +6,7 @@ export interface Link extends AsyncDisposable {
   readonly port: number;
   /** Leads to another server from now on; connections to the one before are cut. */
   to(port: number): void;
-  /** From now on nothing arrives at either end, and nobody notices: what is written is held back. */
+  /** From now on nothing arrives at either end, and neither end gets an error: what is written is held back. */
   hold(): void;
 }
 
@@ -26,7 +26,7 @@ export async function startLink(target: number): Promise<Link> {
         ends.delete(from);
         into.destroy();
       });
-      // Whoever is on the other side sees the connection close.
+      // The other side sees the connection close.
       from.on('error', () => from.destroy());
     }
   });

@@ -11,7 +11,7 @@ export interface ReceivedMail {
   html?: string;
 }
 
-/** What becomes of the next mails: accepted, refused, or never answered. */
+/** What becomes of the next mails: accepted, refused, or left without a response. */
 export type MailFault = 'none' | 'refuse' | 'hang';
 
 /** A mail server behind the app's `EMAIL` binding, over RPC as the platform's own. */

@@ -9,7 +9,7 @@ interface OtherAnswer {
   body: string;
 }
 
-/** A server that speaks in Redis's place: what it says to each request's body, the test decides. */
+/** A server in Redis's place, whose response to each request's body the test decides. */
 export async function startOtherServer(
   answer: (body: string) => OtherAnswer,
 ): Promise<AsyncDisposable & { url: string }> {

@@ -40,7 +40,7 @@ export interface RedisProcess {
 const BASE = ['--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--repl-diskless-sync-delay', '0'];
 
 /**
- * Starts redis-server on a free port of 127.0.0.1 in a temporary directory and waits until it answers.
+ * Starts redis-server on a free port of 127.0.0.1 in a temporary directory and waits until it replies.
  * @param args further arguments, as on its command line
  */
 export async function startRedis(...args: string[]): Promise<RedisProcess> {
@@ -128,7 +128,7 @@ async function untilAnswers(url: string, child: ChildProcess): Promise<void> {
   await until(async () => {
     if (child.exitCode !== null) throw new Error(`redis-server ended with ${child.exitCode} instead of starting`);
     return (await once(url, ['PING']).catch(() => undefined)) === 'PONG';
-  }, 'redis-server answers');
+  }, 'redis-server replies');
 }
 
 /** Polls until `condition` holds. @throws after `timeoutMs`, naming what was waited for */
@@ -151,8 +151,8 @@ const PORTS_A_WORKER = 2_500;
 let tried = Math.floor(Math.random() * PORTS_A_WORKER);
 
 /**
- * A port that nobody listens on. Below those that the system hands out by itself, and others in each of vitest's workers:
- * so nobody takes it before its server does.
+ * A port that no server listens on. Ports below those that the system hands out by itself, and other ones in each of vitest's
+ * workers, so that no other program takes one before its server does.
  */
 export async function freePort(): Promise<number> {
   const worker = Number(process.env['VITEST_POOL_ID'] ?? 0) % 4;
@@ -228,7 +228,7 @@ export async function startCluster(): Promise<Cluster> {
       directory: await mkdtemp(join(tmpdir(), 'gatehouse-cluster-')),
     })),
   );
-  // Written by hand: nodes that are told of each other (CLUSTER MEET) take ten seconds to become a cluster.
+  // Written by hand: nodes that meet by CLUSTER MEET take ten seconds to become a cluster.
   const line = (i: number, self: number) => {
     const { id, port, slots } = plan[i]!;
     const role = i < 3 ? 'master -' : `slave ${plan[i - 3]!.id}`;

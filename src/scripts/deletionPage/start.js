@@ -11,7 +11,7 @@ const FAILURES = {
 };
 const UNKNOWN_FAILURE = 'It did not work. Try again later.';
 
-/** @returns `undefined` on success, otherwise what the reader is told */
+/** @returns `undefined` on success, otherwise the message to show */
 async function post(path, body, key) {
   try {
     const response = await fetch(path, {

@@ -84,7 +84,7 @@ export async function move(
 /** @throws {UserError} unless the deployment refuses changes */
 async function assertReadOnly(url: string | undefined): Promise<void> {
   if (url === undefined) return;
-  // Nobody is signed out by it: it has no token.
+  // It has no token, so its end signs no user out.
   const response = await fetch(new URL('/v1/auth/logout', url), {
     method: 'POST',
     redirect: 'error',
@@ -107,7 +107,7 @@ async function begin(live: Live, target: Target, tables: readonly string[], form
   const messages = Number(pending?.['n'] ?? 0);
   if (messages > 0) {
     throw new UserError(
-      `Redis has not been told ${messages} messages of the outbox. The cron trigger does that each minute: try again then.`,
+      `${messages} messages of the outbox were not delivered to Redis yet. The cron trigger delivers them each minute: try again then.`,
     );
   }
   const copy = former?.copy ?? randomUUID();

@@ -205,8 +205,8 @@ export async function openTarget(url: string) {
 /** The server's messages quote values, those of the connection its address: only the code is shown. */
 function plain(error: unknown, what = 'PostgreSQL failed'): UserError {
   const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
-  const told = typeof code === 'string' && /^\w+$/.test(code) ? ` (${code})` : '';
+  const shown = typeof code === 'string' && /^\w+$/.test(code) ? ` (${code})` : '';
   const { table } = error instanceof DatabaseError ? error : {};
   const place = table === undefined ? '' : ` at ${table}`;
-  return new UserError(`${what}${place}${told}. The same command goes on where this one has stopped.`);
+  return new UserError(`${what}${place}${shown}. The same command goes on where this one has stopped.`);
 }

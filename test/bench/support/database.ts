@@ -9,7 +9,7 @@ export interface DatabaseCounts {
   rowsWritten: number;
 }
 
-/** As the benchmark's D1 tells them. */
+/** As the benchmark's D1 reports them. */
 export type D1Counts = Omit<DatabaseCounts, 'trips'>;
 
 /** The database of the Workers, asked directly. */

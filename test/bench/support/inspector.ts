@@ -1,6 +1,6 @@
 import { setTimeout } from 'node:timers/promises';
 
-/** What `Runtime.getHeapUsage` of the DevTools protocol tells, in bytes. */
+/** The result of `Runtime.getHeapUsage` of the DevTools protocol, in bytes. */
 interface HeapUsage {
   usedSize: number;
   embedderHeapUsedSize?: number;

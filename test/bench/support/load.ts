@@ -7,11 +7,11 @@ export interface Target {
   headers?: Readonly<Record<string, string>>;
   /** What a good response has. Another one ends the load. @default 200 */
   status?: number;
-  /** Names a header that a good answer does not have. An answer that has it ends the load. */
+  /** Names a header that a good response does not have. A response that has it ends the load. */
   forbiddenHeader?: string;
   /** What the next request of a connection has of its own, where they are not all alike. */
   next?: (connection: number) => Variation;
-  /** Sees the body of every answer, before the connection's next request is made. What it throws ends the load. */
+  /** Sees the body of every response, before the connection's next request is made. What it throws ends the load. */
   answered?: (body: string, connection: number) => void;
 }
 
@@ -33,14 +33,14 @@ export interface LoadResult {
   latenciesMs: number[];
 }
 
-/** Longer than any of the delays and deadlines here: whoever is silent for so long has hung. */
+/** Longer than any of the delays and deadlines here: a server that is silent for so long hangs. */
 const SILENCE_MS = 15_000;
 
 /**
  * A closed loop: each of `connections` keeps one request in flight. Written on bare sockets because it shares the
  * machine's cores with what it measures: an HTTP client costs several times as much.
  *
- * @throws when a connection breaks or hangs, or an answer is not what the target says
+ * @throws when a connection breaks or hangs, or a response is not what the target says
  */
 export async function runLoad(target: Target, connections: number, amount: Amount): Promise<LoadResult> {
   const { hostname, port } = new URL(target.url);
@@ -110,7 +110,7 @@ function drive(socket: net.Socket, { more, request, answered, status, latenciesM
       socket.write(bytes);
     };
     socket.on('error', reject);
-    socket.setTimeout(SILENCE_MS, () => reject(new Error(`no answer within ${SILENCE_MS / 1_000} s`)));
+    socket.setTimeout(SILENCE_MS, () => reject(new Error(`no response within ${SILENCE_MS / 1_000} s`)));
     socket.on('close', () => reject(new Error('the Worker closed a connection')));
     socket.on('data', (chunk) => {
       received += chunk.toString('latin1');
@@ -118,11 +118,11 @@ function drive(socket: net.Socket, { more, request, answered, status, latenciesM
       if (headEnd === -1) return;
       const head = received.slice(0, headEnd + 2).toLowerCase();
       const length = status === 304 ? '0' : /\r\ncontent-length: *(\d+)\r\n/.exec(head)?.[1];
-      if (length === undefined) return reject(new Error(`an answer has no length: ${firstLine(head)}`));
+      if (length === undefined) return reject(new Error(`a response has no length: ${firstLine(head)}`));
       if (received.length < headEnd + 4 + Number(length)) return;
       if (!head.startsWith(`http/1.1 ${status} `)) return reject(new Error(refusalOf(head, received)));
       if (forbidden !== undefined && head.includes(forbidden)) {
-        return reject(new Error(`an answer has the header${forbidden.trimStart()} (is the machine too busy?)`));
+        return reject(new Error(`a response has the header${forbidden.trimStart()} (is the machine too busy?)`));
       }
       latenciesMs.push(performance.now() - sentAtMs);
       try {

@@ -16,7 +16,7 @@ export async function load(name: string, ...args: Parameters<typeof runLoad>): P
   }
 }
 
-/** Round trips and commands a request, those after the answer included: what passes the proxy meanwhile. */
+/** Round trips and commands a request, those after the response included: what passes the proxy meanwhile. */
 export async function countTrips(
   redis: BenchRedis,
   name: string,

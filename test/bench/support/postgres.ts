@@ -53,7 +53,7 @@ export async function startBenchPostgres(): Promise<BenchPostgres | undefined> {
     (await through.query<unknown[]>({ text: sql, values: [...params], rowMode: 'array' })).rows;
 
   async function counts(): Promise<DatabaseCounts> {
-    // A connection tells of its rows when it ends, which is when its request does.
+    // PostgreSQL adds a connection's rows to its statistics when the connection ends, which is when its request does.
     for (let tried = 1; (await rowsOf(OTHERS)).length > 0; tried += 1) {
       if (tried === 1_200) throw new Error('a Worker has kept its connection to PostgreSQL');
       await new Promise((resolve) => setTimeout(resolve, 25));
@@ -70,7 +70,7 @@ export async function startBenchPostgres(): Promise<BenchPostgres | undefined> {
     url: url.href,
     database: {
       async run(sql, ...params) {
-        // On a connection of its own, which has told of its rows when it ends.
+        // On a connection of its own: once it has ended, PostgreSQL's statistics have its rows.
         const once = new Client({ connectionString: direct.href });
         await once.connect();
         try {

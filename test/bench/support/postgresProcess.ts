@@ -1,7 +1,7 @@
 import { startWireProxy } from './postgresWire.ts';
 import type { WireCounts } from './postgresWire.ts';
 
-/** What this process tells its parent, the counts whenever it is sent anything. */
+/** What this process sends to its parent: its port at the start, and the counts whenever the parent sends anything. */
 export type WireAnswer = { port: number } | { counts: WireCounts };
 
 // A process of its own, which does not share an event loop with the load.

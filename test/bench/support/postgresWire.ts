@@ -98,7 +98,7 @@ const SSL_REQUEST = 80_877_103;
  *
  * @returns takes the bytes, however they are cut
  */
-function messagesOf(told: (message: Message) => void): (bytes: Buffer) => void {
+function messagesOf(onMessage: (message: Message) => void): (bytes: Buffer) => void {
   let rest: Buffer = Buffer.alloc(0);
   let isStarted = false;
   return (bytes) => {
@@ -114,11 +114,11 @@ function messagesOf(told: (message: Message) => void): (bytes: Buffer) => void {
       rest = rest.subarray(end);
       if (!isStarted) {
         isStarted = body.readUInt32BE(0) !== SSL_REQUEST;
-        told({ kind: isStarted ? 'startup' : 'encryption', text: '' });
+        onMessage({ kind: isStarted ? 'startup' : 'encryption', text: '' });
       }
       // Query, and Parse, which names the statement first.
-      if (type === 'Q') told({ kind: 'statement', text: body.toString() });
-      if (type === 'P') told({ kind: 'statement', text: body.subarray(body.indexOf(0) + 1).toString() });
+      if (type === 'Q') onMessage({ kind: 'statement', text: body.toString() });
+      if (type === 'P') onMessage({ kind: 'statement', text: body.subarray(body.indexOf(0) + 1).toString() });
     }
   };
 }

@@ -2,7 +2,7 @@ import { startGateway } from '../../../src/gateway/gateway.ts';
 import { startProxy } from './proxy.ts';
 import type { ProxyState } from './proxy.ts';
 
-/** What the parent asks of this process, and what it answers. */
+/** Requests of the parent to this process, and its replies. */
 export type RedisRequest = { id: number } & RedisOrder;
 export type RedisOrder = { setDelayMs: number } | { setState: ProxyState } | { count: true };
 export type RedisAnswer =
@@ -10,7 +10,7 @@ export type RedisAnswer =
   | { failed: string }
   | { id: number; trips: number; commands: number };
 
-// A process of its own: neither the engine nor the gateway shares an event loop with the load that they answer.
+// A process of its own: neither the engine nor the gateway shares an event loop with the load that they serve.
 const answer = (message: RedisAnswer) => process.send?.(message);
 const [token = '', redisUrl] = process.argv.slice(2);
 

@@ -8,7 +8,7 @@ interface Column {
   value: (result: Row) => string | undefined;
 }
 
-/** The figures as text; ratios are to the first case. Columns in which nobody has a figure are left out. */
+/** The figures as text; ratios are to the first case. Columns without any figure are left out. */
 export function tableOf({ cases, heapBytes }: Report): string {
   const [ours] = cases;
   if (ours === undefined) return '(no cases)';

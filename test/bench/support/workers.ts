@@ -84,8 +84,8 @@ export interface StartOptions {
 }
 
 /**
- * In memory where the system offers it: workerd waits for its disk on the thread that its Workers run on, which D1,
- * being elsewhere, does to nobody.
+ * In memory where the system offers it: workerd waits for its disk on the thread that its Workers run on. D1 runs on other
+ * machines, so in production no Worker waits in that way.
  */
 const MEMORY = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
 

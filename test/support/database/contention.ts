@@ -24,7 +24,7 @@ const codesOf = (answers: readonly Answer[]) => {
   return counts;
 };
 
-/** What must hold when two isolates change the same rows at the same moment, whatever database decides. */
+/** What must hold when two isolates change the same rows at the same moment, on either database. */
 export function contention(scene: () => Contended): void {
   /** The same call many times at once, by turns through both isolates. */
   const atOnce = (times: number, work: (call: ReturnType<typeof clientOf>, index: number) => Promise<Answer>) => {

@@ -12,23 +12,23 @@ export interface Aim {
 /** One way in which Redis, or what lies before it, goes wrong. */
 export type Fault =
   | { kind: 'none' }
-  /** Nobody listens. Open connections are cut. */
+  /** No server listens. Open connections are cut. */
   | { kind: 'refuse' }
-  /** The request is taken and never answered, nor executed. */
+  /** The request is taken, gets no response, and is not executed. */
   | ({ kind: 'hang' } & Aim)
-  /** Executed; the answer's head and half of its body arrive, and then nothing. */
+  /** Executed; the response's head and half of its body arrive, and then nothing. */
   | ({ kind: 'stall' } & Aim)
-  /** Executed and answered well, but late. */
+  /** Executed; the right response comes late. */
   | ({ kind: 'delay'; ms: number } & Aim)
   /** The connection is cut, and nothing was executed. */
   | ({ kind: 'drop-before' } & Aim)
   /** The connection is cut when everything was executed. */
   | ({ kind: 'drop-after' } & Aim)
-  /** Somebody else answers; nothing is executed. */
+  /** Something else responds in its place; nothing is executed. */
   | ({ kind: 'answer'; status: number; body: string; type?: string } & Aim)
   /** Something else happens first, such as the server's death; then it is executed, if it still can be. */
   | ({ kind: 'meanwhile'; act: () => Promise<unknown> } & Aim)
-  /** Executed, but the answer's text is changed on its way. */
+  /** Executed, but the response's text is changed on its way. */
   | ({ kind: 'rewrite'; rewrite: (text: string) => string } & Aim)
   /** These commands are refused with Redis's error text, and not executed; the others are. */
   | ({ kind: 'slot'; error: string } & Aim);

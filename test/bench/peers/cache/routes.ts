@@ -7,7 +7,7 @@ export interface Bindings {
   PREFIX: string;
 }
 
-/** What is cached: who made it, so that an old one can be told from a new one, and something to carry. */
+/** The cached value: its key, a version that distinguishes an old value from a new one, and some content. */
 export interface Value {
   key: string;
   version: string;

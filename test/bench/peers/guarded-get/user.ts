@@ -12,7 +12,7 @@ export interface Bindings {
   PREFIX: string;
 }
 
-/** The answer of every case. */
+/** The response of every case. */
 export interface User {
   id: string;
   email: string;

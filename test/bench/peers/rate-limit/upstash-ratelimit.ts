@@ -35,7 +35,7 @@ const app = new Hono<{ Bindings: Bindings }>();
 app.get('/:identity', async (c) => {
   const { success, reason, pending } = await ratelimitOf(c.env).limit(c.req.param('identity'));
   c.executionCtx.waitUntil(pending);
-  // It lets pass whomever Redis did not answer in time: no decision, and no figure.
+  // It admits a request when Redis does not reply in time: that is no decision, so it gives no figure.
   if (reason === 'timeout') return c.text('no decision', 503);
   return success ? c.text('ok') : c.text('too many requests', 429);
 });

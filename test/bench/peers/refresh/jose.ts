@@ -41,7 +41,7 @@ function sign(algorithm: string, key: Keys['signing']): Promise<string> {
 }
 
 /**
- * `GET /<sign|verify>/<algorithm>/<times>`: does it so many times and answers the last token. Time stands still inside a
+ * `GET /<sign|verify>/<algorithm>/<times>`: does it so many times and responds with the last token. Time stands still inside a
  * request, so it is measured from outside.
  */
 export default {

@@ -4,7 +4,7 @@ import type { CaseName, Caches } from './setUp.ts';
 
 /** What a cache did, where caches differ. `undefined`: it has no way to. */
 export interface Behaviour {
-  /** Answers a second read without its source. */
+  /** Serves a second read without its source. */
   hits: boolean;
   /** After `forget(key)` the source is asked again. */
   forgets: boolean;
@@ -14,7 +14,7 @@ export interface Behaviour {
   seesOtherIsolates: boolean;
   /** An entry that is invalidated while it is being filled is not served afterwards. */
   survivesInvalidationDuringFill: boolean;
-  /** What several requests that ask for the same missing entry at once are answered beside 200. */
+  /** Statuses other than 200 that several requests get when they ask for the same missing entry at once. */
   concurrentMisses: Failure[];
   /** The same for an entry that is there, with tags that were never invalidated. */
   concurrentTaggedHits: Failure[];
@@ -26,13 +26,13 @@ export interface Behaviour {
 export const STALE_MS = 1_150;
 /** Within the 400 ms that the loader of `/slow` takes. */
 const DURING_FILL_MS = 150;
-/** Time enough for what goes on after an answer. */
+/** Time enough for the work after a response. */
 export const SETTLE_MS = 300;
 
 const AT_ONCE = 8;
 const HANG_MS = 5_000;
 
-/** A status, or that there was no answer. */
+/** A status, or that there was no response. */
 type Failure = number | 'nothing';
 
 async function statusOf(url: string): Promise<Failure> {
@@ -45,7 +45,7 @@ async function statusOf(url: string): Promise<Failure> {
   }
 }
 
-/** Finds out how a case behaves, without delay. @throws when it does not answer as caches do */
+/** Finds out how a case behaves, without delay. @throws when it does not respond as caches do */
 export async function behaviourOf(caches: Caches, name: CaseName): Promise<Behaviour> {
   const ask = async (path: string, isolate: 'measured' | 'other' = 'measured'): Promise<string | undefined> => {
     const answer = await fetch(`${caches.url(name, isolate)}${path}`, { signal: AbortSignal.timeout(15_000) });
@@ -124,7 +124,7 @@ export function notesOf(behaviour: Behaviour): string[] {
     ],
     [
       behaviour.refreshesStale === false,
-      'serves a stale entry, and does not get a fresh one to Redis after the answer',
+      'serves a stale entry, and does not get a fresh one to Redis after the response',
     ],
   ];
   return notes.filter(([applies]) => applies).map(([, note]) => note);

@@ -22,7 +22,7 @@ const WARM_UP_MS = 400;
 const COUNTED_REQUESTS = 100;
 
 /**
- * What does a cache cost on the edge? The same reads, of the same values through a loader that answers at once, by
+ * What does a cache cost on the edge? The same reads, of the same values through a loader that returns at once, by
  *
  * - `gatehouse`: `CacheService`, with `services()` around it;
  * - `bentocache`: with its memory as the first layer and Redis as the second. Its bus is off: there is none over REST;
@@ -32,7 +32,7 @@ const COUNTED_REQUESTS = 100;
  *   stale-while-revalidate.
  *
  * All speak to Redis through @upstash/redis as it is by default (same-turn commands share a request), one client an
- * isolate, behind the proxy that counts round trips and delays them; what happens after an answer is counted too. Each
+ * isolate, behind the proxy that counts round trips and delays them; what happens after a response is counted too. Each
  * is a Worker in one plain workerd. Before anything is measured it is found out how each behaves, and printed where it
  * is not as one would wish. A load that fails in one case goes on in the others.
  */
@@ -41,7 +41,7 @@ export const cache: Question = {
   asks: 'What does a cached read cost, and an invalidation?',
   setUp:
     `${CONNECTIONS} connections, ${DELAY_MS} ms added to each round trip to Redis; the first table is the hit. Trips and ` +
-    `commands count those after the answer; a script is one command. Tag: ${TAGGED_ENTRIES} entries under it. Hits of ` +
+    `commands count those after the response; a script is one command. Tag: ${TAGGED_ENTRIES} entries under it. Hits of ` +
     'bentocache come from its memory, and stay there whatever other isolates do; bentocache-l2 is the one without. A ' +
     'line of its own says what a case did not do. Ratios are to gatehouse.',
 

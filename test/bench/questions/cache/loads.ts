@@ -32,7 +32,7 @@ export function loadsOf(url: string): CacheLoads {
   let stale = 0;
   const at = (path: string): Target => ({
     url: `${url}${path}`,
-    // An answer that went without Redis would be a quick one.
+    // A response that was made without Redis would be a quick one.
     forbiddenHeader: 'Gatehouse-Degraded',
   });
   const targets: Record<LoadName, Target> = {

@@ -14,7 +14,7 @@ export interface Figures {
 export type Until = { durationMs: number } | { requests: number };
 
 /**
- * Sends the same POST over and over on `connections` keep-alive connections, each waiting for its answer before the
+ * Sends the same POST over and over on `connections` keep-alive connections, each waiting for its response before the
  * next. It speaks just enough HTTP/1.1 for that: on a machine with two cores a full client would take more of them
  * than the servers it measures.
  */

@@ -36,7 +36,7 @@ async function start(main: string, port: number, token: string, env: Record<stri
       ({ ok }) => ok,
       () => false,
     );
-  }, `${main} answers`);
+  }, `${main} responds`);
   return {
     port,
     async stop() {

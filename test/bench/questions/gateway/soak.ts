@@ -31,7 +31,7 @@ async function post(path: string, body: unknown): Promise<void> {
 const head = (body: string, length = body.length) =>
   `POST / HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${TOKEN}\r\ncontent-length: ${length}\r\n\r\n${body}`;
 
-/** Sends a request, reads nothing of its answer for a while, and breaks the connection. */
+/** Sends a request, reads nothing of the response for a while, and breaks the connection. */
 async function withoutReading(text: string, forMs: number): Promise<void> {
   const socket = connect(gateway.port, '127.0.0.1');
   socket.on('error', () => {});

@@ -36,7 +36,7 @@ const COUNTED_REQUESTS = 200;
 const PACED = { callers: 10, perSecond: 10, requests: 60 };
 
 /**
- * What does a guarded, cached GET cost? The same endpoint, answering the same body to the same bearer token, as
+ * What does a guarded, cached GET cost? The same endpoint, with the same response body for the same bearer token, as
  *
  * - `gatehouse`: the app as wrangler deploys it, with its rate limit raised and its deadline for Redis out of the way;
  * - `gatehouse-within`: the same with `READS_WITHIN_MS=1000`. Its round trips and commands are those of callers who make
@@ -45,7 +45,7 @@ const PACED = { callers: 10, perSecond: 10, requests: 60 };
  *   around D1, each as its documentation shows it, clients made once an isolate;
  * - `hono-rate-limiter`: the same with its Redis store as the limiter;
  * - `one-fetch`: Hono and one `fetch` of a pipeline of three commands, the floor of a guard that asks Redis;
- * - `bare-hono`: a route that only answers.
+ * - `bare-hono`: a route that only responds.
  *
  * All run in one plain workerd and speak to one gateway and engine in another process. Each case runs twice: once behind
  * a proxy that counts round trips and delays them, once on the gateway itself, where requests a second are measured. The
@@ -226,12 +226,12 @@ function targetOf(url: string, token: string): Target {
   return {
     url: `${url}${PATH}`,
     headers: { Authorization: `Bearer ${token}`, 'CF-Connecting-IP': '203.0.113.7' },
-    // An answer that went without Redis would be a quick one.
+    // A response that was made without Redis would be a quick one.
     forbiddenHeader: 'Gatehouse-Degraded',
   };
 }
 
-/** A user of the app, a token of theirs, and what the endpoint answers to it. */
+/** A user of the app, a token of theirs, and the endpoint's response to it. */
 async function signUp(url: string, name: string): Promise<{ token: string; body: string }> {
   const registered = await fetch(`${url}/v1/auth/register`, {
     method: 'POST',
@@ -247,7 +247,7 @@ async function signUp(url: string, name: string): Promise<{ token: string; body:
   return { token, body: await answer.text() };
 }
 
-/** Asks twice: what fills the cache and what reads it must answer alike. */
+/** Asks twice: the request that fills the cache and the one that reads it must get the same response. */
 async function assertAnswer(name: CaseName, { url, headers = {} }: Target, expected: string): Promise<void> {
   for (const state of ['cold', 'warm']) {
     const answer = await fetch(url, { headers });

@@ -42,8 +42,8 @@ export const outages: Question = {
     else progress(NO_POSTGRES);
     const cases: CaseResult[] = [];
     for (const side of sides) {
-      const told: Progress = (line) => progress(`${SHOWN[side.engine]}: ${line}`);
-      cases.push(...(await singleServer(side, told, rounds)), ...(await deadShard(side, told, rounds)));
+      const report: Progress = (line) => progress(`${SHOWN[side.engine]}: ${line}`);
+      cases.push(...(await singleServer(side, report, rounds)), ...(await deadShard(side, report, rounds)));
     }
     return { question: 'outages', cases };
   },

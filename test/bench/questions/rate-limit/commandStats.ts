@@ -1,4 +1,4 @@
-/** What the engine runs for its connections' own sake, or to answer this very question. */
+/** Commands that the engine runs for its connections, or for this count itself. */
 const HOUSEKEEPING = new Set(['info', 'ping', 'hello', 'client', 'auth', 'select', 'config', 'command']);
 
 /**

@@ -2,7 +2,7 @@ import { Agent, get } from 'node:http';
 import type { IncomingMessage } from 'node:http';
 import { setTimeout } from 'node:timers/promises';
 
-/** An open loop: requests leave at their time, whether or not earlier ones have been answered. */
+/** An open loop: requests leave at their time, whether or not earlier ones have got their response. */
 export interface Pace {
   /** When the first one leaves, as `Date.now()` counts. */
   startMs: number;
@@ -14,7 +14,7 @@ export interface Pace {
  * Sends evenly paced GETs.
  *
  * @returns whether each was admitted (200) or refused (429), in the order in which they left
- * @throws when an answer is another one, or was made without Redis
+ * @throws when a response is another one, or was made without Redis
  */
 export async function runPaced(url: string, { startMs, intervalMs, requests }: Pace): Promise<boolean[]> {
   const agent = new Agent({ keepAlive: true });
@@ -25,7 +25,7 @@ export async function runPaced(url: string, { startMs, intervalMs, requests }: P
       const waitMs = dueMs - Date.now();
       if (waitMs > 0) await setTimeout(waitMs);
       const answer = isAdmitted(agent, url);
-      // Reported once all have left, and not as a rejection that nobody handles.
+      // Reported once all have left, and not as an unhandled rejection.
       answer.catch(() => undefined);
       answers.push(answer);
     }
@@ -61,7 +61,7 @@ export async function runBurst(url: string, { atMs, requests }: { atMs: number; 
 
 /**
  * The most admitted requests of which it is certain that one window contains them all: from when the first was sent to
- * when the last was answered it is no longer than that.
+ * when the last got its response it is no longer than that.
  */
 export function worstWindow(sent: readonly Sent[], windowMs: number): number {
   const admitted = sent.filter((request) => request.admitted);
@@ -80,7 +80,7 @@ async function isAdmitted(agent: Agent, url: string): Promise<boolean> {
   return admittedBy(answer.statusCode ?? 0, answer.headers['gatehouse-degraded'] !== undefined);
 }
 
-/** @throws unless the answer says what a limiter decided with Redis */
+/** @throws unless the response is a decision that a limiter made with Redis */
 export function admittedBy(status: number, degraded: boolean): boolean {
   if (degraded) throw new Error('a decision was made without Redis (is the machine too busy?)');
   if (status !== 200 && status !== 429) throw new Error(`answered ${status}`);

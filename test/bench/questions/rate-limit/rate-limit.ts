@@ -24,7 +24,7 @@ const WINDOWS = 20;
 
 /**
  * What does a decision about one request cost, and how much of its limit does a caller get who asks for more? The same
- * route, which only answers, behind
+ * route, which only responds, behind
  *
  * - `gatehouse`: `services()` and `rateLimiter({ maxRequests, windowMs })`;
  * - `gatehouse-within`: the same in `guard({ within: 1_000 }, …)`: units of busy callers come from the isolate's lease;
@@ -122,7 +122,7 @@ function line(value: (name: CaseName) => number, digits: number): string {
   return CASES.map((name) => value(name).toFixed(digits)).join(' · ');
 }
 
-/** A load that nobody is refused in. */
+/** A load in which no request is refused. */
 function load(
   limiters: Limiters,
   name: CaseName,
@@ -150,7 +150,7 @@ async function assertLimits(limiters: Limiters, name: VariantName): Promise<void
   }
 }
 
-/** Round trips and commands a decision, those after the answer included. */
+/** Round trips and commands a decision, those after the response included. */
 async function costOf(
   redis: BenchRedis,
   limiters: Limiters,
@@ -192,7 +192,7 @@ async function measureShares(limiters: Limiters): Promise<Record<ShareName, Reco
     return Object.fromEntries(await Promise.all(shares)) as Record<string, number>;
   };
   const measured: [ShareName, Record<string, number>][] = [];
-  // All at once are more than two cores answer in time.
+  // All at once are more than two cores can serve in time.
   const groups: ShareName[][] = [
     ['gatehouse', 'upstash-ratelimit', 'upstash-ratelimit-uncached'],
     ['gatehouse-within'],

@@ -20,7 +20,7 @@ const COUNTED_REQUESTS = 200;
  * What does it cost to keep a session going, and to ask whose it is?
  *
  * - `gatehouse`: `POST /v1/auth/refresh`, which rotates every time (each client presents what it was given last) and
- *   answers a new access token; `GET /v1/users/me` with an access token. Its limits are on, and raised.
+ *   responds with a new access token; `GET /v1/users/me` with an access token. Its limits are on, and raised.
  * - `better-auth`: `GET /api/auth/get-session` with its cookie, D1 as its database and Redis as its secondary storage,
  *   as its documentation shows them; with `updateAge: 0`, so that it extends the session every time, and with its
  *   default, so that it only reads. Its cookie cache is off, since with it a session that was ended goes on; its rate

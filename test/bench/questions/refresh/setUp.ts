@@ -122,7 +122,7 @@ interface Tokens {
   refresh_token: string;
 }
 
-/** Every refresh presents the token that the one before it answered. */
+/** Every refresh presents the token of the response before it. */
 async function signUpGatehouse(url: string): Promise<Record<LoadName, Target>> {
   const clients: Tokens[] = [];
   for (let i = 0; i < CONNECTIONS; i += 1) {
@@ -181,7 +181,7 @@ async function signUpBetterAuth(url: string): Promise<Target> {
   };
 }
 
-/** When a session of better-auth ends, as its answer says. */
+/** When a session of better-auth ends, as its response says. */
 export async function expiryOf({ url, next }: Target): Promise<number> {
   const answer = await fetch(url, { headers: next?.(0).headers ?? {} });
   const { session } = (await answer.json()) as BetterAuthSession;
