@@ -9,16 +9,26 @@ import { limitName } from '../services/rateLimit.service';
  * limiters append to the same lists.
  */
 export function setLimitHeaders(c: Context, quotas: readonly Quota[], legacy: boolean): void {
-  for (const { name, limit, remaining, resetMs } of quotas) {
+  for (const quota of quotas) {
+    const { name, limit, remaining } = quota;
     c.header('RateLimit-Policy', policyItem(name, limit), { append: true });
-    c.header('RateLimit', `"${name}";r=${remaining};t=${Math.ceil(resetMs / 1_000)}`, { append: true });
+    c.header('RateLimit', `"${name}";r=${remaining};t=${resetSeconds(quota)}`, { append: true });
   }
   if (!legacy) return;
   const [tightest] = quotas.toSorted((a, b) => a.remaining - b.remaining);
   if (tightest === undefined) return;
   c.header('X-RateLimit-Limit', String(tightest.limit.maxRequests));
   c.header('X-RateLimit-Remaining', String(tightest.remaining));
-  c.header('X-RateLimit-Reset', String(Math.ceil(tightest.resetMs / 1_000)));
+  c.header('X-RateLimit-Reset', String(resetSeconds(tightest)));
+}
+
+/**
+ * Seconds until all units are available again. For a sliding window at most its length: Redis counts leased units from the lease's
+ * end, and those of a large limit from the end of their sub-window, so they are available again slightly later than that. A
+ * penalty may leave a token bucket with a debt that takes longer than its window.
+ */
+function resetSeconds({ limit: { algorithm, windowMs }, resetMs }: Quota): number {
+  return Math.ceil((algorithm === 'sliding-window' ? Math.min(resetMs, windowMs) : resetMs) / 1_000);
 }
 
 /** A limiter's refusal of a request. */

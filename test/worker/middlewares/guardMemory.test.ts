@@ -277,6 +277,13 @@ describe('limits', () => {
     }
   });
 
+  test('RateLimit’s time is at most the window, though Redis counts leased units from the end of their lease', async () => {
+    const name = fresh();
+    const isolate = limited(100, name);
+    const { headers } = await isolate.visit('/');
+    expect(headers.get('RateLimit')).toBe(`"${name}";r=90;t=60`);
+  });
+
   test('units that were not used go back, with another caller’s response', async () => {
     const name = fresh();
     const isolate = limited(100, name);

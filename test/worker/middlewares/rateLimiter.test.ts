@@ -83,6 +83,14 @@ test('legacy headers on request', async () => {
   expect(Number(headers.get('X-RateLimit-Reset'))).toBeGreaterThan(0);
 });
 
+test('reset times are at most the window, also for a limit whose units are recorded at the end of their sub-window', async () => {
+  // A sub-window is 70 hours long: Redis counts the unit for a window from its end.
+  const get = limited({ windowMs: 7_000 * HOUR, maxRequests: 1_000, name: 'large', legacyHeaders: true });
+  const { headers } = await get();
+  expect(headers.get('RateLimit')).toBe('"large";r=999;t=25200000');
+  expect(headers.get('X-RateLimit-Reset')).toBe('25200000');
+});
+
 test('skip, allow and deny', async () => {
   const get = limited({
     windowMs: HOUR,
