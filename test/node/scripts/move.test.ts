@@ -83,7 +83,10 @@ describe.skipIf(!hasPostgres)(`npm run move${hasPostgres ? '' : `: ${POSTGRES_MI
 
     expect(await run(['--url', open])).toMatchObject({ code: 1, stderr: expect.stringContaining('accepts changes') });
     const undrained = await run(['--url', closed]);
-    expect(undrained).toMatchObject({ code: 1, stderr: expect.stringMatching(/not been told 1 messages/) });
+    expect(undrained).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^1 messages of the outbox were not delivered/),
+    });
     // The cron trigger of a Worker that refuses changes delivers, and deletes nothing.
     await app.scheduled();
     expect(await app.sql(`select (select state from outbox where id = 'waiting') as state`)).toEqual([
