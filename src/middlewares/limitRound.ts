@@ -1,10 +1,8 @@
 import type { Context } from 'hono';
 import { matchedRoutes } from 'hono/route';
 
-import { describeError, log } from '../config/log';
 import { unavailable } from '../errors';
 import { LimitOverrideService } from '../services/limitOverride.service';
-import { RedisError } from '../redis/errors';
 import { RateLimitService } from '../services/rateLimit.service';
 import type { RateLimitDecision, RateLimitRequest } from '../services/rateLimit.service';
 import { PerRequest } from './perRequest';
@@ -128,26 +126,14 @@ export class LimitRound {
     const renewed = this.#members.filter((member) => member.renew());
     if (renewed.length === 0) return made;
     await Promise.all(
-      asked.map((request, index) => {
+      asked.map(async ({ cost = 1 }, index) => {
         const decision = made[index];
-        return decision?.allowed === true ? giveBack(request, decision) : Promise.resolve();
+        if (decision?.allowed !== true) return;
+        if (decision.undo === undefined) decision.settle(-cost);
+        else await decision.undo();
       }),
     );
     return RateLimitService.consumeAll(this.#requests());
-  }
-}
-
-async function giveBack(
-  { policy, identity, cost = 1 }: RateLimitRequest,
-  { source, settle }: RateLimitDecision & { allowed: true },
-): Promise<void> {
-  if (source !== 'redis' || cost === 0) return settle(-cost);
-  try {
-    await RateLimitService.reward(policy, identity, cost);
-  } catch (error) {
-    // The charge stays: the next requests are refused too early, never too late.
-    if (!(error instanceof RedisError)) throw error;
-    log('warn', 'limiter.give_back_failed', describeError(error));
   }
 }
 

@@ -14,7 +14,7 @@ import type {
   RateLimitDecision,
   RateLimitPolicy,
 } from '../services/rateLimit.service';
-import { assertPolicyName } from '../services/rateLimit/limits';
+import { areSame, assertPolicyName } from '../services/rateLimit/limits';
 import type { AuthVariables } from './auth.middleware';
 import { check } from './check';
 import type { Check } from './check';
@@ -153,7 +153,7 @@ export function rateLimiter(options: RateLimiterOptions | ConfiguredLimit): Chec
         request: { policy, identity: key, cost: units, whenUnavailable },
         renew() {
           const limits = limitsOf(c, policyName);
-          if (limits === state.policy.limits) return false;
+          if (areSame(limits, state.policy.limits)) return false;
           state.policy = { name: policyName, limits };
           this.request = { ...this.request, policy: state.policy };
           return true;

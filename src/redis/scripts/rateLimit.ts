@@ -57,7 +57,7 @@ for k, key in ipairs(KEYS) do
       local over
       if kind == 's' then over = limit.total + limit.added + n - L
       else over = math.ceil((debt + (limit.added + n - L) * limit.W) / limit.W) end
-      if n > L then charge.fits, charge.wait = 0, -1
+      if limit.added + n > L then charge.fits, charge.wait = 0, -1
       elseif over > 0 then
         charge.fits = over <= back and 2 or 0
         if charge.fits == 2 then charge.wait = 0

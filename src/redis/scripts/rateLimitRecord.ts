@@ -8,7 +8,9 @@ import { rateLimitState } from './rateLimitState';
  *
  * An item with an id is applied once: the counter remembers the id. If another call may charge under the same id (a request
  * whose reply was lost), only one of the two is applied. Units given back may name the id of their request. If the counter
- * does not know that id, it gives nothing back, and skips the charge if it arrives late. With 0 units, the request's
+ * does not know that id, it gives nothing back, and skips the charge if it arrives late. With `?` behind the id, an unknown
+ * request's units are given back from entries that are not later than they: it may be one that the counter no longer
+ * remembers, or Redis has lost the counter, and later entries are those of other requests. With 0 units, the request's
  * reservation becomes final.
  *
  * KEYS[1] the counter
@@ -83,7 +85,7 @@ local function charge(to, at, units)
   end
 end
 
-local function giveBack(to, at, units)
+local function giveBack(to, at, units, isKnown)
   local limit = to.limit
   at = recordedAt(at, to.step)
   if at + limit.W <= now then return end
@@ -98,7 +100,9 @@ local function giveBack(to, at, units)
   -- Take from the newest entry that is not later than the spending. Entries after it come last: they were recorded late,
   -- behind entries ahead of now.
   for i = newest, 1, -1 do take(entries[i]) end
-  for i = newest + 1, #entries do take(entries[i]) end
+  if isKnown then
+    for i = newest + 1, #entries do take(entries[i]) end
+  end
   if limit.debt then
     local debt = debtAt(limit, now)
     owe(limit, math.max(0, debt - (asked - units) * limit.W, math.min(debt, replay(limit, entries))), now)
@@ -130,10 +134,13 @@ for i = arg, #ARGV, 4 do
   if units == 0 then settleReservation(id)
   elseif id == '' or not knows(counter, id) then
     if id ~= '' then rememberLonger(id) end
-    if of ~= '' and not settleReservation(of) and not knows(counter, of) then rememberLonger(of)
+    local mayBeForgotten = string.sub(of, -1) == '?'
+    if mayBeForgotten then of = string.sub(of, 1, -2) end
+    local isKnown = of == '' or settleReservation(of) or knows(counter, of)
+    if not isKnown and not mayBeForgotten then rememberLonger(of)
     else
       for _, to in ipairs(limits) do
-        if units > 0 then charge(to, math.min(at, now), units) else giveBack(to, at, -units) end
+        if units > 0 then charge(to, math.min(at, now), units) else giveBack(to, at, -units, isKnown) end
       end
     end
   end

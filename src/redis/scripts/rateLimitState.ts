@@ -104,8 +104,9 @@ local function debtAt(limit, at)
   return math.max(0, limit.debt - (at - limit.a) * limit.L)
 end
 
+-- A debt of centuries is cut off: larger numbers are not exact, and Redis takes no such TTL.
 local function owe(limit, debt, now)
-  limit.a, limit.debt = now, debt
+  limit.a, limit.debt = now, math.min(debt, 9007199254740991)
 end
 
 -- Sub-windows: an entry is recorded at the end of its sub-window.

@@ -72,8 +72,9 @@ export async function consumeTogether(
       leases.drop(key, nowMs);
       // The call may have been executed. Its charge is then taken back, or counted once with the report.
       const sent = mayHaveRun(reply);
+      let reportedAs = id;
       if (whenUnavailable === 'local' && cost > 0) {
-        if (admitted) local.reports.add(key, limits, { id, units: cost, atMs: askedAtMs, sent });
+        if (admitted) reportedAs = local.reports.add(key, limits, { id, units: cost, atMs: askedAtMs, sent });
         else if (sent) local.reports.add(key, limits, { id: requestId(), of: id, units: -cost, atMs: askedAtMs, sent });
       }
       if (whenUnavailable === 'closed') return { allowed: false, reason: 'unavailable' };
@@ -84,7 +85,7 @@ export async function consumeTogether(
       }
       const verdicts = ownVerdicts[own.indexOf(request)];
       if (admitted) {
-        const settle = (units: number) => settleOwn(deps, request, { id, units, atMs: askedAtMs });
+        const settle = (units: number) => settleOwn(deps, request, { id: reportedAs, units, atMs: askedAtMs });
         return { allowed: true, source: 'local', quotas: quotasOf(policy, verdicts ?? []), settle };
       }
       if (verdicts === undefined || verdicts.every((verdict) => verdict.admitted)) {
@@ -100,7 +101,8 @@ export async function consumeTogether(
       local.mirror(request, askedAtMs, nowMs);
       const settle = (units: number) => settleCharged(deps, request, charge, units);
       const left = leastOf(reply.verdicts, local.quotas(request, nowMs));
-      return { allowed: true, source: 'redis', quotas: quotasOf(policy, left), settle };
+      const undo = () => takeBackNow(deps, request, charge);
+      return { allowed: true, source: 'redis', quotas: quotasOf(policy, left), settle, undo };
     }
     if (reply.reserved) takeBack(deps, request, charge);
     if (!reply.refused) return { allowed: false, reason: 'together' };
@@ -198,13 +200,36 @@ function takeBack(deps: ConsumeDeps, request: ResolvedRequest, { id, atMs, charg
   );
 }
 
+/**
+ * Gives a charge back before the same request is decided again. If Redis does not reply, the charge stays until it is
+ * reported.
+ */
+async function takeBackNow(
+  deps: ConsumeDeps,
+  request: ResolvedRequest,
+  { id, atMs, chargedAtMs }: Charge,
+): Promise<void> {
+  const { batch, local, leases, now } = deps;
+  const { key, limits, cost } = request;
+  leases.drop(key, now());
+  if (cost === 0) return;
+  const item = { id: requestId(), of: id, units: -cost };
+  local.record(request, -cost, chargedAtMs, now(), false);
+  try {
+    await batch.run(rateLimitRecord, [key], recordArguments(limits, now(), [{ ...item, time: atMs }]));
+  } catch (error) {
+    if (!(error instanceof RedisError)) throw error;
+    local.reports.add(key, limits, { ...item, atMs: chargedAtMs, sent: true });
+  }
+}
+
 /** After the response: corrects the cost of a request, at the time at which it was charged. */
 function settleCharged(deps: ConsumeDeps, request: ResolvedRequest, charge: Charge, units: number): void {
   if (units === 0) return;
   const { batch, local, now } = deps;
   const { key, limits } = request;
-  const { atMs, chargedAtMs } = charge;
-  const item = { id: requestId(), units };
+  const { id, atMs, chargedAtMs } = charge;
+  const item = { id: requestId(), units, ...(units < 0 && { of: `${id}?` }) };
   local.record(request, units, chargedAtMs, now(), false);
   batch
     .deferRun(rateLimitRecord, [key], recordArguments(limits, now(), [{ ...item, time: atMs }]))

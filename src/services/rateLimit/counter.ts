@@ -7,6 +7,9 @@ interface Entry {
   usage: Usage;
 }
 
+/** Units that a request asks for, by the use of each limit. */
+export type AddedUnits = Map<Usage, number>;
+
 /** One counter in this isolate's memory: the use of a policy's limits by one identity. Its time never goes back. */
 export class Counter {
   /** One per algorithm and window: so few that a linear search is faster than a map. */
@@ -15,10 +18,19 @@ export class Counter {
   /** Until then it holds spending that Redis may not know: forgetting it would lift a limit. */
   pinnedUntilMs = 0;
 
-  /** The verdict of each limit on a request of this cost, without charging it. */
-  verdicts(limits: readonly Limit[], cost: number, added: number, nowMs: number): LimitVerdict[] {
+  /**
+   * The verdict of each limit on a request of this cost, without charging it.
+   *
+   * @param added units of other limiters of the same request; this cost is added to them
+   */
+  verdicts(limits: readonly Limit[], cost: number, nowMs: number, added: AddedUnits = new Map()): LimitVerdict[] {
     const time = this.#advance(nowMs);
-    return limits.map((limit) => this.#usage(limit, time).verdict(limit, cost, added));
+    return limits.map((limit) => {
+      const usage = this.#usage(limit, time);
+      const before = added.get(usage) ?? 0;
+      added.set(usage, before + cost);
+      return usage.verdict(limit, cost, before);
+    });
   }
 
   /** Whether this isolate's clock was set back since the last use. */

@@ -22,6 +22,8 @@ export type RateLimitDecision =
       quotas: readonly Quota[];
       /** After the response: adds to the request's cost; a negative number gives units back. */
       settle: (cost: number) => void;
+      /** Gives all units back now, at the time of their charge, so that the request can be decided again. */
+      undo?: () => Promise<void>;
     }
   | {
       allowed: false;

@@ -1,4 +1,5 @@
 import { isDue, isWithin } from '../memory/remembered';
+import { areSame } from './limits';
 import type { Limit } from './limits';
 import { Returns } from './returns';
 
@@ -203,6 +204,7 @@ export class Leases {
     return (first !== undefined && first.endsAtMs <= nowMs) || this.returns.isDue(nowMs);
   }
 
+  /** A lease can only pay under exactly the limits of its grant. */
   #holdingOf(key: string, limits: readonly Limit[]): Holding | undefined {
     return this.#holdings.get(key)?.find((holding) => areSame(holding.limits, limits));
   }
@@ -261,20 +263,4 @@ export class Leases {
 
 function leftOf({ leases }: Holding): number {
   return leases.reduce((sum, { left }) => sum + left, 0);
-}
-
-/** A lease can only pay under exactly the limits of its grant. */
-function areSame(a: readonly Limit[], b: readonly Limit[]): boolean {
-  if (a === b) return true;
-  return (
-    a.length === b.length &&
-    a.every((limit, index) => {
-      const other = b[index]!;
-      return (
-        limit.algorithm === other.algorithm &&
-        limit.maxRequests === other.maxRequests &&
-        limit.windowMs === other.windowMs
-      );
-    })
-  );
 }

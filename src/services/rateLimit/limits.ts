@@ -65,6 +65,22 @@ export function recordedAtMs(limit: Limit, atMs: number): number {
   return Math.ceil(atMs / step) * step;
 }
 
+/** Whether both are the same limits, in the same order. */
+export function areSame(a: readonly Limit[], b: readonly Limit[]): boolean {
+  if (a === b) return true;
+  return (
+    a.length === b.length &&
+    a.every((limit, index) => {
+      const other = b[index]!;
+      return (
+        limit.algorithm === other.algorithm &&
+        limit.maxRequests === other.maxRequests &&
+        limit.windowMs === other.windowMs
+      );
+    })
+  );
+}
+
 const scriptArguments = new WeakMap<readonly Limit[], Argument[]>();
 
 /** The limits as arguments of the scripts, after their number. */

@@ -1,4 +1,5 @@
 import { Counter } from './counter';
+import type { AddedUnits } from './counter';
 import type { Limit, LimitVerdict } from './limits';
 import { Reports } from './reports';
 
@@ -49,12 +50,12 @@ export class LocalLimiter {
   /** Decides all demands together: if one is refused, none is charged. */
   consume(demands: readonly LocalDemand[], nowMs: number): LimitVerdict[][] {
     const counters = demands.map((demand) => this.#counterOf(demand, nowMs));
-    const added = new Map<Counter, number>();
+    const added = new Map<Counter, AddedUnits>();
     const verdicts = demands.map(({ limits, cost }, index) => {
       const counter = counters[index]!;
-      const before = added.get(counter) ?? 0;
-      added.set(counter, before + cost);
-      return counter.verdicts(limits, cost, before, nowMs);
+      const before = added.get(counter) ?? new Map();
+      added.set(counter, before);
+      return counter.verdicts(limits, cost, nowMs, before);
     });
     if (verdicts.flat().some(({ admitted }) => !admitted)) return verdicts;
     demands.forEach((demand, index) => this.#charge(counters[index]!, demand, nowMs));
@@ -66,7 +67,7 @@ export class LocalLimiter {
 
   /** The verdicts that {@link consume} would give on one demand, without charging it. */
   verdicts(demand: LocalDemand, nowMs: number): LimitVerdict[] {
-    return this.#counterOf(demand, nowMs).verdicts(demand.limits, demand.cost, 0, nowMs);
+    return this.#counterOf(demand, nowMs).verdicts(demand.limits, demand.cost, nowMs);
   }
 
   /**
@@ -76,7 +77,7 @@ export class LocalLimiter {
   contradiction({ key, limits, cost }: LocalDemand, nowMs: number): LimitVerdict[] | undefined {
     const counter = this.#counters.get(key);
     if (cost === 0 || counter === undefined || counter.isAheadOf(nowMs)) return undefined;
-    const verdicts = counter.verdicts(limits, cost, 0, nowMs);
+    const verdicts = counter.verdicts(limits, cost, nowMs);
     return verdicts.every(({ admitted }) => admitted) ? undefined : verdicts;
   }
 

@@ -37,11 +37,12 @@ export class Reports {
     return this.#reports.size;
   }
 
-  add(key: string, limits: readonly Limit[], item: ReportItem): void {
+  /** @returns the id under which the units are reported: that of an earlier item if the two became one */
+  add(key: string, limits: readonly Limit[], item: ReportItem): string {
     let report = this.#reports.get(key);
     if (report === undefined) {
       // Spending that is not reported still counts in this isolate.
-      if (this.#reports.size >= MAX_REPORTS) return;
+      if (this.#reports.size >= MAX_REPORTS) return item.id;
       report = { key, limits, items: [], notBeforeMs: 0 };
       this.#reports.set(key, report);
     }
@@ -55,10 +56,11 @@ export class Reports {
       last.units += item.units;
       // Keep the later time: spending must never expire too early.
       last.atMs = item.atMs;
-      return;
+      return last.id;
     }
     if (items.length >= 2 * MAX_ITEMS) items.shift();
     items.push(item);
+    return item.id;
   }
 
   /** Whether Redis may not know all of this isolate's spending of a counter. */

@@ -39,7 +39,7 @@ class WindowUsage implements Usage {
     const { maxRequests, windowMs } = limit;
     const over = this.#log.total + added + cost - maxRequests;
     if (over <= 0) return { admitted: true, ...this.quota(limit), waitMs: 0 };
-    const waitMs = cost > maxRequests ? Infinity : this.#log.timeOfUnit(over) + windowMs - this.#nowMs;
+    const waitMs = added + cost > maxRequests ? Infinity : this.#log.timeOfUnit(over) + windowMs - this.#nowMs;
     return { admitted: false, ...this.quota(limit), waitMs };
   }
 
@@ -104,7 +104,7 @@ class BucketUsage implements Usage {
   verdict(limit: Limit, cost: number, added: number): LimitVerdict {
     const { maxRequests, windowMs } = limit;
     const over = this.#debtAt(limit, this.#nowMs) + (added + cost - maxRequests) * windowMs;
-    const waitMs = cost > maxRequests ? Infinity : Math.max(0, Math.ceil(over / maxRequests));
+    const waitMs = added + cost > maxRequests ? Infinity : Math.max(0, Math.ceil(over / maxRequests));
     return { admitted: over <= 0, ...this.quota(limit), waitMs };
   }
 
@@ -170,7 +170,7 @@ class BucketUsage implements Usage {
   }
 
   #owe(debt: number): void {
-    this.#debt = debt;
+    this.#debt = Math.min(debt, Number.MAX_SAFE_INTEGER);
     this.#chargedAtMs = this.#nowMs;
   }
 

@@ -217,6 +217,15 @@ describe('an override', () => {
     await restore('GET /own/:thing');
   });
 
+  test('that changes nothing costs limits that depend on the request no call', async () => {
+    const other = newIsolate();
+    await other.call('GET', '/plans', { headers: from('192.0.2.50') });
+    other.state.nowMs += AGE_MS;
+    other.state.pipelines = [];
+    expect((await other.call('GET', '/plans', { headers: from('192.0.2.51') })).status).toBe(200);
+    expect(other.state.pipelines.map((commands) => commands.map(([name]) => name))).toEqual([['HGET', 'EVALSHA']]);
+  });
+
   test('also of numbers that depend on the request', async () => {
     await override('plans', 1);
     const headers = from('192.0.2.9');

@@ -10,8 +10,8 @@ import { bindings, inRequest, isolateFor } from '../../support/request';
 
 const START_MS = 1_800_000_000_000;
 
-/** `down`: not executed. `lost`: executed, but no reply arrives. */
-type Mode = 'up' | 'down' | 'lost';
+/** `down`: not executed. `breaker`: not even sent. `lost`: executed, but no reply arrives. */
+type Mode = 'up' | 'down' | 'lost' | 'breaker';
 
 /** An isolate whose clock and Redis the test holds; the breaker stays closed unless the test wants it. */
 function stage() {
@@ -19,6 +19,7 @@ function stage() {
   const real = clockedClient();
   const client: RedisClient = {
     async execute(commands) {
+      if (state.mode === 'breaker') throw new RedisUnavailable('breaker');
       if (state.mode === 'down') throw new RedisUnavailable('refused');
       const replies = await real.execute(commands);
       if (state.mode === 'lost') throw new RedisUnavailable('timeout');
@@ -134,6 +135,26 @@ describe('units that were spent while Redis was away', () => {
     expect(await left(policy)).toBe(6);
   });
 
+  test('is given back when the requests cost nothing in the end, also requests that arrived together', async () => {
+    const { state, consume, left, first } = stage();
+    const policy = policyOf(200, 60_000_000);
+    // The circuit breaker's state: nothing is sent, so the spending of one sub-window is reported as one.
+    state.mode = 'breaker';
+    await inRequest(
+      async () => {
+        const decisions = await Promise.all(
+          Array.from({ length: 5 }, () => RateLimitService.consume({ policy, identity: 'x' })),
+        );
+        for (const decision of decisions.slice(1)) if (decision.allowed) decision.settle(-1);
+      },
+      { isolate: first, now: () => state.nowMs },
+    );
+    state.mode = 'up';
+    state.nowMs += 1_000;
+    await consume(policy);
+    expect(await left(policy)).toBe(200 - 2);
+  });
+
   test('is reported once, also when the report’s reply is lost', async () => {
     const { state, consume, left } = stage();
     const policy = policyOf(20, 60_000_000);
@@ -189,6 +210,40 @@ describe('a lost reply', () => {
 });
 
 describe('a Redis that has lost a counter', () => {
+  test.each(['sliding-window', 'token-bucket'] as const)(
+    'units of before are not given back from those of later requests: %s',
+    async (algorithm) => {
+      const { state, consume, lose, first, isolate } = stage();
+      const policy = { ...policyOf(10, 60_000), limits: [{ algorithm, maxRequests: 10, windowMs: 60_000 }] };
+      await inRequest(
+        async () => {
+          const decision = await RateLimitService.consume({ policy, identity: 'x', cost: 10 });
+          await lose(policy);
+          state.nowMs += 10;
+          expect((await consume(policy, { cost: 10, of: isolate() })).allowed).toBe(true);
+          if (decision.allowed) decision.settle(-10);
+        },
+        { isolate: first, now: () => state.nowMs },
+      );
+      expect((await consume(policy, { of: isolate() })).allowed).toBe(false);
+    },
+  );
+
+  test('units of a request that the counter no longer remembers are given back all the same', async () => {
+    const { state, consume, left, first } = stage();
+    const policy = policyOf(1_000, 60_000_000);
+    await inRequest(
+      async () => {
+        const decision = await RateLimitService.consume({ policy, identity: 'x', cost: 100 });
+        state.nowMs += 600_000;
+        await Promise.all(Array.from({ length: 140 }, () => consume(policy)));
+        if (decision.allowed) decision.settle(-100);
+      },
+      { isolate: first, now: () => state.nowMs },
+    );
+    expect(await left(policy)).toBe(1_000 - 140);
+  });
+
   test.each(['sliding-window', 'token-bucket'] as const)(
     'no more is said to be left than this isolate will admit: %s',
     async (algorithm) => {

@@ -52,6 +52,26 @@ test('when it is full, new identities share: each shared counter admits the limi
   expect(local.verdicts(demand('new-1'), START_MS + WINDOW_MS)).toMatchObject([{ remaining: 4 }]);
 });
 
+test('two limits of one counter with different windows each count only their own limiter, within one request', () => {
+  const local = new LocalLimiter();
+  const [second, hour] = [1_000, 3_600_000].map((windowMs): LocalDemand => ({
+    key: 'k',
+    policy: 'p',
+    limits: [slidingWindow(1, windowMs)],
+    cost: 1,
+  })) as [LocalDemand, LocalDemand];
+  expect(local.consume([second, hour], START_MS).flat()).toMatchObject([{ admitted: true }, { admitted: true }]);
+  expect(local.consume([second, hour], START_MS + 1_000).flat()).toMatchObject([
+    { admitted: true },
+    { admitted: false, waitMs: 3_599_000 },
+  ]);
+  // Two limiters with one window share it.
+  expect(local.consume([second, second], START_MS + 5_000_000).flat()).toMatchObject([
+    { admitted: true },
+    { admitted: false, waitMs: Infinity },
+  ]);
+});
+
 test('an identity that gets its own counter keeps the units that it has spent of a shared one', () => {
   const local = new LocalLimiter({ maxCounters: 1 });
   admits(local, demand('first'), START_MS);

@@ -217,6 +217,40 @@ test('settling gives back no more than was charged, and charges on top', async (
   expect(await left()).toBe(2);
 });
 
+test('a request that one counter can never pay, asked by two limiters of it, has no time to come back', async () => {
+  const policy = { name: 'twice', limits: [slidingWindow(3, 60_000)] };
+  await inRequest(async () => {
+    await RateLimitService.consume({ policy, identity: 'x' });
+    const twice = { policy, identity: 'x', cost: 2 };
+    expect(await RateLimitService.consumeAll([twice, twice])).toMatchObject([
+      { allowed: false, reason: 'together' },
+      { allowed: false, reason: 'limit', retryAfterMs: Infinity },
+    ]);
+  });
+});
+
+test('the largest penalties of a token bucket hold in every isolate', async () => {
+  const limit: Limit = { algorithm: 'token-bucket', maxRequests: 1, windowMs: 86_400_000 };
+  const policy = { name: 'penalties', limits: [limit] };
+  const punishing = isolateFor();
+  await inRequest(
+    async () => {
+      for (let i = 0; i < 3; i += 1) await RateLimitService.penalty(policy, 'x', 1_000_000_000);
+    },
+    { isolate: punishing },
+  );
+  await inRequest(
+    async ({ degraded }) => {
+      expect(await RateLimitService.consume({ policy, identity: 'x' })).toMatchObject({
+        allowed: false,
+        source: 'redis',
+      });
+      expect([...degraded]).toEqual([]);
+    },
+    { isolate: isolateFor() },
+  );
+});
+
 test('every counter has a TTL, of one window at most', async () => {
   const isolate = isolateFor();
   const policy = { name: 'ttl', limits: [slidingWindow(5, 60_000), slidingWindow(500, 90_000)] };
