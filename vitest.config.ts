@@ -4,6 +4,8 @@ import { cloudflareTest, readD1Migrations } from '@cloudflare/vitest-plugin';
 import { transform } from 'esbuild';
 import { defineConfig } from 'vitest/config';
 import type { Plugin } from 'vitest/config';
+import { BaseSequencer } from 'vitest/node';
+import type { TestSpecification } from 'vitest/node';
 
 import { buildAssets } from './src/scripts/buildAssets.ts';
 
@@ -24,6 +26,29 @@ function lowerDecorators(): Plugin {
   };
 }
 
+/** Files that take longer than all others, the longest first. */
+const LONG = [
+  'test/simulation/simulation.test.ts',
+  'test/simulation/postgres.test.ts',
+  'test/browser/console.test.ts',
+  'test/node/attacks/accounts.test.ts',
+  'test/node/contract/everyResponse.test.ts',
+  'test/node/scripts/dev.test.ts',
+  'test/node/scripts/admin.test.ts',
+  'test/node/db/postgres.test.ts',
+];
+
+/** Begins with the files of {@link LONG}: the last one to begin would otherwise run alone at the end, on one core. */
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const rank = ({ moduleId }: TestSpecification) => {
+      const index = LONG.findIndex((file) => moduleId.endsWith(file));
+      return index === -1 ? LONG.length : index;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a) - rank(b));
+  }
+}
+
 const EVERYWHERE = {
   // Only what hangs meets these limits, on a machine however slow: no test is about time.
   testTimeout: 600_000,
@@ -38,6 +63,7 @@ const POSTGRES = ['test/node/db/postgres.test.ts'];
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         plugins: [
