@@ -460,7 +460,7 @@ describe.skipIf(!hasPostgres)(`the Worker on PostgreSQL${hasPostgres ? '' : `: $
         expect(version).toBeGreaterThan(1);
         expect(messages.map(({ message }) => JSON.parse(String(message)) as unknown)).toEqual([
           { kind: 'invalidate', users: [userId], namespaces: ['users'] },
-          { kind: 'epoch', userId, epoch: 1, accessVersion: version },
+          { kind: 'epoch', userId, epoch: 1, accessVersion: version, accessVersionRaised: 1 },
         ]);
         for (const { id } of messages) expect(id).toMatch(/^[\da-f]{8}-([\da-f]{4}-){3}[\da-f]{12}$/);
 

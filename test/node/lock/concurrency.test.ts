@@ -4,7 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { startGateway } from '../../../src/gateway/gateway.ts';
 import type { Lock } from '../../../src/services/lock.service.ts';
 import { REDIS_MISSING, hasRedisServer, startCluster, startRedis } from '../../support/redisServers.ts';
-import { isolate, keys, take } from './isolates.ts';
+import { isolate, keys, take, takeInTime } from './isolates.ts';
 
 const token = 'lock-token';
 const CONTENDERS = 30;
@@ -21,15 +21,6 @@ async function expectOneHolder(redisUrl?: string): Promise<void> {
   await growsOverFlushes(serviceOf, gateway.url);
 }
 
-/** A machine that stalls for a lease gets the reply when the lease is over: that is tried again. */
-async function takeInTime(service: ReturnType<typeof isolate>): Promise<Lock> {
-  for (;;) {
-    const lock = await service.acquire('contended', { leaseMs: LEASE_MS, waitMs: 60_000 });
-    if (lock.acquired) return lock;
-    expect(lock.reason).toBe('unavailable');
-  }
-}
-
 /** Thirty want one lock at the same time. Every tenth dies with it: it neither releases nor extends. */
 async function excludes(serviceOf: (contender: number) => ReturnType<typeof isolate>): Promise<void> {
   const relyingOnIt = new Set<Lock>();
@@ -40,7 +31,7 @@ async function excludes(serviceOf: (contender: number) => ReturnType<typeof isol
   const isDying = (contender: number) => contender % 10 === 3;
   await Promise.all(
     Array.from({ length: CONTENDERS }, async (_, contender) => {
-      const lock = await takeInTime(serviceOf(contender));
+      const lock = await takeInTime(serviceOf(contender), 'contended', { leaseMs: LEASE_MS, waitMs: 60_000 });
       relyingOnIt.add(lock);
       lock.signal.addEventListener('abort', () => relyingOnIt.delete(lock));
       together.push(holders());
@@ -123,14 +114,14 @@ test('waiters get it when it is released, and when the lease of a dead holder ha
   await using gateway = await startGateway({ token, port: 0 });
   const [first, second] = [isolate({ url: gateway.url, token }), isolate({ url: gateway.url, token })];
   const holding = await take(first, 'waited for', { leaseMs: 30_000 });
-  const waiting = take(second, 'waited for', { leaseMs: 500, waitMs: 20_000 });
+  const waiting = takeInTime(second, 'waited for', { leaseMs: 500, waitMs: 20_000 });
   await setTimeout(100);
   const releasedAtMs = performance.now();
   await holding.release();
   const dying = await waiting;
   expect(performance.now() - releasedAtMs).toBeLessThan(20_000);
 
-  const heir = await take(first, 'waited for', { leaseMs: 500, waitMs: 20_000 });
+  const heir = await takeInTime(first, 'waited for', { leaseMs: 500, waitMs: 20_000 });
   expect(dying.signal.aborted).toBe(true);
   expect(heir.fence).toBeGreaterThan(dying.fence);
   // Not released, not extended: it is what the engine says that counts.

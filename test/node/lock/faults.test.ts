@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { LockService } from '../../../src/services/lock.service.ts';
 import { script, startFaultyRedis } from '../../support/faults.ts';
 import type { FaultyRedis } from '../../support/faults.ts';
-import { isolate, keys, take } from './isolates.ts';
+import { isolate, keys, take, takeInTime } from './isolates.ts';
 
 const DEADLINE_MS = 400;
 let redis: FaultyRedis;
@@ -90,7 +90,7 @@ describe('a Redis that hangs', () => {
 });
 
 test('a release that comes after the lease does not free the next holder’s lock', async () => {
-  const late = await take(service, name, { leaseMs: 60 });
+  const late = await takeInTime(service, name, { leaseMs: 60 });
   const next = await take(elsewhere, name, { leaseMs: 60_000, waitMs: 5_000 });
   expect(await late.release()).toBe('lost');
   expect(await late.extend()).toBe('lost');

@@ -31,6 +31,15 @@ export function isolate(
   });
 }
 
+/** For short leases: on a machine that stalls, one may be over when its reply arrives. Then the lock is taken again. */
+export async function takeInTime(service: LockService, name: string, options: AcquireOptions): Promise<Lock> {
+  for (;;) {
+    const taken = await service.acquire(name, options);
+    if (taken.acquired) return taken;
+    if (taken.reason !== 'unavailable') throw new Error(`${name}: ${taken.reason}`);
+  }
+}
+
 /** @throws {Error} with the reason, when it is not to be had */
 export async function take(service: LockService, name: string, options: AcquireOptions): Promise<Lock> {
   const taken = await service.acquire(name, options);
