@@ -11,7 +11,7 @@ export interface Loaded<T> {
   reload: () => void;
 }
 
-/** Told of each attempt, so that the page can say when the server cannot be reached. */
+/** Called after each attempt, so that the page can say when the server cannot be reached. */
 type Observer = (isReached: boolean) => void;
 let observer: Observer = () => undefined;
 export const observeConnection = (next: Observer): void => {

@@ -209,8 +209,8 @@ export function cached(options: CachedOptions): Check {
     const control = `${shared ? 'public' : 'private'}, ${clientSeconds > 0 ? `max-age=${clientSeconds}` : 'no-cache'}`;
     const answer = new Headers({ 'cache-control': own.get('Cache-Control') ?? control, ...kept, etag });
     for (const [name, value] of own) {
-      const told = name === 'content-type' || name === 'cache-control' || Object.hasOwn(kept, name);
-      if (!told) answer.append(name, value);
+      const isSet = name === 'content-type' || name === 'cache-control' || Object.hasOwn(kept, name);
+      if (!isSet) answer.append(name, value);
     }
     for (const name of shared ? vary : [...vary, 'Authorization']) answer.append('Vary', name);
     const nowMs = c.get('request').now();

@@ -161,8 +161,10 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
       const quotas = await Promise.all(leased);
       // The quotas must not promise leased units to other requests.
       return decisions.map((decision, index) => {
-        const told = quotas[index];
-        return decision.allowed && told !== undefined ? Object.assign(decision, { quotas: told }) : decision;
+        const afterLease = quotas[index];
+        return decision.allowed && afterLease !== undefined
+          ? Object.assign(decision, { quotas: afterLease })
+          : decision;
       });
     },
 

@@ -191,7 +191,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
           errors.add(String(error));
           return String(error).includes('may do more than read');
         };
-        await until(refused, 'Redis has told what its user may do');
+        await until(refused, 'Redis has reported what its user may do');
         // Nor did it before.
         for (const error of errors) expect(error).toMatch(/^(NOPERM|UNAVAILABLE) /);
       } finally {
@@ -235,7 +235,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
     it('is killed after the time that is set, and the log says so', async () => {
       const outcome = await asReaderOf(guarded, 'EVAL_RO', ENDLESS, '0');
       expect(outcome).toMatchObject({ status: 400, body: { error: expect.stringMatching(/killed by user/i) } });
-      await until(() => killed('SCRIPT'), 'the log tells of it');
+      await until(() => killed('SCRIPT'), 'the log has an entry for it');
       expect(await asFull(guarded, 'EVAL', 'return 1', '0')).toMatchObject({ status: 200 });
     });
 
@@ -246,7 +246,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
         status: 400,
         body: { error: expect.stringMatching(/killed by user/i) },
       });
-      await until(() => killed('FUNCTION'), 'the log tells of it');
+      await until(() => killed('FUNCTION'), 'the log has an entry for it');
     });
 
     it('is BUSY for other clients, leaves other shards alone, and the full token can kill it', async () => {
@@ -400,7 +400,7 @@ describe.skipIf(!hasRedisServer)(`attacks on a cluster${hasRedisServer ? '' : ` 
       await until(async () => {
         await wrong();
         return log.some(({ event }) => event === 'wrong_tokens');
-      }, 'the log tells of them');
+      }, 'the log has an entry for them');
       expect(JSON.stringify(log)).not.toContain('guessed');
     });
 

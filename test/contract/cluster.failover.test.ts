@@ -67,7 +67,7 @@ describe.skipIf(!hasRedisServer)(`Redis Cluster under change${hasRedisServer ? '
       await until(() => traffic.tally.acknowledged > at + 50, 'traffic flows through ASK');
       for (const node of [target, source, ...cluster.nodes.filter((other) => other !== source && other !== target)]) {
         await node.command('CLUSTER', 'SETSLOT', String(slot), 'NODE', cluster.idOf(target)).catch((error: Error) => {
-          if (!error.message.includes('only with masters')) throw error; // only masters can be told
+          if (!error.message.includes('only with masters')) throw error; // only masters take the command
         });
       }
       expect(await post(gateway, '/', ['MGET', ...fillers])).toEqual({ status: 200, body: { result: fillers } });

@@ -17,7 +17,7 @@ export const BOUNDS = {
   cacheAwayMs: 0,
   /**
    * Redis was away or unreliable when the change was made, and has been reachable since: the isolate that made the change
-   * lives, and tells Redis within this time of the first request that it serves again.
+   * lives, and delivers it within this time of the first request that it serves again.
    */
   recoveredMs: 10_000,
   /** The same when that isolate has died, and after Redis went back in time: once the next cron run has ended. */

@@ -24,7 +24,7 @@ const TOLD_MS = 2_100;
 
 const ME = '/v1/users/me';
 
-/** Clients as docs/api.md tells them to behave, and those that it does not expect. */
+/** Clients that behave as docs/api.md asks, and those that it does not expect. */
 export class Clients {
   readonly #world: World;
   #names = 0;
@@ -59,7 +59,7 @@ export class Clients {
     }
   }
 
-  /** A signed-in request: refreshes when it is told to, tries again when a response is lost or a 503. */
+  /** A signed-in request: refreshes when a 401 asks for it, tries again when a response is lost or a 503. */
   async honest(device: Device, call: Omit<Call, 'token' | 'label'>): Promise<(Answer & { used: Token }) | undefined> {
     const { model, scheduler } = this.#world;
     const label = device.label;
@@ -208,7 +208,7 @@ export class Clients {
       this.#world.trace(() => `${what} is acknowledged`);
       return answer;
     }
-    // A 404 or 409 may tell of the same request before, whose response was lost.
+    // A 404 or 409 may come from the same request before, whose response was lost.
     if (status === 403) ending.possible = false;
     return undefined;
   }
@@ -258,7 +258,7 @@ export class Clients {
     const { stolen } = device;
     if (stolen?.shown !== used.text || degraded !== '' || stolen.access.issuedMs > sentMs) return;
     device.stolen = undefined;
-    // A Redis that has lost the first issue does not know of it, nor does D1 where that was not told.
+    // A Redis that has lost the first issue does not know of it, nor does D1 where it did not get the refresh.
     const { by, access, restoredMs } = stolen;
     const { timeline } = this.#world;
     if (timeline.lostData(access.issuedMs - TOLD_MS, this.#now)) {

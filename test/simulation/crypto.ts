@@ -82,7 +82,7 @@ export function createCrypto(random: () => Random) {
     ...nodeCrypto,
     randomBytes,
     randomUUID,
-    /** A quarter of a second of memory-hard work is of no use here: an HMAC tells passwords apart as well. */
+    /** A quarter of a second of memory-hard work is of no use here: an HMAC distinguishes passwords as well. */
     scryptSync: (password: string, salt: Buffer, length: number) =>
       Buffer.concat([nodeCrypto.createHmac('sha512', salt).update(password).digest()]).subarray(0, length),
   };

@@ -26,10 +26,10 @@ const STATES: Record<JudgedState, string> = {
   away: 'Redis away',
   flushed: 'Redis up, but flushed',
   recovered: 'Redis up again',
-  trusted: 'the isolate has told Redis everything, it says, and trusts it again',
+  trusted: 'the isolate has logged that everything is delivered, and trusts Redis again',
   'recovered, its isolate dead': 'Redis up again; the isolate that acknowledged it has died',
   restored: 'Redis went back in time, and a cron run has been since',
-  refused: 'Redis refused to be told, and two cron runs have been since',
+  refused: 'Redis refused the delivery, and two cron runs have been since',
 };
 
 export type Invariant =
@@ -290,7 +290,7 @@ export class Model {
 
   /**
    * D1 is asked about the outbox, or about Redis's age, beside a request: by an isolate that has reason to think that Redis missed
-   * something, and that can tell it.
+   * something, and that can reach it.
    */
   upkeep({ isRead, isolate, label }: Invocation, atMs: number): void {
     if (!isRead) return;
@@ -363,7 +363,7 @@ export class Model {
   #judge(exchange: Exchange, ending: Ending, account: Account, token: Token): void {
     const { isolate, route, label, degraded, sentMs, arrivedMs } = exchange;
     if (!ending.possible || !(ending.ackedMs < sentMs)) return;
-    // Nothing but the token itself tells of versions that D1 and Redis have both lost, until it expires.
+    // Only the token itself has versions that D1 and Redis have both lost, until it expires.
     const { forgotten } = account;
     const isForgotten =
       forgotten !== undefined && token.issuedMs >= forgotten.fromMs && token.issuedMs <= forgotten.toMs;

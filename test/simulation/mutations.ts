@@ -86,7 +86,7 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'redis-of-yesterday',
   },
   {
-    name: 'a breaker closes before Redis has been told what it missed',
+    name: 'a breaker closes before Redis has got what it missed',
     file: 'src/services/probe.ts',
     before: 'await outbox.deliverPending();\n    databaseGone',
     after: 'databaseGone',
@@ -172,7 +172,7 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'lost-response-of-a-refresh',
   },
   {
-    name: 'a change of a user is not told to Redis',
+    name: 'a change of a user is not delivered to Redis',
     file: 'src/services/user.service.ts',
     before: 'await Promise.all([invalidation.deliver(), versions?.deliver(after)]);',
     after: 'await versions?.deliver(after);',
@@ -342,14 +342,14 @@ export const MUTATIONS: readonly Mutation[] = [
     plan: 'refresh-shown-again-in-a-restored-redis',
   },
   {
-    name: 'a refused caller is told to come back two seconds too early',
+    name: 'a refused caller gets a Retry-After that is two seconds too short',
     file: 'src/middlewares/rateLimitHeaders.ts',
     before: 'Math.max(1, Math.ceil(ms / 1_000)) : undefined',
     after: 'Math.max(1, Math.ceil(ms / 1_000) - 2) : undefined',
     plan: 'override-lost-by-a-restored-d1',
   },
   {
-    name: 'a lock is freed by whoever leaves',
+    name: 'a lock is freed by any request that leaves',
     file: 'src/redis/scripts/lockRelease.ts',
     before: "if not held or string.match(held, '^%S+') ~= ARGV[1] then return 0 end",
     after: 'if not held then return 0 end',

@@ -7,7 +7,7 @@ import type { Scheduler } from './scheduler.ts';
 
 /** What may happen to a call on its way to Redis and back. */
 export type NetworkMode =
-  /** Nobody listens. */
+  /** No server listens. */
   | 'away'
   /** Calls disappear. */
   | 'hang'
@@ -187,7 +187,7 @@ function brief(commands: readonly Command[]): string {
     .join('; ');
 }
 
-/** A script's name is its hash: eight digits tell it. */
+/** A script's name is its hash: eight digits identify it. */
 function shorten(part: string): string {
   if (part.includes('\n')) return '(script)';
   return /^[0-9a-f]{40}$/.test(part) ? part.slice(0, 8) : part;

@@ -10,7 +10,7 @@ export const SHARDS = 3;
 /** One command's outcome, as Upstash's protocol writes it. */
 export type WireReply = { result: unknown } | { error: string };
 
-/** What a whole server may say in place of doing what it is told. */
+/** Errors with which a whole server refuses commands. */
 export type ServerState = 'loading' | 'readonly' | 'readonly-6' | 'oom' | 'misconf';
 
 /** What a server may say of one command alone: its arguments are at fault, as the server sees it. */
@@ -19,7 +19,7 @@ export type Refusal = 'too-large' | 'key-too-large' | 'wrong-type';
 const STATES: Record<ServerState, { text: string; writesOnly: boolean }> = {
   loading: { text: 'LOADING Redis is loading the dataset in memory', writesOnly: false },
   readonly: { text: "READONLY You can't write against a read only replica.", writesOnly: true },
-  // Redis 6 wraps what a script was told.
+  // Redis 6 wraps the error that a script got.
   'readonly-6': {
     text: "ERR Error running script (call to f_6b1bf486c81ceb7edf3c093f4a48582e38c0e791): @user_script:1: @user_script: 1: -READONLY You can't write against a read only replica.",
     writesOnly: true,

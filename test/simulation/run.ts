@@ -36,7 +36,7 @@ const FAULTS = new Set([
   'clock',
 ]);
 
-/** Delivered rows may stay: they are what a Redis that went back in time is told again. */
+/** Delivered rows may stay: they are delivered again to a Redis that went back in time. */
 const UNDELIVERED = "SELECT * FROM outbox WHERE state = 'pending'";
 
 /** Accounts are made in this time, before anything goes wrong. */

@@ -46,7 +46,7 @@ export async function clientStep(world: World, clients: Clients, cast: Cast, ste
 
 const UNLIMITED = '/v1/own/me';
 
-/** Longer than an isolate may take to hear of an end while Redis is up. */
+/** Longer than an end may take to count in another isolate while Redis is up. */
 const STILL_MS = 8_000;
 
 const byDevice: Record<DeviceAction, (scene: Scene, device: Device, devices: readonly Device[]) => Promise<unknown>> = {

@@ -8,7 +8,7 @@ export type DisturbanceKind =
   | 'unclear'
   /** Redis itself refuses to serve. */
   | 'state'
-  /** Redis refuses single commands: those that tell of revocations, or others. */
+  /** Redis refuses single commands: those that deliver revocations, or others. */
   | 'refusal'
   | 'refusal-elsewhere'
   /** One shard is down. */
@@ -139,7 +139,7 @@ export class Timeline {
     if (redis.some(({ kind }) => kind === 'refusal' || kind === 'refusal-elsewhere'))
       return { state: 'refused', untilMs: this.firstCronAfter(cronMs, shard) + BOUNDS.afterCronMs };
     if (by.diedAtMs <= lastMs + BOUNDS.recoveredMs) return { state: 'recovered, its isolate dead', untilMs: cronMs };
-    // It tells Redis with the first request that it serves after Redis is back.
+    // It delivers with the first request that it serves after Redis is back.
     const servedMs = by.servedAtMs.find((ms) => ms >= lastMs) ?? Number.POSITIVE_INFINITY;
     return { state: 'recovered', untilMs: Math.min(cronMs, servedMs + BOUNDS.recoveredMs) };
   }

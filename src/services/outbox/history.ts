@@ -127,8 +127,8 @@ export function createHistory(
     let before = beforeSeq;
     while (before > fromSeq) {
       const rows: OutboxRow[] = await deliveredLot(database, fromSeq, before);
-      const told = rows.filter(({ seq }) => !except.has(seq));
-      if (told.length > 0) await deliverLot(told, batchOf);
+      const lot = rows.filter(({ seq }) => !except.has(seq));
+      if (lot.length > 0) await deliverLot(lot, batchOf);
       before = rows.at(-1)?.seq ?? fromSeq;
       await done(before);
     }

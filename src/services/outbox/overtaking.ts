@@ -21,7 +21,7 @@ export interface OvertakingDeps extends TellOptions {
 export interface Overtaken {
   /** The users whose versions in D1 are now larger than those that Redis had. */
   owners: ReadonlyMap<string, UserRow>;
-  /** By user: why Redis could not be told D1's versions. The message that met larger ones must stay pending. */
+  /** By user: why D1's versions could not be delivered to Redis. The message that met larger ones must stay pending. */
   failures: ReadonlyMap<string, RedisError>;
 }
 
@@ -82,15 +82,18 @@ export function createOvertaking(deps: OvertakingDeps) {
     const messages = owners.map(({ id: userId, epoch, accessVersion }): EpochMessage => {
       return { kind: 'epoch', userId, epoch, accessVersion };
     });
-    const failures = await tell([...messages, ...deleted], batchOf);
-    const told = [...behind, ...deleted]
+    const failures = await deliver([...messages, ...deleted], batchOf);
+    const delivered = [...behind, ...deleted]
       .filter(({ userId }) => !failures.has(userId))
       .map(({ userId }) => idOf(userId));
-    if (told.length > 0) await database.run((db) => markDeliveredById(db, told));
+    if (delivered.length > 0) await database.run((db) => markDeliveredById(db, delivered));
     return { owners: byId(owners), failures };
   }
 
-  async function tell(messages: readonly EpochMessage[], batchOf: () => RedisBatch): Promise<Map<string, RedisError>> {
+  async function deliver(
+    messages: readonly EpochMessage[],
+    batchOf: () => RedisBatch,
+  ): Promise<Map<string, RedisError>> {
     const failures = new Map<string, RedisError>();
     for (const some of chunks(messages, PIPELINE)) {
       const batch = batchOf();

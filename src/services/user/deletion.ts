@@ -86,7 +86,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
     const ends = recorded.map(
       ({ sessionId, expiresAtMs }) => ({ kind: 'session-end', reason: 'deleted', sessionId, expiresAtMs }) as const,
     );
-    const told = outbox.prepare([copiesOf(userId), ...ends], allKnown);
+    const messages = outbox.prepare([copiesOf(userId), ...ends], allKnown);
     const versions = outbox.prepareVersions(userId);
     const noted = by === undefined ? undefined : audit.prepare({ by, action: 'deleted', userId }, allKnown);
     const ofUser = eq(users.id, userId);
@@ -100,7 +100,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
           .returning(),
         ...versions.statements(db),
         ...(noted === undefined ? [] : [noted(db)]),
-        ...told.statements(db),
+        ...messages.statements(db),
         endOthers(db, { userId, reason: 'deleted', atMs, when: allKnown }),
         // The rows kept until the tokens have expired hold no personal data.
         db
@@ -140,7 +140,7 @@ export function createDeletion({ database, outbox, audit, idempotency, copiesOf,
       return left.isSafe === 1 ? 'overtaken' : 'last-administrator';
     }
     log('info', 'audit.deleted', { userId, by });
-    await Promise.all([told.deliver(), versions.deliver(gone)]);
+    await Promise.all([messages.deliver(), versions.deliver(gone)]);
     return 'deleted';
   }
 

@@ -70,7 +70,7 @@ async function inParallel<T>(count: number, work: (index: number) => Promise<T>)
 }
 
 describe('a thief with a stolen access token', () => {
-  /** Routes that their owner needs, with a response that tells that no limit refused. */
+  /** Routes that their owner needs, with a response that shows that no limit refused. */
   const NEEDED: readonly [name: string, method: string, path: (owner: SignedIn) => string, body?: unknown][] = [
     ['the list of devices', 'GET', () => '/v1/sessions'],
     ['the history', 'GET', () => '/v1/users/me/events'],
@@ -654,7 +654,7 @@ describe('another e-mail address', () => {
     expectRefused(await undo(token), 'ONE_TIME_TOKEN_INVALID');
   });
 
-  test('tells by nothing whether it has an account: response, work, history', async () => {
+  test('whether the new address has an account shows in no response, no cost and no history', async () => {
     const other = await scene.newAccount();
     const moved = await mover();
     await changed(moved.owner, moved.next);
@@ -863,7 +863,7 @@ describe('deletion without the app', () => {
     expect(line).toBeDefined();
   });
 
-  test('tells by nothing whether an address has an account, and mails to active ones alone', async () => {
+  test('whether an address has an account shows in no response; only active accounts get a mail', async () => {
     await expectAlike(async () => {
       const owner = await scene.newAccount();
       const disabled = await scene.newAccount();

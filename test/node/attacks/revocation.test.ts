@@ -31,7 +31,7 @@ const secretOf = (kid: string) => Buffer.from(KEYS.find((key) => key.kid === kid
 const revoke = (token: string, more: object = {}) =>
   scene.call('POST', '/v1/auth/revoke', { body: { token, ...more } });
 
-/** What anybody is told, whatever the token was (RFC 7009, section 2.2). */
+/** The response to any caller, whatever the token was (RFC 7009, section 2.2). */
 function expectToldNothing({ status, body }: Answer): void {
   expect([status, body]).toEqual([200, {}]);
 }
@@ -99,7 +99,7 @@ describe('a token is revoked by itself alone', () => {
   const refresh = (token: string) => scene.call('POST', '/v1/auth/refresh', { body: { refresh_token: token } });
 });
 
-test('the answer does not tell whether a session was there', async () => {
+test('the response is the same whether or not a session was there', async () => {
   const ended = await scene.signIn(attacker);
   expectToldNothing(await revoke(ended.refresh));
   expectRefused(await scene.me(ended.access), 'TOKEN_REVOKED');

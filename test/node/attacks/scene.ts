@@ -63,7 +63,7 @@ export function expectQuietLogs({ app: { logs } }: AttackScene, ...secrets: stri
   for (const secret of secrets) expect(text).not.toContain(secret);
 }
 
-/** What of an answer may tell one case from another: everything but what is random or a time. */
+/** What may differ between the responses of two cases: everything but random values and times. */
 export function face({ status, headers, body }: Answer): unknown {
   const { requestId: _, ...said } = body as Record<string, unknown>;
   const shown = [...headers]
@@ -74,7 +74,7 @@ export function face({ status, headers, body }: Answer): unknown {
 }
 
 /**
- * Requests that must not be told apart. An isolate's upkeep (a heartbeat, a message from the outbox) may run beside any one of
+ * Requests that a stranger must not be able to distinguish. An isolate's upkeep (a heartbeat, a message from the outbox) may run beside any one of
  * them; a difference that a stranger can use is there each time.
  *
  * @param measure sends each of them anew

@@ -132,7 +132,7 @@ describe('oversized', () => {
     return `${input}.${b64(signatureOf(key, input))}`;
   }
 
-  test('100 KB of body, told and untold', async () => {
+  test('100 KB of body, with and without Content-Length', async () => {
     const json = JSON.stringify({ email: victim.email, password: 'A'.repeat(100_000) });
     const type = 'Content-Type: application/json';
     const login = 'POST /v1/auth/login';

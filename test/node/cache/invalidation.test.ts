@@ -108,8 +108,8 @@ describe.each(ENGINES)('two isolates on %s', (engine, available, startEngine) =>
         await truth.read(thing.name, reads + 1);
         truth.values.set(thing.name, 'new');
         const change = await changeOf(by, thing);
-        const told = await (where === 'the same isolate' ? here : there).post('/invalidate', change);
-        expect(told.body).toEqual({ pending: false });
+        const invalidated = await (where === 'the same isolate' ? here : there).post('/invalidate', change);
+        expect(invalidated.body).toEqual({ pending: false });
         release();
         expect((await filling).body).toMatchObject({ value: 'old' });
         await expectNewEverywhere(thing.request);

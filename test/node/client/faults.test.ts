@@ -226,7 +226,7 @@ describe('a response that is not the API’s', () => {
     const { id } = await device.register();
     device.network.fault(fault);
     if (fault.kind === 'other' && fault.body.startsWith('{"ok"')) {
-      // A read cannot tell other JSON from its own; a refresh can.
+      // The client takes any JSON as the result of a read; it checks the shape of a refresh's response.
       expect(await device.client.call('GET /v1/users/me')).toEqual({ ok: true });
     } else {
       expect(await rejectionOf(device.client.call('GET /v1/users/me'))).toMatchObject({ name: 'NetworkError' });

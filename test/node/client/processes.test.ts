@@ -100,7 +100,7 @@ it('killed after the server has rotated the token, before the new one is stored:
   }
   for (let death = 0; death < 3; death += 1) {
     await using dying = await startProcess('killed.db', 'before-store');
-    // A token of the time before has no known expiry here: the first call tells the server's time, the second refreshes.
+    // A token of the time before has no known expiry here: the first response brings the server's time, the second call refreshes.
     expect(await dying.ask('refresh 2')).toEqual({ at: 'before-store' });
     await dying.kill();
   }

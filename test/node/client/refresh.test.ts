@@ -239,7 +239,7 @@ describe('the device’s clock', () => {
     const { storage, register } = scene.device();
     const { id } = await register();
     const { network, client, elapse } = scene.device({ storage });
-    // The first response tells the server's time.
+    // The first response brings the server's time.
     const response = await client.fetch('/health');
     expect(Date.parse(response.headers.get('Date') ?? '')).toBeGreaterThan(0);
     elapse(15 * MINUTE_MS);

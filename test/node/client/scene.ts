@@ -29,7 +29,7 @@ export interface Device {
   client: GatehouseClient;
   network: ClientNetwork;
   storage: SessionStorage;
-  /** Everything that the app was told, in order: `signedIn`, `tokenRefreshed`, `signedOut: reason`. */
+  /** All events that the app has received, in order: `signedIn`, `tokenRefreshed`, `signedOut: reason`. */
   events: string[];
   /** What the client has waited for, in milliseconds. No time passes. */
   waits: number[];
@@ -65,13 +65,13 @@ export async function startClientScene(settings: Record<string, string> = {}): P
           nowMs += ms;
         },
       });
-      const told: { [K in keyof ClientEvents]: (event: ClientEvents[K]) => string } = {
+      const textOf: { [K in keyof ClientEvents]: (event: ClientEvents[K]) => string } = {
         signedIn: () => 'signedIn',
         tokenRefreshed: () => 'tokenRefreshed',
         signedOut: ({ reason }) => `signedOut: ${reason}`,
       };
-      for (const name of Object.keys(told) as (keyof ClientEvents)[]) {
-        client.on(name, (event) => events.push(told[name](event as never)));
+      for (const name of Object.keys(textOf) as (keyof ClientEvents)[]) {
+        client.on(name, (event) => events.push(textOf[name](event as never)));
       }
       return {
         client,

@@ -31,7 +31,7 @@ afterAll(async () => {
   project[Symbol.dispose]();
 });
 
-it('the index tells where everything is, and npm run dev prints the page', async () => {
+it('the index links to every page, and npm run dev prints the docs page', async () => {
   const response = await fetch(`${url}/`);
   expect(response.status).toBe(200);
   const { version } = JSON.parse(await readFile(join(project.root, 'package.json'), 'utf8')) as { version: string };
@@ -94,7 +94,7 @@ const find = async (selector) => {
   }
   throw new Error('nothing on the page is ' + selector);
 };
-// React hears of a value that is set by the element's own setter alone.
+// React notices only a value that is set by the element's own setter.
 const type = async (selector, text) => {
   const field = await find(selector);
   Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), 'value').set.call(field, text);
@@ -146,7 +146,7 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     const shown = [...stdout.matchAll(/data-path="([^"]+)"/g)].map(([, path]) => path?.replaceAll('\u200b', ''));
     for (const { path } of operations) expect(shown).toContain(path);
     expect(stdout).toContain('Authorize');
-    // The console of the page, where a violation of the policy is told.
+    // The console of the page, where the browser reports a violation of the policy.
     expect(stderr.split('\n').filter((line) => line.includes('CONSOLE') && /error|refused|violat/i.test(line))).toEqual(
       [],
     );
@@ -183,14 +183,14 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     const me = async () => (await call('GET', '/v1/users/me', { token: signedIn.access_token })).status;
     const flags = ['--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1'];
     const press = (form: string) => `await click('#${form} button');`;
-    const told = `for (const untilMs = performance.now() + 60_000; performance.now() < untilMs; ) {
+    const outcome = `for (const untilMs = performance.now() + 60_000; performance.now() < untilMs; ) {
         const text = (await find('#status')).textContent;
         if (text !== '' && !text.startsWith('One moment')) return text;
         await new Promise((resolve) => setTimeout(resolve, 20));
       }`;
     await using asking = await visitInChromium(`${url}/delete-account`, ...flags);
     const answered = await asking.evaluate(`(async () => { ${VISITOR}
-      await type('#email', ${JSON.stringify(account.email)}); ${press('request')} ${told} })()`);
+      await type('#email', ${JSON.stringify(account.email)}); ${press('request')} ${outcome} })()`);
     expect(answered).toContain('a mail is on its way');
     const token = () => /gotd1\.[\w-]{43}/.exec(dev.output.stdout)?.[0];
     await until('the mail is printed', () => token() !== undefined);
@@ -198,10 +198,10 @@ describe.skipIf(!hasChromium)(`in Chromium${hasChromium ? '' : `: ${CHROMIUM_MIS
     const visit = (steps: string) => opened.evaluate(`(async () => { ${VISITOR} ${steps} })()`);
     expect(await visit(`return [(await find('#token')).value, location.hash];`)).toEqual([token(), '']);
     expect(await me()).toBe(200);
-    expect(await visit(`${press('confirm')} ${told}`)).toBe('Your account is deleted.');
+    expect(await visit(`${press('confirm')} ${outcome}`)).toBe('Your account is deleted.');
     expect(await me()).toBe(401);
     expect(
-      await visit(`await type('#token', '${token()}'); ${press('confirm')} await find('#status'); ${told}`),
+      await visit(`await type('#token', '${token()}'); ${press('confirm')} await find('#status'); ${outcome}`),
     ).toContain('Ask for another mail');
   });
 });

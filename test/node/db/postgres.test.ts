@@ -50,7 +50,7 @@ const { outbox, users } = schema;
 const TOKEN = 'postgres-token';
 const METRICS_TOKEN = 'a-token-of-a-scraper';
 
-/** Entries that scans of tables and indexes have returned, once all connections have ended and told of theirs. */
+/** Entries that scans of tables and indexes have returned, once all connections have ended and PostgreSQL's statistics have theirs. */
 async function entriesRead(url: string): Promise<number> {
   const others = `select 1 from pg_stat_activity
     where datname = current_database() and backend_type = 'client backend' and pid <> pg_backend_pid()`;

@@ -42,7 +42,7 @@ test('the settings that it calls required are required, and no others', () => {
 
 test.each(rows)('the default of $name', ({ name, cells: [shown] }) => {
   const value = settings.find((setting) => setting.name === name)?.value ?? '';
-  // The test above tells `required` from `none`.
+  // The test above distinguishes `required` from `none`.
   expect(value || 'none').toBe(shown === 'required' ? 'none' : shown);
 });
 

@@ -116,7 +116,7 @@ test('20 who show one token at once: one has it', async () => {
 });
 
 describe('with Redis away', () => {
-  test('all of it works, and Redis learns of the revocation when it is back', async () => {
+  test('all of it works, and the revocation is delivered to Redis when it is back', async () => {
     const person = await register({ verified: false });
     redis.mode = { kind: 'refuse' };
     expect((await verify(person.token)).status).toBe(204);

@@ -53,7 +53,7 @@ const isProbe = (commands: readonly (readonly unknown[])[]) =>
   commands.length === 1 && String(commands[0]?.[0]).toUpperCase() === 'PING';
 
 describe('the breaker', () => {
-  it('opens after enough failures, and /health and /ready tell', async () => {
+  it('opens after enough failures, and /health and /ready show it', async () => {
     const { call, redis } = scene;
     const said = scene.app.logs.length;
     expect((await call('GET', '/ready')).body).toMatchObject({
@@ -138,12 +138,12 @@ describe('the breaker', () => {
     redis.reset();
     await untilRecovered(scene, user.access);
     expect(await denialOf(scene, other)).not.toBeNull();
-    const told = redis.requests.findIndex(({ commands }) =>
+    const delivered = redis.requests.findIndex(({ commands }) =>
       commands.some((sent) => /^EVAL/i.test(String(sent[0])) && sent.includes(other.sessionId)),
     );
     const relied = redis.requests.findIndex(({ commands }) => commands.some(command('HMGET', user.id)));
-    expect(told).toBeGreaterThan(-1);
-    expect(relied).toBeGreaterThan(told);
+    expect(delivered).toBeGreaterThan(-1);
+    expect(relied).toBeGreaterThan(delivered);
   });
 
   it('stays open when the messages cannot be delivered, though Redis answers a PING', async () => {

@@ -39,7 +39,7 @@ describe('with the database broken', () => {
     expect(await me()).toMatchObject({ status: 200 });
   });
 
-  it('a session is refreshed again and again by Redis alone, and the database hears of it afterwards', async () => {
+  it('a session is refreshed again and again by Redis alone, and D1 gets the refreshes afterwards', async () => {
     const generation = async () => {
       const [row] = await scene.app.sql('SELECT generation FROM sessions WHERE id = ?', user.sessionId);
       return Number(row?.['generation']);
@@ -60,7 +60,7 @@ describe('with the database broken', () => {
     const [, random] = user.sessionId.split('.');
     const rotated = Number(await scene.redis.engine('HGET', `app:session:{${user.id}}.${random}`, 'g'));
     expect(rotated).toBeGreaterThanOrEqual(before + 4);
-    await until('the database has heard of all of them', async () => (await generation()) === rotated);
+    await until('D1 has all of them', async () => (await generation()) === rotated);
   });
 
   it('a user who is not in the cache gets a 503 with Retry-After, and is not signed out', async () => {
@@ -84,7 +84,7 @@ describe('with the database broken', () => {
     expect(await call('POST', '/v1/auth/refresh', { body: { refresh_token: gone.refresh } })).toMatchObject(refused);
   });
 
-  it('a replay that is found out ends the session at once, and the database hears of it as soon as it can', async () => {
+  it('a replay that is found out ends the session at once, and D1 gets that end as soon as it is back', async () => {
     const { call, app, redis } = scene;
     const show = ({ refresh: token }: SignedIn) => call('POST', '/v1/auth/refresh', { body: { refresh_token: token } });
     const stolen = await scene.signIn(user);
@@ -92,7 +92,7 @@ describe('with the database broken', () => {
     const newest = signedIn(await show(second));
     const row = () => app.sql('SELECT ended_reason FROM sessions WHERE id = ?', stolen.sessionId);
     await loseDatabase();
-    // Nobody is told that a session has ended before that is safe.
+    // No response says that a session has ended before D1 has recorded that.
     expect(await show(stolen)).toMatchObject(unavailable);
     expect(await call('GET', '/v1/users/me', { token: newest.access })).toMatchObject({ status: 401 });
     expect(await show(newest)).toMatchObject(unavailable);

@@ -16,7 +16,7 @@ const UP = { status: 'ok', redis: 'up', redisAvailable: true, redisShardsOut: 0 
 const signIn = () =>
   scene.call('POST', '/v1/auth/login', { body: { email: 'nobody@example.com', password: 'wrong horse battery' } });
 
-test('/health claims nothing of a Redis that has never responded, and tells when it goes and comes', async () => {
+test('/health says `unknown` of a Redis that has never responded, and shows when it goes and comes', async () => {
   const { redis } = scene;
   redis.mode = { kind: 'refuse' };
   expect(await health()).toEqual(UNKNOWN);

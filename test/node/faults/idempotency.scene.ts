@@ -13,7 +13,7 @@ import type { Truth } from '../cache/scene.ts';
 import { SETTINGS, signedIn } from './scene.ts';
 import type { Account, SignedIn } from './scene.ts';
 
-/** The app with its developer's routes, in front of a Redis that fails when it is told to. */
+/** The app with its developer's routes, in front of a Redis that fails when a test asks for it. */
 export interface KeyedScene extends AsyncDisposable {
   app: RunningApp;
   redis: FaultyRedis;

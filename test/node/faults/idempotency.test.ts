@@ -327,7 +327,7 @@ describe('the app’s own writes', () => {
     expect(other).toMatchObject({ status: 422, body: { code: 'IDEMPOTENCY_KEY_REUSED' } });
   });
 
-  it('a registration whose commit was not heard of', async () => {
+  it('a registration whose commit got no reply', async () => {
     const account = newcomer();
     const key = newKey();
     await scene.app.database('lossy=idempotency_keys');
@@ -398,7 +398,7 @@ describe('the app’s own writes', () => {
         repeats.push({ what: `${first}, ${ending}`, token: other.access, repeat });
       }
     }
-    // Access tokens that were issued before have expired, and Redis has nothing of what it was told.
+    // Access tokens that were issued before have expired, and Redis has lost all that was delivered to it.
     await scene.redis.idle();
     await scene.app.sql('UPDATE sessions SET ended_at_ms = ended_at_ms - 1200000 WHERE ended_at_ms IS NOT NULL');
     await flush();
@@ -447,7 +447,7 @@ describe('the app’s own writes', () => {
       expect(rows).toHaveLength(1);
     });
 
-    it.each([{}, { 'Idempotency-Key': newKey() }])('whose commit was not heard of, headers %o', async (headers) => {
+    it.each([{}, { 'Idempotency-Key': newKey() }])('whose commit got no reply, headers %o', async (headers) => {
       const account = await scene.newAccount();
       await scene.app.database(`lossy=${'Idempotency-Key' in headers ? 'idempotency_keys' : 'events'}`);
       expect((await change(account, headers)).status).toBe(503);

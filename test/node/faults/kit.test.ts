@@ -80,7 +80,7 @@ describe('the fault kit itself', () => {
     expect(performance.now() - startMs).toBeGreaterThan(95);
   });
 
-  it('meets only the commands, and as many requests, as it is told', async () => {
+  it('meets only the commands, and as many requests, as the test asks for', async () => {
     await using redis = await startFaultyRedis();
     redis.mode = { kind: 'answer', status: 500, body: '{}', when: command('GET', 'k'), times: 2 };
     const statuses: number[] = [];

@@ -125,7 +125,7 @@ test.each([
   ['a wrong token', 401, 'WRONGPASS invalid or missing auth token', 'state'],
   ['a server that fails', 500, 'ERR internal error', 'status'],
   ['a gateway without Redis', 503, 'UNAVAILABLE Redis is not available', 'shard'],
-])('%s, told for the request as a whole, counts against Redis', async (_, status, error, reason) => {
+])('%s, as the error of the whole request, counts against Redis', async (_, status, error, reason) => {
   await using server = await startOtherServer(() => ({
     status,
     type: 'application/json',

@@ -26,7 +26,7 @@ afterEach(async () => {
 const me = ({ access }: SignedIn) => scene.call('GET', '/v1/users/me', { token: access });
 const rows = () => scene.app.sql('SELECT id, state, due_at_ms FROM outbox ORDER BY id');
 
-/** Rows as requests leave them that die right after their commit: due, and told to nobody. */
+/** Rows as requests leave them that die right after their commit: due, and not delivered. */
 async function leave(...messages: object[]): Promise<string[]> {
   const nowMs = Date.now();
   const left = messages.map((message) => ({ id: randomUUID(), message: JSON.stringify(message) }));
@@ -101,7 +101,7 @@ describe('a scheduled run', () => {
     expect((await me(user)).body).toMatchObject({ name: user.name });
   });
 
-  it('and a change whose invalidation Redis missed is seen once Redis is told', async () => {
+  it('and a change whose invalidation Redis missed is seen once the outbox has delivered it', async () => {
     const { app, call, redis } = scene;
     await me(user);
     redis.mode = { kind: 'drop-before', when: command('SET', ':nonce') };
@@ -135,20 +135,20 @@ describe('a scheduled run', () => {
     await leave(...sessions.map(({ sessionId }) => ending(sessionId)));
     redis.reset();
     await Promise.all([app.scheduled(), app.scheduled()]);
-    const told = redis.requests.flatMap(({ commands }) =>
+    const sent = redis.requests.flatMap(({ commands }) =>
       commands
         .filter((sent) => sent.includes('logout'))
         .map((sent) => sent.find((part) => /^u\d+\.s$/.test(String(part)))),
     );
-    expect(new Set(told).size).toBe(120);
+    expect(new Set(sent).size).toBe(120);
     expect((await rows()).every(({ state }) => state === 'delivered')).toBe(true);
     for (const session of sessions) expect(await denialOf(scene, session)).not.toBeNull();
     // Once by the run that found it, and once more by the other one, after its heartbeat. A script that the server did not
     // know is sent again with its text.
-    expect(told.length).toBeLessThanOrEqual(2 * 120 + 50);
+    expect(sent.length).toBeLessThanOrEqual(2 * 120 + 50);
   });
 
-  it('tells of a fresh revocation before 5,500 that were tried in vain and 5,500 second deliveries', async () => {
+  it('delivers a fresh revocation before 5,500 that were tried in vain and 5,500 second deliveries', async () => {
     const { app, redis } = scene;
     const fill = (state: string, dueAtMs: number) =>
       app.sql(
@@ -169,14 +169,14 @@ describe('a scheduled run', () => {
     await app.sql("UPDATE outbox SET due_at_ms = 0 WHERE message LIKE '%u5.s%'");
     redis.reset();
     await app.scheduled();
-    const told = redis.requests.flatMap(({ commands }) =>
+    const sent = redis.requests.flatMap(({ commands }) =>
       commands.flatMap((sent) => sent.filter((part) => /^(older\d+|u5)\.s$/.test(String(part)))),
     );
     // In the first lot of 1,000, whose four pipelines arrive in any order.
-    expect(told.indexOf('u5.s')).toBeGreaterThanOrEqual(0);
-    expect(told.indexOf('u5.s')).toBeLessThan(1_000);
-    expect(new Set(told).size).toBe(5_501);
-    expect(told.length).toBeGreaterThanOrEqual(11_000);
+    expect(sent.indexOf('u5.s')).toBeGreaterThanOrEqual(0);
+    expect(sent.indexOf('u5.s')).toBeLessThan(1_000);
+    expect(new Set(sent).size).toBe(5_501);
+    expect(sent.length).toBeGreaterThanOrEqual(11_000);
   });
 
   it('is not held up by a message that Redis refuses', async () => {

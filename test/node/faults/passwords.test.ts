@@ -22,7 +22,7 @@ afterAll(() => scene[Symbol.asyncDispose]());
 
 const login = () => scene.call('POST', '/v1/auth/login', { body: { email: user.email, password: user.password } });
 
-it('more logins than may wait: some are told when to come back, and none is lost or waits for ever', async () => {
+it('more logins than may wait: some get a 503 with Retry-After, and none is lost or waits for ever', async () => {
   const answers = await Promise.all(Array.from({ length: 12 }, login));
   const refused = answers.filter(({ status }) => status === 503);
   expect(refused.length).toBeGreaterThan(0);
@@ -101,7 +101,7 @@ describe('passwords that are known from breaches', () => {
     expect(failures()).toEqual([]);
   });
 
-  it('and the service learns five digits of a hash, of no account', async () => {
+  it('and the service gets five digits of a hash, of no account', async () => {
     expect(asked.length).toBeGreaterThan(0);
     for (const request of asked) {
       expect(request).toMatch(/^\/range\/[0-9A-F]{5} /);

@@ -30,7 +30,7 @@ const hashOf = ({ userId }: SignedIn) => `app:auth:blacklist:{${userId}}`;
 const telling = (reason: string) => (sent: readonly unknown[]) => sent.includes(reason);
 
 describe('a revocation that Redis misses', () => {
-  it('counts at once where it was made, and Redis is told again without waiting for the cron', async () => {
+  it('counts at once where it was made, and is delivered again without waiting for the cron', async () => {
     const { redis } = scene;
     const session = await scene.signIn(user);
     await me(session);
@@ -38,7 +38,7 @@ describe('a revocation that Redis misses', () => {
     expect((await logout(session)).status).toBe(204);
     expect(await me(session)).toMatchObject(refused);
     expect(await refresh(session)).toMatchObject(refused);
-    await until('Redis is told', async () => (await denialOf(scene, session)) !== null);
+    await until('Redis has it', async () => (await denialOf(scene, session)) !== null);
   });
 
   it('is not undone by a refresh, as long as Redis does not know of it', async () => {
@@ -50,7 +50,7 @@ describe('a revocation that Redis misses', () => {
     expect(await me(session)).toMatchObject(refused);
     expect(await denialOf(scene, session)).toBeNull();
     redis.mode = { kind: 'none' };
-    await until('Redis is told', async () => (await denialOf(scene, session)) !== null);
+    await until('Redis has it', async () => (await denialOf(scene, session)) !== null);
     expect(await refresh(session)).toMatchObject(refused);
   });
 
@@ -70,10 +70,10 @@ describe('a revocation that Redis misses', () => {
       expect(await me(session)).toMatchObject(refused);
       expect(await refresh(session)).toMatchObject(refused);
     }
-    await until('Redis is told', async () => Number(await redis.engine('HGET', hashOf(owner), 'ep')) >= 2);
+    await until('Redis has it', async () => Number(await redis.engine('HGET', hashOf(owner), 'ep')) >= 2);
   });
 
-  it('is told but not acknowledged: nothing is told twice to any harm', async () => {
+  it('is executed but not acknowledged: the second delivery does no harm', async () => {
     const { redis } = scene;
     const session = await scene.signIn(user);
     redis.mode = { kind: 'drop-after', when: telling('logout'), times: 1 };
@@ -126,7 +126,7 @@ describe('a Redis that has forgotten', () => {
     const unknown = await me(user);
     expect(unknown).toMatchObject({ status: 200 });
     expect(degraded(unknown)).toBe('revocation=unknown');
-    await until('it has been told', async () => (await redis.engine('HGET', hashOf(user), 'ep')) !== null);
+    await until('Redis has it', async () => (await redis.engine('HGET', hashOf(user), 'ep')) !== null);
     expect(await denialOf(scene, gone)).not.toBeNull();
     expect(degraded(await me(user))).toBe('');
     expect(await me(gone)).toMatchObject(refused);
@@ -194,7 +194,7 @@ describe('a refresh', () => {
       session = signedIn(await refresh(session));
       await me(session);
     }
-    await until('the database has heard of the rotations', async () => {
+    await until('D1 has the rotations', async () => {
       const [row] = await app.sql('SELECT generation FROM sessions WHERE id = ?', session.sessionId);
       return Number(row?.['generation']) >= 4;
     });
@@ -203,6 +203,6 @@ describe('a refresh', () => {
     expect(await me(session)).toMatchObject(refused);
     await redis.clear();
     expect(await refresh(session)).toMatchObject(refused);
-    await until('Redis is told', async () => (await denialOf(scene, session)) !== null);
+    await until('Redis has it', async () => (await denialOf(scene, session)) !== null);
   });
 });

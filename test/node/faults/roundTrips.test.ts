@@ -6,8 +6,8 @@ import { degraded, endElsewhere, signedIn, startScene } from './scene.ts';
 import type { Account, Scene, SignedIn } from './scene.ts';
 
 /**
- * Every request to Redis takes this long here, so that what the answer waited for is told from what left beside or after
- * it: the former has been answered when the answer arrives, the latter cannot have been.
+ * Every request to Redis takes this long here. When the response arrives, the calls that it waited for have their replies, and calls
+ * that left beside or after it cannot have theirs yet.
  */
 const DELAY_MS = 120;
 

@@ -100,7 +100,7 @@ export async function timed<T>(work: () => Promise<T>): Promise<{ result: T; ms:
   return { result, ms: performance.now() - startMs };
 }
 
-/** Waits until something holds, and tells what it waited for when it never does. @returns milliseconds waited */
+/** Waits until something holds. The error names what it waited for. @returns milliseconds waited */
 export async function until(
   what: string,
   holds: () => boolean | Promise<boolean>,
@@ -136,7 +136,7 @@ export function denialOf({ redis }: Scene, { userId, sessionId }: SignedIn): Pro
   return redis.engine('HGET', `app:auth:blacklist:{${userId}}`, `s:${sessionId}`);
 }
 
-/** Ends a session as another isolate would: in the database, and in Redis when that could be told; this one hears nothing. */
+/** Ends a session as another isolate would: in the database, and in Redis when that can be reached; this isolate is not notified. */
 export async function endElsewhere(
   { app, redis }: Scene,
   { userId, sessionId }: SignedIn,

@@ -160,8 +160,8 @@ describe('one deadline for all that a request waits for', () => {
     expect(result.status).toBe(204);
     expect(ms).toBeLessThan(LIMIT_MS);
     scene.redis.mode = { kind: 'none' };
-    // Nobody waits for the revocation any longer, but it goes on its way.
-    await until('Redis is told', async () => (await denialOf(scene, account)) !== null);
+    // No request waits for the revocation any longer, but it is still under way.
+    await until('Redis has it', async () => (await denialOf(scene, account)) !== null);
     const refused = await scene.call('GET', '/v1/users/me', { token: account.access });
     expect(refused).toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
   });

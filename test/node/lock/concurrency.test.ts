@@ -42,7 +42,7 @@ async function excludes(serviceOf: (contender: number) => ReturnType<typeof isol
       if (contender % 10 === 7) {
         for (let i = 0; i < 3; i += 1) {
           const extended = await lock.extend();
-          // On a machine that is busy for longer than a lease it ends, and its holder is told.
+          // On a machine that is busy for longer than a lease it ends, and its holder's signal fires.
           if (!lock.signal.aborted) expect(extended).toBe('extended');
           await setTimeout(LEASE_MS / 2);
         }

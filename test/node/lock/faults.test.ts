@@ -97,7 +97,7 @@ test('a release that comes after the lease does not free the next holder’s loc
   expect(await next.extend()).toBe('extended');
 });
 
-test('a refused connection is told apart from a lock that another holds', async () => {
+test('a refused connection gives another outcome than a lock that another request holds', async () => {
   await take(elsewhere, name, { leaseMs: 60_000 });
   expect(await service.acquire(name, { leaseMs: 1_000 })).toMatchObject({ acquired: false, reason: 'held' });
   redis.mode = { kind: 'refuse' };

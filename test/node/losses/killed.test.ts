@@ -116,35 +116,38 @@ describe.skipIf(!hasRedisServer)(
     });
     afterEach(() => server.stop());
 
-    test.each(REVOCATIONS)('%s: refused while it is gone, and told when it is back', async (_, status, revoke) => {
-      const { redis, isolates } = stage;
-      redis.mode = {
-        kind: 'meanwhile',
-        when: telling,
-        times: 1,
-        act: () => committed().then(() => server.kill()),
-      };
-      expect((await revoke(isolates[0], session, keeper)).status).toBe(status);
-      expect(server.running).toBe(false);
-      await expectRefused(isolates);
-      await untilRelying(isolates, false);
-      await expectRefused(isolates);
+    test.each(REVOCATIONS)(
+      '%s: refused while Redis is gone, and delivered when it is back',
+      async (_, status, revoke) => {
+        const { redis, isolates } = stage;
+        redis.mode = {
+          kind: 'meanwhile',
+          when: telling,
+          times: 1,
+          act: () => committed().then(() => server.kill()),
+        };
+        expect((await revoke(isolates[0], session, keeper)).status).toBe(status);
+        expect(server.running).toBe(false);
+        await expectRefused(isolates);
+        await untilRelying(isolates, false);
+        await expectRefused(isolates);
 
-      await server.restart();
-      await untilRelying(isolates, true);
-      await until(denied, 'Redis is told');
-      await expectRefused(isolates);
-    });
+        await server.restart();
+        await untilRelying(isolates, true);
+        await until(denied, 'Redis has it');
+        await expectRefused(isolates);
+      },
+    );
   },
 );
 
-/** One that tells Redis while D1 commits, and one that tells it afterwards. */
+/** One that calls Redis while D1 commits, and one that calls it afterwards. */
 const [LOGOUT, EVERYWHERE] = REVOCATIONS;
 
 describe('the Worker is killed between the commit of a revocation and the call to Redis', () => {
   beforeEach(() => prepare());
 
-  test.each([LOGOUT!, EVERYWHERE!])('%s: Redis is told by the next run of the cron', async (_, _status, revoke) => {
+  test.each([LOGOUT!, EVERYWHERE!])('%s: the next run of the cron delivers it', async (_, _status, revoke) => {
     const { app, redis, isolates } = stage;
     await dieDuring(revoke);
     expect(await denied()).toBe(false);
@@ -156,7 +159,7 @@ describe('the Worker is killed between the commit of a revocation and the call t
   });
 
   test.each([LOGOUT!, EVERYWHERE!])(
-    '%s, and Redis is gone as well: refused, and told when it is back',
+    '%s, and Redis is gone as well: refused, and delivered when it is back',
     async (_, __, revoke) => {
       const { app, redis, isolates } = stage;
       await dieDuring(revoke);
@@ -173,7 +176,7 @@ describe('the Worker is killed between the commit of a revocation and the call t
     },
   );
 
-  /** Both isolates die when D1 has the revocation, and Redis never hears of it. */
+  /** Both isolates die when D1 has the revocation, and before their call to Redis. */
   async function dieDuring(revoke: (call: Call, session: Held, keeper: Held) => Promise<Answer>): Promise<void> {
     const { app, redis, isolates } = stage;
     redis.mode = {

@@ -171,7 +171,7 @@ describe.skipIf(!hasRedisServer)(
       expect(logout.status).toBe(204);
       struck.splice(1, 1);
       // D1 may be believed for a second by an isolate that has just asked it.
-      await until(async () => (await me(there, other!.held)).status === 401, 'the other isolate has heard of it');
+      await until(async () => (await me(there, other!.held)).status === 401, 'the other isolate refuses it');
       for (const isolate of stage.isolates) {
         expect(await me(isolate, other!.held)).toMatchObject(REVOKED);
         expect(await refresh(isolate, other!.held)).toMatchObject(REVOKED);
@@ -192,7 +192,7 @@ describe.skipIf(!hasRedisServer)(
         'the shard is relied on again',
         30_000,
       );
-      // It has been told before anybody relied on it.
+      // The shard had the revocation before any request relied on it.
       const [denied] = (await stage.redis.engine(
         'HMGET',
         stage.keyOf.blacklist(other!.held.userId),

@@ -106,7 +106,7 @@ describe.skipIf(!hasRedisServer)(
         expect(await row()).toEqual(before);
       });
 
-      test('a snapshot from before the log: the sessions’ own rows tell Redis again', async () => {
+      test('a snapshot from before the log: the end is delivered again from the sessions’ own rows', async () => {
         const { app, redis } = stage;
         await revokeAndGoBack(REVOCATIONS[0]![1]);
         await app.sql('DELETE FROM outbox');
@@ -126,7 +126,7 @@ describe.skipIf(!hasRedisServer)(
         }),
       );
 
-      test.each(REVOCATIONS)('%s: Redis is told again before it is relied upon', async (_, revoke) => {
+      test.each(REVOCATIONS)('%s: is delivered again before Redis is relied upon', async (_, revoke) => {
         const { isolates } = stage;
         const relies = async (call: Call) =>
           ((await call('GET', '/health')).body as { redisAvailable: boolean }).redisAvailable;

@@ -126,7 +126,7 @@ describe('npm run admin', () => {
           expect(row['address']).toBe(row['ended_reason'] === null ? '203.0.113.7' : '203.0.113.0/24');
           return [row['id'], row['ended_reason']];
         });
-    const told = () =>
+    const enqueued = () =>
       database
         .prepare('SELECT message FROM outbox ORDER BY seq DESC LIMIT 2')
         .all()
@@ -141,7 +141,7 @@ describe('npm run admin', () => {
       ['u-4.a', 'disabled'],
       ['u-5.a', null],
     ]);
-    expect(told()).toEqual([
+    expect(enqueued()).toEqual([
       { kind: 'invalidate', users: ['u-4'], namespaces: ['users'] },
       { kind: 'epoch', userId: 'u-4', epoch: disabled, accessVersion: 7, epochRaised: 1 },
     ]);
@@ -157,7 +157,7 @@ describe('npm run admin', () => {
     begin('u-4.b', 'u-4');
     expect(run('end-sessions')).toEqual([{ id: 'u-4' }]);
     const ended = raised(disabled, user('u-4')['epoch']);
-    expect(told()[0]).toEqual({ kind: 'epoch', userId: 'u-4', epoch: ended, accessVersion: 7, epochRaised: 1 });
+    expect(enqueued()[0]).toEqual({ kind: 'epoch', userId: 'u-4', epoch: ended, accessVersion: 7, epochRaised: 1 });
     begin('u-4.c', 'u-4');
     const all = await admin('end-sessions', '--everyone');
     expect(all.stdout).toContain('2 accounts are signed out everywhere');
@@ -167,7 +167,7 @@ describe('npm run admin', () => {
       ['u-4.c', 'administrator'],
       ['u-5.a', 'administrator'],
     ]);
-    expect(told()).toEqual([
+    expect(enqueued()).toEqual([
       { kind: 'epoch', userId: 'u-5', epoch: raised(3, user('u-5')['epoch']), accessVersion: 7, epochRaised: 1 },
       { kind: 'epoch', userId: 'u-4', epoch: raised(ended, user('u-4')['epoch']), accessVersion: 7, epochRaised: 1 },
     ]);
@@ -213,7 +213,7 @@ describe('npm run admin', () => {
     );
   });
 
-  it('changes the database of the environment that it is told, and no other', async () => {
+  it('changes the database of the environment that --env names, and no other', async () => {
     using project = copyProject();
     const staging = '11111111-1111-4111-8111-111111111111';
     const toml = [

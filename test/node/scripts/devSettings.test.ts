@@ -88,9 +88,9 @@ describe('environment', () => {
     [{ REDIS_URL: 'http://db' }, 'REDIS_URL'],
     [{ REDIS_URL: 'redis://:hunter2@' }, 'REDIS_URL'],
   ])('is refused in one line: %o', async (env, message) => {
-    const told = await failure(env);
-    expect(told).toContain(message);
-    expect(told).not.toContain('hunter2');
+    const error = await failure(env);
+    expect(error).toContain(message);
+    expect(error).not.toContain('hunter2');
   });
 });
 

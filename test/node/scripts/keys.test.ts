@@ -78,7 +78,7 @@ describe('npm run keys', () => {
     expect(statSync(path).mode & 0o777).toBe(0o600);
   });
 
-  it('rotates the keys of .dev.vars, and writes the file only when told to', async () => {
+  it('rotates the keys of .dev.vars, and writes the file only with --write', async () => {
     const path = join(project.root, '.dev.vars');
     await keys(['--write']);
     expect(statSync(path).mode & 0o777).toBe(0o600);

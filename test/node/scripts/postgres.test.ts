@@ -27,7 +27,7 @@ test.each(['mysql://ada:s3cret@db.example/app', 'postgres://ada:s3cret@db.exampl
   },
 );
 
-test('a server of another kind is told from one that is not there', async () => {
+test('a server of another kind gives another error than one that is not there', async () => {
   await using http = createServer((_, response) => void response.end());
   http.listen(0, '127.0.0.1');
   await once(http, 'listening');

@@ -72,7 +72,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       await until(async () => {
         const [row] = await app.sql('SELECT generation FROM sessions WHERE id = ?', before.id);
         return row?.['generation'] === 3;
-      }, 'D1 was told');
+      }, 'D1 has it');
 
       // Of the hundred access tokens one is good, in both isolates.
       const held = answers.map((answer) => renewed(before, answer));
@@ -108,7 +108,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
     test('and once more when Redis has been emptied meanwhile', async () => {
       const before = await session();
       const lost = renewed(before, await refresh(here, before));
-      await until(async () => (await row(before))?.['generation'] === 3, 'D1 was told');
+      await until(async () => (await row(before))?.['generation'] === 3, 'D1 has it');
       await stage.redis.engine('FLUSHALL');
       expect(renewed(before, await refresh(there, before)).refresh).toBe(lost.refresh);
     });
@@ -183,11 +183,11 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
       },
     );
 
-    test('by a thief who goes on with the newer token: the owner is refused, and the next refresh tells', async () => {
+    test('by a thief who goes on with the newer token: the owner is refused, and the next refresh finds the thief out', async () => {
       const own = await session();
       const owners = renewed(own, await refresh(here, own));
       const thiefs = renewed(own, await refresh(there, own));
-      // The thief reads on; the owner is told to refresh, which ends the thief's token as well.
+      // The thief reads on; the owner gets a 401 and refreshes, which ends the thief's token as well.
       expect((await me(there, thiefs)).status).toBe(200);
       expect((await me(here, owners)).body.code).toBe('TOKEN_SUPERSEDED');
       const next = renewed(owners, await refresh(here, owners));
@@ -203,7 +203,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
     test('ends the earlier token also where Redis forgets, before and after', async () => {
       const before = await session();
       const lost = renewed(before, await refresh(here, before));
-      await until(async () => (await row(before))?.['generation'] === 3, 'D1 was told');
+      await until(async () => (await row(before))?.['generation'] === 3, 'D1 has it');
       await stage.redis.engine('FLUSHALL');
       const retried = renewed(before, await refresh(there, before));
       for (const isolate of [here, there]) expect((await me(isolate, lost)).body.code).toBe('TOKEN_SUPERSEDED');

@@ -24,20 +24,23 @@ const cases = [
 ];
 
 describe('a key set that cannot be used', () => {
-  test.each(cases)('%s with %s: nothing is served, and the reason is told', async (name, _, { value, kid, says }) => {
-    const call = callerOf(createApp(), { ...tests, [name]: value });
-    for (const path of ['/ready', '/.well-known/jwks.json', '/v1/users/me']) {
-      const { status, body } = await call('GET', path);
-      expect({ path, status, code: body.code }).toEqual({ path, status: 503, code: 'CONFIG_INVALID' });
-      expect(body.detail).toContain(`wrong: ${name} (`);
-      expect(body.detail).toContain(says);
-      expect(body.detail).toContain(kid === '' ? '' : `key ${kid} has`);
-      for (const key of keys(value)) {
-        for (const part of ['d', 'k', 'x'].flatMap((member) => key[member] ?? []))
-          expect(body.detail).not.toContain(part);
+  test.each(cases)(
+    '%s with %s: nothing is served, and the response has the reason',
+    async (name, _, { value, kid, says }) => {
+      const call = callerOf(createApp(), { ...tests, [name]: value });
+      for (const path of ['/ready', '/.well-known/jwks.json', '/v1/users/me']) {
+        const { status, body } = await call('GET', path);
+        expect({ path, status, code: body.code }).toEqual({ path, status: 503, code: 'CONFIG_INVALID' });
+        expect(body.detail).toContain(`wrong: ${name} (`);
+        expect(body.detail).toContain(says);
+        expect(body.detail).toContain(kid === '' ? '' : `key ${kid} has`);
+        for (const key of keys(value)) {
+          for (const part of ['d', 'k', 'x'].flatMap((member) => key[member] ?? []))
+            expect(body.detail).not.toContain(part);
+        }
       }
-    }
-  });
+    },
+  );
 
   test('a secret is not used for refresh tokens and for peppers', () => {
     const key = secretKey();
@@ -45,7 +48,7 @@ describe('a key set that cannot be used', () => {
     expect(() => parseConfig({ ...tests, ...both })).toThrow('PEPPER_KEYS (has a key of REFRESH_KEYS');
   });
 
-  test('every fault is told at once, each with its key', () => {
+  test('one message names every fault, each with its key', () => {
     const value = setOf(ed25519Key({ use: 'enc' }), p256Key({ state: 'retired', alg: 'ES512' }));
     expect(() => parseConfig({ ...tests, SIGNING_KEYS: value })).toThrow(
       /key ed has another use.*key ec has another alg/,

@@ -47,7 +47,7 @@ describe('a mistake in a statement', () => {
       /no such column: nil/,
     ],
     ['a malformed literal', (db) => db.run(sql.raw(`select json('${SECRET}')`)), /malformed JSON/],
-  ])('is told as such, and never as an outage: %s', async (_, work, message) => {
+  ])('is reported as such, and never as an outage: %s', async (_, work, message) => {
     const error = await failureOf(work);
     expect(error).toBeInstanceOf(StatementMistake);
     const { logFields: fields } = error as StatementMistake;
@@ -82,7 +82,7 @@ describe('a constraint', () => {
       'unique',
     ],
     ['not null', (db) => db.run(sql`insert into users (id, email) values ('nameless', ${SECRET})`), 'not-null'],
-  ])('is told as such: %s', async (_, work, constraint) => {
+  ])('is reported as such: %s', async (_, work, constraint) => {
     const error = await failureOf(work);
     expect(error).toBeInstanceOf(ConstraintViolation);
     expect(error).toMatchObject({ constraint });

@@ -69,7 +69,7 @@ function listed(options: Partial<CachedOptions> = {}, around?: MiddlewareHandler
 const status = ({ headers }: { headers: Headers }) => headers.get('Cache-Status');
 
 describe('a whole answer', () => {
-  test('is made once, and told by its headers', async () => {
+  test('is made once, and its headers say whether it was stored', async () => {
     const { get, clock, made } = listed();
     const first = await get();
     expect(first).toMatchObject({ status: 200, body: { made: 1 } });

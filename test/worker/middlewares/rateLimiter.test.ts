@@ -36,11 +36,11 @@ const statuses = async (calls: (() => Promise<{ status: number }>)[]) => {
   return seen;
 };
 
-test('standard headers tell policy and quota; a refusal is the draft’s problem', async () => {
-  const get = limited({ windowMs: 7 * HOUR * 1_000, maxRequests: 2, name: 'told' });
+test('standard headers have policy and quota; a refusal is the draft’s problem type', async () => {
+  const get = limited({ windowMs: 7 * HOUR * 1_000, maxRequests: 2, name: 'standard' });
   const first = await get();
-  expect(first.headers.get('RateLimit-Policy')).toBe('"told";q=2;w=25200000');
-  expect(first.headers.get('RateLimit')).toMatch(/^"told";r=1;t=\d+$/);
+  expect(first.headers.get('RateLimit-Policy')).toBe('"standard";q=2;w=25200000');
+  expect(first.headers.get('RateLimit')).toMatch(/^"standard";r=1;t=\d+$/);
   expect(first.headers.get('X-RateLimit-Limit')).toBeNull();
   await get();
   const refused = await get();
@@ -48,13 +48,13 @@ test('standard headers tell policy and quota; a refusal is the draft’s problem
   expect(refused.body).toMatchObject({
     type: 'https://iana.org/assignments/http-problem-types#quota-exceeded',
     code: 'RATE_LIMITED',
-    'violated-policies': ['told'],
+    'violated-policies': ['standard'],
   });
   const wait = Number(refused.headers.get('Retry-After'));
-  expect(refused.headers.get('RateLimit')).toBe(`"told";r=0;t=${wait}`);
+  expect(refused.headers.get('RateLimit')).toBe(`"standard";r=0;t=${wait}`);
 });
 
-test('several windows tell each quota, and a refusal names the violated one', async () => {
+test('headers have the quota of each window, and a refusal names the violated one', async () => {
   const get = limited({
     name: 'stack',
     windows: [

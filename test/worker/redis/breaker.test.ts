@@ -178,7 +178,7 @@ function backedOff() {
   return made;
 }
 
-test('while Redis has not been told a change of this isolate, probes are 4 s apart, whatever came before', () => {
+test('while a change of this isolate is not delivered to Redis, probes are 4 s apart, whatever came before', () => {
   const { clock, breaker } = backedOff();
   clock.ms += 5_000;
   expect(breaker.takeProbe()).toBeUndefined();

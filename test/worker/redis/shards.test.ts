@@ -179,7 +179,7 @@ describe('a cluster', () => {
     expect(shards.outCount).toBe(0);
   });
 
-  test('one that does not tell its shards: each slot for itself', async () => {
+  test('a cluster that does not list its shards: each slot for itself', async () => {
     const { world, ask, breaker } = isolate('silent cluster');
     world.errorOf = ([, key]) => (shardAt(String(key)) === 0 ? UNAVAILABLE : undefined);
     expect(await ask(get(A[0]), get(B[0]))).toEqual(['shard', 'OK']);

@@ -255,7 +255,7 @@ describe('an override', () => {
     await restore('GET /own/:thing');
   });
 
-  test('that Redis could not be told of is told by the cron trigger, and an older one does not undo it', async () => {
+  test('that could not be delivered to Redis is delivered by the cron trigger, and an older one does not undo it', async () => {
     const key = one.isolate.keys.limitOverrides;
     const copy = () => inRequest(({ batch }) => batch.send('HGET', key, 'value'), { isolate: one.isolate });
     await override('GET /own/:thing', 2);

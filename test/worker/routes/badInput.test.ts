@@ -120,7 +120,7 @@ describe('every refusal is a problem document', () => {
       'VALIDATION_FAILED',
       'page',
     ],
-    ['a list for whoever is no admin', () => call('GET', '/v1/users', { token }), 403, 'FORBIDDEN'],
+    ['a list for a user who is no admin', () => call('GET', '/v1/users', { token }), 403, 'FORBIDDEN'],
     ['another user', () => call('GET', `/v1/users/${userId}`, { token }), 403, 'FORBIDDEN'],
     ['a session of another user', () => call('DELETE', '/v1/sessions/somebody.else', { token }), 404, 'NOT_FOUND'],
     ['nothing to change', () => call('PATCH', '/v1/users/me', { token, body: {} }), 422, 'VALIDATION_FAILED'],
@@ -152,7 +152,7 @@ test.each([
     'The JSON is malformed at line 2, column 26.',
   ],
   ['an end too early', '{"email":', 'The JSON ends too early.'],
-])('malformed JSON, %s: the place is told, and nothing of the text', async (_, raw, detail) => {
+])('malformed JSON, %s: the place is in the response, and nothing of the text', async (_, raw, detail) => {
   const { body } = await call('POST', '/v1/auth/login', { raw });
   expect(body).toMatchObject({ code: 'MALFORMED_JSON', detail });
   expect(JSON.stringify(body)).not.toContain('secret');
@@ -198,7 +198,7 @@ describe('an e-mail address with a domain in other letters', () => {
   });
 });
 
-test('a path with a slash at its end, and a token without its scheme, are told what is meant', async () => {
+test('the response to a path with a slash at its end, and to a token without its scheme, says what is meant', async () => {
   expect((await call('GET', '/v1/users/me/', { token })).body.detail).toBe('Paths end without a slash.');
   expect((await call('GET', '/v1/nothing/', { token })).body.detail).toBeUndefined();
   const { body } = await call('GET', '/v1/users/me', { headers: { Authorization: token } });
@@ -299,7 +299,7 @@ test('401 carries a challenge', async () => {
   );
 });
 
-test('a streamed body over the limit is refused without its length being told', async () => {
+test('a streamed body over the limit is refused without a Content-Length', async () => {
   const body = new ReadableStream<Uint8Array>({
     start(controller) {
       for (let i = 0; i < 100; i += 1) controller.enqueue(new Uint8Array(1_024).fill(0x20));

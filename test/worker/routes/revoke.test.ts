@@ -15,7 +15,7 @@ const { url, token: restToken, prefix } = configOf(bound).redis;
 const redis = createRedisClient({ url, token: restToken });
 const isolate = isolateFor(bound);
 const call = callerOf(createApp({ isolate }), bound);
-/** Another isolate: it has heard of nothing. */
+/** Another isolate, without any memory. */
 const elsewhere = () => callerOf(createApp({ isolate: isolateFor(bound) }), bound);
 const away: RedisClient = { execute: () => Promise.reject(new RedisUnavailable('refused')) };
 const withoutRedis = () => callerOf(createApp({ isolate: isolateFor(bound, { client: away }) }), bound);
@@ -60,8 +60,8 @@ describe('an access token', () => {
     const key = createKeys(prefix, 'any').blacklist(userId);
     await redis.execute([['UNLINK', key]]);
     expect(await me(access, elsewhere())).toMatchObject(refused);
-    const [told] = await redis.execute([['HGET', key, `j:${claimsOf(access).jti}`]]);
-    expect(Number(told?.value)).toBeGreaterThan(Date.now());
+    const [denial] = await redis.execute([['HGET', key, `j:${claimsOf(access).jti}`]]);
+    expect(Number(denial?.value)).toBeGreaterThan(Date.now());
     expect(await me(access, elsewhere())).toMatchObject(refused);
   });
 
@@ -74,7 +74,7 @@ describe('an access token', () => {
     expect(await me(other, withoutRedis())).toMatchObject({ status: 200 });
   });
 
-  test('of which Redis was not told is told to it by the outbox', async () => {
+  test('that Redis has missed is delivered to it by the outbox', async () => {
     const other = isolateFor(bound);
     const { jti, exp } = claimsOf(access);
     // The Worker died right after the commit.

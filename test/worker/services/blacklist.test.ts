@@ -205,7 +205,7 @@ describe('with Redis away', () => {
     expect(d1.trips).toBeLessThanOrEqual(5);
   });
 
-  test('no more lookups than the setting says are under way; the others are told when to come again', async () => {
+  test('no more lookups than the setting says are under way; the others get a 503 with Retry-After', async () => {
     const sessions = await Promise.all(Array.from({ length: 5 }, newSession));
     redis.away = true;
     d1.trips = 0;
@@ -332,7 +332,7 @@ describe('with a user’s hash and entry lost', () => {
   });
 });
 
-describe('a failure of D1 while Redis cannot tell is no 401, and is not remembered', () => {
+describe('a failure of D1 while Redis cannot decide is no 401, and is not remembered', () => {
   const failures: [string, Error, number][] = [
     ['D1 is away', new Error('D1_ERROR: Network connection lost.'), 503],
     ['D1 is overloaded', new Error('D1_ERROR: D1 DB is overloaded. Too many requests queued.'), 503],

@@ -31,7 +31,7 @@ const history = async (token = access) => (await call('GET', '/v1/users/me/event
 const kinds = async (token = access) => (await history(token)).items.map((event: { kind: string }) => event.kind);
 
 describe('an account’s events', () => {
-  test('tell what happened to it, newest first, with device and address', async () => {
+  test('say what happened to it, newest first, with device and address', async () => {
     await login('wrong horse battery');
     const phone = (await login()).body;
     await call('POST', '/v1/auth/logout', { token: phone.access_token });
@@ -62,7 +62,7 @@ describe('an account’s events', () => {
     expect(await call('GET', '/v1/users/me/events')).toMatchObject({ status: 401 });
   });
 
-  test('tell of a refresh token that was used again', async () => {
+  test('have a refresh token that was used again', async () => {
     const start = (await login()).body;
     const exchange = (token: string) => call('POST', '/v1/auth/refresh', { body: { refresh_token: token } });
     const second = (await exchange(start.refresh_token)).body;
@@ -72,7 +72,7 @@ describe('an account’s events', () => {
     expect(await kinds()).toEqual(['refresh-reuse', 'login', 'registered']);
   });
 
-  test('tell of what an administrator did, if it changed anything', async () => {
+  test('have what an administrator did, if it changed anything', async () => {
     await env.DB.prepare(`update users set role = 'admin' where id = ?`).bind(userId).run();
     const admin = (await login()).body.access_token;
     const target = (

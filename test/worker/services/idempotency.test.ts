@@ -19,7 +19,7 @@ function keySet(states: Record<string, KeyState>) {
 const response = { status: 201, headers: { location: '/1' }, body: new Uint8Array([0, 10, 255]) };
 
 describe('secrets', () => {
-  test('parts are told apart, whatever stands in them', () => {
+  test('other parts give another name, whatever stands in them', () => {
     const secrets = keySet({ a: 'active' });
     const id = (...parts: string[]) => secrets.namesOf(parts, [])[0]!.id;
     const ids = [id('ab', 'c'), id('a', 'bc'), id('abc'), id('abc', ''), id('1:a'), id('a')];

@@ -20,7 +20,7 @@ beforeEach(() => {
 });
 afterEach(() => vi.restoreAllMocks());
 
-/** A service before a binding that answers each attempt as told; and what it waited between them. */
+/** A service with a binding that has one given outcome for each attempt, and the waits between them. */
 function serviceOf(...attempts: (() => Promise<unknown>)[]) {
   const sent: unknown[] = [];
   const waits: number[] = [];

@@ -130,7 +130,7 @@ describe('dropped counts are counted', () => {
     for (let i = 0; i < 7; i += 1) await call('GET', '/health');
     clock.ms += 10_000;
     state.down = true;
-    // Sends the first eight, and hears nothing.
+    // Sends the first eight, and gets no reply.
     await call('GET', '/health');
     clock.ms += GIVE_UP_MS - 1_000;
     for (let i = 0; i < 3; i += 1) await call('GET', '/health');

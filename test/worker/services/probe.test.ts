@@ -52,7 +52,7 @@ describe('a probe', () => {
   });
 
   test.each([
-    ['Redis cannot be told', new RedisUnavailable('state')],
+    ['Redis refuses the delivery', new RedisUnavailable('state')],
     ['the database fails once', away],
   ])('leaves it open while %s', async (_, error) => {
     const { run } = scene();

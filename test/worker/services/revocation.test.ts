@@ -53,7 +53,7 @@ beforeEach(async () => {
 });
 
 describe('a login beyond the cap', () => {
-  test('ends the session that would expire first, and Redis is told', async () => {
+  test('ends the session that would expire first, in Redis too', async () => {
     await login();
     await login();
     expect(await me(owner.access, elsewhere())).toMatchObject(refused);
@@ -85,8 +85,10 @@ describe('a login that is overtaken by a new password', () => {
       .bind(owner.sessionId)
       .all();
     expect(results).toEqual([{ ended_reason: null }]);
-    const told = await env.DB.prepare(`select message from outbox where instr(message, ?)`).bind(owner.sessionId).all();
-    expect(told.results).toEqual([]);
+    const enqueued = await env.DB.prepare(`select message from outbox where instr(message, ?)`)
+      .bind(owner.sessionId)
+      .all();
+    expect(enqueued.results).toEqual([]);
     expect(await me(tokensOf(changed!).access, elsewhere())).toMatchObject({ status: 200 });
   });
 });
@@ -209,7 +211,7 @@ describe('a Redis that has lost its data', () => {
 });
 
 describe('a logout', () => {
-  test('ends a session that D1 was not told the last use of', async () => {
+  test('ends a session whose last use D1 does not have', async () => {
     const { access, refresh: token, sessionId } = await login();
     await env.DB.prepare('update sessions set last_seen_at_ms = ? where id = ?')
       .bind(Date.now() - 8 * 86_400_000, sessionId)
@@ -313,7 +315,7 @@ describe('the role of an account', () => {
 });
 
 describe('a logout that the database misses', () => {
-  test('is recorded a moment later, though the app, asking again, is told that it is signed out', async () => {
+  test('is recorded a moment later, though a retry of the app gets the response that it is signed out', async () => {
     const { access, refresh: token, sessionId } = await login();
     const claims = await inRequest(({ services }) => services.token.verifyAccess(access), { isolate });
     let batches = 0;

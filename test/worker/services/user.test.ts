@@ -172,7 +172,7 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
     if (kind === 'batch' && (batches += 1) === 1) await session('second');
     return query();
   });
-  const told: string[] = [];
+  const delivered: string[] = [];
   const scene = cacheScene();
   const database = createDatabase(overtaken, { deadlineMs: 5_000 });
   const deletion = createDeletion({
@@ -187,7 +187,7 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
       prepare: (messages: readonly { kind: string; sessionId?: string }[]) => ({
         statements: () => [],
         deliver: async () => {
-          told.push(...messages.flatMap(({ sessionId }) => sessionId ?? []));
+          delivered.push(...messages.flatMap(({ sessionId }) => sessionId ?? []));
           return { pending: false };
         },
       }),
@@ -197,10 +197,10 @@ test('a deletion that a new session overtakes does nothing, and is made with tha
   const rows = () => env.DB.prepare('select id from users where id = ?').bind(id).all();
   expect(await deletion.attempt(id)).toBe('overtaken');
   expect((await rows()).results).toHaveLength(1);
-  expect(told).toEqual([]);
+  expect(delivered).toEqual([]);
   expect(await deletion.attempt(id)).toBe('deleted');
   expect((await rows()).results).toEqual([]);
-  expect(told.sort()).toEqual([`${id}.first`, `${id}.second`]);
+  expect(delivered.sort()).toEqual([`${id}.first`, `${id}.second`]);
   // Who asks again finds it done.
   expect(await deletion.attempt(id)).toBe('missing');
 });

@@ -304,7 +304,7 @@ describe('one at a time', () => {
 });
 
 describe('without Redis', () => {
-  /** The real client, until it is told to fail from some command on. */
+  /** The real client, which a test can make fail from some command on. */
   function failing() {
     const { url, token } = configOf(bindings()).redis;
     const real = createRedisClient({ url, token });

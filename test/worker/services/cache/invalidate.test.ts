@@ -33,7 +33,7 @@ describe('invalidate', () => {
     for (const one of given) expect(await scene.query(one, async () => 'new')).toBe('new');
   });
 
-  test('that Redis cannot be told is in the outbox, without the arguments of its keys, and ends the entry later', async () => {
+  test('that cannot be delivered to Redis is in the outbox, without the arguments of its keys, and ends the entry later', async () => {
     const scene = cacheScene();
     const given = await cachedIn(scene, freshNamespace(), { email: 'somebody@example.com' });
     const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
@@ -85,9 +85,9 @@ test('a request does not go on with a value that it read beside its change', asy
   const scene = cacheScene();
   const given = await cachedIn(scene, freshNamespace());
   scene.state.sent = [];
-  const told = gate();
-  const tells = (commands: readonly Command[]) => commands.some(([name]) => name === 'SET');
-  scene.state.before = (commands) => (tells(commands) ? told.opened : undefined);
+  const delivery = gate();
+  const delivers = (commands: readonly Command[]) => commands.some(([name]) => name === 'SET');
+  scene.state.before = (commands) => (delivers(commands) ? delivery.opened : undefined);
   await scene.run(async () => {
     const changed = CacheService.change({ tags: given.tags }, (db) => [
       db
@@ -95,9 +95,9 @@ test('a request does not go on with a value that it read beside its change', asy
         .from(users)
         .limit(1),
     ]);
-    await expect.poll(() => scene.state.sent.some(tells)).toBe(true);
+    await expect.poll(() => scene.state.sent.some(delivers)).toBe(true);
     expect(await CacheService.query(given, unasked)).toBe('old');
-    told.open();
+    delivery.open();
     await changed;
     expect(await CacheService.query(given, async () => 'new')).toBe('new');
   });
@@ -133,7 +133,7 @@ describe('a load under way', () => {
     expect(load.calls()).toBe(1);
   });
 
-  test.each(['Redis was told', 'Redis could not be told', 'a flush has lost it', 'thousands of others followed'])(
+  test.each(['Redis got it', 'Redis could not be reached', 'a flush has lost it', 'thousands of others followed'])(
     'is not joined once its isolate has invalidated what it loads: %s',
     async (how) => {
       const scene = cacheScene();
@@ -142,15 +142,15 @@ describe('a load under way', () => {
       const load = startLoad(scene, { namespace, args: 1, tags: [`tag ${namespace}`], ttlSeconds: 60 });
       const first = load.ask();
       await expect.poll(() => load.calls()).toBe(1);
-      const untold = how === 'Redis could not be told';
-      if (untold) {
+      const isUndelivered = how === 'Redis could not be reached';
+      if (isUndelivered) {
         scene.state.before = (commands) =>
           commands.some(([name, , , nx]) => name === 'SET' && nx !== 'NX')
             ? Promise.reject(new RedisUnavailable('refused'))
             : undefined;
       }
       await scene.run(async ({ batch }) => {
-        expect(await CacheService.invalidate({ tags: [`tag ${namespace}`] })).toEqual({ pending: untold });
+        expect(await CacheService.invalidate({ tags: [`tag ${namespace}`] })).toEqual({ pending: isUndelivered });
         if (how === 'a flush has lost it')
           await batch.send('UNLINK', scene.isolate.keys.tagVersion(`tag ${namespace}`));
       });

@@ -112,7 +112,7 @@ describe('a route of one’s own', () => {
       expect((await call('GET', '/orders/o1', { token })).body).toMatchObject({ note });
       expect((await call('GET', '/orders', { token })).body).toMatchObject([{ note }]);
     }
-    // What Redis cannot be told is in the outbox, with the change.
+    // What cannot be delivered to Redis is in the outbox, with the change.
     const log = vi.spyOn(console, 'warn').mockImplementation(() => undefined);
     state.before = (commands) =>
       commands.some(([name]) => name === 'SET') ? Promise.reject(new RedisUnavailable('refused')) : undefined;

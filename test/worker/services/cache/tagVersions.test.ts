@@ -67,7 +67,7 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
   ['user', ({ user }) => ({ users: [user] })],
   ['key', (given) => ({ keys: [CacheService.keyOf(given)] })],
 ])('an invalidation by %s while a loader runs and its tag versions are being made', (_, change) => {
-  /** Holds the tag versions up until told, or lets them through first. */
+  /** Holds the tag versions up until they are released, or lets them through first. */
   async function expectNew(
     order:
       | 'before the tag versions'

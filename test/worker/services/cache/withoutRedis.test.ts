@@ -28,7 +28,7 @@ describe('with Redis away', () => {
     truth.hold = held.opened;
     const before = scene.query(given, load);
     while (truth.loads === 0) await new Promise((resolve) => setTimeout(resolve, 1));
-    // Another isolate's change: this one hears nothing of it.
+    // Another isolate's change: this one is not notified of it.
     truth.value = 'new';
     const after = scene.query(given, load);
     held.open();

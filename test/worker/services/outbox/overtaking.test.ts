@@ -148,7 +148,7 @@ describe('a message that is delivered later to a Redis with larger versions, sin
     expect(await read(access_token)).toMatchObject({ status: 200 });
   });
 
-  test('waits for the next run while Redis cannot be told the new versions', async () => {
+  test('waits for the next run while the new versions cannot be delivered to Redis', async () => {
     const lost = await loseVersions();
     await change(['epoch']);
     const run = async () => Promise.reject(new RedisUnavailable('refused'));

@@ -114,7 +114,7 @@ test('counts that Redis does not have are not forgotten to make room for those t
   }
 });
 
-test('reports are bounded, and never tell of more than was spent, nor of an earlier time', () => {
+test('reports are bounded, and never have more than was spent, nor an earlier time', () => {
   const reports = new Reports();
   const limits = [slidingWindow(1_000_000, WINDOW_MS)];
   for (let i = 0; i < 20_000; i += 1) {

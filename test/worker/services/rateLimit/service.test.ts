@@ -121,7 +121,7 @@ describe('the block list', () => {
         expect(RateLimitService.block(tight!, identity)).toMatchObject({ violated: ['blocks-of-limits'] });
         expect(RateLimitService.block(wide!, identity)).toBeUndefined();
         expect(await RateLimitService.consume({ policy: wide!, identity })).toMatchObject({ allowed: true });
-        // Windows and algorithms tell limits apart as well.
+        // Limits differ by window and algorithm as well.
         expect(
           RateLimitService.block({ name: 'blocks-of-limits', limits: [slidingWindow(2, 6_000)] }, identity),
         ).toBeUndefined();

@@ -8,7 +8,7 @@ import { RateLimitService, slidingWindow } from '../../../../src/services/rateLi
 import type { RateLimitPolicy } from '../../../../src/services/rateLimit.service';
 import { bindings, inRequest, isolateFor } from '../../support/request';
 
-/** The engine, which refuses keys of several hash tags in one command where it is told to act as a cluster. */
+/** The engine, which refuses keys of several hash tags in one command where it acts as a cluster. */
 function engine(kind: 'one node' | 'slots') {
   const { url, token } = configOf(bindings()).redis;
   const real = createRedisClient({ url, token });
@@ -137,7 +137,7 @@ test('a reservation whose isolate is gone counts once it can no longer be taken 
   gone.localLimiter.crossSlot = true;
   isLost = true;
   expect((await login('a', gone)).every(({ allowed }) => allowed)).toBe(true);
-  // It asks again for as long as it may, and is then told to come back when the reservation is final: never admitted.
+  // It asks again for as long as it may. Then it is refused until the reservation is final: never admitted.
   sent.length = 0;
   const [first, second] = await login('b');
   expect(first).toMatchObject({ allowed: false, reason: 'together' });
