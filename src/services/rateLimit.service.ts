@@ -134,7 +134,7 @@ export function createRateLimitService(deps: RateLimitDeps): RateLimitService {
     const { limits, name } = policy;
     const args = recordArguments(limits, now(), [{ time: 0, units: points, id: requestId() }]);
     await Promise.all([batch.run(rateLimitRecord, [key], args), points < 0 && markReset(policy, key)]);
-    local.record({ key, policy: name, limits }, points, now(), now(), false);
+    local.record({ key, policy: name, limits }, points, { atMs: now(), nowMs: now(), pinned: false });
   }
 
   return {

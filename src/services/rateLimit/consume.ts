@@ -7,6 +7,7 @@ import type { RecordItem } from './ask';
 import type { BlockList } from './blocks';
 import { quotasOf, refusalOf } from './decisions';
 import type { RateLimitDecision } from './decisions';
+import type { MirroredTimes } from './counter';
 import type { RateLimitPolicy } from './limits';
 import type { Leases } from './leases';
 import type { LocalDemand, LocalLimiter } from './local';
@@ -95,10 +96,10 @@ export async function consumeTogether(
       return refusalOf(policy, verdicts, 'local');
     }
 
-    const charge = { id, atMs: reply.atMs, chargedAtMs: askedAtMs };
+    const charge: Charge = { id, atMs: reply.atMs, chargedAtMs: askedAtMs };
     if (admitted) {
       if (reply.reserved) recordAside(deps, request, { time: reply.atMs, units: 0, id });
-      local.mirror(request, askedAtMs, nowMs);
+      charge.times = local.mirror(request, askedAtMs, { counterAtMs: reply.atMs }, nowMs);
       const settle = (units: number) => settleCharged(deps, request, charge, units);
       const left = leastOf(reply.verdicts, local.quotas(request, nowMs));
       const undo = () => takeBackNow(deps, request, charge);
@@ -188,6 +189,8 @@ interface Charge {
   atMs: number;
   /** By this isolate's clock. */
   chargedAtMs: number;
+  /** Where this isolate's own counter has it. */
+  times?: MirroredTimes | undefined;
 }
 
 /** Gives the charge of a refused request back at once, so that it does not refuse other requests. */
@@ -207,14 +210,14 @@ function takeBack(deps: ConsumeDeps, request: ResolvedRequest, { id, atMs, charg
 async function takeBackNow(
   deps: ConsumeDeps,
   request: ResolvedRequest,
-  { id, atMs, chargedAtMs }: Charge,
+  { id, atMs, chargedAtMs, times }: Charge,
 ): Promise<void> {
   const { batch, local, leases, now } = deps;
   const { key, limits, cost } = request;
   leases.drop(key, now());
   if (cost === 0) return;
   const item = { id: requestId(), of: id, units: -cost };
-  local.record(request, -cost, chargedAtMs, now(), false);
+  local.record(request, -cost, { atMs: chargedAtMs, nowMs: now(), pinned: false, times });
   try {
     await batch.run(rateLimitRecord, [key], recordArguments(limits, now(), [{ ...item, time: atMs }]));
   } catch (error) {
@@ -228,9 +231,9 @@ function settleCharged(deps: ConsumeDeps, request: ResolvedRequest, charge: Char
   if (units === 0) return;
   const { batch, local, now } = deps;
   const { key, limits } = request;
-  const { id, atMs, chargedAtMs } = charge;
+  const { id, atMs, chargedAtMs, times } = charge;
   const item = { id: requestId(), units, ...(units < 0 && { of: `${id}?` }) };
-  local.record(request, units, chargedAtMs, now(), false);
+  local.record(request, units, { atMs: chargedAtMs, nowMs: now(), pinned: false, times });
   batch
     .deferRun(rateLimitRecord, [key], recordArguments(limits, now(), [{ ...item, time: atMs }]))
     // The call may not have been executed: report it once Redis is back.
@@ -244,7 +247,7 @@ function settleOwn(
   { id, units, atMs }: { id: string; units: number; atMs: number },
 ): void {
   if (units === 0) return;
-  local.record(request, units, atMs, now(), true);
+  local.record(request, units, { atMs, nowMs: now(), pinned: true });
   const item = { id: requestId(), units, atMs, sent: false };
   local.reports.add(request.key, request.limits, units < 0 ? { ...item, of: id } : item);
 }

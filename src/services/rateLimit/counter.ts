@@ -1,3 +1,4 @@
+import { recordedAtMs } from './limits';
 import type { Limit, LimitVerdict } from './limits';
 import { usageOf } from './usage';
 import type { Usage } from './usage';
@@ -6,6 +7,12 @@ interface Entry {
   limit: Limit;
   usage: Usage;
 }
+
+/** The recorded time of a request's units under each limit. */
+export type MirroredTimes = readonly number[];
+
+/** When Redis charged units, by the counter's clock; or, by this isolate's, the end of the lease that they were taken from. */
+export type InRedis = { counterAtMs: number } | { leaseEndsAtMs: number };
 
 /** Units that a request asks for, by the use of each limit. */
 export type AddedUnits = Map<Usage, number>;
@@ -48,14 +55,35 @@ export class Counter {
     return limits.map((limit) => this.#usage(limit, time).quota(limit));
   }
 
-  /** Charges units (or, if negative, gives them back) at the time at which they were spent. */
-  record(limits: readonly Limit[], units: number, atMs: number, nowMs: number): void {
+  /**
+   * Charges units (or, if negative, gives them back) at the time at which they were spent.
+   *
+   * @param times their recorded times, if {@link mirror} has charged the request
+   */
+  record(limits: readonly Limit[], units: number, atMs: number, nowMs: number, times?: MirroredTimes): void {
     const time = this.#advance(nowMs);
-    for (const limit of limits) {
+    for (const [index, limit] of limits.entries()) {
       const usage = this.#usage(limit, time);
-      if (units > 0) usage.insert(limit, units, Math.min(atMs, time));
-      if (units < 0) usage.giveBack(limit, -units, atMs);
+      const at = times?.[index] ?? recordedAtMs(limit, units > 0 ? Math.min(atMs, time) : atMs);
+      if (units > 0) usage.insert(limit, units, at);
+      if (units < 0) usage.giveBack(limit, -units, at);
     }
+  }
+
+  /** Charges units that Redis has charged. @param atMs when it was asked, or when they were taken from a lease */
+  mirror(
+    limits: readonly Limit[],
+    units: number,
+    { atMs, nowMs, inRedis }: { atMs: number; nowMs: number; inRedis: InRedis },
+  ): MirroredTimes {
+    const time = this.#advance(nowMs);
+    const times = limits.map((limit) =>
+      'counterAtMs' in inRedis
+        ? this.#usage(limit, time).mirroredAtMs(limit, atMs, inRedis.counterAtMs)
+        : Math.min(recordedAtMs(limit, atMs), Math.max(atMs, inRedis.leaseEndsAtMs)),
+    );
+    this.record(limits, units, atMs, nowMs, times);
+    return times;
   }
 
   /** When all of its units have expired. */

@@ -5,6 +5,7 @@ import type { Refresher } from '../memory/refresher';
 import { ask, recordArguments, requestId } from './ask';
 import { mayHaveRun } from './consume';
 import type { ConsumeDeps, ResolvedRequest } from './consume';
+import type { MirroredTimes } from './counter';
 import { quotasOf } from './decisions';
 import type { Quota, RateLimitDecision } from './decisions';
 import { keptUnits, leaseMs, limitsForLease } from './leases';
@@ -112,7 +113,7 @@ export function createLeasing(deps: LeasingDeps) {
   ): RateLimitDecision {
     const { key, limits, cost, named: policy } = request;
     leases.spend(key, limits, from, cost);
-    local.mirror(request, nowMs);
+    const times = local.mirror(request, nowMs, { leaseEndsAtMs: from.endsAtMs });
     if (leases.isDue(key, limits, leaseMs(limits, withinMs), nowMs)) {
       refresher.note(`lease ${key}`, async (through) => {
         await lease(request, { own: 0, withinMs, through });
@@ -122,7 +123,7 @@ export function createLeasing(deps: LeasingDeps) {
       allowed: true,
       source: 'lease',
       quotas: quotasOf(policy, statesAt(from, nowMs)),
-      settle: (units) => settle(request, from, { units, spentAtMs: nowMs }),
+      settle: (units) => settle(request, from, { units, spentAtMs: nowMs, times }),
     };
   }
 
@@ -130,12 +131,12 @@ export function createLeasing(deps: LeasingDeps) {
   function settle(
     request: ResolvedRequest,
     from: UnitLease,
-    { units, spentAtMs }: { units: number; spentAtMs: number },
+    { units, spentAtMs, times }: { units: number; spentAtMs: number; times: MirroredTimes | undefined },
   ): void {
     if (units === 0) return;
     const { key, limits } = request;
     const nowMs = now();
-    local.record(request, units, spentAtMs, nowMs, false);
+    local.record(request, units, { atMs: spentAtMs, nowMs, pinned: false, times });
     if (units < 0) return leases.restore(key, limits, from, -units, nowMs);
     const held = Math.min(units, from.endsAtMs > nowMs ? from.left : 0);
     leases.spend(key, limits, from, held);

@@ -1,5 +1,5 @@
 import { Counter } from './counter';
-import type { AddedUnits } from './counter';
+import type { AddedUnits, InRedis, MirroredTimes } from './counter';
 import type { Limit, LimitVerdict } from './limits';
 import { Reports } from './reports';
 
@@ -92,23 +92,27 @@ export class LocalLimiter {
    *
    * @param atMs when Redis was asked: not later than Redis's own time of the charge. With a later time, the charge would
    *   still count here after it has left Redis's window, as if Redis had lost it
+   * @returns for {@link record}, when the request's cost is corrected
    */
-  mirror({ key, limits, cost }: LocalDemand, atMs: number, nowMs = atMs): void {
-    if (cost === 0) return;
-    const counter = this.#counters.get(key) ?? this.#add(key, new Counter(), nowMs);
-    counter?.record(limits, cost, atMs, nowMs);
+  mirror({ key, limits, cost }: LocalDemand, atMs: number, inRedis: InRedis, nowMs = atMs): MirroredTimes | undefined {
+    const counter = this.#counters.get(key) ?? (cost === 0 ? undefined : this.#add(key, new Counter(), nowMs));
+    return counter?.mirror(limits, cost, { atMs, nowMs, inRedis });
   }
 
   /**
    * Charges (or gives back) units that were spent at `atMs`.
    *
-   * @param pinned Redis may not know of them
+   * @param pinned Redis may not know of them  @param times what {@link mirror} has returned
    */
-  record(demand: Omit<LocalDemand, 'cost'>, units: number, atMs: number, nowMs: number, pinned: boolean): void {
+  record(
+    demand: Omit<LocalDemand, 'cost'>,
+    units: number,
+    { atMs, nowMs, pinned, times }: { atMs: number; nowMs: number; pinned: boolean; times?: MirroredTimes | undefined },
+  ): void {
     if (units === 0) return;
     const counter = pinned ? this.#counterOf({ ...demand, cost: units }, nowMs) : this.#counters.get(demand.key);
     if (counter === undefined) return;
-    counter.record(demand.limits, units, atMs, nowMs);
+    counter.record(demand.limits, units, atMs, nowMs, times);
     if (pinned && units > 0) this.#pin(counter, nowMs);
   }
 

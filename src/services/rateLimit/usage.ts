@@ -1,4 +1,4 @@
-import { recordedAtMs } from './limits';
+import { recordedAtMs, stepMs } from './limits';
 import type { Limit, LimitVerdict } from './limits';
 import { UnitLog } from './unitLog';
 
@@ -9,9 +9,17 @@ export interface Usage {
   /** @param added units that the same request has already charged here */
   verdict(limit: Limit, cost: number, added: number): LimitVerdict;
   charge(limit: Limit, units: number, nowMs: number): void;
-  /** Charges units that were spent earlier, unless they have left the window. */
-  insert(limit: Limit, units: number, atMs: number): void;
-  giveBack(limit: Limit, units: number, atMs: number): void;
+  /** Charges units that were spent earlier, unless they have left the window. @param at their recorded time */
+  insert(limit: Limit, units: number, at: number): void;
+  /** @param at the recorded time of their charge */
+  giveBack(limit: Limit, units: number, at: number): void;
+  /**
+   * The recorded time of units that Redis has charged: no earlier than they were asked for, and no later than Redis's own
+   * recorded time, by this isolate's clock. Otherwise this isolate would refuse requests that Redis admits.
+   *
+   * @param atMs when Redis was asked  @param counterAtMs when it charged them, by the counter's clock
+   */
+  mirroredAtMs(limit: Limit, atMs: number, counterAtMs: number): number;
   quota(limit: Limit): { remaining: number; resetMs: number };
   /** When it is equivalent to a new one. */
   freeAtMs(limit: Limit): number;
@@ -29,6 +37,9 @@ export function usageOf({ algorithm }: Limit): Usage {
 class WindowUsage implements Usage {
   #log = new UnitLog();
   #nowMs = 0;
+  /** The end of Redis's sub-window in which it charged last, and by how much its clock was ahead then at most. */
+  #mirroredEndMs = -1;
+  #aheadMs = 0;
 
   advance({ windowMs }: Limit, nowMs: number): void {
     this.#nowMs = nowMs;
@@ -47,16 +58,25 @@ class WindowUsage implements Usage {
     this.#log.append(units, recordedAtMs(limit, nowMs));
   }
 
-  insert(limit: Limit, units: number, atMs: number): void {
-    const at = recordedAtMs(limit, atMs);
+  insert(limit: Limit, units: number, at: number): void {
     if (at + limit.windowMs > this.#nowMs) this.#log.insert(units, at);
   }
 
-  giveBack(limit: Limit, units: number, atMs: number): void {
-    const at = recordedAtMs(limit, atMs);
+  giveBack(limit: Limit, units: number, at: number): void {
     if (at + limit.windowMs <= this.#nowMs) return;
     this.#log.take(units, at);
     this.#log.compact();
+  }
+
+  mirroredAtMs(limit: Limit, atMs: number, counterAtMs: number): number {
+    if (stepMs(limit) === 1) return atMs;
+    // Redis's sub-windows begin by its own clock. A reply that took long overstates how far that clock is ahead, so the least
+    // is the best estimate, and the entries of a sub-window become one.
+    const endMs = recordedAtMs(limit, counterAtMs);
+    const aheadMs = counterAtMs - atMs;
+    this.#aheadMs = endMs === this.#mirroredEndMs ? Math.min(this.#aheadMs, aheadMs) : aheadMs;
+    this.#mirroredEndMs = endMs;
+    return endMs - this.#aheadMs;
   }
 
   quota({ maxRequests, windowMs }: Limit): { remaining: number; resetMs: number } {
@@ -70,6 +90,7 @@ class WindowUsage implements Usage {
 
   shift(ms: number): void {
     this.#nowMs -= ms;
+    this.#mirroredEndMs = -1;
     this.#log.shift(ms);
   }
 
@@ -115,8 +136,7 @@ class BucketUsage implements Usage {
     this.#owe(debt + units * limit.windowMs);
   }
 
-  insert(limit: Limit, units: number, atMs: number): void {
-    const at = recordedAtMs(limit, atMs);
+  insert(limit: Limit, units: number, at: number): void {
     if (at + limit.windowMs <= this.#nowMs) return;
     // The largest debt that the bucket can have had just before, according to its later entries.
     if (this.#log.total === 0) this.#before = this.#chargedAtMs === 0 ? 0 : this.#debtAt(limit, at);
@@ -126,8 +146,11 @@ class BucketUsage implements Usage {
     this.#owe(Math.max(debt, Math.min(debt + units * limit.windowMs, this.#replay(limit))));
   }
 
-  giveBack(limit: Limit, units: number, atMs: number): void {
-    const at = recordedAtMs(limit, atMs);
+  mirroredAtMs(limit: Limit, atMs: number): number {
+    return recordedAtMs(limit, atMs);
+  }
+
+  giveBack(limit: Limit, units: number, at: number): void {
     if (at + limit.windowMs <= this.#nowMs) return;
     const debt = this.#debtAt(limit, this.#nowMs);
     const least = debt - this.#log.take(units, at) * limit.windowMs;

@@ -84,8 +84,9 @@ test('an identity that gets its own counter keeps the units that it has spent of
 
 test('counts that Redis has as well may be forgotten: the least used first', () => {
   const local = new LocalLimiter({ maxCounters: 10 });
-  for (let i = 0; i < 10; i += 1) local.mirror({ ...demand(`known-${i}`), cost: i === 3 ? 5 : 1 }, START_MS);
-  for (let i = 0; i < 1_000; i += 1) local.mirror(demand(`new-${i}`), START_MS);
+  for (let i = 0; i < 10; i += 1)
+    local.mirror({ ...demand(`known-${i}`), cost: i === 3 ? 5 : 1 }, START_MS, { counterAtMs: START_MS });
+  for (let i = 0; i < 1_000; i += 1) local.mirror(demand(`new-${i}`), START_MS, { counterAtMs: START_MS });
   expect(local.verdicts(demand('known-3'), START_MS)).toMatchObject([{ admitted: false }]);
   expect(local.size).toBe(10);
 });
@@ -94,11 +95,11 @@ test('a unit that Redis has admitted leaves the window here no later than there,
   for (const algorithm of ['sliding-window', 'token-bucket'] as const) {
     const local = new LocalLimiter();
     const one: LocalDemand = { ...demand('caller'), limits: [{ algorithm, maxRequests: 2, windowMs: 1_000 }] };
-    local.mirror(one, START_MS - 5_000);
+    local.mirror(one, START_MS - 5_000, { counterAtMs: START_MS - 5_000 });
     // Two were asked at once. Each looks at the counter when its reply arrives, and is noted then.
     for (const arrivedMs of [START_MS + 40, START_MS + 60]) {
       expect(local.contradiction(one, arrivedMs)).toBeUndefined();
-      local.mirror(one, START_MS, arrivedMs);
+      local.mirror(one, START_MS, { counterAtMs: START_MS }, arrivedMs);
     }
     expect(local.contradiction(one, START_MS + 400)).toMatchObject([{ admitted: false }]);
     expect(local.contradiction({ ...one, cost: 2 }, START_MS + 1_000)).toBeUndefined();
@@ -108,7 +109,8 @@ test('a unit that Redis has admitted leaves the window here no later than there,
 test('counts that Redis does not have are not forgotten to make room for those that it has', () => {
   const local = new LocalLimiter({ maxCounters: 10 });
   for (let i = 0; i < 5; i += 1) for (let n = 0; n < 2; n += 1) admits(local, demand(`own-${i}`), START_MS);
-  for (let i = 0; i < 1_000; i += 1) local.mirror({ ...demand(`known-${i}`), cost: 5 }, START_MS);
+  for (let i = 0; i < 1_000; i += 1)
+    local.mirror({ ...demand(`known-${i}`), cost: 5 }, START_MS, { counterAtMs: START_MS });
   for (let i = 0; i < 5; i += 1) {
     expect(local.verdicts(demand(`own-${i}`), START_MS)).toMatchObject([{ remaining: 3 }]);
   }

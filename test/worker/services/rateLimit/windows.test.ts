@@ -42,7 +42,7 @@ function inMemory(): Limiter {
       atMs: nowMs,
       verdicts: local.consume([{ ...of(limits), cost }], nowMs)[0]!,
     }),
-    record: async (limits, units, atMs, nowMs) => local.record(of(limits), units, atMs, nowMs, true),
+    record: async (limits, units, atMs, nowMs) => local.record(of(limits), units, { atMs, nowMs, pinned: true }),
   };
 }
 

@@ -1,0 +1,97 @@
+import { describe, expect, test } from 'vitest';
+
+import type { RedisClient } from '../../../../src/redis/client';
+import { RateLimitService, slidingWindow } from '../../../../src/services/rateLimit.service';
+import type { RateLimitPolicy } from '../../../../src/services/rateLimit.service';
+import { clockedClient, randomOf, worstWindow } from '../../support/limits';
+import type { Spent } from '../../support/limits';
+import { inRequest, isolateFor } from '../../support/request';
+
+/** On a border of sub-windows, by Redis's clock. */
+const START_MS = 1_800_000_000_000;
+const LIMIT = slidingWindow(200, 60_000);
+const WITHIN_MS = 1_000;
+
+let n = 0;
+
+/** One isolate, whose clock is ahead of Redis's. Pipelines take some milliseconds each way. */
+function stage(aheadMs: number, longestMs: number) {
+  const state = { nowMs: START_MS };
+  const random = randomOf(11 + n);
+  const policy: RateLimitPolicy = { name: `clocks-${(n += 1)}-${Math.random()}`, limits: [LIMIT] };
+  const redis = clockedClient(() => state.nowMs);
+  const client: RedisClient = {
+    async execute(commands) {
+      state.nowMs += random(longestMs + 1);
+      const replies = await redis.execute(commands);
+      state.nowMs += random(longestMs + 1);
+      return replies;
+    },
+  };
+  const now = () => state.nowMs + aheadMs;
+  const isolate = isolateFor(undefined, { client, now });
+  const requests = (cost: number) => [{ policy, identity: 'x', cost }];
+  return {
+    state,
+    random,
+    /** As a guard decides, with leases or without; corrects the cost if told to. */
+    request: (cost: number, { withinMs = 0, more = 0 } = {}) =>
+      inRequest(
+        async ({ batch, degraded }) => {
+          batch.setDeadline(600_000);
+          const startedMs = state.nowMs;
+          const [fromLease] = RateLimitService.recall(requests(cost), withinMs) ?? [];
+          const [decision] =
+            fromLease === undefined ? await RateLimitService.consumeAll(requests(cost), withinMs) : [fromLease()];
+          if (decision!.allowed && more !== 0) decision!.settle(more);
+          return { decision: decision!, startedMs, degraded: [...degraded] };
+        },
+        { isolate, now },
+      ),
+    lose: () => redis.execute([['DEL', isolate.keys.rateLimit(policy.name, 'x')]]),
+  };
+}
+
+/** Costs, and pauses that fill a window in a while. */
+const play = ({ state, random }: ReturnType<typeof stage>) => {
+  state.nowMs += random(4) === 0 ? random(6_000) : random(90);
+  return 1 + random(9);
+};
+
+describe.each([0, 300, -300, 17_450, -90_250])('an isolate whose clock is %d ms ahead of Redis', (aheadMs) => {
+  test.each([0, WITHIN_MS])(
+    'refuses nothing that Redis admits: who waits as told is admitted; within %d',
+    async (withinMs) => {
+      const scene = stage(aheadMs, 8);
+      const { state, random, request } = scene;
+      let waited = 0;
+      for (let step = 0; step < 500; step += 1) {
+        const cost = play(scene);
+        const more = random(5) === 0 ? -random(cost) : random(9) === 0 ? 2 : 0;
+        const first = await request(cost, { withinMs: random(2) * withinMs, more });
+        expect(first.degraded, `step ${step}`).toEqual([]);
+        if (first.decision.allowed || first.decision.reason !== 'limit') continue;
+        waited += 1;
+        state.nowMs += first.decision.retryAfterMs;
+        const { decision, degraded } = await request(cost);
+        expect([decision.allowed, degraded], `step ${step}, after its wait`).toEqual([true, []]);
+      }
+      expect(waited).toBeGreaterThan(30);
+    },
+  );
+
+  test('admits no more than the limit in any window when Redis loses the counter', async () => {
+    const scene = stage(aheadMs, 0);
+    const spent: Spent[] = [];
+    let refusedByOwn = 0;
+    for (let step = 0; step < 600; step += 1) {
+      const cost = play(scene);
+      if (scene.random(40) === 0) await scene.lose();
+      const { decision, startedMs } = await scene.request(cost);
+      if (decision.allowed) spent.push({ atMs: startedMs, units: cost });
+      else if (decision.reason === 'limit' && decision.source === 'local') refusedByOwn += 1;
+    }
+    expect(worstWindow(spent, LIMIT.windowMs)).toBeLessThanOrEqual(LIMIT.maxRequests);
+    expect(refusedByOwn).toBeGreaterThan(10);
+  });
+});
