@@ -324,7 +324,7 @@ export function contract(backend: () => Promise<{ redisUrl?: string; stop?: () =
       expect(received).toContain('news:{"n":2}');
       await channel.unsubscribe();
       await pattern.unsubscribe();
-      await until(async () => (await redis.publish('news', 'x')) === 0, 'nobody is subscribed any more');
+      await until(async () => (await redis.publish('news', 'x')) === 0, 'no client is subscribed any more');
     });
   });
 

@@ -237,7 +237,7 @@ export class Clients {
     if (kind === 'access') await this.refresh(device, { isolate });
   }
 
-  /** Somebody has copied the newest refresh token, and uses it. @returns the access token that it brings */
+  /** A thief has copied the newest refresh token, and uses it. @returns the access token that it brings */
   async steal(device: Device, { isolate }: Options): Promise<Token | undefined> {
     device.unsure = true;
     const label = `thief of ${device.label}`;

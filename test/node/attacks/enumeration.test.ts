@@ -24,7 +24,7 @@ beforeAll(async () => {
 afterAll(() => scene[Symbol.asyncDispose]());
 
 let client = 0;
-/** Somebody at an address that nobody else has. */
+/** A client at an address of its own. */
 const elsewhere = (): Call => clientOf(scene.app.url, `192.0.2.${(client += 1)}`);
 const loginAs = (call: Call, email: string, password = 'wrong horse battery') =>
   call('POST', '/v1/auth/login', { body: { email, password } });
@@ -167,7 +167,7 @@ describe('data of other users', () => {
     ['looking for one', (id) => ['GET', `/v1/users?q=${id}`]],
     ['looking into a counter', (id) => ['POST', '/v1/admin/limits/peek', { policy: 'api', identity: `user:${id}` }]],
     ['resetting a counter', (id) => ['POST', '/v1/admin/limits/reset', { policy: 'api', identity: `user:${id}` }]],
-  ])('%s is forbidden, whoever it is', async (_, of) => {
+  ])('%s is forbidden, whether or not it exists', async (_, of) => {
     await expectAlike(async () => {
       const costs: unknown[] = [];
       for (const id of [known.id, attacker.id, disabled.id, randomUUID(), 'x', known.email]) {

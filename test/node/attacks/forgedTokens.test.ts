@@ -11,7 +11,7 @@ import { expectQuietLogs, expectRefused, expectUnharmed, startAttack } from './s
 import type { AttackScene, Victim } from './scene.ts';
 import { P256_ORDER, bytes32, inDer, mirrored, unreduced } from './signatures.ts';
 
-/** An attacker's server, which serves the attacker's key set to whoever asks for it. */
+/** An attacker's server, which serves the attacker's key set to any client. */
 let trap: Server;
 let trapUrl = '';
 let trapped = 0;
@@ -33,7 +33,7 @@ const published = ({ publicKey, kid, alg }: Key) => ({
   use: 'sig',
 });
 
-/** Every spelling of what anybody can read at the key set's address, as a secret. */
+/** Every spelling of the public key set, as a secret. */
 function publicSecrets(key: Key): Record<string, string | Buffer> {
   const pem = key.publicKey.export({ format: 'pem', type: 'spki' }) as string;
   const jwk = key.publicKey.export({ format: 'jwk' });

@@ -16,7 +16,7 @@ afterAll(() => scene[Symbol.asyncDispose]());
 
 const as = (who: Victim, line: string) => request(scene.app.url, line, [`Authorization: Bearer ${who.access}`]);
 
-/** Spellings of one's own account: whatever they lead to, it is the caller's, or nobody's. */
+/** Spellings of one's own account: they lead to the caller's account, or to none. */
 const OWN = [
   '/v1/users/%6de',
   '/v1/users/%6D%65',

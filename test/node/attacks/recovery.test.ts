@@ -40,7 +40,7 @@ afterAll(async () => {
 });
 
 let client = 0;
-/** Somebody at an address that nobody else has. */
+/** A client at an address of its own. */
 const elsewhere = (): Call => clientOf(scene.app.url, `192.0.2.${(client += 1)}`);
 const recover = (email: unknown, call = elsewhere()) => call('POST', '/v1/auth/recovery', { body: { email } });
 const reset = (token: unknown, more: object = {}) =>

@@ -36,7 +36,7 @@ const swapCase = (text: string) =>
 /**
  * Every form that is no token, by name.
  *
- * @param foreign a good token of somebody else
+ * @param foreign a good token of another user
  * @param retired the secret of the key `r-retired`
  */
 export function tamperings(token: string, foreign: string, retired: Buffer): [string, string][] {

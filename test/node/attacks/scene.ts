@@ -12,7 +12,7 @@ import type { Account, Scene, SignedIn } from '../faults/scene.ts';
 
 export type Victim = Account & SignedIn;
 
-/** What nobody outside may read: files, lines, and the words of what the app is made of. */
+/** What no client may read: files, lines, and the names of the app's parts. */
 const INTERNALS =
   /\.[jt]s:\d|node_modules|\n\s+at |\b(?:SQLITE|D1_ERROR|drizzle|ZodError|TypeError|RangeError|SyntaxError|NOSCRIPT|WRONGTYPE|EVALSHA|HMGET)\b|ERR_[A-Z]|scrypt|JWS|JWT/;
 
@@ -50,7 +50,7 @@ export async function expectUnharmed(scene: AttackScene, { access, id }: Victim)
 
 /** Every log line is one JSON object; none says a secret, or that something failed within. */
 export function expectQuietLogs({ app: { logs } }: AttackScene, ...secrets: string[]): void {
-  // Somebody has registered, at least: the lines do arrive.
+  // The registrations at least were logged, so the lines do arrive.
   expect(logs.join('\n')).toContain('"audit.registered"');
   for (const line of logs) {
     expect(line).not.toMatch(/[\r\n]/);

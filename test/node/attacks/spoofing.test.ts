@@ -75,7 +75,7 @@ test.each(SPOOFED)('%s does not change who the client is', async (header) => {
     [`${header}: ${value(claim)}`, own],
   ]);
   expect(await identities(tries)).toHaveLength(1);
-  // Nor anybody whom a limit has caught free again.
+  // Nor does any of them get past a limit that has been reached.
   for (const headers of tries) expectRefused(await anonymous(...headers), 'RATE_LIMITED');
 });
 
@@ -242,7 +242,7 @@ test('a token makes a client its user, wherever it comes from', async () => {
   }
   expect(statuses).toEqual([200, 200, 200, 200, 200, 429, 429]);
   expect(await counters('api')).toHaveLength(1);
-  // A token that is not good makes nobody a user: it is counted by address, and the user's own limit is left alone.
+  // A request with a bad token has no user: it is counted by address, and the user's own limit is left alone.
   await anonymous('CF-Connecting-IP: 198.51.100.250', `${token}x`);
   expect(await counters('api')).toHaveLength(2);
 });

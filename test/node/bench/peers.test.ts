@@ -24,7 +24,7 @@ afterAll(async () => {
 });
 
 describe('the contenders of the question "cache"', () => {
-  // A benchmark of an adapter that does not cache, or does not invalidate, would flatter everybody else.
+  // A benchmark of an adapter that does not cache, or does not invalidate, would flatter the others.
   it.concurrent.each(CASES)('%s caches, forgets, and invalidates by tag if it has tags', async (name) => {
     const behaviour = await behaviourOf(caches, name);
 

@@ -102,7 +102,7 @@ describe.each([
     expect(await login).toMatchObject({ name: 'SessionChangedError' });
     expect(await storage.read()).toBeNull();
     expect(events).toEqual([]);
-    // The session that nobody holds is ended: only the registration's is left.
+    // The session that no client holds is ended: only the registration's is left.
     await expect.poll(() => liveSessions(scene, id)).toBe(1);
   });
 });

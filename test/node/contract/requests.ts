@@ -116,7 +116,7 @@ export const VALID: Readonly<Record<string, Make>> = {
     const { id, sessionId } = await world.newUser();
     return { token: access, path: `/v1/admin/users/${id}/sessions/${sessionId}` };
   },
-  // Nobody's: other tests go on with their sessions.
+  // After the last user's id, so it ends no session: other tests go on with theirs.
   'POST /v1/admin/sessions/end': (_, { access }) => ({ token: access, body: { after: '~' } }),
   async 'POST /v1/admin/warming/{job}'({ scene }, { access }) {
     await scene.redis.engine('DEL', 'app:lock:{warming:user-lists}');

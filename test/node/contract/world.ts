@@ -28,7 +28,7 @@ export interface World extends AsyncDisposable {
   scene: Scene;
   mailbox: Mailbox;
   admin: Account & SignedIn;
-  /** Somebody new each time: what one request changes does not matter to the next. */
+  /** A new user each time: what one request changes does not matter to the next. */
   newUser(): Promise<Account & SignedIn>;
   send(documented: Documented, request?: Request): Promise<{ status: number; headers: Headers; body: unknown }>;
   /** The user's access token as it is an hour after it was issued. */

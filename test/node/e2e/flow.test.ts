@@ -59,7 +59,7 @@ describe.each<[string, () => Promise<Awaited<ReturnType<typeof redisServer>> | u
     expect((await me()).body.name).toBe(person.name);
     expect((await list()).body).toMatchObject({ page: 1, limit: 5, total: 1, items: [{ name: person.name }] });
 
-    // Behind the app's back: whoever still sees the old name did not ask D1.
+    // Behind the app's back: a response with the old name did not come from D1.
     await app.sql('update users set name = ? where id = ?', 'Behind', id);
     expect((await me()).body.name).toBe(person.name);
     expect((await list()).body.items[0].name).toBe(person.name);
@@ -96,7 +96,7 @@ describe.each<[string, () => Promise<Awaited<ReturnType<typeof redisServer>> | u
     await call('POST', '/v1/auth/register', { body: neighbour });
     expect((await login(call, neighbour)).status).toBe(200);
     expect((await login(clientOf(app.url, '198.51.100.1'), person)).status).toBe(200);
-    // A header that any client can set is nobody's identity.
+    // A header that any client can set is no identity.
     const spoofed = await call('POST', '/v1/auth/login', {
       body: { email: person.email, password: person.password },
       headers: { 'X-Forwarded-For': '192.0.2.55' },

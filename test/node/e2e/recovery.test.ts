@@ -44,7 +44,7 @@ beforeEach(async () => {
   await redis.clear();
 });
 
-/** Somebody with a session and a verified address, or not. */
+/** A user with a session, and with a verified address or without. */
 async function register({ verified = true } = {}) {
   const person = newcomer();
   const answer = await call('POST', '/v1/auth/register', { body: person });
@@ -221,7 +221,7 @@ test('the console mailer shows the mail where the developer looks; the platformâ
 
 test('a known and an unknown address are answered alike, in body, status and headers', async () => {
   const person = await register();
-  // Mail hangs for the one that gets any: whoever waited for it would never be answered.
+  // Mail hangs for the address that gets any: a request that waited for it would never get its response.
   mailbox.fault = 'hang';
   const answers: string[] = [];
   for (const email of [person.email, `nobody.${person.email}`, person.email]) {

@@ -121,7 +121,7 @@ describe('with the database broken', () => {
       expect(answer).toMatchObject(unavailable);
       expect(Number(answer.headers.get('Retry-After'))).toBeGreaterThan(0);
     }
-    // Nobody was signed out by a logout that did not happen.
+    // A logout that did not happen has signed no user out.
     expect(await me()).toMatchObject({ status: 200 });
   });
 
@@ -130,7 +130,7 @@ describe('with the database broken', () => {
     ['hanging', { kind: 'hang' }],
     ['out of its mind', { kind: 'answer', status: 200, body: '{"result":"OK"}' }],
   ] as const)(
-    'and Redis %s as well, nobody is signed out, nobody is let in, and all say when to come back',
+    'and Redis %s as well, no user is signed out or let in, and all responses have a Retry-After',
     async (_, fault) => {
       const { call, redis } = scene;
       await loseDatabase();

@@ -49,7 +49,7 @@ beforeAll(async () => {
   missed = await scene.signIn(owner);
   leaving = await scene.signIn(owner);
   for (const { access } of [owner, leaving, revoked, missed]) await me(access);
-  // Elsewhere: what an isolate has ended itself, it refuses without asking anybody.
+  // Elsewhere: what an isolate has ended itself, it refuses without asking Redis or D1.
   await endElsewhere(scene, revoked, { redisKnows: true });
   await endElsewhere(scene, missed, { redisKnows: false });
 });
@@ -96,10 +96,10 @@ describe('with Redis broken, every endpoint serves, and no revoked token passes'
     }
 
     // A revocation while Redis is broken counts at once.
-    const somebody = newcomer();
+    const person = newcomer();
     const { email, password } = owner;
     const [registered, loggedIn] = await Promise.all([
-      within('register', HASHING_MS, () => call('POST', '/v1/auth/register', { body: somebody })),
+      within('register', HASHING_MS, () => call('POST', '/v1/auth/register', { body: person })),
       within('login', HASHING_MS, () => call('POST', '/v1/auth/login', { body: { email, password } })),
       (async () => {
         const loggedOut = await within('logout', HASHING_MS, () =>
@@ -111,7 +111,7 @@ describe('with Redis broken, every endpoint serves, and no revoked token passes'
           .toMatchObject({ status: 401, body: { code: 'TOKEN_REVOKED' } });
       })(),
     ]);
-    expect.soft(registered, 'register').toMatchObject({ status: 201, body: { user: { email: somebody.email } } });
+    expect.soft(registered, 'register').toMatchObject({ status: 201, body: { user: { email: person.email } } });
     expect.soft(loggedIn, 'login').toMatchObject({ status: 200 });
     const left = leaving;
     leaving = signedIn(loggedIn);

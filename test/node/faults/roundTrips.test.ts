@@ -94,7 +94,7 @@ describe('round trips to Redis', () => {
   it.each([
     ['no token', undefined, 'AUTHENTICATION_REQUIRED'],
     ['a token that is none', 'rubbish', 'INVALID_TOKEN'],
-    ['a token of somebody else', 'eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.AAAA', 'INVALID_TOKEN'],
+    ['a token without a signature', 'eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.AAAA', 'INVALID_TOKEN'],
   ])('a request with %s costs the limiter alone', async (_, token, code) => {
     const { answer, blocking, deferred, commands } = await counted(() =>
       scene.call('GET', '/v1/users/me', token === undefined ? {} : { token }),
@@ -138,7 +138,7 @@ describe('round trips to Redis', () => {
   ])('a token revoked %s is counted by the limiter, though it is refused each time', async (where, revoke) => {
     const gone = await scene.newAccount();
     await revoke(gone);
-    // From an address of its own: whoever is refused may be counted by that.
+    // From an address of its own: a refused request may be counted by its address.
     const call = clientOf(scene.app.url, `192.0.2.${100 + where.length}`);
     const statuses = new Set<number>();
     for (let sent = 0; sent < 60; sent += 1) {

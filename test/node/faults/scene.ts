@@ -8,7 +8,7 @@ import { startFaultyRedis } from '../../support/faults.ts';
 import type { FaultyRedis } from '../../support/faults.ts';
 import type { Mailbox } from '../../support/mailbox.ts';
 
-/** Short breaker times, the product's own deadlines, and limits that are in nobody's way. */
+/** Short breaker times, the product's own deadlines, and limits that no test reaches. */
 export const SETTINGS = {
   ...UNLIMITED,
   KEY_PREFIX: 'app',
@@ -43,7 +43,7 @@ export interface Scene extends AsyncDisposable {
   redis: FaultyRedis;
   app: RunningApp;
   call: Call;
-  /** Registers somebody: one password hash. */
+  /** Registers a user: one password hash. */
   newAccount(): Promise<Account & SignedIn>;
   /** Another session: one password hash. */
   signIn(account: Account): Promise<SignedIn>;

@@ -58,7 +58,7 @@ async function excludes(serviceOf: (contender: number) => ReturnType<typeof isol
   expect(fences).toEqual([...new Set(fences)].sort((a, b) => a - b));
 }
 
-/** One after another, and Redis loses everything in between, while somebody holds the lock and while nobody does. */
+/** One after another, and Redis loses everything in between, while the lock is held and while it is free. */
 async function growsOverFlushes(
   serviceOf: (contender: number) => ReturnType<typeof isolate>,
   url: string,

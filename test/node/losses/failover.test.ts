@@ -160,7 +160,7 @@ describe.skipIf(!hasRedisServer)(
       }
       promoted = renewed(promoted, await refresh(there, promoted));
       expect((await there('GET', '/v1/users', { token: promoted.access })).status).toBe(200);
-      // Nobody else is harmed by it.
+      // No other session is harmed.
       for (const session of [owner.rotated, owner.twice, owner.lost, newcomer, changer]) {
         for (const isolate of isolates) expect((await me(isolate, session)).status).toBe(200);
         expect((await refresh(there, session)).status).toBe(200);

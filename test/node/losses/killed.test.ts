@@ -79,7 +79,7 @@ async function expectRefused(isolates: readonly Call[]): Promise<void> {
   for (const isolate of isolates) {
     expect(await me(isolate, session)).toMatchObject(REVOKED);
     expect(await refresh(isolate, session)).toMatchObject(REVOKED);
-    // Nobody else is.
+    // Another user's session is not refused.
     expect((await me(isolate, bystander)).status).toBe(200);
   }
 }
@@ -186,7 +186,7 @@ describe('the Worker is killed between the commit of a revocation and the call t
       act: async () => {
         await committed();
         await app.kill();
-        throw new Error('whoever asked is gone');
+        throw new Error('the client is gone');
       },
     };
     await expect(revoke(isolates[0], session, keeper)).rejects.toThrow('fetch failed');

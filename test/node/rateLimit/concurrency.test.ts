@@ -40,7 +40,7 @@ async function compete(redisUrl: string): Promise<Answer[]> {
 
   const connections: net.Socket[] = [];
   try {
-    // One after another: the two together must not overrun anybody's backlog. Only then do all of them ask.
+    // One after another: the two together must not overrun a server's backlog. Only then do all of them ask.
     for (let i = 0; i < 200; i += 1) connections.push(await connect(i % 2 === 0 ? first.url : second.url));
     return await Promise.all(connections.map((connection) => ask(connection, '203.0.113.7')));
   } finally {

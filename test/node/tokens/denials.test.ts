@@ -164,7 +164,7 @@ describe.each(BACKENDS)('on $name', ({ missing, start }) => {
         }
       }
       await redis.idle();
-      // Nobody even asked about it.
+      // No isolate has asked Redis about it.
       const named = redis.requests.filter(({ commands }) => JSON.stringify(commands).includes(victim.userId));
       expect(named).toEqual([]);
       expect(await state()).toEqual(before);

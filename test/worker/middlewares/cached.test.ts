@@ -317,7 +317,7 @@ describe('not cached', () => {
   test.each([
     ['Authorization', 'Bearer of-somebody'],
     ['Cookie', 'session=1'],
-  ])('for credentials that nobody has checked (%s)', async (name, value) => {
+  ])('for credentials that no check has verified (%s)', async (name, value) => {
     const { get, made } = listed();
     await get();
     const theirs = await get({ [name]: value });

@@ -106,7 +106,7 @@ test.each(['a"b', 'é', 'a\nb', 'a\rb', 'a\\b', 'a b', 'a,b', 'a;b', '', 'a:{b}'
 );
 
 test.each(['address:1.2.3.4:80', 'address:gggg::1', 'address:', 'address:1.2.3.4/33', 'address:::/129', 'address:x'])(
-  'a limiter that allows or denies %s does not start: it could match nobody',
+  'a limiter that allows or denies %s does not start: it could match no caller',
   (entry) => {
     const window = { windowMs: 1_000, maxRequests: 1 };
     expect(() => rateLimiter({ ...window, deny: [entry] })).toThrow('deny has an entry that can match no identity');

@@ -131,7 +131,7 @@ describe('sessionRefresh', () => {
   );
 
   test(
-    'the one before gives the same successor while nobody has shown it, however late',
+    'the one before gives the same successor while no request has shown it, however late',
     withRedis(async (batch) => {
       await write(batch);
       await refresh(batch, 1);

@@ -327,7 +327,7 @@ describe('an override', () => {
     ['api', [{ maxRequests: 1_000_001, windowMs: 60_000 }]],
     ['api', [{ maxRequests: 1_000_000, windowMs: 30 * 86_400_000 }]],
     ['api', [60_000, 60_000].map((windowMs) => ({ maxRequests: 1, windowMs }))],
-    // Nobody could take it back.
+    // No administrator could take it back.
     ['admin', [{ maxRequests: 1, windowMs: 60_000 }]],
     ['admin', [{ maxRequests: 1_000, windowMs: 86_400_000 }]],
   ])('of %s by %j is refused', async (policy, windows) => {

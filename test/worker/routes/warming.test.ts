@@ -7,7 +7,7 @@ import { LockService } from '../../../src/services/lock.service';
 import { UserService } from '../../../src/services/user.service';
 import { bindings, callerOf, inRequest, isolateFor } from '../support/request';
 
-// Keys of its own: another file that registers somebody ends the lists that are cached here.
+// Keys of its own: another file that registers a user ends the lists that are cached here.
 const bound = bindings({ KEY_PREFIX: 'warming-routes' });
 const isolate = isolateFor(bound);
 const call = callerOf(createApp({ isolate }), bound);
@@ -80,7 +80,7 @@ test('active users: those with a session in use, none that was deleted or has be
   await env.DB.prepare('update sessions set last_seen_at_ms = 0 where user_id = ?').bind(away).run();
   expect(await inRequest(() => UserService.activeIds(Date.now() - 60_000, '', 100), { isolate })).toEqual(ids);
 
-  // Somebody who is gone by the time that their entry is to be loaded is no failure.
+  // A user who was deleted before their entry is loaded is no failure.
   await env.DB.prepare('update sessions set last_seen_at_ms = ? where user_id = ?').bind(Date.now(), away).run();
   await env.DB.prepare('delete from users where id = ?').bind(away).run();
   const { status, body } = await call('POST', `${path}/active-users?concurrency=20`, { token: admin });

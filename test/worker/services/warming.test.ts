@@ -255,7 +255,7 @@ describe('one at a time', () => {
       onLoad: async (item) => {
         if (item !== 23 || taken) return;
         taken = true;
-        // Suspended past its lease; meanwhile Redis has given the job to somebody else, who finishes it.
+        // Suspended past its lease; meanwhile Redis has given the job to another run, which finishes it.
         await inRequest(({ batch }) => batch.send('UNLINK', isolate.keys.lock(`warming:${job.name}`)));
         const elsewhere = isolateFor();
         successor = progress(await inRequest(() => WarmingService.run(job, { restart: true }), { isolate: elsewhere }));

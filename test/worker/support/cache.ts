@@ -59,7 +59,7 @@ export interface Scene {
 
 /** An isolate whose clock, chance and Redis the test holds in its hands. */
 export function cacheScene(settings: Record<string, unknown> = {}): Scene {
-  // Keys of its own: what it flushes is nobody else's.
+  // Keys of its own: a flush takes nothing from other tests.
   const bound = bindings({ KEY_PREFIX: freshNamespace().replace('.', '-'), ...settings });
   const clock = { ms: Date.now() };
   const chance = { value: 0 };

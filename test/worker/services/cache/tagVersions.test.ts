@@ -41,7 +41,7 @@ test('the first read of a user, namespace and tag waits for one trip, as every m
   const given = options();
   await scene.run(async () => {
     await CacheService.query(given, async () => {
-      // What makes the tag versions is on its way, and nobody waits for it.
+      // The call that makes the tag versions is under way, and no request waits for it.
       expect(scene.state.sent.map(makes)).toEqual([false, true]);
       return 'value';
     });
