@@ -64,8 +64,9 @@ export class Counter {
     const time = this.#advance(nowMs);
     for (const [index, limit] of limits.entries()) {
       const usage = this.#usage(limit, time);
-      const at = times?.[index] ?? recordedAtMs(limit, units > 0 ? Math.min(atMs, time) : atMs);
-      if (units > 0) usage.insert(limit, units, at);
+      const spentAtMs = units > 0 ? Math.min(atMs, time) : atMs;
+      const at = times?.[index] ?? recordedAtMs(limit, spentAtMs);
+      if (units > 0) usage.insert(limit, units, at, times && spentAtMs);
       if (units < 0) usage.giveBack(limit, -units, at);
     }
   }

@@ -9,8 +9,12 @@ export interface Usage {
   /** @param added units that the same request has already charged here */
   verdict(limit: Limit, cost: number, added: number): LimitVerdict;
   charge(limit: Limit, units: number, nowMs: number): void;
-  /** Charges units that were spent earlier, unless they have left the window. @param at their recorded time */
-  insert(limit: Limit, units: number, at: number): void;
+  /**
+   * Charges units that were spent earlier, unless they have left the window.
+   *
+   * @param at their recorded time  @param askedAtMs if Redis has charged them, when it was asked
+   */
+  insert(limit: Limit, units: number, at: number, askedAtMs?: number): void;
   /** @param at the recorded time of their charge */
   giveBack(limit: Limit, units: number, at: number): void;
   /**
@@ -33,13 +37,35 @@ export function usageOf({ algorithm }: Limit): Usage {
   return algorithm === 'token-bucket' ? new BucketUsage() : new WindowUsage();
 }
 
+/**
+ * Redis's sub-windows begin by its own clock. A reply that took long overstates how far that clock is ahead, so the least is
+ * the best estimate, and the entries of a sub-window become one.
+ */
+class RedisSubWindows {
+  /** The end of the sub-window in which Redis charged last, by its clock, and by how much that was ahead at most. */
+  #lastEndMs = -1;
+  #aheadMs = 0;
+
+  /** The end of the sub-window in which Redis charged, by this isolate's clock: see {@link Usage.mirroredAtMs}. */
+  endMs(limit: Limit, atMs: number, counterAtMs: number): number {
+    if (stepMs(limit) === 1) return atMs;
+    const endMs = recordedAtMs(limit, counterAtMs);
+    const aheadMs = counterAtMs - atMs;
+    this.#aheadMs = endMs === this.#lastEndMs ? Math.min(this.#aheadMs, aheadMs) : aheadMs;
+    this.#lastEndMs = endMs;
+    return endMs - this.#aheadMs;
+  }
+
+  forget(): void {
+    this.#lastEndMs = -1;
+  }
+}
+
 /** Sliding window: admits a request if its units and those recorded later than one window ago are at most the limit. */
 class WindowUsage implements Usage {
   #log = new UnitLog();
   #nowMs = 0;
-  /** The end of Redis's sub-window in which it charged last, and by how much its clock was ahead then at most. */
-  #mirroredEndMs = -1;
-  #aheadMs = 0;
+  readonly #subWindows = new RedisSubWindows();
 
   advance({ windowMs }: Limit, nowMs: number): void {
     this.#nowMs = nowMs;
@@ -69,14 +95,7 @@ class WindowUsage implements Usage {
   }
 
   mirroredAtMs(limit: Limit, atMs: number, counterAtMs: number): number {
-    if (stepMs(limit) === 1) return atMs;
-    // Redis's sub-windows begin by its own clock. A reply that took long overstates how far that clock is ahead, so the least
-    // is the best estimate, and the entries of a sub-window become one.
-    const endMs = recordedAtMs(limit, counterAtMs);
-    const aheadMs = counterAtMs - atMs;
-    this.#aheadMs = endMs === this.#mirroredEndMs ? Math.min(this.#aheadMs, aheadMs) : aheadMs;
-    this.#mirroredEndMs = endMs;
-    return endMs - this.#aheadMs;
+    return this.#subWindows.endMs(limit, atMs, counterAtMs);
   }
 
   quota({ maxRequests, windowMs }: Limit): { remaining: number; resetMs: number } {
@@ -90,7 +109,7 @@ class WindowUsage implements Usage {
 
   shift(ms: number): void {
     this.#nowMs -= ms;
-    this.#mirroredEndMs = -1;
+    this.#subWindows.forget();
     this.#log.shift(ms);
   }
 
@@ -107,6 +126,7 @@ class WindowUsage implements Usage {
  * present debt without one of them: if the bucket has been full since, giving a charge back changes nothing.
  */
 class BucketUsage implements Usage {
+  readonly #subWindows = new RedisSubWindows();
   #log = new UnitLog();
   #nowMs = 0;
   /** The debt just after the last charge, and the time of that charge (0: never charged). */
@@ -136,18 +156,22 @@ class BucketUsage implements Usage {
     this.#owe(debt + units * limit.windowMs);
   }
 
-  insert(limit: Limit, units: number, at: number): void {
+  insert(limit: Limit, units: number, at: number, askedAtMs?: number): void {
     if (at + limit.windowMs <= this.#nowMs) return;
     // The largest debt that the bucket can have had just before, according to its later entries.
     if (this.#log.total === 0) this.#before = this.#chargedAtMs === 0 ? 0 : this.#debtAt(limit, at);
     else if (at < this.#log.firstMs) this.#before += (this.#log.firstMs - at) * limit.maxRequests;
     this.#log.insert(units, at);
+    // Redis has charged them by its debt then, without an estimate, and this isolate must not count more.
+    if (askedAtMs !== undefined && askedAtMs >= this.#chargedAtMs) {
+      return this.#owe(this.#debtAt(limit, askedAtMs) + units * limit.windowMs, askedAtMs);
+    }
     const debt = this.#debtAt(limit, this.#nowMs);
     this.#owe(Math.max(debt, Math.min(debt + units * limit.windowMs, this.#replay(limit))));
   }
 
-  mirroredAtMs(limit: Limit, atMs: number): number {
-    return recordedAtMs(limit, atMs);
+  mirroredAtMs(limit: Limit, atMs: number, counterAtMs: number): number {
+    return this.#subWindows.endMs(limit, atMs, counterAtMs);
   }
 
   giveBack(limit: Limit, units: number, at: number): void {
@@ -175,6 +199,7 @@ class BucketUsage implements Usage {
   shift(ms: number): void {
     this.#nowMs -= ms;
     if (this.#chargedAtMs > 0) this.#chargedAtMs -= ms;
+    this.#subWindows.forget();
     this.#log.shift(ms);
   }
 
@@ -192,9 +217,9 @@ class BucketUsage implements Usage {
     return Math.max(0, this.#debt - (atMs - this.#chargedAtMs) * maxRequests);
   }
 
-  #owe(debt: number): void {
+  #owe(debt: number, chargedAtMs = this.#nowMs): void {
     this.#debt = Math.min(debt, Number.MAX_SAFE_INTEGER);
-    this.#chargedAtMs = this.#nowMs;
+    this.#chargedAtMs = chargedAtMs;
   }
 
   /** The present debt according to the log's charges. */
