@@ -3,6 +3,7 @@ import { beforeEach, describe, expect, test } from 'vitest';
 
 import { createApp } from '../../../src/app';
 import { DatabaseUnavailable } from '../../../src/db/client';
+import { RedisUnavailable } from '../../../src/redis/errors';
 import { blacklistMerge } from '../../../src/redis/scripts/blacklistMerge';
 import type { RequestScope } from '../../../src/services/scope';
 import type { Answer } from '../../support/client';
@@ -163,6 +164,19 @@ describe('a database that was restored to before Redis’s versions of a user', 
     expect(await refresh(changed.refresh_token, elsewhere())).toMatchObject({ status: 200 });
     expect(await refresh(other.refresh, elsewhere())).toMatchObject(refused);
     expect(await refresh(owner.refresh, elsewhere())).toMatchObject(refused);
+  });
+
+  test('a session that began while Redis could not be read is refused once it can be, and the next login works', async () => {
+    await restore('ep');
+    const client = { execute: () => Promise.reject(new RedisUnavailable('refused')) };
+    const withoutRedis = callerOf(createApp({ isolate: isolateFor(bound, { client }) }), bound);
+    const begun = tokensOf(await withoutRedis('POST', '/v1/auth/login', { body: { email, password } }));
+    expect(await me(begun.access, withoutRedis)).toMatchObject({ status: 200 });
+    expect(await me(begun.access, elsewhere())).toMatchObject(refused);
+    expect(await refresh(begun.refresh, elsewhere())).toMatchObject(refused);
+    const next = await login();
+    expect(await me(next.access, elsewhere())).toMatchObject({ status: 200 });
+    expect(await refresh(next.refresh, elsewhere())).toMatchObject({ status: 200 });
   });
 
   test('and with a new role', async () => {
