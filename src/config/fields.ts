@@ -11,6 +11,11 @@ export interface LimitSettings {
 
 export const UNIT_MS = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 } as const;
 
+/** Whether a limiter counts exactly with these numbers: its products are safe integers. */
+export const isCountable = ({ maxRequests, windowMs }: LimitSettings): boolean =>
+  maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4;
+export const TOO_LARGE = 'is too large: requests times milliseconds must be below 2^51';
+
 export const limit = (fallback: string) =>
   z
     .string()
@@ -21,8 +26,7 @@ export const limit = (fallback: string) =>
       const unit = window.slice(-1) as keyof typeof UNIT_MS;
       return { maxRequests: Number(count), windowMs: Number(window.slice(0, -1)) * UNIT_MS[unit] };
     })
-    // The limiter's arithmetic is exact as long as its products are safe integers.
-    .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
+    .refine(isCountable, TOO_LARGE);
 
 export const integer = (fallback: number, min = 1, max = Number.MAX_SAFE_INTEGER) =>
   z.coerce.number().int().min(min).max(max).default(fallback);

@@ -1,5 +1,5 @@
 import type { Config } from '../config/env';
-import { limit } from '../config/fields';
+import { TOO_LARGE, isCountable, limit } from '../config/fields';
 import type { LimitSettings } from '../config/fields';
 import { AppError } from '../errors';
 import { assertUnits } from '../services/rateLimit/limits';
@@ -35,10 +35,11 @@ export function limitFrom(setting: `LIMIT_${string}`, fallback: string) {
 export function assertLimit<T extends Numbers>(numbers: T, name = 'a limiter without a name'): T {
   const { maxRequests, windowMs } = numbers;
   const whole = Number.isInteger(maxRequests) && maxRequests >= 1 && Number.isInteger(windowMs) && windowMs >= 1;
-  // The arithmetic is exact as long as its products are, and a header's integers have 15 digits (RFC 9651).
-  if (!whole || maxRequests >= 1e15 || maxRequests * windowMs > Number.MAX_SAFE_INTEGER / 4) {
-    throw wrong(`rateLimiter() needs positive integers; ${name} has maxRequests ${maxRequests}, windowMs ${windowMs}.`);
-  }
+  const given = `${name} has maxRequests ${maxRequests}, windowMs ${windowMs}`;
+  if (!whole) throw wrong(`rateLimiter() needs positive integers; ${given}.`);
+  // A header's integers have 15 digits (RFC 9651).
+  if (maxRequests >= 1e15) throw wrong(`rateLimiter() needs maxRequests below 10^15; ${given}.`);
+  if (!isCountable(numbers)) throw wrong(`rateLimiter(): ${given}, which ${TOO_LARGE}.`);
   return numbers;
 }
 

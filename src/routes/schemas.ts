@@ -1,5 +1,6 @@
 import * as z from 'zod';
 
+import { TOO_LARGE, isCountable } from '../config/fields';
 import { RANGES } from '../services/metrics.service';
 import { identityFault } from '../util/identity';
 
@@ -181,8 +182,7 @@ const overrideWindow = z
       .min(1_000)
       .max(30 * DAY_MS),
   })
-  // The limiter's arithmetic is exact as long as its products are safe integers.
-  .refine(({ maxRequests, windowMs }) => maxRequests * windowMs <= Number.MAX_SAFE_INTEGER / 4, 'is too large');
+  .refine(isCountable, TOO_LARGE);
 export const overrideSchema = z.strictObject({
   policy: text,
   windows: z
