@@ -110,34 +110,105 @@ describe.each<[string, (given: ReturnType<typeof options>) => Invalidation]>([
     }
   }
 
-  test('and that a flush makes Redis forget: later reads join no load from before', async () => {
+  /** An isolate's read after a load that began before the invalidation, which a flush then removes. */
+  async function expectNoJoin({
+    versions,
+    lost = 'everything',
+    afterwards,
+  }: {
+    versions: 'missing' | 'initial';
+    lost?: 'everything' | 'tag versions';
+    afterwards?: 'loaded elsewhere';
+  }) {
     const scene = await warm();
     const given = options();
+    const newValue = (where: typeof scene.isolate) =>
+      scene.run(async () => CacheService.query(given, async () => 'new'), where);
+    // It knows the flush sentinel, so its first load after the flush makes tag versions and fills nothing.
+    await scene.run(async () => CacheService.query(options(), async () => 1), scene.elsewhere);
+    if (versions === 'initial') {
+      await scene.query(given, async () => 'older');
+      await scene.run(({ batch }) => batch.send('UNLINK', CacheService.keyOf(given).entryKey), scene.elsewhere);
+    }
     const loader = gate();
-    let made = false;
+    let [hasVersions, hasBegun] = [versions === 'initial', false];
     scene.state.rewrite = (replies) => {
-      made ||= replies.some(({ value }) => value === 'OK');
+      hasVersions ||= replies.some(({ value }) => value === 'OK');
       return replies;
     };
     const first = scene.query(given, async () => {
+      hasBegun = true;
       await loader.opened;
       return 'old';
     });
-    await expect.poll(() => made).toBe(true);
+    await expect.poll(() => hasVersions && hasBegun).toBe(true);
     await scene.run(async () => CacheService.invalidate(change(given)), scene.elsewhere);
-    await flush(scene, given);
-    expect(await scene.query(given, async () => 'new')).toBe('new');
+    if (lost === 'everything') await flush(scene, given);
+    else {
+      const { tagVersionKeys } = await scene.run(async () => CacheService.keyOf(given));
+      await scene.run(
+        ({ batch }) => batch.send('UNLINK', tagVersionKeys[0]!, ...tagVersionKeys.slice(1)),
+        scene.elsewhere,
+      );
+    }
+    if (afterwards === 'loaded elsewhere') await newValue(scene.elsewhere);
+    expect(await newValue(scene.isolate)).toBe('new');
     loader.open();
     expect(await first).toBe('old');
-    for (const where of [scene.isolate, scene.elsewhere]) {
-      expect(await scene.run(async () => CacheService.query(given, async () => 'new'), where)).toBe('new');
-    }
-  });
+    for (const where of [scene.isolate, scene.elsewhere]) expect(await newValue(where)).toBe('new');
+  }
+
+  test('and that a flush makes Redis forget: later reads join no load from before', () =>
+    expectNoJoin({ versions: 'missing' }));
+  test('nor when a shard loses the tag versions alone', () =>
+    expectNoJoin({ versions: 'missing', lost: 'tag versions' }));
+  test('nor when another isolate has made tag versions since', () =>
+    expectNoJoin({ versions: 'missing', afterwards: 'loaded elsewhere' }));
+  test('nor a load that found tag versions of an earlier load', () => expectNoJoin({ versions: 'initial' }));
+  test('nor that one, when another isolate has made tag versions since', () =>
+    expectNoJoin({ versions: 'initial', afterwards: 'loaded elsewhere' }));
   test('that comes first is not undone by them', () => expectNew('before the tag versions'));
   test('that comes last outdates them', () => expectNew('after the tag versions'));
   test('and that a flush makes Redis forget before they arrive', () => expectNew('before them, and a flush'));
   test('and that a flush makes Redis forget, after which others go on', () =>
     expectNew('before them, and others after a flush'));
+});
+
+test('a read that Redis served before a load’s tag versions were there joins that load, however late its reply is', async () => {
+  const scene = await warm();
+  const given = options();
+  const [loader, tagVersions, reads] = [gate(), gate(), gate()];
+  const arrived = { made: false, read: false };
+  let loads = 0;
+  const query = () =>
+    scene.query(given, async () => {
+      loads += 1;
+      await loader.opened;
+      return 'value';
+    });
+  scene.state.before = (commands) => (makes(commands) ? tagVersions.opened : undefined);
+  const first = query();
+  await expect.poll(() => loads).toBe(1);
+  scene.state.before = (commands) => (makes(commands) ? undefined : reads.opened);
+  const sent = scene.state.sent.length;
+  const second = query();
+  await expect.poll(() => scene.state.sent.length).toBe(sent + 1);
+  scene.state.rewrite = (replies) => {
+    arrived.made = true;
+    return replies;
+  };
+  tagVersions.open();
+  await expect.poll(() => arrived.made).toBe(true);
+  // The reply that Redis would have given before.
+  scene.state.rewrite = (replies) => {
+    arrived.read = true;
+    return replies.map((reply) => (Array.isArray(reply.value) ? { value: reply.value.map(() => null) } : reply));
+  };
+  reads.open();
+  await expect.poll(() => arrived.read).toBe(true);
+  loader.open();
+  expect(await Promise.all([first, second])).toEqual(['value', 'value']);
+  expect(loads).toBe(1);
 });
 
 test.each([
