@@ -166,6 +166,22 @@ describe('a database that was restored to before Redis’s versions of a user', 
     expect(await refresh(owner.refresh, elsewhere())).toMatchObject(refused);
   });
 
+  test('a session that a lost logout everywhere has ended stays refused', async () => {
+    const stolen = await login();
+    const former = await versions();
+    expect(await call('POST', '/v1/auth/logout-all', { token: owner.access })).toMatchObject({ status: 204 });
+    // What the database has from before the logout.
+    await env.DB.batch([
+      env.DB.prepare('update users set epoch = ? where id = ?').bind(former!.epoch, owner.userId),
+      env.DB.prepare('update sessions set ended_at_ms = null, ended_reason = null where user_id = ?').bind(
+        owner.userId,
+      ),
+      env.DB.prepare('delete from outbox where instr(message, ?)').bind(owner.userId),
+    ]);
+    expect(await me(stolen.access, elsewhere())).toMatchObject(refused);
+    expect(await refresh(stolen.refresh, elsewhere())).toMatchObject(refused);
+  });
+
   test('a session that began while Redis could not be read is refused once it can be, and the next login works', async () => {
     await restore('ep');
     const client = { execute: () => Promise.reject(new RedisUnavailable('refused')) };
