@@ -6,14 +6,14 @@ import type { Instruments } from '../../metrics/instruments';
 import type { RedisBatch } from '../../redis/batch';
 import { RedisError, RedisUnavailable } from '../../redis/errors';
 import { parseMessage, deliverMessage } from './message';
-import type { LargerVersions, TellOptions } from './message';
+import type { LargerVersions, MessageDeps } from './message';
 import type { Overtake } from './overtaking';
 import { PIPELINE, RETRY_MS, markDelivered, markDeliveredLate, postpone } from './rows';
 
 /** Redis's error about one message will not disappear within seconds: retry in the next run of the cron trigger. */
 const REFUSED_RETRY_MS = 50_000;
 
-export interface DeliveryDeps extends TellOptions {
+export interface DeliveryDeps extends MessageDeps {
   database: Database;
   /** Makes a batch with its own deadline. */
   freshBatch: () => RedisBatch;

@@ -43,7 +43,7 @@ const KINDS: ReadonlySet<string> = new Set<OutboxMessage['kind']>([
   'none',
 ]);
 
-export interface TellOptions {
+export interface MessageDeps {
   keys: Keys;
   config: Config;
   denials: LocalDenials;
@@ -74,7 +74,7 @@ export interface LargerVersions {
 export async function deliverMessage(
   message: OutboxMessage,
   batch: RedisBatch,
-  { keys, config, denials, forgetReads, now }: TellOptions,
+  { keys, config, denials, forgetReads, now }: MessageDeps,
 ): Promise<LargerVersions | undefined> {
   const lifeMs = blacklistTtlMs(config);
   switch (message.kind) {

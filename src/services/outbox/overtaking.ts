@@ -11,10 +11,10 @@ import { chunks } from '../../util/chunks';
 import type { UserVersions } from '../blacklist/denials';
 import { versionStep } from '../blacklist/versionStep';
 import { VERSION_FIELDS, deliverMessage } from './message';
-import type { LargerVersions, OutboxMessage, TellOptions } from './message';
+import type { LargerVersions, OutboxMessage, MessageDeps } from './message';
 import { PIPELINE, ROWS_A_STATEMENT, markDeliveredById, newRow, versionsMessage } from './rows';
 
-export interface OvertakingDeps extends TellOptions {
+export interface OvertakingDeps extends MessageDeps {
   database: Database;
 }
 

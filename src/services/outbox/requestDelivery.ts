@@ -8,14 +8,14 @@ import { RedisError } from '../../redis/errors';
 import type { Shards } from '../../redis/shards';
 import { sleep } from '../../util/retry';
 import { deliverMessage } from './message';
-import type { OutboxMessage, TellOptions } from './message';
+import type { OutboxMessage, MessageDeps } from './message';
 import type { Overtake, Overtaken } from './overtaking';
 import { markDeliveredById } from './rows';
 
 /** Waits between the request's own retries, in `waitUntil`. After these the cron trigger delivers the messages. */
 const RETRIES_MS = [250, 1_000, 4_000];
 
-export interface RequestDeliveryDeps extends TellOptions {
+export interface RequestDeliveryDeps extends MessageDeps {
   database: Database;
   batch: RedisBatch;
   /** Makes a batch with its own deadline, for work after the response. */

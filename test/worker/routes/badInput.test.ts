@@ -120,7 +120,12 @@ describe('every refusal is a problem document', () => {
       'VALIDATION_FAILED',
       'page',
     ],
-    ['a list for a user who is no admin', () => call('GET', '/v1/users', { token }), 403, 'FORBIDDEN'],
+    [
+      'a list of users, asked for by a user without the role of an administrator',
+      () => call('GET', '/v1/users', { token }),
+      403,
+      'FORBIDDEN',
+    ],
     ['another user', () => call('GET', `/v1/users/${userId}`, { token }), 403, 'FORBIDDEN'],
     ['a session of another user', () => call('DELETE', '/v1/sessions/somebody.else', { token }), 404, 'NOT_FOUND'],
     ['nothing to change', () => call('PATCH', '/v1/users/me', { token, body: {} }), 422, 'VALIDATION_FAILED'],
